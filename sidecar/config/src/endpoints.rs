@@ -1,0 +1,26 @@
+//! Part `endpoints`: addresses of backends by name. It changes often, so it is a part of its own.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// A named set of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EndpointSet {
+    /// Name; a rule's backend refers to it.
+    pub name: String,
+    /// Its addresses; an empty set answers `upstream_no_endpoint`.
+    #[serde(default)]
+    pub addresses: Vec<Endpoint>,
+}
+
+/// One address of a set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Endpoint {
+    /// Address and port, HTTP/1.1 without TLS.
+    pub address: SocketAddr,
+}

@@ -1,0 +1,24 @@
+//! The contract between whoever writes a sidecar's configuration and the sidecar: typed, versioned documents and no IO.
+//!
+//! A configuration has five parts (`trust`, `identity`, `identities`, `policy`, `endpoints`) and, standalone, `settings`.
+//! One or several files carry them; every file is one [`Document`]. Unknown fields are refused, because a field that is
+//! ignored in a security document is a promise that is not kept.
+
+mod document;
+pub mod endpoints;
+mod format;
+pub mod identities;
+pub mod identity;
+pub mod policy;
+#[cfg(feature = "schema")]
+pub mod schema;
+pub mod settings;
+pub mod status;
+pub mod trust;
+mod version;
+mod words;
+
+pub use document::{Document, DocumentError, Part, PartError};
+pub use format::{Format, FormatError};
+pub use version::{CONTRACT_MAX, CONTRACT_MIN, ContractVersion};
+pub use words::{Duration, Size};

@@ -1,0 +1,231 @@
+//! Part `policy`: listeners, routes with who may call them, limits.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Size;
+
+/// Listeners, routes and limits of one workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Policy {
+    /// Where the gate listens.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
+    /// What passes through it. A request that no route matches is refused.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Bounds on what clients may take.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// One address the gate listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listener {
+    /// Name; routes refer to it.
+    pub name: String,
+    /// Address and port, such as `0.0.0.0:8443` or `[::]:8443`.
+    pub address: SocketAddr,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// TLS settings.
+    pub tls: ListenerTls,
+}
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/2 over TLS, chosen by ALPN.
+    #[serde(rename = "HTTPS")]
+    Https,
+}
+
+/// TLS on a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTls {
+    /// Whether a client must present a certificate.
+    #[serde(default)]
+    pub client_auth: ClientAuth,
+    /// Oldest TLS version accepted.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+    /// Names of the bundles whose certificates are accepted.
+    #[serde(default)]
+    pub trust: Vec<String>,
+}
+
+/// Whether a client must present a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ClientAuth {
+    /// A handshake without a certificate that verifies is refused.
+    #[default]
+    Required,
+    /// A client may come without a certificate; one that it presents must verify.
+    Optional,
+    /// No certificate is asked for.
+    None,
+}
+
+/// A TLS protocol version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// What requests for some hosts may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Route {
+    /// Name, `namespace/name`; the request log records it.
+    pub name: String,
+    /// Name of the listener it is served on.
+    pub listener: String,
+    /// Hosts it serves, compared without case and port; empty means any host.
+    #[serde(default)]
+    pub hostnames: Vec<String>,
+    /// Its rules. A request that none matches is refused.
+    pub rules: Vec<Rule>,
+}
+
+/// Some requests, who may make them, and where they go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rule {
+    /// Name, unique within its route; the request log records it.
+    pub name: String,
+    /// A request matches the rule if it matches any of these; empty means every path and method.
+    #[serde(default)]
+    pub matches: Vec<Match>,
+    /// Who may call: any of these. Required, and never empty: absence never means anyone.
+    pub allow: Vec<Allow>,
+    /// Whether a caller that `allow` does not name is refused.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Where the requests go, in turn.
+    pub backends: Vec<Backend>,
+}
+
+/// A condition on a request; everything that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Match {
+    /// On the path; absent means every path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathMatch>,
+    /// On the method, such as `GET`; absent means every method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+}
+
+/// A condition on the normalised path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathMatch {
+    /// How the value is compared.
+    #[serde(rename = "type")]
+    pub kind: PathMatchType,
+    /// An absolute path, without dot segments, double slashes or query.
+    pub value: String,
+}
+
+/// How a path is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum PathMatchType {
+    /// The whole path, byte for byte.
+    Exact,
+    /// Its first segments: `/orders` matches `/orders` and `/orders/7`, not `/ordersheet`.
+    PathPrefix,
+}
+
+/// A caller who may pass; exactly one key each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum Allow {
+    /// The known identity of this name.
+    Identity(String),
+    /// Any certificate that chains to the bundle of this name.
+    Verified(String),
+    /// Everyone the listener lets in.
+    Anyone(Anyone),
+}
+
+/// Nothing more to say: everyone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Anyone {}
+
+/// What happens to a caller that `allow` does not name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Mode {
+    /// Refused.
+    #[default]
+    Enforce,
+    /// Passes; the row says `would_refuse` and why.
+    Audit,
+}
+
+/// Where requests go: exactly one of `address` and `endpoints`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Backend {
+    /// One address and port, HTTP/1.1 without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+    /// Name of a set in part `endpoints`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<String>,
+}
+
+/// Bounds on what clients may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// Client connections open at once, over all listeners; 1 to 1000000. Lower where the file limit says so.
+    #[serde(default = "default_max_connections")]
+    pub max_connections: u32,
+    /// Bytes of one request's body.
+    #[serde(default = "default_max_request_body_size")]
+    pub max_request_body_size: Size,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_connections: default_max_connections(), max_request_body_size: default_max_request_body_size() }
+    }
+}
+
+/// 10,000 idle connections fit the memory limit that injection derives from it.
+fn default_max_connections() -> u32 {
+    10_000
+}
+
+/// Bodies are streamed, so this bounds abuse and not memory.
+fn default_max_request_body_size() -> Size {
+    Size::from_bytes(1 << 30)
+}

@@ -1,0 +1,137 @@
+//! Settings: how this process runs. Read once at start; also from flags and `POSTERN__…` variables.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Duration, Size};
+
+/// How this process runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    /// Where `/livez`, `/readyz`, `/startupz`, `/metrics` and `/status` are served, over plain HTTP.
+    #[serde(default = "default_status_address")]
+    pub status_address: SocketAddr,
+    /// Threads that serve connections, 1 to 64. Absent: as many as the CPU limit allows, at most 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u16>,
+    /// Time for requests in flight to finish after SIGTERM.
+    #[serde(default = "default_drain_timeout")]
+    pub drain_timeout: Duration,
+    /// Least severe diagnostic that is printed.
+    #[serde(default)]
+    pub log_level: LogLevel,
+    /// The request log.
+    #[serde(default)]
+    pub log: Log,
+    /// Which pod this is, for the request log and `/status`.
+    #[serde(default)]
+    pub pod: Pod,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            status_address: default_status_address(),
+            workers: None,
+            drain_timeout: default_drain_timeout(),
+            log_level: LogLevel::default(),
+            log: Log::default(),
+            pod: Pod::default(),
+        }
+    }
+}
+
+/// The request log: one row a decision, in SQLite.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Log {
+    /// The database file, relative to the configuration's folder; made if it is not there.
+    #[serde(default = "default_log_path")]
+    pub path: String,
+    /// Rows that are written at once, 1 to 8192; fewer when `flushEvery` comes first.
+    #[serde(default = "default_flush_rows")]
+    pub flush_rows: u32,
+    /// The longest a row waits in memory; what a kill loses at most.
+    #[serde(default = "default_flush_every")]
+    pub flush_every: Duration,
+    /// Size of the database file at which the oldest rows make room for new ones.
+    #[serde(default = "default_log_max_size")]
+    pub max_size: Size,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            path: default_log_path(),
+            flush_rows: default_flush_rows(),
+            flush_every: default_flush_every(),
+            max_size: default_log_max_size(),
+        }
+    }
+}
+
+/// Which pod this is. Kubernetes tells it through the downward API; standalone it may stay empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pod {
+    /// The pod's name.
+    #[serde(default)]
+    pub name: String,
+    /// The pod's UID.
+    #[serde(default)]
+    pub uid: String,
+    /// The pod's namespace.
+    #[serde(default)]
+    pub namespace: String,
+    /// The workload's name, label `postern.dev/workload`.
+    #[serde(default)]
+    pub workload: String,
+}
+
+/// How severe a diagnostic must be to be printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum LogLevel {
+    /// Something failed and needs a person.
+    Error,
+    /// Something is not as it should be, and is handled.
+    Warn,
+    /// What changed: started, loaded, refused, stopped.
+    #[default]
+    Info,
+    /// One line a connection.
+    Debug,
+}
+
+/// 6190: outside the ranges of Istio, Linkerd and Prometheus exporters. Loopback, because `/status` names routes.
+fn default_status_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 6190))
+}
+
+/// Five seconds less than Kubernetes' default grace period, for the log's last flush.
+fn default_drain_timeout() -> Duration {
+    Duration::from_millis(25_000)
+}
+
+fn default_log_path() -> String {
+    "requests.db".to_owned()
+}
+
+/// Large enough that a transaction's cost is spread thin, small enough to be written within milliseconds.
+fn default_flush_rows() -> u32 {
+    500
+}
+
+/// What a kill may lose, against one `fsync`-free transaction ten times a second.
+fn default_flush_every() -> Duration {
+    Duration::from_millis(100)
+}
+
+fn default_log_max_size() -> Size {
+    Size::from_bytes(256 << 20)
+}

@@ -1,0 +1,76 @@
+//! The `/status` document: what this sidecar has loaded, by part and by route. No secrets.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ContractVersion;
+
+/// Longest message in a status document, in bytes: it is copied into Kubernetes objects.
+pub const MESSAGE_MAX_BYTES: usize = 256;
+
+/// What a sidecar has loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Status {
+    /// Contract versions it reads.
+    pub contract: ContractRange,
+    /// UID of its pod, so that a reused address is not taken for another pod's answer; empty standalone.
+    pub pod_uid: String,
+    /// The five parts.
+    pub parts: Parts,
+    /// Hash of every route that is served, by name.
+    pub routes: BTreeMap<String, String>,
+    /// Serial number of its own leaf certificate, hex; absent while it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf_serial: Option<String>,
+    /// When that leaf expires, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf_not_after: Option<String>,
+    /// Whether `/readyz` answers 200.
+    pub ready: bool,
+}
+
+/// Contract versions a sidecar reads, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ContractRange {
+    /// The oldest.
+    pub min: ContractVersion,
+    /// The newest.
+    pub max: ContractVersion,
+}
+
+/// The state of the five parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Parts {
+    /// Root bundles and revocations.
+    pub trust: PartStatus,
+    /// The workload's own certificate.
+    pub identity: PartStatus,
+    /// Known clients.
+    pub identities: PartStatus,
+    /// Listeners and routes.
+    pub policy: PartStatus,
+    /// Addresses of backends.
+    pub endpoints: PartStatus,
+}
+
+/// The state of one part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PartStatus {
+    /// Revision in use: 12 hex digits, or `none` before the first.
+    pub loaded: String,
+    /// Revision that was offered last and refused; `unreadable` where it could not be parsed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Why it was refused, or which of its references are missing; at most 256 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}

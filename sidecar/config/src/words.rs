@@ -1,0 +1,180 @@
+//! Durations and sizes as people write them: `10s`, `1h30m`, `256Mi`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// A length of time in the syntax of Gateway API's GEP-2257: one to four of `h`, `m`, `s`, `ms`, each with up to five
+/// digits, such as `100ms` or `1h30m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Duration(time::Duration);
+
+impl Duration {
+    /// The duration of that many milliseconds.
+    #[must_use]
+    pub const fn from_millis(milliseconds: u64) -> Self {
+        Self(time::Duration::from_millis(milliseconds))
+    }
+
+    /// The same length of time for timers.
+    #[must_use]
+    pub const fn as_std(self) -> time::Duration {
+        self.0
+    }
+}
+
+impl FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_duration(text).ok_or_else(|| {
+            format!("`{text}` is not a duration; write digits with h, m, s or ms, such as `10s`, `100ms` or `1h30m`")
+        })
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut milliseconds: u64 = 0;
+    let mut rest = text;
+    let mut terms = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, tail) = rest.split_at(digits);
+        let unit = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let (unit, tail) = tail.split_at(unit);
+        let factor = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            _ => return None,
+        };
+        if number.is_empty() || number.len() > 5 {
+            return None;
+        }
+        milliseconds += number.parse::<u64>().ok()? * factor;
+        terms += 1;
+        rest = tail;
+    }
+    (1..=4).contains(&terms).then(|| Duration::from_millis(milliseconds))
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total = self.0.as_millis();
+        if total == 0 {
+            return f.write_str("0s");
+        }
+        let terms = [(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+        let mut rest = total;
+        for (factor, unit) in terms {
+            let count = rest / factor;
+            if count > 0 {
+                write!(f, "{count}{unit}")?;
+            }
+            rest %= factor;
+        }
+        Ok(())
+    }
+}
+
+/// A number of bytes as Kubernetes writes quantities: digits alone, or with `Ki`, `Mi` or `Gi`, such as `256Mi`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(u64);
+
+impl Size {
+    /// The size of that many bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// The size in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+const SIZE_UNITS: [(&str, u64); 4] = [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("", 1)];
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let factor = SIZE_UNITS.iter().find(|(word, _)| *word == unit).map(|(_, factor)| *factor);
+        factor
+            .and_then(|factor| number.parse::<u64>().ok()?.checked_mul(factor))
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is not a size; write digits with Ki, Mi or Gi, such as `256Mi`"))
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (word, factor) in SIZE_UNITS {
+            if self.0 >= factor && self.0.is_multiple_of(factor) {
+                return write!(f, "{}{word}", self.0 / factor);
+            }
+        }
+        write!(f, "{}", self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Duration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Duration {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$",
+            "description": "Length of time, such as `10s`, `100ms` or `1h30m` (GEP-2257).",
+        })
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Size {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": "^[0-9]+(Ki|Mi|Gi)?$",
+            "description": "Number of bytes, such as `256Mi`.",
+        })
+    }
+}

@@ -1,0 +1,3 @@
+//! What the gate decides, as pure functions: no IO, no clock, no async. Files and certificates arrive as parsed facts.
+
+pub mod reason;
