@@ -7,12 +7,6 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::endpoints::EndpointSet;
-use crate::identities::KnownIdentity;
-use crate::identity::Identity;
-use crate::policy::Policy;
-use crate::settings::Settings;
-use crate::trust::Trust;
 use crate::{CONTRACT_MAX, CONTRACT_MIN, ContractVersion};
 
 /// One of the five parts of a configuration, each accepted or refused on its own.
@@ -62,27 +56,27 @@ pub struct Document {
     pub version: ContractVersion,
     /// How the process runs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Settings>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::settings::Settings>"))]
     pub settings: Option<Value>,
     /// Root bundles and revocations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Trust>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::trust::Trust>"))]
     pub trust: Option<Value>,
     /// The workload's own certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Identity>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::identity::Identity>"))]
     pub identity: Option<Value>,
     /// Known clients.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<KnownIdentity>>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<crate::identities::KnownIdentity>>"))]
     pub identities: Option<Value>,
     /// Listeners and routes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Policy>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::policy::Policy>"))]
     pub policy: Option<Value>,
     /// Addresses of backends.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<EndpointSet>>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<crate::endpoints::EndpointSet>>"))]
     pub endpoints: Option<Value>,
 }
 

@@ -1,3 +1,29 @@
-//! What the gate decides, as pure functions: no IO, no clock, no async. Files and certificates arrive as parsed facts.
+//! What the gate decides, as pure functions: no IO, no clock, no async.
+//!
+//! Documents of the contract arrive typed, files and certificates as parsed facts. [`accept`] turns each part into its
+//! accepted form or a list of [`Problem`]s; [`link()`] joins the accepted parts into one immutable [`Snapshot`];
+//! [`RouteTable::find`], [`Directory::resolve`] and [`policy::decide`] answer for one request. The operator accepts
+//! what it writes with this same code.
 
+pub mod accept;
+pub mod certificate;
+mod hash;
+pub mod identity;
+mod link;
+pub mod path;
+pub mod policy;
+mod problem;
 pub mod reason;
+pub mod route;
+pub mod snapshot;
+
+pub use accept::Files;
+pub use certificate::{Certificate, CertificateFacts};
+pub use hash::Revision;
+pub use identity::{Caller, Directory, Who};
+pub use link::link;
+pub use policy::{Decision, Verdict};
+pub use problem::Problem;
+pub use reason::Reason;
+pub use route::RouteTable;
+pub use snapshot::{Listener, Parts, Rule, Snapshot, Target};

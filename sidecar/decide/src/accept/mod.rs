@@ -1,0 +1,54 @@
+//! Documents to accepted parts, each on its own, telling every problem at once.
+
+mod endpoints;
+mod identities;
+mod identity;
+mod policy;
+mod trust;
+
+use std::collections::BTreeMap;
+
+use crate::certificate::Certificate;
+
+pub use endpoints::endpoints;
+pub use identities::identities;
+pub use identity::identity;
+pub use policy::policy;
+pub use trust::trust;
+
+/// Longest name of anything in a document, in bytes: a Kubernetes namespace, a slash and a name.
+const NAME_MAX_BYTES: usize = 63 + 1 + 253;
+
+/// The files that documents refer to, as facts, by the names the documents use. Errors say why one could not be read.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// Certificates of PEM files, in the files' order.
+    pub certificates: BTreeMap<String, Result<Vec<Certificate>, String>>,
+    /// DER subjectPublicKeyInfo that belongs to the private key of a PEM file. Never the key.
+    pub public_keys: BTreeMap<String, Result<Vec<u8>, String>>,
+}
+
+impl Files {
+    fn certificates(&self, name: &str) -> Result<&[Certificate], String> {
+        match self.certificates.get(name) {
+            Some(Ok(certificates)) if certificates.is_empty() => {
+                Err(format!("`{name}` holds no certificate; put PEM blocks `BEGIN CERTIFICATE` into it"))
+            }
+            Some(Ok(certificates)) => Ok(certificates),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err(format!("`{name}` was not read")),
+        }
+    }
+}
+
+/// Why a name cannot be one, if it cannot.
+fn name_error(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("is empty; give it a name".to_owned());
+    }
+    if name.len() > NAME_MAX_BYTES {
+        return Some(format!("is {} bytes long; at most {NAME_MAX_BYTES} are allowed", name.len()));
+    }
+    let bad = name.chars().find(|letter| letter.is_control() || letter.is_whitespace())?;
+    Some(format!("has {bad:?} in it; leave out white space and control characters"))
+}

@@ -1,0 +1,154 @@
+//! Accepts part `policy`: what can be said about it without the other parts.
+
+use std::collections::{BTreeSet, HashSet};
+
+use http::Method;
+use sidecar_config::Part;
+use sidecar_config::policy::{Backend, Listener, Match, Policy, Route, Rule};
+
+use super::name_error;
+use crate::Revision;
+use crate::problem::{Problem, Problems};
+use crate::route::is_canonical_path;
+use crate::snapshot::AcceptedPolicy;
+
+/// Most client connections a document may ask for; the file limit is far below.
+const CONNECTIONS_MAX: u32 = 1_000_000;
+
+/// Accepts the listeners, routes and limits of a document.
+///
+/// # Errors
+/// Every problem of the part. What it names in other parts is looked up when the parts are linked.
+pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Vec<Problem>> {
+    let mut problems = Problems::of(Part::Policy);
+    check_listeners(&document.listeners, &mut problems);
+    let mut names = HashSet::new();
+    for (index, route) in document.routes.iter().enumerate() {
+        let place = format!("routes[{index}]");
+        if !names.insert(&route.name) {
+            problems.add(format_args!("{place}.name"), taken("route", &route.name));
+        }
+        check_route(route, &place, &document.listeners, &mut problems);
+    }
+    let limit = document.limits.max_connections;
+    if !(1..=CONNECTIONS_MAX).contains(&limit) {
+        let detail = format_args!("is {limit}; write a number from 1 to {CONNECTIONS_MAX}");
+        problems.add("limits.maxConnections", detail);
+    }
+    problems.or(AcceptedPolicy {
+        revision: Revision::of(document, []),
+        listeners: document.listeners.clone(),
+        routes: document.routes.iter().map(|route| (route.clone(), route_hash(route, &document.listeners))).collect(),
+        limits: document.limits.clone(),
+    })
+}
+
+/// A route's hash covers its listener, because the same rules behind other TLS settings are another promise.
+fn route_hash(route: &Route, listeners: &[Listener]) -> Revision {
+    let listener = listeners.iter().find(|listener| listener.name == route.listener);
+    Revision::of(&(listener, route), [])
+}
+
+fn taken(what: &str, name: &str) -> String {
+    format!("`{name}` is taken by an earlier {what}; names are unique")
+}
+
+fn check_listeners(listeners: &[Listener], problems: &mut Problems) {
+    let mut names = HashSet::new();
+    let mut addresses = BTreeSet::new();
+    for (index, listener) in listeners.iter().enumerate() {
+        let place = format!("listeners[{index}]");
+        if let Some(error) = name_error(&listener.name) {
+            problems.add(format_args!("{place}.name"), error);
+        }
+        if !names.insert(&listener.name) {
+            problems.add(format_args!("{place}.name"), taken("listener", &listener.name));
+        }
+        // Port 0 asks for any free port, so two of those are two listeners.
+        if listener.address.port() != 0 && !addresses.insert(listener.address) {
+            let detail = format_args!("{} is taken by an earlier listener; choose another port", listener.address);
+            problems.add(format_args!("{place}.address"), detail);
+        }
+    }
+}
+
+fn check_route(route: &Route, place: &str, listeners: &[Listener], problems: &mut Problems) {
+    if let Some(error) = name_error(&route.name) {
+        problems.add(format_args!("{place}.name"), error);
+    }
+    if !listeners.iter().any(|listener| listener.name == route.listener) {
+        let detail = format_args!("there is no listener `{}`; name one of policy.listeners", route.listener);
+        problems.add(format_args!("{place}.listener"), detail);
+    }
+    for (index, hostname) in route.hostnames.iter().enumerate() {
+        if let Some(error) = hostname_error(hostname) {
+            problems.add(format_args!("{place}.hostnames[{index}]"), error);
+        }
+    }
+    let mut names = HashSet::new();
+    for (index, rule) in route.rules.iter().enumerate() {
+        let place = format!("{place}.rules[{index}]");
+        if !names.insert(&rule.name) {
+            problems.add(format_args!("{place}.name"), taken("rule", &rule.name));
+        }
+        check_rule(rule, &place, problems);
+    }
+}
+
+fn check_rule(rule: &Rule, place: &str, problems: &mut Problems) {
+    if let Some(error) = name_error(&rule.name) {
+        problems.add(format_args!("{place}.name"), error);
+    }
+    for (index, condition) in rule.matches.iter().enumerate() {
+        check_match(condition, &format!("{place}.matches[{index}]"), problems);
+    }
+    if rule.allow.is_empty() {
+        let advice = "is empty; name who may call, or write `[{ anyone = {} }]`: absence never means anyone";
+        problems.add(format_args!("{place}.allow"), advice);
+    }
+    if rule.backends.is_empty() {
+        problems.add(format_args!("{place}.backends"), "is empty; name at least one address or set of endpoints");
+    }
+    for (index, backend) in rule.backends.iter().enumerate() {
+        if let Some(error) = backend_error(backend) {
+            problems.add(format_args!("{place}.backends[{index}]"), error);
+        }
+    }
+}
+
+fn check_match(condition: &Match, place: &str, problems: &mut Problems) {
+    if let Some(path) = &condition.path
+        && !is_canonical_path(&path.value)
+    {
+        let advice = "write an absolute path without dot segments, double slashes, query or encoded separators";
+        problems.add(format_args!("{place}.path.value"), format_args!("`{}` would never match; {advice}", path.value));
+    }
+    if let Some(method) = &condition.method {
+        let is_upper = !method.bytes().any(|byte| byte.is_ascii_lowercase());
+        if !is_upper || Method::from_bytes(method.as_bytes()).is_err() {
+            let detail = format_args!("`{method}` is not a method; write it in upper case, such as `GET`");
+            problems.add(format_args!("{place}.method"), detail);
+        }
+    }
+}
+
+fn hostname_error(hostname: &str) -> Option<String> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']');
+    if hostname.starts_with('*') {
+        return Some(format!("`{hostname}` has a wildcard; list each host, or leave hostnames empty for any host"));
+    }
+    let is_literal = hostname.starts_with('[') && hostname.ends_with(']');
+    if hostname.is_empty() || !hostname.bytes().all(valid) || (hostname.contains(':') && !is_literal) {
+        return Some(format!("`{hostname}` is not a host name; write it without scheme, port and path"));
+    }
+    None
+}
+
+fn backend_error(backend: &Backend) -> Option<String> {
+    match (&backend.address, &backend.endpoints) {
+        (Some(address), None) if address.port() == 0 => Some(format!("{address} has no port; write `address:port`")),
+        (Some(_), None) | (None, Some(_)) => None,
+        (Some(_), Some(_)) => Some("has both address and endpoints; write exactly one".to_owned()),
+        (None, None) => Some("has neither address nor endpoints; write exactly one".to_owned()),
+    }
+}

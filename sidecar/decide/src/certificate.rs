@@ -1,0 +1,183 @@
+//! What a certificate says, read once from its DER bytes; nothing here is verified.
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+
+use crate::hash::hex;
+
+/// Longest subject, issuer or list of names that is kept, in bytes: a stranger's certificate may be 64 KiB of names.
+const NAME_MAX_BYTES: usize = 1024;
+
+/// A certificate: its bytes and what they say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The DER encoding.
+    pub der: Vec<u8>,
+    /// What it says.
+    pub facts: CertificateFacts,
+}
+
+impl Certificate {
+    /// Reads a DER certificate.
+    ///
+    /// # Errors
+    /// When the bytes are not one X.509 certificate.
+    pub fn from_der(der: Vec<u8>) -> Result<Self, CertificateError> {
+        let facts = CertificateFacts::of(&der)?;
+        Ok(Self { der, facts })
+    }
+}
+
+/// What a certificate says (RFC 5280 §4.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// Distinguished name of its subject, such as `CN=billing, O=Example`.
+    pub subject: String,
+    /// Distinguished name of its issuer.
+    pub issuer: String,
+    /// The subject's common name, where it has exactly one.
+    pub common_name: Option<String>,
+    /// Serial number: lower-case hex bytes with colons, `5a:01`.
+    pub serial: String,
+    /// URI subject alternative names.
+    pub uris: Vec<String>,
+    /// DNS subject alternative names, lower-case.
+    pub dns_names: Vec<String>,
+    /// All subject alternative names as `openssl` prints them: `URI:…, DNS:…`.
+    pub san: String,
+    /// Seconds since the epoch from which it is valid.
+    pub not_before: i64,
+    /// Seconds since the epoch until which it is valid.
+    pub not_after: i64,
+    /// SHA-256 over the DER encoding.
+    pub sha256: [u8; 32],
+    /// The DER encoding of its subjectPublicKeyInfo.
+    pub spki: Vec<u8>,
+    /// Whether subject and issuer are the same name.
+    pub self_issued: bool,
+    /// Whether basic constraints say it is a CA.
+    pub is_ca: bool,
+}
+
+/// The bytes are not a certificate.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("not an X.509 certificate: {0}")]
+pub struct CertificateError(String);
+
+impl CertificateFacts {
+    /// Reads the facts of a DER certificate.
+    ///
+    /// # Errors
+    /// When the bytes are not one X.509 certificate.
+    pub fn of(der: &[u8]) -> Result<Self, CertificateError> {
+        let (rest, parsed) = X509Certificate::from_der(der).map_err(|error| CertificateError(error.to_string()))?;
+        if !rest.is_empty() {
+            return Err(CertificateError(format!("{} bytes after its end", rest.len())));
+        }
+        let names = AlternativeNames::of(&parsed);
+        Ok(Self {
+            subject: bounded(parsed.subject().to_string()),
+            issuer: bounded(parsed.issuer().to_string()),
+            common_name: single_common_name(parsed.subject()),
+            serial: hex(parsed.raw_serial(), ":"),
+            uris: names.uris,
+            dns_names: names.dns_names,
+            san: bounded(names.printed.join(", ")),
+            not_before: parsed.validity().not_before.timestamp(),
+            not_after: parsed.validity().not_after.timestamp(),
+            sha256: Sha256::digest(der).into(),
+            spki: parsed.public_key().raw.to_vec(),
+            self_issued: parsed.subject().as_raw() == parsed.issuer().as_raw(),
+            is_ca: parsed.is_ca(),
+        })
+    }
+
+    /// `sha256:` and the digest in lower-case hex, as rows and recognisers write it.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        format!("sha256:{}", hex(&self.sha256, ""))
+    }
+
+    /// SHA-256 over the subjectPublicKeyInfo, written like a fingerprint.
+    #[must_use]
+    pub fn spki_fingerprint(&self) -> String {
+        format!("sha256:{}", hex(&Sha256::digest(&self.spki), ""))
+    }
+
+    /// Long form device identifier (IEEE 2030.5): the first 20 bytes of the SHA-256 over the DER encoding.
+    #[must_use]
+    pub fn lfdi(&self) -> [u8; 20] {
+        std::array::from_fn(|index| self.sha256[index])
+    }
+
+    /// The long form device identifier in lower-case hex.
+    #[must_use]
+    pub fn lfdi_hex(&self) -> String {
+        hex(&self.lfdi(), "")
+    }
+}
+
+#[derive(Default)]
+struct AlternativeNames {
+    uris: Vec<String>,
+    dns_names: Vec<String>,
+    printed: Vec<String>,
+}
+
+impl AlternativeNames {
+    fn of(parsed: &X509Certificate<'_>) -> Self {
+        let mut names = Self::default();
+        for extension in parsed.extensions() {
+            if let ParsedExtension::SubjectAlternativeName(list) = extension.parsed_extension() {
+                list.general_names.iter().for_each(|name| names.add(name));
+            }
+        }
+        names
+    }
+
+    fn add(&mut self, name: &GeneralName<'_>) {
+        match name {
+            GeneralName::URI(uri) => {
+                self.printed.push(format!("URI:{uri}"));
+                self.uris.push((*uri).to_owned());
+            }
+            GeneralName::DNSName(host) => {
+                self.printed.push(format!("DNS:{host}"));
+                self.dns_names.push(host.to_ascii_lowercase());
+            }
+            GeneralName::RFC822Name(mail) => self.printed.push(format!("email:{mail}")),
+            GeneralName::IPAddress(bytes) => self.printed.push(format!("IP:{}", address(bytes))),
+            GeneralName::DirectoryName(directory) => self.printed.push(format!("DirName:{directory}")),
+            _ => self.printed.push("other".to_owned()),
+        }
+    }
+}
+
+fn address(bytes: &[u8]) -> String {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        std::net::Ipv4Addr::from(v4).to_string()
+    } else if let Ok(v6) = <[u8; 16]>::try_from(bytes) {
+        std::net::Ipv6Addr::from(v6).to_string()
+    } else {
+        hex(bytes, ":")
+    }
+}
+
+/// Two common names would let a signer hide one behind the other, so they count as none.
+fn single_common_name(subject: &X509Name<'_>) -> Option<String> {
+    let mut names = subject.iter_common_name();
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.as_str().ok().map(str::to_owned),
+        _ => None,
+    }
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > NAME_MAX_BYTES {
+        text.truncate(text.floor_char_boundary(NAME_MAX_BYTES));
+        text.push('…');
+    }
+    text
+}

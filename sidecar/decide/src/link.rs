@@ -1,0 +1,232 @@
+//! Joins the accepted parts into one snapshot. A name that is missing refuses what uses it and nothing else.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::Method;
+use sidecar_config::Part;
+use sidecar_config::policy::{Allow, Listener as ListenerDocument, Match, PathMatchType, Route, Rule as RuleDocument};
+
+use crate::identity::{Claim, spiffe_domain};
+use crate::policy::Allowed;
+use crate::problem::{Problem, Problems};
+use crate::route::{PathCondition, canonical_host};
+use crate::snapshot::{
+    AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Bundle, Listener, Parts, Rule, Snapshot, Target,
+};
+
+/// Joins the parts, and tells what they name that does not exist.
+///
+/// The problems refuse no part: an `allow` entry without its identity allows nobody, a recogniser without its bundle
+/// recognises nobody, a rule without its endpoints answers `route_invalid`.
+#[must_use]
+pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
+    let mut snapshot = Snapshot { server: parts.identity.clone(), ..Snapshot::default() };
+    if let Some(trust) = &parts.trust {
+        snapshot.bundles.clone_from(&trust.bundles);
+    }
+    let mut problems = Problems::of(Part::Identities);
+    let known = match &parts.identities {
+        Some(identities) => add_identities(&mut snapshot, identities, &mut problems),
+        None => HashMap::new(),
+    };
+    let mut found = problems.into_found();
+    if let Some(trust) = &parts.trust {
+        let states = trust.states.iter();
+        snapshot.states = states.filter_map(|(name, state)| Some((*known.get(name.as_str())?, *state))).collect();
+    }
+    if let Some(policy) = &parts.policy {
+        let problems = Problems::of(Part::Policy);
+        let linker = PolicyLinker { snapshot, known, endpoints: parts.endpoints.as_deref(), problems };
+        let (linked, problems) = linker.run(policy);
+        snapshot = linked;
+        found.extend(problems);
+    }
+    (snapshot, found)
+}
+
+/// Adds the identities and says where each stands by name.
+fn add_identities<'a>(
+    snapshot: &mut Snapshot,
+    identities: &'a AcceptedIdentities,
+    problems: &mut Problems,
+) -> HashMap<&'a str, usize> {
+    let mut known = HashMap::new();
+    for (index, (name, claims)) in identities.identities.iter().enumerate() {
+        let identity = snapshot.directory.add(name);
+        known.insert(name.as_str(), identity);
+        for (number, (bundle, claim)) in claims.iter().enumerate() {
+            let place = format!("[{index}].recognise[{number}]");
+            let Some(bundle_index) = snapshot.bundle(bundle) else {
+                let detail = format_args!("there is no bundle `{bundle}`; name one of trust.bundles");
+                problems.add(format_args!("{place}.bundle"), detail);
+                continue;
+            };
+            if let Err(error) = vouched(&snapshot.bundles[bundle_index], claim) {
+                problems.add(place, error);
+            } else if !snapshot.directory.recognise(identity, bundle_index, claim.clone()) {
+                let advice =
+                    "another identity claims the same under this bundle, so neither is recognised by it; remove one";
+                problems.add(place, advice);
+            }
+        }
+    }
+    known
+}
+
+/// Whether a bundle may vouch for a claim.
+fn vouched(bundle: &Bundle, claim: &Claim) -> Result<(), String> {
+    match claim {
+        Claim::CommonName(_) if !bundle.vouches_for.common_name => Err(format!(
+            "bundle `{0}` does not vouch for common names; set trust.bundles.{0}.vouchesFor.commonName or use another claim",
+            bundle.name
+        )),
+        Claim::Uri(uri) => match spiffe_domain(uri) {
+            Some(domain) if !bundle.vouches_for.spiffe.iter().any(|vouched| vouched == domain) => Err(format!(
+                "bundle `{0}` does not vouch for SPIFFE trust domain `{domain}`; add it to trust.bundles.{0}.vouchesFor.spiffe if it is theirs",
+                bundle.name
+            )),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Everything a policy is linked against, and what comes of it.
+struct PolicyLinker<'a> {
+    snapshot: Snapshot,
+    known: HashMap<&'a str, usize>,
+    endpoints: Option<&'a AcceptedEndpoints>,
+    problems: Problems,
+}
+
+impl PolicyLinker<'_> {
+    fn run(mut self, policy: &AcceptedPolicy) -> (Snapshot, Vec<Problem>) {
+        self.snapshot.limits = policy.limits.clone();
+        self.snapshot.policy_revision = Some(policy.revision.clone());
+        for (index, listener) in policy.listeners.iter().enumerate() {
+            let listener = self.listener(index, listener);
+            self.snapshot.listeners.push(listener);
+        }
+        for (index, (route, hash)) in policy.routes.iter().enumerate() {
+            self.route(index, route);
+            self.snapshot.routes.insert(route.name.clone(), hash.clone());
+        }
+        (self.snapshot, self.problems.into_found())
+    }
+
+    fn listener(&mut self, index: usize, document: &ListenerDocument) -> Listener {
+        let mut bundles = Vec::new();
+        for (number, name) in document.tls.trust.iter().enumerate() {
+            match self.snapshot.bundle(name) {
+                Some(bundle) => bundles.push(bundle),
+                None => {
+                    self.missing(format!("listeners[{index}].tls.trust[{number}]"), "bundle", name, "trust.bundles")
+                }
+            }
+        }
+        Listener {
+            name: document.name.as_str().into(),
+            address: document.address,
+            client_auth: document.tls.client_auth,
+            min_version: document.tls.min_version,
+            bundles,
+            table: crate::RouteTable::default(),
+        }
+    }
+
+    fn route(&mut self, index: usize, route: &Route) {
+        let name: Arc<str> = route.name.as_str().into();
+        for (number, rule) in route.rules.iter().enumerate() {
+            let place = format!("routes[{index}].rules[{number}]");
+            let compiled = Rule {
+                listener: route.listener.as_str().into(),
+                route: Arc::clone(&name),
+                name: rule.name.as_str().into(),
+                mode: rule.mode,
+                allowed: self.allowed(&place, rule),
+                target: self.target(&place, rule),
+            };
+            let rule_index = self.snapshot.rules.len();
+            self.snapshot.rules.push(compiled);
+            self.enter(route, rule, rule_index);
+        }
+    }
+
+    /// Enters a rule into its listener's table, once for every host and match.
+    fn enter(&mut self, route: &Route, rule: &RuleDocument, rule_index: usize) {
+        let everything = [Match::default()];
+        let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
+        let hosts: Vec<_> = match route.hostnames.as_slice() {
+            [] => vec![None],
+            names => names.iter().map(|name| Some(canonical_host(name))).collect(),
+        };
+        let listeners = &mut self.snapshot.listeners;
+        let Some(listener) = listeners.iter_mut().find(|listener| *listener.name == *route.listener) else { return };
+        for host in &hosts {
+            for condition in matches {
+                let method = condition.method.as_ref().and_then(|name| Method::from_bytes(name.as_bytes()).ok());
+                listener.table.insert(host.as_deref(), path_condition(condition), method, rule_index);
+            }
+        }
+    }
+
+    fn allowed(&mut self, place: &str, rule: &RuleDocument) -> Allowed {
+        let mut allowed = Allowed::default();
+        for (number, entry) in rule.allow.iter().enumerate() {
+            let place = format!("{place}.allow[{number}]");
+            match entry {
+                Allow::Anyone(_) => allowed.anyone = true,
+                Allow::Identity(name) => match self.known.get(name.as_str()) {
+                    Some(identity) => allowed.identities.push(*identity),
+                    None => self.missing(place, "identity", name, "identities"),
+                },
+                Allow::Verified(name) => match self.snapshot.bundle(name) {
+                    Some(bundle) => allowed.bundles.push(bundle),
+                    None => self.missing(place, "bundle", name, "trust.bundles"),
+                },
+            }
+        }
+        allowed.identities.sort_unstable();
+        allowed
+    }
+
+    fn target(&mut self, place: &str, rule: &RuleDocument) -> Target {
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        let mut invalid = false;
+        for (number, backend) in rule.backends.iter().enumerate() {
+            addresses.extend(backend.address);
+            let Some(name) = &backend.endpoints else { continue };
+            match self.endpoints.and_then(|endpoints| endpoints.sets.get(name)) {
+                Some(set) => addresses.extend(set),
+                None => {
+                    self.missing(
+                        format!("{place}.backends[{number}].endpoints"),
+                        "set of endpoints",
+                        name,
+                        "endpoints",
+                    );
+                    invalid = true;
+                }
+            }
+        }
+        if invalid { Target::Invalid } else { Target::Addresses(addresses.into()) }
+    }
+
+    fn missing(&mut self, place: String, what: &str, name: &str, part: &str) {
+        self.problems.add(place, format_args!("there is no {what} `{name}`; name one of {part}"));
+    }
+}
+
+fn path_condition(condition: &Match) -> PathCondition {
+    match &condition.path {
+        None => PathCondition::Prefix("".into()),
+        Some(path) => match path.kind {
+            PathMatchType::Exact => PathCondition::Exact(path.value.as_str().into()),
+            PathMatchType::PathPrefix => {
+                PathCondition::Prefix(path.value.strip_suffix('/').unwrap_or(&path.value).into())
+            }
+        },
+    }
+}

@@ -1,0 +1,83 @@
+//! May this caller use this rule?
+
+use sidecar_config::policy::Mode;
+use sidecar_config::trust::RevocationState;
+
+use crate::identity::{BundleIndex, Caller, IdentityIndex, Who};
+use crate::reason::Reason;
+
+/// Who may use a rule, compiled. An entry that names something missing is not in here: it allows nobody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    pub(crate) anyone: bool,
+    /// Sorted.
+    pub(crate) identities: Vec<IdentityIndex>,
+    pub(crate) bundles: Vec<BundleIndex>,
+}
+
+/// What was decided, and why where it was not simply allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The decision.
+    pub verdict: Verdict,
+    /// Why not, or why it would not have been.
+    pub reason: Option<Reason>,
+}
+
+/// A decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It may pass.
+    Allowed,
+    /// It may not.
+    Refused,
+    /// It passes because the rule only watches; it would have been refused.
+    WouldRefuse,
+}
+
+impl Decision {
+    /// Allowed, nothing to say.
+    pub const ALLOWED: Self = Self { verdict: Verdict::Allowed, reason: None };
+
+    /// Refused for a reason.
+    #[must_use]
+    pub const fn refused(reason: Reason) -> Self {
+        Self { verdict: Verdict::Refused, reason: Some(reason) }
+    }
+}
+
+/// Decides for one request.
+///
+/// A suspended or revoked identity is refused by every rule, those that allow anyone and those that only watch
+/// included: a revocation is an order, not a rule under trial.
+#[must_use]
+pub fn decide(allowed: &Allowed, mode: Mode, caller: &Caller, state: Option<RevocationState>) -> Decision {
+    match state {
+        Some(RevocationState::Suspended) => return Decision::refused(Reason::PolicyIdentitySuspended),
+        Some(RevocationState::Revoked) => return Decision::refused(Reason::PolicyIdentityRevoked),
+        None => {}
+    }
+    if allowed.admits(caller) {
+        return Decision::ALLOWED;
+    }
+    let reason = match caller.who {
+        _ if caller.bundles.is_empty() => Reason::PolicyNoCertificate,
+        Who::Known(_) => Reason::PolicyNotAllowed,
+        Who::Unknown => Reason::PolicyNoIdentity,
+        Who::Ambiguous => Reason::PolicyAmbiguous,
+    };
+    match mode {
+        Mode::Enforce => Decision::refused(reason),
+        Mode::Audit => Decision { verdict: Verdict::WouldRefuse, reason: Some(reason) },
+    }
+}
+
+impl Allowed {
+    fn admits(&self, caller: &Caller) -> bool {
+        let by_identity = match caller.who {
+            Who::Known(identity) => self.identities.binary_search(&identity).is_ok(),
+            Who::Unknown | Who::Ambiguous => false,
+        };
+        self.anyone || by_identity || caller.bundles.iter().any(|bundle| self.bundles.contains(bundle))
+    }
+}

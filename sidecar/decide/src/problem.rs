@@ -1,0 +1,51 @@
+//! What is wrong with a document: where it is, what it is and what to do.
+
+use std::fmt;
+
+use sidecar_config::Part;
+
+/// One thing wrong with one place of one part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The part it is in.
+    pub part: Part,
+    /// The place, from the document's top: `policy.routes[0].hostnames[1]`.
+    pub path: String,
+    /// What is wrong and what to do about it.
+    pub detail: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.path, self.detail)
+    }
+}
+
+/// Collects the problems of one part, so that all of them are told at once.
+pub(crate) struct Problems {
+    part: Part,
+    found: Vec<Problem>,
+}
+
+impl Problems {
+    pub(crate) fn of(part: Part) -> Self {
+        Self { part, found: Vec::new() }
+    }
+
+    /// Adds a problem at `place`, which is relative to the part: `bundles.ours.roots[0]`, or `[3].name` in a list.
+    pub(crate) fn add(&mut self, place: impl fmt::Display, detail: impl fmt::Display) {
+        let place = place.to_string();
+        let dot = if place.is_empty() || place.starts_with('[') { "" } else { "." };
+        let path = format!("{}{dot}{place}", self.part);
+        self.found.push(Problem { part: self.part, path, detail: detail.to_string() });
+    }
+
+    pub(crate) fn into_found(self) -> Vec<Problem> {
+        self.found
+    }
+
+    /// The value if nothing was wrong.
+    pub(crate) fn or<T>(self, value: T) -> Result<T, Vec<Problem>> {
+        if self.found.is_empty() { Ok(value) } else { Err(self.found) }
+    }
+}

@@ -1,0 +1,183 @@
+//! The accepted parts, and the immutable whole that requests are decided on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use sidecar_config::policy::{ClientAuth, Limits, Mode, Route, TlsVersion};
+use sidecar_config::trust::{RevocationState, VouchesFor};
+
+use crate::certificate::Certificate;
+use crate::hash::Revision;
+use crate::identity::{BundleIndex, Caller, Claim, Directory, Who};
+use crate::policy::{self, Allowed, Decision};
+use crate::route::RouteTable;
+
+/// The last accepted form of every part; `None` before the first.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Root bundles and revocations.
+    pub trust: Option<Arc<AcceptedTrust>>,
+    /// The workload's own certificate.
+    pub identity: Option<Arc<AcceptedIdentity>>,
+    /// Known clients.
+    pub identities: Option<Arc<AcceptedIdentities>>,
+    /// Listeners and routes.
+    pub policy: Option<Arc<AcceptedPolicy>>,
+    /// Addresses of backends.
+    pub endpoints: Option<Arc<AcceptedEndpoints>>,
+}
+
+/// Part `trust`, accepted.
+#[derive(Debug)]
+pub struct AcceptedTrust {
+    /// Its revision.
+    pub revision: Revision,
+    /// Its bundles.
+    pub bundles: Vec<Bundle>,
+    /// Identities that are not active, by name.
+    pub states: BTreeMap<String, RevocationState>,
+}
+
+/// A set of roots, by name.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its root certificates; never empty.
+    pub roots: Vec<Certificate>,
+    /// What its certificates may claim.
+    pub vouches_for: VouchesFor,
+}
+
+/// Part `identity`, accepted: chain and key belong together.
+#[derive(Debug)]
+pub struct AcceptedIdentity {
+    /// Its revision; the key has no part in it.
+    pub revision: Revision,
+    /// Leaf first; never empty.
+    pub chain: Vec<Certificate>,
+    /// The file the key is in.
+    pub key_file: String,
+}
+
+/// Part `identities`, accepted.
+#[derive(Debug)]
+pub struct AcceptedIdentities {
+    /// Its revision.
+    pub revision: Revision,
+    /// Names and what each is recognised by: a bundle's name and a claim.
+    pub identities: Vec<(String, Vec<(String, Claim)>)>,
+}
+
+/// Part `policy`, accepted.
+#[derive(Debug)]
+pub struct AcceptedPolicy {
+    /// Its revision.
+    pub revision: Revision,
+    /// Its listeners.
+    pub listeners: Vec<sidecar_config::policy::Listener>,
+    /// Its routes with their hashes.
+    pub routes: Vec<(Route, Revision)>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// Part `endpoints`, accepted.
+#[derive(Debug)]
+pub struct AcceptedEndpoints {
+    /// Its revision.
+    pub revision: Revision,
+    /// Addresses by name.
+    pub sets: BTreeMap<String, Vec<SocketAddr>>,
+}
+
+/// Everything a request is decided on. Immutable: a request ends on the one it began with.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// All bundles; listeners and callers refer to them by index.
+    pub bundles: Vec<Bundle>,
+    /// Known identities.
+    pub directory: Directory,
+    /// Identities that are not active, by index.
+    pub(crate) states: HashMap<usize, RevocationState>,
+    /// Where the gate listens.
+    pub listeners: Vec<Listener>,
+    /// All rules of all listeners; route tables refer to them by index.
+    pub rules: Vec<Rule>,
+    /// Hash of every route, by name.
+    pub routes: BTreeMap<String, Revision>,
+    /// Bounds on what clients may take.
+    pub limits: Limits,
+    /// Revision of the policy, for rows.
+    pub policy_revision: Option<Revision>,
+    /// The gate's own certificate.
+    pub server: Option<Arc<AcceptedIdentity>>,
+}
+
+/// One listener, with its routes compiled.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether clients need a certificate.
+    pub client_auth: ClientAuth,
+    /// Oldest TLS version.
+    pub min_version: TlsVersion,
+    /// Bundles whose certificates it accepts, in the order of the document.
+    pub bundles: Vec<BundleIndex>,
+    /// Its routes.
+    pub table: RouteTable,
+}
+
+/// One rule, compiled.
+#[derive(Debug)]
+pub struct Rule {
+    /// Name of its listener.
+    pub listener: Arc<str>,
+    /// Name of its route.
+    pub route: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it refuses or only watches.
+    pub mode: Mode,
+    /// Who may use it.
+    pub allowed: Allowed,
+    /// Where its requests go.
+    pub target: Target,
+}
+
+/// Where a rule's requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To these addresses in turn; none of them is `upstream_no_endpoint`.
+    Addresses(Arc<[SocketAddr]>),
+    /// Nowhere: it names endpoints that do not exist.
+    Invalid,
+}
+
+impl Snapshot {
+    /// Decides whether a caller may use a rule.
+    #[must_use]
+    pub fn decide(&self, rule: &Rule, caller: &Caller) -> Decision {
+        let state = match caller.who {
+            Who::Known(identity) => self.states.get(&identity).copied(),
+            Who::Unknown | Who::Ambiguous => None,
+        };
+        policy::decide(&rule.allowed, rule.mode, caller, state)
+    }
+
+    /// Index of the bundle of a name.
+    #[must_use]
+    pub fn bundle(&self, name: &str) -> Option<BundleIndex> {
+        self.bundles.iter().position(|bundle| &*bundle.name == name)
+    }
+
+    /// The listener of a name.
+    #[must_use]
+    pub fn listener(&self, name: &str) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| &*listener.name == name)
+    }
+}
