@@ -1,1 +1,24 @@
-//! stub
+//! The Postern data plane: a gate in front of one pod that terminates mTLS, decides who may call what, forwards what may
+//! pass, and writes every decision down.
+//!
+//! Folders follow a request: `listener`, `tls`, `identity`, `protocol`, `flow`, `balance`, `pool`, `upstream`; beside
+//! them `config` (what is served), `log` (what was decided), `metrics` and `admin` (what is told).
+
+mod admin;
+pub mod app;
+mod balance;
+pub mod cli;
+pub mod config;
+mod flow;
+mod identity;
+mod limits;
+mod listener;
+pub mod log;
+mod metrics;
+mod pool;
+mod protocol;
+pub mod settings;
+mod state;
+mod status;
+mod tls;
+mod upstream;

@@ -35,6 +35,21 @@ pub enum Verdict {
     WouldRefuse,
 }
 
+impl Verdict {
+    /// Every decision.
+    pub const ALL: [Self; 3] = [Self::Allowed, Self::Refused, Self::WouldRefuse];
+
+    /// The word in rows, metric labels and filters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Refused => "refused",
+            Self::WouldRefuse => "would_refuse",
+        }
+    }
+}
+
 impl Decision {
     /// Allowed, nothing to say.
     pub const ALLOWED: Self = Self { verdict: Verdict::Allowed, reason: None };

@@ -1,0 +1,234 @@
+//! The one composition root: binds everything, tells the real addresses, runs until it is told to stop.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sidecar_config::settings::Settings;
+use sidecar_decide::Snapshot;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::config::{self, Changes, Generation, Publisher, Reading};
+use crate::limits::{BIND_RETRY, FILES_RESERVED, LOG_STOP_TIMEOUT};
+use crate::listener::{Binder, Handles, Update, Worker, spawn};
+use crate::state::State;
+use crate::{admin, log, settings};
+
+/// A running gate.
+pub struct App {
+    config: PathBuf,
+    digest: [u8; 32],
+    publisher: Publisher,
+    changes: Changes,
+    binder: Binder,
+    workers: Vec<Worker>,
+    state: Arc<State>,
+    log: log::Writer,
+    status_address: SocketAddr,
+    status_server: JoinHandle<()>,
+    most_connections: u32,
+}
+
+/// Why it could not start or had to end.
+#[derive(Debug, Error)]
+pub enum AppError {
+    /// The status port.
+    #[error("cannot serve status on {address}: {source}; free the address or set settings.statusAddress")]
+    StatusAddress {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A thread or runtime.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// A worker ended by itself. Its connections are gone and new ones would hang, so the process must end too.
+    #[error("worker {0} ended")]
+    WorkerEnded(usize),
+}
+
+impl App {
+    /// Starts everything on what was read. Call it on a local tokio runtime.
+    ///
+    /// # Errors
+    /// When a thread or the status port cannot be had. A listener that cannot be had is no error: it is not ready, says
+    /// why, and is tried again.
+    pub async fn start(config: &Path, settings: &Settings, reading: Reading) -> Result<Self, AppError> {
+        let most_connections = most_connections();
+        let nothing = Arc::new(Generation::new(Snapshot::default(), None));
+        let publisher = Publisher::new(config);
+        let state = Arc::new(State::new(settings.pod.uid.clone(), Arc::clone(&nothing), publisher.states()));
+        let status_server = serve_status(settings.status_address, &state).await?;
+        let (sender, log) = start_log(config, settings, &state)?;
+        let count = settings::workers(settings);
+        let mut workers = Vec::with_capacity(count);
+        for index in 0..count {
+            let handles = Handles {
+                log: sender.clone(),
+                cells: state.requests.worker(),
+                handshakes: Arc::clone(&state.handshakes),
+                drain_timeout: settings.drain_timeout.as_std(),
+            };
+            workers.push(spawn(index, Arc::clone(&nothing), handles).map_err(AppError::Thread)?);
+        }
+        let (status_address, status_server) = status_server;
+        let mut app = Self {
+            config: config.to_owned(),
+            digest: [0; 32],
+            publisher,
+            changes: config::watch(),
+            binder: Binder::new(count),
+            workers,
+            state,
+            log,
+            status_address,
+            status_server,
+            most_connections,
+        };
+        app.load(reading).await;
+        Ok(app)
+    }
+
+    /// Where the status port is.
+    pub fn status_address(&self) -> SocketAddr {
+        self.status_address
+    }
+
+    /// Real addresses of the listeners, by name.
+    pub fn listeners(&self) -> BTreeMap<String, SocketAddr> {
+        self.binder.bound().iter().map(|(key, address)| (key.name.to_string(), *address)).collect()
+    }
+
+    /// Serves and reloads until `stop` resolves, then drains.
+    ///
+    /// # Errors
+    /// When a worker ended by itself.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            let retry = !self.binder.unbound().is_empty();
+            tokio::select! {
+                () = stop.as_mut() => break,
+                () = self.changes.next() => self.reload().await,
+                () = sleep(BIND_RETRY), if retry => self.reload_all().await,
+                index = any_ended(&mut self.workers) => return Err(AppError::WorkerEnded(index)),
+            }
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    async fn stop(mut self) {
+        tracing::info!("draining");
+        self.state.drain();
+        for worker in &self.workers {
+            worker.tell(Update::Drain).await;
+        }
+        for worker in &mut self.workers {
+            worker.ended().await;
+        }
+        // Sends nothing any more, so what is queued now is all there is.
+        let log = self.log;
+        let summary = tokio::task::spawn_blocking(move || log.stop(LOG_STOP_TIMEOUT)).await.unwrap_or_default();
+        tracing::info!(rows = summary.written, lost = summary.lost, "stopped");
+        self.status_server.abort();
+    }
+
+    async fn reload(&mut self) {
+        match config::read(&self.config) {
+            Ok(reading) if reading.digest == self.digest => {}
+            Ok(reading) => self.load(reading).await,
+            Err(error) => tracing::warn!(%error, "configuration not read; what is loaded stays in use"),
+        }
+    }
+
+    async fn reload_all(&mut self) {
+        self.digest = [0; 32];
+        self.reload().await;
+    }
+
+    async fn load(&mut self, mut reading: Reading) {
+        self.digest = reading.digest;
+        self.changes.follow(&reading.folders);
+        let was_ready = self.state.not_ready().is_empty();
+        let mut generation = self.publisher.offer(&mut reading);
+        let limits = &mut generation.snapshot.limits;
+        limits.max_connections = limits.max_connections.min(self.most_connections);
+        let generation = Arc::new(generation);
+        let sockets = self.binder.reconcile(&generation);
+        for (worker, sockets) in self.workers.iter().zip(sockets) {
+            worker.tell(Update::Serve(Arc::clone(&generation), sockets)).await;
+        }
+        let unbound = self.binder.unbound().iter();
+        let unbound = unbound.map(|(key, why)| format!("listener {} on {}: {why}", key.name, key.address)).collect();
+        self.state.load(generation, self.publisher.states(), unbound);
+        self.tell(was_ready);
+    }
+
+    fn tell(&self, was_ready: bool) {
+        for finding in self.publisher.findings() {
+            tracing::warn!(file = %finding.file.display(), "configuration: {}", finding.detail);
+        }
+        let parts = self.publisher.states();
+        tracing::info!(
+            trust = parts.trust.loaded,
+            identity = parts.identity.loaded,
+            identities = parts.identities.loaded,
+            policy = parts.policy.loaded,
+            endpoints = parts.endpoints.loaded,
+            "configuration loaded"
+        );
+        match self.state.not_ready() {
+            reasons if !reasons.is_empty() => tracing::warn!(reasons = reasons.join("; "), "not ready"),
+            _ if !was_ready => tracing::info!("ready"),
+            _ => {}
+        }
+    }
+}
+
+async fn any_ended(workers: &mut [Worker]) -> usize {
+    let ended = workers.iter_mut().map(Worker::ended);
+    let mut ended: Vec<_> = ended.map(Box::pin).collect();
+    std::future::poll_fn(|cx| {
+        let first = ended.iter_mut().position(|worker| worker.as_mut().poll(cx).is_ready());
+        first.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+    })
+    .await
+}
+
+async fn serve_status(address: SocketAddr, state: &Arc<State>) -> Result<(SocketAddr, JoinHandle<()>), AppError> {
+    let error = |source| AppError::StatusAddress { address, source };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    tracing::info!(%address, "status server listening");
+    Ok((address, tokio::task::spawn_local(admin::serve(listener, Arc::clone(state)))))
+}
+
+fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::Sender, log::Writer), AppError> {
+    let flush_rows = usize::try_from(settings.log.flush_rows).unwrap_or(log::QUEUE_ROWS);
+    let (sender, receiver) = log::channel(log::QUEUE_ROWS, flush_rows, Arc::clone(&state.log));
+    let options = log::WriterOptions {
+        path: settings::log_path(settings, config),
+        flush_every: settings.log.flush_every.as_std(),
+        max_size: settings.log.max_size.bytes(),
+        pod: settings.pod.clone(),
+    };
+    Ok((sender, log::start(options, receiver).map_err(AppError::Thread)?))
+}
+
+/// Raises the limit of open files as far as it goes, and says how many connections fit: each has one socket in and at
+/// most one out.
+fn most_connections() -> u32 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let files = if raised.is_ok() { limit.maximum } else { limit.current };
+    let connections = files.map_or(u64::MAX, |files| files.saturating_sub(FILES_RESERVED) / 2);
+    u32::try_from(connections.max(1)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,58 @@
+//! One generation of the configuration, with all that workers need of it made beforehand.
+
+use std::sync::Arc;
+
+use sidecar_config::policy::Mode;
+use sidecar_decide::{Listener, Rule, Snapshot};
+
+use crate::log::{Scope, ScopeFacts};
+use crate::tls::{ServerKey, TlsContext};
+
+/// A snapshot and what is derived from it once, off the workers.
+#[derive(Debug)]
+pub struct Generation {
+    /// What requests are decided on.
+    pub snapshot: Snapshot,
+    /// What rows say of where they were decided, by rule.
+    pub rule_scopes: Vec<Arc<Scope>>,
+    /// The same where no rule was found, by listener.
+    pub listener_scopes: Vec<Arc<Scope>>,
+    /// TLS by listener; `None` without a certificate, and then the listener does not listen.
+    pub tls: Vec<Option<Arc<TlsContext>>>,
+}
+
+impl Generation {
+    /// Derives everything from a snapshot and the server's key.
+    pub fn new(snapshot: Snapshot, key: Option<&ServerKey>) -> Self {
+        let certificate = snapshot.server.as_ref().zip(key).map(|(server, key)| key.certified(&server.chain));
+        let revision = snapshot.policy_revision.as_ref().map(|revision| Box::from(revision.as_str()));
+        let rule_scopes = snapshot.rules.iter().map(|rule| rule_scope(rule, revision.clone())).collect();
+        let listener_scopes = snapshot.listeners.iter().map(|listener| listener_scope(listener, revision.clone()));
+        let listener_scopes = listener_scopes.collect();
+        let tls = snapshot.listeners.iter().map(|listener| {
+            let certificate = Arc::clone(certificate.as_ref()?);
+            Some(Arc::new(TlsContext::new(&snapshot, listener, certificate)))
+        });
+        let tls = tls.collect();
+        Self { snapshot, rule_scopes, listener_scopes, tls }
+    }
+}
+
+fn rule_scope(rule: &Rule, policy_revision: Option<Box<str>>) -> Arc<Scope> {
+    let mode = match rule.mode {
+        Mode::Enforce => "Enforce",
+        Mode::Audit => "Audit",
+    };
+    Arc::new(Scope::new(ScopeFacts {
+        listener: Some((&*rule.listener).into()),
+        route: Some((&*rule.route).into()),
+        rule: Some((&*rule.name).into()),
+        mode: Some(mode),
+        policy_revision,
+    }))
+}
+
+fn listener_scope(listener: &Listener, policy_revision: Option<Box<str>>) -> Arc<Scope> {
+    let listener = Some((&*listener.name).into());
+    Arc::new(Scope::new(ScopeFacts { listener, policy_revision, ..ScopeFacts::default() }))
+}

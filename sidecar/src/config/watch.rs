@@ -1,0 +1,79 @@
+//! Says when the configuration's files may have changed.
+//!
+//! inotify on the folder, because a file that is replaced (an editor's rename, Kubernetes' `..data` swap) is a new
+//! file; where inotify instances have run out, the caller is woken at an interval and compares digests itself.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::limits::{CONFIG_DEBOUNCE, CONFIG_POLL};
+
+/// Longest that a stream of changes can put off reading them.
+const DEBOUNCE_MAX: Duration = Duration::from_millis(200);
+
+/// Changes of some folders, debounced.
+pub struct Changes {
+    events: mpsc::Receiver<()>,
+    /// Ends the events when it is dropped; `None` while polling.
+    watcher: Option<RecommendedWatcher>,
+    folders: BTreeSet<PathBuf>,
+}
+
+/// Watches no folder yet.
+pub fn watch() -> Changes {
+    let (sender, events) = mpsc::channel(1);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // A full channel already says that something changed; an error may hide a change.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            let _full_or_closed = sender.try_send(());
+        }
+    });
+    let watcher = watcher.inspect_err(poll_instead).ok();
+    Changes { events, watcher, folders: BTreeSet::new() }
+}
+
+fn poll_instead(error: &notify::Error) {
+    tracing::warn!(%error, interval = ?CONFIG_POLL, "cannot watch the configuration; comparing it at an interval instead");
+}
+
+impl Changes {
+    /// Watches these folders too: those of the files the configuration refers to.
+    pub fn follow(&mut self, folders: &BTreeSet<PathBuf>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        for folder in folders.difference(&self.folders) {
+            let path = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
+                poll_instead(&error);
+                self.watcher = None;
+                return;
+            }
+        }
+        self.folders.extend(folders.iter().cloned());
+    }
+
+    /// Waits until something may have changed and has been quiet for a moment.
+    pub async fn next(&mut self) {
+        if self.watcher.is_none() {
+            sleep(CONFIG_POLL).await;
+            return;
+        }
+        if self.events.recv().await.is_none() {
+            // The watcher's thread is gone; comparing still works.
+            self.watcher = None;
+            return;
+        }
+        let latest = Instant::now() + DEBOUNCE_MAX;
+        loop {
+            let quiet = (Instant::now() + CONFIG_DEBOUNCE).min(latest);
+            match timeout_at(quiet, self.events.recv()).await {
+                Ok(Some(())) if Instant::now() < latest => {}
+                _ => return,
+            }
+        }
+    }
+}

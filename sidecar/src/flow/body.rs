@@ -1,0 +1,164 @@
+//! Bodies as they pass: counted, bounded, and known to have ended.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use sidecar_decide::Reason;
+use tokio::time::Instant;
+
+use super::gate::Gate;
+use super::record::Draft;
+use crate::pool::Lease;
+use crate::protocol::{Body, BodyError, Inbound};
+
+/// How far a request's body has come.
+pub(super) struct Upload {
+    bytes: Cell<u64>,
+    last_progress: Cell<Instant>,
+    failed: Cell<Option<Reason>>,
+}
+
+impl Upload {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self { bytes: Cell::new(0), last_progress: Cell::new(Instant::now()), failed: Cell::new(None) })
+    }
+
+    /// Bytes that have passed.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// When the last of them did.
+    pub(super) fn last_progress(&self) -> Instant {
+        self.last_progress.get()
+    }
+
+    /// Why the body broke off on the client's side.
+    pub(super) fn failed(&self) -> Option<Reason> {
+        self.failed.get()
+    }
+}
+
+/// A request's body on its way to the upstream, which ends with an error at its bound.
+pub(super) fn upload(inner: Inbound, max_bytes: u64, state: Rc<Upload>) -> Body {
+    Body::Stream(Box::pin(UploadBody { inner, max_bytes, state }))
+}
+
+struct UploadBody {
+    inner: Inbound,
+    max_bytes: u64,
+    state: Rc<Upload>,
+}
+
+impl http_body::Body for UploadBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        self.state.last_progress.set(Instant::now());
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let passed = self.state.bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
+                if passed > self.max_bytes {
+                    self.state.failed.set(Some(Reason::LimitBodySize));
+                    Some(Err(BodyError::TooLarge))
+                } else {
+                    self.state.bytes.set(passed);
+                    Some(Ok(frame))
+                }
+            }
+            Some(Err(error)) => {
+                self.state.failed.set(Some(Reason::ClientClosed));
+                Some(Err(error))
+            }
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A response's body on its way to the client: at its end the row is sent and the connection goes back to the pool.
+pub(super) fn download(inner: Inbound, gate: Rc<Gate>, lease: Lease, draft: Draft) -> Body {
+    let mut body = DownloadBody { inner, gate, open: Some((lease, draft)), bytes: 0 };
+    body.finish_if_ended();
+    Body::Stream(Box::pin(body))
+}
+
+struct DownloadBody {
+    inner: Inbound,
+    gate: Rc<Gate>,
+    /// Until the body has ended.
+    open: Option<(Lease, Draft)>,
+    bytes: u64,
+}
+
+impl DownloadBody {
+    /// Ends the row as soon as the last byte has come: hyper need not ask again once the length is reached.
+    fn finish_if_ended(&mut self) {
+        if self.inner.is_end_stream() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some((lease, mut draft)) = self.open.take() {
+            self.gate.pool.give_back(lease);
+            draft.edit(|record| record.response_bytes = self.bytes);
+            draft.finish(None);
+        }
+    }
+
+    fn fail(&mut self) {
+        if let Some((_, mut draft)) = self.open.take() {
+            draft.edit(|record| record.response_bytes = self.bytes);
+            draft.finish(Some(Reason::UpstreamReset));
+        }
+    }
+}
+
+impl http_body::Body for DownloadBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.finish_if_ended();
+            }
+            Some(Err(_)) => self.fail(),
+            None => self.finish(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Drop for DownloadBody {
+    fn drop(&mut self) {
+        // Still open: the client went away, and the draft says so when it is dropped.
+        if let Some((_, draft)) = &mut self.open {
+            draft.edit(|record| record.response_bytes = self.bytes);
+        }
+    }
+}

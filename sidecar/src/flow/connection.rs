@@ -1,0 +1,183 @@
+//! The life of a connection: admission, handshake, then requests until it ends.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustls::ProtocolVersion;
+use sidecar_decide::{Caller, Reason, Verdict};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use super::gate::{Gate, Served};
+use super::http::handle;
+use super::record::{blank, microseconds};
+use crate::identity::{self, Negotiated};
+use crate::log::{Kind, Peer, Scope};
+use crate::protocol::{self, Closing, ServeError, Version};
+use crate::tls::{self, Slots, TlsPeer};
+
+/// One client connection after its handshake.
+pub(super) struct Connection {
+    pub(super) gate: Rc<Gate>,
+    listener: Arc<str>,
+    peer: TlsPeer,
+    negotiated: Negotiated,
+    pub(super) sni: Option<Box<str>>,
+    pub(super) version: Version,
+    pub(super) client: SocketAddr,
+    /// Requests begun on it.
+    requests: Cell<u64>,
+    view: RefCell<Option<Rc<View>>>,
+}
+
+/// The client as one generation sees it; the same for all requests until the next generation.
+pub(super) struct View {
+    pub(super) served: Rc<Served>,
+    /// Index of the connection's listener, while the generation has it.
+    pub(super) listener: Option<usize>,
+    /// Where decisions are made that no rule makes.
+    pub(super) scope: Arc<Scope>,
+    pub(super) caller: Caller,
+    pub(super) peer: Arc<Peer>,
+}
+
+/// Serves one accepted socket to its end. Nothing of it is left behind but rows.
+pub async fn serve(
+    gate: Rc<Gate>,
+    listener: Arc<str>,
+    slots: Rc<Slots>,
+    stream: TcpStream,
+    client: SocketAddr,
+    closing: Closing,
+) {
+    let limit = connection_limit(&gate);
+    let Some(_gauge) = gate.handshakes.open_one(limit) else {
+        refuse(&gate, &listener, Kind::Connection, client, &TlsPeer::default(), None, Reason::LimitConnections);
+        return;
+    };
+    let started = Instant::now();
+    match tls::accept(stream, &slots).await {
+        Ok(accepted) => {
+            gate.handshakes.completed();
+            let version = Version::of_alpn(accepted.stream.get_ref().1.alpn_protocol());
+            let connection = Rc::new(Connection {
+                negotiated: negotiated(&accepted.stream),
+                gate,
+                listener,
+                peer: accepted.peer,
+                sni: accepted.sni,
+                version,
+                client,
+                requests: Cell::new(0),
+                view: RefCell::default(),
+            });
+            connection.run(accepted.stream, closing).await;
+        }
+        Err(failure) => match failure.reason {
+            Some(reason) => {
+                tracing::debug!(%client, %reason, elapsed_us = microseconds(started.elapsed()), "handshake refused");
+                refuse(&gate, &listener, Kind::Handshake, client, &failure.peer, failure.sni, reason);
+            }
+            None => gate.handshakes.refused(&listener, None),
+        },
+    }
+}
+
+fn connection_limit(gate: &Gate) -> usize {
+    let limits = &gate.served().generation.snapshot.limits;
+    usize::try_from(limits.max_connections).unwrap_or(usize::MAX)
+}
+
+/// The row of a connection that got no request through.
+fn refuse(
+    gate: &Gate,
+    listener: &str,
+    kind: Kind,
+    client: SocketAddr,
+    peer: &TlsPeer,
+    sni: Option<Box<str>>,
+    reason: Reason,
+) {
+    gate.handshakes.refused(listener, Some(reason));
+    let generation = &gate.served().generation;
+    let index = generation.snapshot.listeners.iter().position(|known| *known.name == *listener);
+    let mut record = blank(kind, client);
+    record.reason = Some(reason);
+    record.scope = index.and_then(|index| generation.listener_scopes.get(index)).cloned();
+    record.peer = Some(identity::logged_unresolved(peer));
+    record.sni = sni;
+    gate.log.send(Box::new(record));
+}
+
+fn negotiated(stream: &TlsStream<TcpStream>) -> Negotiated {
+    let session = stream.get_ref().1;
+    let version = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => Some("TLSv1.3"),
+        Some(ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
+        _ => None,
+    };
+    Negotiated { version, cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()) }
+}
+
+impl Connection {
+    async fn run(self: Rc<Self>, stream: TlsStream<TcpStream>, closing: Closing) {
+        let connection = Rc::clone(&self);
+        let handler = move |request| {
+            connection.requests.set(connection.requests.get() + 1);
+            handle(Rc::clone(&connection), request)
+        };
+        match protocol::serve(stream, self.version, handler, closing).await {
+            Err(ServeError::Malformed { status, source }) => {
+                tracing::debug!(client = %self.client, error = %source, "not valid HTTP");
+                self.no_request(Reason::ClientMalformed, status);
+            }
+            // A connection that has served and then idled has nothing to be blamed for.
+            Err(ServeError::Timeout) if self.requests.get() == 0 => self.no_request(Reason::ClientTimeout, 408),
+            Err(ServeError::Broken(error)) => tracing::debug!(client = %self.client, %error, "connection broke"),
+            Err(ServeError::Timeout) | Ok(()) => {}
+        }
+    }
+
+    /// The row of a request that never became one.
+    fn no_request(&self, reason: Reason, status: u16) {
+        let view = self.view();
+        let mut record = blank(Kind::Request, self.client);
+        record.verdict = Verdict::Refused;
+        record.reason = Some(reason);
+        record.status = Some(status);
+        record.scope = Some(Arc::clone(&view.scope));
+        record.peer = Some(Arc::clone(&view.peer));
+        record.sni.clone_from(&self.sni);
+        record.protocol = Some(self.version.name());
+        self.gate.cells.request(&view.scope, record.verdict, record.reason, std::time::Duration::ZERO);
+        self.gate.log.send(Box::new(record));
+    }
+
+    /// The client as the generation that is served now sees it.
+    pub(super) fn view(&self) -> Rc<View> {
+        let served = self.gate.served();
+        let mut cached = self.view.borrow_mut();
+        match &*cached {
+            Some(view) if Rc::ptr_eq(&view.served, &served) => Rc::clone(view),
+            _ => {
+                let view = Rc::new(self.look(served));
+                *cached = Some(Rc::clone(&view));
+                view
+            }
+        }
+    }
+
+    fn look(&self, served: Rc<Served>) -> View {
+        let generation = &served.generation;
+        let snapshot = &generation.snapshot;
+        let listener = snapshot.listeners.iter().position(|known| known.name == self.listener);
+        let caller = identity::resolve(snapshot, &self.peer);
+        let peer = identity::logged(snapshot, &self.peer, &caller, self.negotiated);
+        let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
+        let scope = scope.unwrap_or_else(|| Arc::new(Scope::new(crate::log::ScopeFacts::default())));
+        View { listener, scope, caller, peer, served }
+    }
+}

@@ -1,0 +1,154 @@
+//! An allowed request on its way to an upstream, and the response on its way back.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use http_body::Body as _;
+use sidecar_decide::{Reason, Target, Verdict};
+use tokio::time::timeout_at;
+
+use super::body::{Upload, download, upload};
+use super::connection::View;
+use super::gate::Gate;
+use super::http::{Passage, refuse};
+use super::record::{Draft, microseconds};
+use crate::limits::{ATTEMPTS, RESPONSE_HEAD_TIMEOUT};
+use crate::pool::{Lease, Pool};
+use crate::protocol::{
+    Body, Head, NotSent, Outgoing, Received, Request, Response, Upstream, strip_hop_by_hop, upstream_host,
+};
+
+/// Sends a request to one of its rule's addresses and answers with what comes back.
+pub(super) async fn forward(
+    gate: Rc<Gate>,
+    view: &View,
+    passage: Passage,
+    request: Request,
+    mut draft: Draft,
+) -> Response {
+    let generation = &view.served.generation;
+    let addresses = match &generation.snapshot.rules[passage.rule].target {
+        Target::Addresses(addresses) => addresses,
+        Target::Invalid => return refuse(draft, Reason::RouteInvalid),
+    };
+    let max_bytes = generation.snapshot.limits.max_request_body_size.bytes();
+    let state = Upload::new();
+    if !request.body.is_end_stream() {
+        draft.uploads(&state);
+    }
+    let outgoing = outgoing(&passage, request, max_bytes, &state);
+    let turn = view.served.turns[passage.rule].turn(addresses);
+    match exchange(&gate.pool, turn, outgoing, &state, &mut draft).await {
+        Ok((lease, received)) => respond(gate, lease, received, draft),
+        Err(reason) => {
+            if reason == Reason::LimitBodySize {
+                draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
+            }
+            refuse(draft, reason)
+        }
+    }
+}
+
+fn outgoing(passage: &Passage, request: Request, max_bytes: u64, state: &Rc<Upload>) -> Outgoing {
+    let mut headers = request.head.headers;
+    strip_hop_by_hop(&mut headers);
+    upstream_host(&mut headers, &passage.host);
+    let head = Head { method: request.head.method, target: passage.target.clone(), headers };
+    let body = match request.body.is_end_stream() {
+        true => Body::EMPTY,
+        false => upload(request.body, max_bytes, Rc::clone(state)),
+    };
+    Outgoing { head, body }
+}
+
+/// Tries address after address while none of the request's bytes were sent.
+async fn exchange(
+    pool: &Pool,
+    turn: impl Iterator<Item = SocketAddr>,
+    mut outgoing: Outgoing,
+    state: &Upload,
+    draft: &mut Draft,
+) -> Result<(Lease, Received), Reason> {
+    let mut reason = Reason::UpstreamNoEndpoint;
+    for address in turn.take(usize::from(ATTEMPTS)) {
+        match attempt(pool, address, outgoing, state, draft).await {
+            Ok(answered) => return Ok(answered),
+            Err(Failed { reason: why, unsent: Some(again) }) => {
+                outgoing = *again;
+                reason = why;
+            }
+            Err(Failed { reason, unsent: None }) => return Err(reason),
+        }
+    }
+    Err(reason)
+}
+
+/// A try that brought no response, with the request where none of it was sent.
+struct Failed {
+    reason: Reason,
+    unsent: Option<Box<Outgoing>>,
+}
+
+/// One address: an idle connection if there is one, and a new one where that turns out to be gone.
+async fn attempt(
+    pool: &Pool,
+    address: SocketAddr,
+    mut outgoing: Outgoing,
+    state: &Upload,
+    draft: &mut Draft,
+) -> Result<(Lease, Received), Failed> {
+    let mut may_be_stale = true;
+    loop {
+        let asked = Instant::now();
+        let leased = if may_be_stale { pool.lease(address).await } else { pool.lease_new(address).await };
+        draft.edit(|record| {
+            record.upstream = Some(address);
+            record.attempts += 1;
+        });
+        let Ok(mut lease) = leased else {
+            return Err(Failed { reason: Reason::UpstreamConnect, unsent: Some(Box::new(outgoing)) });
+        };
+        if !lease.is_reused {
+            draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));
+        }
+        let sent = Instant::now();
+        match answer(&mut lease.connection, outgoing, state).await {
+            Ok(received) => {
+                draft.edit(|record| record.upstream_us = Some(microseconds(sent.elapsed())));
+                return Ok((lease, received));
+            }
+            Err(Failed { unsent: Some(again), .. }) if lease.is_reused => {
+                outgoing = *again;
+                may_be_stale = false;
+            }
+            Err(failed) => return Err(failed),
+        }
+    }
+}
+
+/// Sends on one connection, and waits for the response's head as long as the request's body makes progress.
+async fn answer(connection: &mut Upstream, outgoing: Outgoing, state: &Upload) -> Result<Received, Failed> {
+    let begun = tokio::time::Instant::now();
+    let mut sending = pin!(connection.send(outgoing));
+    let outcome = loop {
+        let deadline = state.last_progress().max(begun) + RESPONSE_HEAD_TIMEOUT;
+        match timeout_at(deadline, sending.as_mut()).await {
+            Ok(outcome) => break outcome,
+            Err(_) if state.last_progress() + RESPONSE_HEAD_TIMEOUT > tokio::time::Instant::now() => {}
+            Err(_) => return Err(Failed { reason: Reason::UpstreamTimeout, unsent: None }),
+        }
+    };
+    outcome.map_err(|error| match error {
+        NotSent::Unsent(again) => Failed { reason: Reason::UpstreamConnect, unsent: Some(again) },
+        NotSent::Broken(_) => Failed { reason: state.failed().unwrap_or(Reason::UpstreamReset), unsent: None },
+    })
+}
+
+fn respond(gate: Rc<Gate>, lease: Lease, received: Received, mut draft: Draft) -> Response {
+    let mut headers = received.headers;
+    strip_hop_by_hop(&mut headers);
+    draft.edit(|record| record.status = Some(received.status.as_u16()));
+    Response::new(received.status, headers, download(received.body, gate, lease, draft))
+}

@@ -1,0 +1,119 @@
+//! The life of a request: decided on one generation, then refused or forwarded; one row either way.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Uri};
+use sidecar_decide::{Reason, Verdict, path};
+
+use super::connection::{Connection, View};
+use super::forward::forward;
+use super::record::{Draft, blank};
+use crate::log::{Kind, clip};
+use crate::protocol::{Body, Head, Request, Response};
+
+/// The response header that tells a refusal of the gate from an answer of the application.
+static POSTERN_REASON: HeaderName = HeaderName::from_static("postern-reason");
+
+/// Where a request goes that may pass.
+pub(super) struct Passage {
+    /// Index of its rule.
+    pub(super) rule: usize,
+    /// What the upstream is asked for: the path that was matched, with the client's query.
+    pub(super) target: Uri,
+    /// Whom it is asked for.
+    pub(super) host: String,
+}
+
+/// Answers one request.
+pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Response {
+    let view = connection.view();
+    let mut draft = draft(&connection, &view, &request.head);
+    match decide(&view, &request.head, &mut draft) {
+        Ok(passage) => forward(Rc::clone(&connection.gate), &view, passage, request, draft).await,
+        Err(reason) => refuse(draft, reason),
+    }
+}
+
+fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
+    let mut record = blank(Kind::Request, connection.client);
+    record.scope = Some(Arc::clone(&view.scope));
+    record.peer = Some(Arc::clone(&view.peer));
+    record.sni.clone_from(&connection.sni);
+    record.protocol = Some(connection.version.name());
+    record.method = Some(head.method.clone());
+    record.path = Some(clip(head.target.path()));
+    Draft::new(Rc::clone(&connection.gate), Arc::clone(&view.scope), Box::new(record))
+}
+
+/// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
+fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
+    let host = host_of(head)?;
+    draft.edit(|record| record.host = Some(clip(host)));
+    let path = path::normalise(head.target.path())?;
+    if let Cow::Owned(path) = &path {
+        draft.edit(|record| record.path = Some(clip(path)));
+    }
+    let snapshot = &view.served.generation.snapshot;
+    let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
+    let index = listener.table.find(host, &path, &head.method)?;
+    let decision = snapshot.decide(&snapshot.rules[index], &view.caller);
+    draft.decided(&view.served.generation.rule_scopes[index], decision.verdict, decision.reason);
+    if let (Verdict::Refused, Some(reason)) = (decision.verdict, decision.reason) {
+        return Err(reason);
+    }
+    if declared_length(&head.headers) > Some(snapshot.limits.max_request_body_size.bytes()) {
+        return Err(Reason::LimitBodySize);
+    }
+    Ok(Passage { rule: index, target: upstream_target(&head.target, path)?, host: host.to_owned() })
+}
+
+/// The one host a request is for: of its target, else of its one `Host` (RFC 9112 §3.2).
+fn host_of(head: &Head) -> Result<&str, Reason> {
+    let mut fields = head.headers.get_all(HOST).iter();
+    let field = match (fields.next(), fields.next()) {
+        (field, None) => field,
+        (_, Some(_)) => return Err(Reason::ClientMalformed),
+    };
+    let authority = head.target.authority().map(http::uri::Authority::as_str);
+    let host = authority.or_else(|| field.and_then(|field| field.to_str().ok())).ok_or(Reason::ClientMalformed)?;
+    // RFC 9110 §4.2.4: a user's name in front of a host misleads about the host.
+    if host.contains('@') { Err(Reason::ClientMalformed) } else { Ok(host) }
+}
+
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The target in origin form, with exactly the path that was matched.
+fn upstream_target(target: &Uri, path: Cow<'_, str>) -> Result<Uri, Reason> {
+    let unchanged = target.path_and_query().filter(|_| matches!(path, Cow::Borrowed(_)));
+    if let Some(path_and_query) = unchanged {
+        return Ok(Uri::from(path_and_query.clone()));
+    }
+    let mut text = path.into_owned();
+    if let Some(query) = target.query() {
+        text.push('?');
+        text.push_str(query);
+    }
+    text.parse().map_err(|_| Reason::RouteBadPath)
+}
+
+/// The gate's own answer: the reason's status, and the reason for whoever has to find out why.
+pub(super) fn refuse(mut draft: Draft, reason: Reason) -> Response {
+    let status = reason.facts().http.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.unwrap_or(StatusCode::FORBIDDEN);
+    let body = format!("{{\"reason\":\"{reason}\"}}\n");
+    draft.edit(|record| {
+        record.status = Some(status.as_u16());
+        record.response_bytes = body.len() as u64;
+    });
+    draft.finish(Some(reason));
+    let mut headers = HeaderMap::with_capacity(2);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(&POSTERN_REASON, HeaderValue::from_static(reason.code()));
+    Response::new(status, headers, Body::Bytes(Bytes::from(body)))
+}

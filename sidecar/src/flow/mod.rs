@@ -1,0 +1,11 @@
+//! The life of a connection and of a request.
+
+mod body;
+mod connection;
+mod forward;
+mod gate;
+mod http;
+mod record;
+
+pub use connection::serve;
+pub use gate::Gate;

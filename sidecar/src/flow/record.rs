@@ -1,0 +1,104 @@
+//! A row in the making: opened when a request arrives, sent once, whatever becomes of the request.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use sidecar_decide::{Reason, Verdict};
+
+use super::body::Upload;
+use super::gate::Gate;
+use crate::log::{Record, Scope};
+
+/// A request's row. Dropped before it is finished, it says that the client went away.
+pub(super) struct Draft {
+    gate: Rc<Gate>,
+    started: Instant,
+    scope: Arc<Scope>,
+    /// Taken when it is sent.
+    record: Option<Box<Record>>,
+    /// Counted by the request's body, which hyper owns; `None` without one.
+    upload: Option<Rc<Upload>>,
+}
+
+impl Draft {
+    pub(super) fn new(gate: Rc<Gate>, scope: Arc<Scope>, record: Box<Record>) -> Self {
+        Self { gate, started: Instant::now(), scope, record: Some(record), upload: None }
+    }
+
+    /// The request has a body; this is where it is counted.
+    pub(super) fn uploads(&mut self, upload: &Rc<Upload>) {
+        self.upload = Some(Rc::clone(upload));
+    }
+
+    /// The row, to fill in; nothing once it is sent.
+    pub(super) fn edit(&mut self, edit: impl FnOnce(&mut Record)) {
+        if let Some(record) = &mut self.record {
+            edit(record);
+        }
+    }
+
+    pub(super) fn decided(&mut self, scope: &Arc<Scope>, verdict: Verdict, reason: Option<Reason>) {
+        self.scope = Arc::clone(scope);
+        self.edit(|record| {
+            record.scope = Some(Arc::clone(scope));
+            record.verdict = verdict;
+            record.reason = reason;
+        });
+    }
+
+    /// Sends the row; a reason given here is why an allowed request failed.
+    pub(super) fn finish(mut self, failure: Option<Reason>) {
+        self.send(failure);
+    }
+
+    fn send(&mut self, failure: Option<Reason>) {
+        let Some(mut record) = self.record.take() else { return };
+        let elapsed = self.started.elapsed();
+        record.reason = failure.or(record.reason);
+        record.request_bytes = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        record.duration_us = microseconds(elapsed);
+        self.gate.cells.request(&self.scope, record.verdict, record.reason, elapsed);
+        self.gate.log.send(record);
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        let failure = Reason::ClientClosed;
+        self.edit(|record| record.status = record.status.or(failure.facts().http));
+        self.send(Some(failure));
+    }
+}
+
+/// A length of time in whole microseconds.
+pub(super) fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// An empty row of a kind, for a client.
+pub(super) fn blank(kind: crate::log::Kind, client: std::net::SocketAddr) -> Record {
+    Record {
+        time: SystemTime::now(),
+        kind,
+        verdict: Verdict::Refused,
+        reason: None,
+        scope: None,
+        peer: None,
+        sni: None,
+        resumed: false,
+        protocol: None,
+        method: None,
+        host: None,
+        path: None,
+        status: None,
+        request_bytes: 0,
+        response_bytes: 0,
+        duration_us: 0,
+        connect_us: None,
+        upstream_us: None,
+        upstream: None,
+        attempts: 0,
+        client_addr: Some(client),
+    }
+}

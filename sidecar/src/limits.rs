@@ -1,0 +1,56 @@
+//! Every bound that is not the user's to set, with its reason. What the user sets has its bounds in the contract.
+
+use std::time::Duration;
+
+/// Bytes of one configuration or PEM file: above what a Kubernetes object can hold, far below what hurts.
+pub const CONFIG_FILE_BYTES: u64 = 8 << 20;
+/// Documents in a configuration folder: five parts, some of them in shards.
+pub const CONFIG_FILES: usize = 64;
+/// Quiet time after a change before the folder is read: one save touches several files.
+pub const CONFIG_DEBOUNCE: Duration = Duration::from_millis(50);
+/// How often files are compared where inotify is not to be had.
+pub const CONFIG_POLL: Duration = Duration::from_secs(1);
+/// How often a listener whose address is taken is tried again.
+pub const BIND_RETRY: Duration = Duration::from_secs(1);
+
+/// Worker threads that are started unasked: one gate in front of one pod rarely needs more.
+pub const WORKERS_DEFAULT_MAX: usize = 4;
+/// Configurations on their way to a worker: it takes each within one turn of its loop.
+pub const WORKER_UPDATES: usize = 4;
+/// Connections the kernel holds for a worker until it accepts them.
+pub const LISTEN_BACKLOG: i32 = 1024;
+/// Pause after accept() failed for want of file descriptors or memory: retrying at once would only spin.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// File descriptors kept for everything but connections: log, configuration, admin, workers.
+pub const FILES_RESERVED: u64 = 64;
+/// Connections to the status port at once: kubelet, Prometheus, the operator and a person.
+pub const ADMIN_CONNECTIONS: usize = 32;
+
+/// From accept to a finished handshake; a phone on a bad network needs some seconds, an attacker gets no more.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Handshake configurations a worker keeps for the next handshakes on a listener, about 1 KiB each.
+pub const HANDSHAKE_SLOTS: usize = 64;
+
+/// Bytes of a request's head, as other servers have it by default.
+pub const REQUEST_HEAD_BYTES: usize = 64 << 10;
+/// Header fields of a request.
+pub const REQUEST_HEADERS: usize = 128;
+/// From the end of one request (or the handshake) to the end of the next one's head. Hyper has one timer for both.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Streams open at once on one HTTP/2 connection (RFC 9113 §6.5.2 recommends no fewer than 100).
+pub const STREAMS_PER_CONNECTION: u32 = 128;
+
+/// Making a TCP connection to an upstream, which is near.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// From a request's last byte to its response's head.
+pub const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Addresses tried for one request while none of its bytes were sent.
+pub const ATTEMPTS: u8 = 3;
+/// Idle connections kept to one address by one worker.
+pub const IDLE_CONNECTIONS_PER_ADDRESS: usize = 64;
+/// How long an idle upstream connection is kept.
+pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time for the last rows to be written at the end.
+pub const LOG_STOP_TIMEOUT: Duration = Duration::from_secs(4);

@@ -1,0 +1,84 @@
+//! Accepts on one socket until told to stop, and sees its connections to their end.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::flow::{self, Gate};
+use crate::limits::ACCEPT_BACKOFF;
+use crate::protocol::Closing;
+use crate::tls::Slots;
+
+/// One listener of one worker.
+pub(super) struct Acceptor {
+    pub(super) gate: Rc<Gate>,
+    pub(super) name: Arc<str>,
+    /// The newest; a connection keeps the ones it was accepted with.
+    pub(super) slots: watch::Receiver<Rc<Slots>>,
+    pub(super) closing: Closing,
+    /// Time for its connections to finish once it is closing.
+    pub(super) drain_timeout: Duration,
+}
+
+impl Acceptor {
+    /// Accepts until closing, then lets the connections finish.
+    pub(super) async fn run(self, listener: TcpListener) {
+        let mut connections = JoinSet::new();
+        let mut closing = self.closing.clone();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => self.take(accepted, &mut connections).await,
+                Some(_ended) = connections.join_next() => {}
+                _ = closing.wait_for(|closing| *closing) => break,
+            }
+        }
+        // Connections the kernel has completed for this socket would be reset when it closes.
+        while let Some(accepted) = accept_waiting(&listener).await {
+            self.take(accepted, &mut connections).await;
+        }
+        drop(listener);
+        let finished = timeout(self.drain_timeout, async { while connections.join_next().await.is_some() {} }).await;
+        if finished.is_err() {
+            tracing::warn!(listener = %self.name, connections = connections.len(), "connections cut at the end of the drain timeout");
+            connections.shutdown().await;
+        }
+    }
+
+    async fn take(&self, accepted: io::Result<(TcpStream, SocketAddr)>, connections: &mut JoinSet<()>) {
+        match accepted {
+            Ok((stream, client)) => {
+                // Answers are written whole; waiting for an acknowledgement would only delay them (Nagle).
+                if stream.set_nodelay(true).is_err() {
+                    return;
+                }
+                let slots = Rc::clone(&self.slots.borrow());
+                let gate = Rc::clone(&self.gate);
+                let serving = flow::serve(gate, Arc::clone(&self.name), slots, stream, client, self.closing.clone());
+                connections.spawn_local(serving);
+            }
+            Err(error) => {
+                tracing::warn!(listener = %self.name, %error, "accept failed");
+                sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+/// A connection that waits in the accept queue, if one does.
+async fn accept_waiting(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    poll_fn(|cx| match listener.poll_accept(cx) {
+        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+    .filter(Result::is_ok)
+}

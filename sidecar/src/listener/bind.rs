@@ -1,0 +1,116 @@
+//! Binds listeners: one socket a worker on one address, so that the kernel spreads connections (SO_REUSEPORT).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::config::Generation;
+use crate::limits::LISTEN_BACKLOG;
+
+/// What makes two listeners the same: their sockets are kept over a reload.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerKey {
+    /// The listener's name.
+    pub name: Arc<str>,
+    /// Its address as configured; port 0 asks for any.
+    pub address: SocketAddr,
+}
+
+/// Sockets for one worker.
+pub type Sockets = Vec<(ListenerKey, TcpListener)>;
+
+/// Knows what is bound.
+#[derive(Debug)]
+pub struct Binder {
+    workers: usize,
+    bound: BTreeMap<ListenerKey, SocketAddr>,
+    unbound: BTreeMap<ListenerKey, String>,
+}
+
+impl Binder {
+    /// Nothing bound yet, for that many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { workers, bound: BTreeMap::new(), unbound: BTreeMap::new() }
+    }
+
+    /// Binds what a generation has and did not have before; a list of new sockets for every worker.
+    ///
+    /// What the generation no longer has is forgotten here and closed by the workers.
+    pub fn reconcile(&mut self, generation: &Generation) -> Vec<Sockets> {
+        let mut sockets: Vec<Sockets> = (0..self.workers).map(|_| Vec::new()).collect();
+        let keys = listening(generation);
+        self.bound.retain(|key, _| keys.contains(key));
+        self.unbound.clear();
+        for key in keys {
+            if self.bound.contains_key(&key) {
+                continue;
+            }
+            match bind(key.address, self.workers) {
+                Ok((address, bound)) => {
+                    tracing::info!(listener = %key.name, %address, "listening");
+                    self.bound.insert(key.clone(), address);
+                    let each = sockets.iter_mut().zip(bound);
+                    each.for_each(|(list, socket)| list.push((key.clone(), socket)));
+                }
+                Err(error) => {
+                    tracing::error!(listener = %key.name, address = %key.address, %error, "cannot listen");
+                    self.unbound.insert(key, error.to_string());
+                }
+            }
+        }
+        sockets
+    }
+
+    /// Real addresses by listener.
+    pub fn bound(&self) -> &BTreeMap<ListenerKey, SocketAddr> {
+        &self.bound
+    }
+
+    /// Listeners whose address could not be had, and why.
+    pub fn unbound(&self) -> &BTreeMap<ListenerKey, String> {
+        &self.unbound
+    }
+}
+
+/// The listeners of a generation that can serve: without a certificate there is no handshake.
+pub(super) fn listening(generation: &Generation) -> Vec<ListenerKey> {
+    let listeners = generation.snapshot.listeners.iter().zip(&generation.tls);
+    let able = listeners.filter(|(_, tls)| tls.is_some());
+    able.map(|(listener, _)| ListenerKey { name: Arc::clone(&listener.name), address: listener.address }).collect()
+}
+
+fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    // Sockets that share a port would also share it with another process of this user, and half the connections would
+    // go there; one that does not share finds out first.
+    let probe = socket(address, false)?;
+    drop(probe);
+    let first = listen(address)?;
+    let real = first.local_addr()?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(listen(real)?);
+    }
+    Ok((real, sockets))
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, true)?;
+    socket.set_nonblocking(true)?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr, shares_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shares_port)?;
+    if address.is_ipv6() {
+        // `[::]` means both families, as it does elsewhere, whatever the machine's default is.
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}

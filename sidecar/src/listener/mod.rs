@@ -1,0 +1,8 @@
+//! Sockets, and the workers that accept on them.
+
+mod accept;
+mod bind;
+mod worker;
+
+pub use bind::Binder;
+pub use worker::{Handles, Update, Worker, spawn};

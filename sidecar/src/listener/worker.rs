@@ -1,0 +1,161 @@
+//! A worker: one thread with its own runtime, sockets, connections and pools. Workers share no lock on the request path.
+
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::accept::Acceptor;
+use super::bind::{ListenerKey, Sockets, listening};
+use crate::config::Generation;
+use crate::flow::Gate;
+use crate::limits::WORKER_UPDATES;
+use crate::log;
+use crate::metrics::{Cells, Handshakes};
+use crate::tls::Slots;
+
+/// What a worker is told.
+pub enum Update {
+    /// Serve this from now on; here are the sockets of listeners that are new in it.
+    Serve(Arc<Generation>, Sockets),
+    /// Accept nothing more, finish what is in flight, and end.
+    Drain,
+}
+
+/// What a worker works with.
+pub struct Handles {
+    /// Where its rows go.
+    pub log: log::Sender,
+    /// Where it counts requests.
+    pub cells: Cells,
+    /// Where all workers count connections.
+    pub handshakes: Arc<Handshakes>,
+    /// Time for connections to finish.
+    pub drain_timeout: Duration,
+}
+
+/// A running worker.
+pub struct Worker {
+    updates: mpsc::Sender<Update>,
+    /// Resolves when its thread has ended, for whatever reason.
+    ended: oneshot::Receiver<()>,
+}
+
+/// Starts a worker that serves a generation without sockets yet.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn spawn(index: usize, generation: Arc<Generation>, handles: Handles) -> io::Result<Worker> {
+    let (updates, received) = mpsc::channel(WORKER_UPDATES);
+    let (alive, ended) = oneshot::channel();
+    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        // Dropped when the thread ends, by a panic too.
+        let _alive = alive;
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(run(generation, handles, received)),
+            Err(error) => tracing::error!(%error, "cannot make the worker's runtime"),
+        }
+    })?;
+    Ok(Worker { updates, ended })
+}
+
+impl Worker {
+    /// Tells the worker; nothing happens if it has ended, which [`Worker::ended`] tells.
+    pub async fn tell(&self, update: Update) {
+        let _ended = self.updates.send(update).await;
+    }
+
+    /// Waits until the worker's thread has ended.
+    pub async fn ended(&mut self) {
+        let _sender_dropped = (&mut self.ended).await;
+    }
+}
+
+struct Listening {
+    slots: watch::Sender<Rc<Slots>>,
+    /// Tells the acceptor and its connections to finish, by being set or dropped.
+    closing: watch::Sender<bool>,
+}
+
+async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::Receiver<Update>) {
+    let Handles { log, cells, handshakes, drain_timeout } = handles;
+    let gate = Rc::new(Gate::new(generation, log, cells, handshakes));
+    let mut listeners: HashMap<ListenerKey, Listening> = HashMap::new();
+    let mut acceptors = JoinSet::new();
+    loop {
+        tokio::select! {
+            update = updates.recv() => match update {
+                Some(Update::Serve(generation, sockets)) => {
+                    gate.serve(Arc::clone(&generation));
+                    refresh(&mut listeners, &generation);
+                    for (key, socket) in sockets {
+                        match listen(&gate, &generation, &key, drain_timeout) {
+                            Some((listening, acceptor)) => {
+                                listeners.insert(key, listening);
+                                acceptors.spawn_local(accept_on(acceptor, socket));
+                            }
+                            None => tracing::error!(listener = %key.name, "a socket came for a listener that is not there"),
+                        }
+                    }
+                }
+                Some(Update::Drain) | None => break,
+            },
+            Some(_ended) = acceptors.join_next() => {}
+        }
+    }
+    for listening in listeners.values() {
+        listening.closing.send_replace(true);
+    }
+    while acceptors.join_next().await.is_some() {}
+}
+
+/// Gives the listeners that stay the new generation's TLS, and tells those that go to finish.
+fn refresh(listeners: &mut HashMap<ListenerKey, Listening>, generation: &Generation) {
+    let keys = listening(generation);
+    listeners.retain(|key, listening| {
+        let stays = keys.contains(key);
+        match slots(generation, key) {
+            Some(slots) if stays => drop(listening.slots.send_replace(slots)),
+            _ => drop(listening.closing.send_replace(true)),
+        }
+        stays
+    });
+}
+
+fn slots(generation: &Generation, key: &ListenerKey) -> Option<Rc<Slots>> {
+    let index = generation.snapshot.listeners.iter().position(|listener| listener.name == key.name)?;
+    let context = generation.tls.get(index)?.as_ref()?;
+    Some(Rc::new(Slots::new(Arc::clone(context))))
+}
+
+fn listen(
+    gate: &Rc<Gate>,
+    generation: &Generation,
+    key: &ListenerKey,
+    drain_timeout: Duration,
+) -> Option<(Listening, Acceptor)> {
+    let (slots, newest) = watch::channel(slots(generation, key)?);
+    let (closing, is_closing) = watch::channel(false);
+    let acceptor = Acceptor {
+        gate: Rc::clone(gate),
+        name: Arc::clone(&key.name),
+        slots: newest,
+        closing: is_closing,
+        drain_timeout,
+    };
+    Some((Listening { slots, closing }, acceptor))
+}
+
+async fn accept_on(acceptor: Acceptor, socket: std::net::TcpListener) {
+    match TcpListener::from_std(socket) {
+        Ok(listener) => acceptor.run(listener).await,
+        Err(error) => tracing::error!(%error, "cannot accept on a socket"),
+    }
+}

@@ -1,0 +1,290 @@
+//! Rows that many decisions share: which id stands for a scope, a peer or a word, and when nobody refers to it any more.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use http::Method;
+use sidecar_config::settings::Pod;
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+use super::record::{Interned, Peer, PeerFacts, Record, Scope, ScopeFacts, clipped};
+
+/// Scopes and peers whose ids are kept in memory, each; at most about 2 MiB of certificate facts. Beyond it they are
+/// looked up again.
+const CACHED: usize = 2048;
+
+/// Words the store keeps: the closed sets and some hundred hosts. Beyond it hosts are stored in their rows.
+const WORDS: usize = 1024;
+
+/// The longest text that becomes a word: a name of the DNS with its port.
+const WORD_BYTES: usize = 260;
+
+/// How far a row's `last` may lag behind its use: one update in so many rows keeps it known, without a scan, which
+/// scopes and peers no decision refers to.
+const TOUCH_ROWS: i64 = 4096;
+
+/// The ids one decision refers to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RowIds {
+    pub(super) scope: Option<i64>,
+    pub(super) peer: Option<i64>,
+    pub(super) reason: Option<i64>,
+    pub(super) sni: Option<i64>,
+    pub(super) method: Option<i64>,
+    pub(super) host: Option<i64>,
+}
+
+/// Knows the ids of one open store. To be dropped with it, also when a transaction fails: what was added in it is gone.
+#[derive(Debug)]
+pub(super) struct Ids {
+    pod: Pod,
+    scopes: Table<ScopeFacts>,
+    peers: Table<PeerFacts>,
+    words: HashMap<Box<str>, i64>,
+}
+
+impl Ids {
+    pub(super) async fn load(connection: &mut SqliteConnection, pod: Pod) -> sqlx::Result<Self> {
+        let words: Vec<(i64, String)> = sqlx::query_as("SELECT id, text FROM word").fetch_all(connection).await?;
+        Ok(Self {
+            pod,
+            scopes: Table::new("scope", &SCOPE_COLUMNS),
+            peers: Table::new("peer", &PEER_COLUMNS),
+            words: words.into_iter().map(|(id, text)| (text.into_boxed_str(), id)).collect(),
+        })
+    }
+
+    /// The ids of every record of `batch`, adding rows for what is new; `end` is the `seq` of its last record.
+    pub(super) async fn resolve(
+        &mut self,
+        connection: &mut SqliteConnection,
+        batch: &[Box<Record>],
+        end: i64,
+    ) -> sqlx::Result<Vec<RowIds>> {
+        let mut rows = Vec::with_capacity(batch.len());
+        for record in batch {
+            rows.push(self.resolve_one(connection, record, end).await?);
+        }
+        self.scopes.touch(connection, end).await?;
+        self.peers.touch(connection, end).await?;
+        Ok(rows)
+    }
+
+    /// Deletes what no decision from `first` on refers to.
+    pub(super) async fn forget_before(&mut self, connection: &mut SqliteConnection, first: i64) -> sqlx::Result<()> {
+        self.scopes.forget_before(connection, first).await?;
+        self.peers.forget_before(connection, first).await
+    }
+
+    async fn resolve_one(
+        &mut self,
+        connection: &mut SqliteConnection,
+        record: &Record,
+        end: i64,
+    ) -> sqlx::Result<RowIds> {
+        let mut ids = RowIds::default();
+        if let Some(scope) = &record.scope {
+            ids.scope = Some(match self.scopes.cached(scope, end) {
+                Some(id) => id,
+                None => self.scopes.find_or_add(connection, scope, &scope_values(&self.pod, scope), end).await?,
+            });
+        }
+        if let Some(peer) = &record.peer {
+            ids.peer = Some(match self.peers.cached(peer, end) {
+                Some(id) => id,
+                None => self.peers.find_or_add(connection, peer, &peer_values(peer), end).await?,
+            });
+        }
+        if let Some(reason) = record.reason {
+            ids.reason = self.word(connection, reason.code(), usize::MAX).await?;
+        }
+        if let Some(method) = record.method.as_ref().filter(|method| is_standard(method)) {
+            ids.method = self.word(connection, method.as_str(), usize::MAX).await?;
+        }
+        if names_are_ours(record) {
+            if let Some(sni) = record.sni.as_deref() {
+                ids.sni = self.word(connection, sni, WORDS).await?;
+            }
+            if let Some(host) = record.host.as_deref() {
+                ids.host = self.word(connection, host, WORDS).await?;
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The id of `text`; `None` where it is to be stored in its row.
+    async fn word(&mut self, connection: &mut SqliteConnection, text: &str, most: usize) -> sqlx::Result<Option<i64>> {
+        if let Some(id) = self.words.get(text) {
+            return Ok(Some(*id));
+        }
+        if self.words.len() >= most || text.len() > WORD_BYTES {
+            return Ok(None);
+        }
+        let added = sqlx::query("INSERT INTO word (text) VALUES (?)").bind(text.to_owned()).execute(connection).await?;
+        self.words.insert(text.into(), added.last_insert_rowid());
+        Ok(Some(added.last_insert_rowid()))
+    }
+}
+
+/// One shared table and the part of it that is in memory.
+#[derive(Debug)]
+struct Table<T> {
+    name: &'static str,
+    find: Arc<str>,
+    add: Arc<str>,
+    cached: HashMap<Arc<Interned<T>>, Cached>,
+    /// Used, with a `last` that lags too far; written once a batch.
+    stale: Vec<i64>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    id: i64,
+    last: i64,
+}
+
+impl<T: Eq + Hash> Table<T> {
+    fn new(name: &'static str, columns: &[&str]) -> Self {
+        let same: String = columns.iter().map(|column| format!(" AND {column} IS ?")).collect();
+        let places = ", ?".repeat(columns.len());
+        Self {
+            name,
+            find: format!("SELECT id FROM {name} WHERE hash = ?{same}").into(),
+            add: format!("INSERT INTO {name} (hash, last, {}) VALUES (?, ?{places})", columns.join(", ")).into(),
+            cached: HashMap::new(),
+            stale: Vec::new(),
+        }
+    }
+
+    fn cached(&mut self, key: &Arc<Interned<T>>, end: i64) -> Option<i64> {
+        // Comparing two `Arc`s compares their pointers first, and their contents only where these differ.
+        let entry = self.cached.get_mut(key)?;
+        if entry.last < end - TOUCH_ROWS {
+            entry.last = end;
+            self.stale.push(entry.id);
+        }
+        Some(entry.id)
+    }
+
+    async fn find_or_add(
+        &mut self,
+        connection: &mut SqliteConnection,
+        key: &Arc<Interned<T>>,
+        values: &[Option<&str>],
+        end: i64,
+    ) -> sqlx::Result<i64> {
+        let hash = key.stable_hash().cast_signed();
+        let mut find = sqlx::query_scalar::<_, i64>(AssertSqlSafe(Arc::clone(&self.find))).bind(hash);
+        for value in values {
+            find = find.bind(value.map(|text| clipped(text).to_owned()));
+        }
+        let id = if let Some(id) = find.fetch_optional(&mut *connection).await? {
+            // Whatever `last` an earlier run or the full cache left, it is used now.
+            self.stale.push(id);
+            id
+        } else {
+            let mut add = sqlx::query(AssertSqlSafe(Arc::clone(&self.add))).bind(hash).bind(end);
+            for value in values {
+                add = add.bind(value.map(|text| clipped(text).to_owned()));
+            }
+            add.execute(connection).await?.last_insert_rowid()
+        };
+        if self.cached.len() >= CACHED {
+            self.cached.clear();
+        }
+        self.cached.insert(Arc::clone(key), Cached { id, last: end });
+        Ok(id)
+    }
+
+    async fn touch(&mut self, connection: &mut SqliteConnection, end: i64) -> sqlx::Result<()> {
+        if self.stale.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = self.stale.drain(..).map(|id| id.to_string()).collect();
+        let sql = format!("UPDATE {} SET last = ? WHERE id IN ({})", self.name, ids.join(","));
+        sqlx::query(AssertSqlSafe(sql)).persistent(false).bind(end).execute(connection).await?;
+        Ok(())
+    }
+
+    async fn forget_before(&mut self, connection: &mut SqliteConnection, first: i64) -> sqlx::Result<()> {
+        let unused = first - TOUCH_ROWS;
+        let sql = format!("DELETE FROM {} WHERE last < ?", self.name);
+        sqlx::query(AssertSqlSafe(sql)).bind(unused).execute(connection).await?;
+        self.cached.retain(|_, entry| entry.last >= unused);
+        Ok(())
+    }
+}
+
+const SCOPE_COLUMNS: [&str; 9] =
+    ["pod", "pod_uid", "namespace", "workload", "listener", "route", "rule", "mode", "policy_revision"];
+
+fn scope_values<'a>(pod: &'a Pod, scope: &'a Scope) -> [Option<&'a str>; 9] {
+    let ScopeFacts { listener, route, rule, mode, policy_revision } = &**scope;
+    let told = |text: &'a str| Some(text).filter(|text| !text.is_empty());
+    [
+        told(&pod.name),
+        told(&pod.uid),
+        told(&pod.namespace),
+        told(&pod.workload),
+        listener.as_deref(),
+        route.as_deref(),
+        rule.as_deref(),
+        *mode,
+        policy_revision.as_deref(),
+    ]
+}
+
+const PEER_COLUMNS: [&str; 11] = [
+    "identity",
+    "bundle",
+    "subject",
+    "san",
+    "issuer",
+    "serial",
+    "fingerprint",
+    "spki",
+    "lfdi",
+    "tls_version",
+    "cipher",
+];
+
+fn peer_values(peer: &Peer) -> [Option<&str>; 11] {
+    let PeerFacts { identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, tls_version, cipher } =
+        &**peer;
+    [
+        identity.as_deref(),
+        bundle.as_deref(),
+        subject.as_deref(),
+        san.as_deref(),
+        issuer.as_deref(),
+        serial.as_deref(),
+        fingerprint.as_deref(),
+        spki.as_deref(),
+        lfdi.as_deref(),
+        *tls_version,
+        *cipher,
+    ]
+}
+
+/// Methods of RFC 9110 and PATCH; any other is the client's invention and stays in its row.
+fn is_standard(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::DELETE
+            | Method::CONNECT
+            | Method::OPTIONS
+            | Method::TRACE
+            | Method::PATCH
+    )
+}
+
+/// Whether host and server name are such as a known identity sends to a known route: a stranger must not fill the words.
+fn names_are_ours(record: &Record) -> bool {
+    record.scope.as_ref().is_some_and(|scope| scope.route.is_some())
+        && record.peer.as_ref().is_some_and(|peer| peer.identity.is_some())
+}

@@ -1,0 +1,122 @@
+//! The hot insert: one prepared statement for a batch's rows, straight on the SQLite handle that sqlx owns.
+//!
+//! The only unsafe code of the log. It exists for its figures: sqlx boxes every argument and sends every execution to a
+//! thread of its own, 10 to 20 µs a row; with this a row's whole way, queue and commit included, is 1.1 to 1.7 µs and
+//! 88 bytes of file (200,000 rows, 100 peers, 20 scopes, batches of 500, optimised), so that one thread keeps up with
+//! every worker. sqlx still owns the connection, the transaction around this and every other statement.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, c_int};
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+use libsqlite3_sys::{
+    SQLITE_DONE, SQLITE_OK, SQLITE_STATIC, sqlite3, sqlite3_bind_int64, sqlite3_bind_null, sqlite3_bind_text,
+    sqlite3_errmsg, sqlite3_extended_errcode, sqlite3_finalize, sqlite3_prepare_v2, sqlite3_reset, sqlite3_step,
+    sqlite3_stmt,
+};
+use sqlx::sqlite::LockedSqliteHandle;
+
+/// One bound value. Text is usually borrowed: SQLite reads it from where the record keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Value<'a> {
+    Null,
+    Integer(i64),
+    Text(Cow<'a, str>),
+}
+
+/// SQLite refused.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} (code {code})")]
+pub(super) struct InsertError {
+    code: c_int,
+    message: String,
+}
+
+/// Executes `sql` once a row. The caller holds a transaction, or every row would be one of its own.
+pub(super) fn insert<'a, const COLUMNS: usize>(
+    handle: &mut LockedSqliteHandle<'_>,
+    sql: &CStr,
+    rows: impl Iterator<Item = [Value<'a>; COLUMNS]>,
+) -> Result<(), InsertError> {
+    let mut statement = Statement::prepare(handle, sql)?;
+    for row in rows {
+        statement.execute(&row)?;
+    }
+    Ok(())
+}
+
+/// A prepared statement that cannot outlive the lock under which no other thread uses the connection.
+struct Statement<'h> {
+    database: NonNull<sqlite3>,
+    statement: NonNull<sqlite3_stmt>,
+    lock: PhantomData<&'h mut ()>,
+}
+
+impl<'h> Statement<'h> {
+    fn prepare(handle: &'h mut LockedSqliteHandle<'_>, sql: &CStr) -> Result<Self, InsertError> {
+        let database = handle.as_raw_handle();
+        let mut statement = ptr::null_mut();
+        // SAFETY: the handle is open and, while `handle` is borrowed, used by this thread only; `sql` is terminated by NUL,
+        // which is what the length -1 asks for; `statement` is a place to write to; the tail is not asked for.
+        let code =
+            unsafe { sqlite3_prepare_v2(database.as_ptr(), sql.as_ptr(), -1, &raw mut statement, ptr::null_mut()) };
+        match NonNull::new(statement) {
+            Some(statement) if code == SQLITE_OK => Ok(Self { database, statement, lock: PhantomData }),
+            // On an error SQLite leaves no statement behind, so there is nothing to finalise.
+            _ => Err(last_error(database)),
+        }
+    }
+
+    fn execute(&mut self, row: &[Value<'_>]) -> Result<(), InsertError> {
+        for (index, value) in (1..).zip(row) {
+            self.bind(index, value)?;
+        }
+        // SAFETY: the statement is prepared and not finalised, this thread is the only one to use its connection, and all
+        // text bound above outlives this function, so that it is valid whenever SQLite reads it: during the step.
+        let code = unsafe { sqlite3_step(self.statement.as_ptr()) };
+        let result = if code == SQLITE_DONE { Ok(()) } else { Err(last_error(self.database)) };
+        // SAFETY: as above. Its result is the step's, already taken. The bindings stay, dangling from the return of this
+        // function on; nothing reads them before the next row has bound every parameter anew.
+        unsafe { sqlite3_reset(self.statement.as_ptr()) };
+        result
+    }
+
+    fn bind(&mut self, index: c_int, value: &Value<'_>) -> Result<(), InsertError> {
+        let statement = self.statement.as_ptr();
+        let code = match value {
+            // SAFETY: the statement is prepared, not finalised and reset; a wrong index is an error, not a fault.
+            Value::Null => unsafe { sqlite3_bind_null(statement, index) },
+            // SAFETY: as above.
+            Value::Integer(value) => unsafe { sqlite3_bind_int64(statement, index, *value) },
+            Value::Text(text) => {
+                let Ok(length) = c_int::try_from(text.len()) else {
+                    return Err(InsertError { code: 0, message: "a text is longer than SQLite can take".to_owned() });
+                };
+                // SAFETY: as above; pointer and length describe `text`. SQLITE_STATIC, no copy: `execute`, the only
+                // caller, steps while its row, and so the text, is still borrowed.
+                unsafe { sqlite3_bind_text(statement, index, text.as_ptr().cast(), length, SQLITE_STATIC()) }
+            }
+        };
+        if code == SQLITE_OK { Ok(()) } else { Err(last_error(self.database)) }
+    }
+}
+
+impl Drop for Statement<'_> {
+    fn drop(&mut self) {
+        // SAFETY: prepared by `prepare` and finalised nowhere else; the connection is still open, because the lock on it is
+        // still borrowed. Finalising does not read bound text.
+        unsafe { sqlite3_finalize(self.statement.as_ptr()) };
+    }
+}
+
+fn last_error(database: NonNull<sqlite3>) -> InsertError {
+    // SAFETY: the connection is open and used by this thread only; the message is a NUL-terminated string that is valid
+    // until the next call on the connection, and is copied before that.
+    unsafe {
+        InsertError {
+            code: sqlite3_extended_errcode(database.as_ptr()),
+            message: CStr::from_ptr(sqlite3_errmsg(database.as_ptr())).to_string_lossy().into_owned(),
+        }
+    }
+}

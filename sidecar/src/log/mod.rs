@@ -1,0 +1,26 @@
+//! The request log: every decision a row in SQLite, written by a thread of its own that never holds traffic up.
+//!
+//! Workers send a [`Record`] into a bounded queue and go on; the `log` thread gathers records into batches, one
+//! transaction each. What finds the queue full is counted in [`Stats`], never waited for and never lost silently.
+
+mod encode;
+mod ids;
+mod insert;
+mod print;
+mod prune;
+pub mod query;
+mod queue;
+mod record;
+mod stats;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use print::Output;
+pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
+pub use record::{Interned, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip};
+pub use stats::{DropReason, Stats};
+pub use store::StoreError;
+pub use writer::{Summary, Writer, WriterOptions, start};

@@ -1,0 +1,166 @@
+//! Rows for people and programs: an aligned table, one JSON object a line, or CSV.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// The shape of what is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Output {
+    /// Aligned columns; long values are cut.
+    #[default]
+    Table,
+    /// One object a line, every column.
+    Json,
+    /// RFC 4180, with a header.
+    Csv,
+}
+
+/// Characters of one value in a table.
+const CELL_CHARS: usize = 48;
+
+/// Rows that are held to find the columns' widths; later rows use the same, so that memory does not grow with them.
+const MEASURED_ROWS: usize = 100;
+
+/// One value of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Cell<'a> {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(&'a str),
+    Blob(&'a [u8]),
+}
+
+/// Prints rows of the same columns to `out`.
+pub(super) struct Printer<'o, W> {
+    output: Output,
+    out: &'o mut W,
+    columns: Vec<String>,
+    /// Table only: the rows not printed yet, until `widths` is known.
+    held: Vec<Vec<String>>,
+    widths: Option<Vec<usize>>,
+}
+
+impl<'o, W: Write> Printer<'o, W> {
+    pub(super) fn new(output: Output, out: &'o mut W, columns: Vec<String>) -> io::Result<Self> {
+        if output == Output::Csv {
+            write_csv(out, columns.iter().map(|name| csv_field(name)))?;
+        }
+        Ok(Self { output, out, columns, held: Vec::new(), widths: None })
+    }
+
+    pub(super) fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
+        match self.output {
+            Output::Json => self.json_row(cells),
+            Output::Csv => write_csv(self.out, cells.iter().map(|cell| csv_field(&plain(*cell)))),
+            Output::Table => {
+                let row: Vec<String> = cells.iter().map(|cell| table_cell(*cell)).collect();
+                match &self.widths {
+                    Some(widths) => write_aligned(self.out, widths, &row),
+                    None => {
+                        self.held.push(row);
+                        if self.held.len() == MEASURED_ROWS { self.print_held() } else { Ok(()) }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Prints what is still held.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        if self.output == Output::Table && self.widths.is_none() {
+            self.print_held()?;
+        }
+        self.out.flush()
+    }
+
+    fn print_held(&mut self) -> io::Result<()> {
+        let header: Vec<String> = self.columns.iter().map(|name| table_cell(Cell::Text(name))).collect();
+        let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
+        for row in &self.held {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        write_aligned(self.out, &widths, &header)?;
+        for row in self.held.drain(..) {
+            write_aligned(self.out, &widths, &row)?;
+        }
+        self.widths = Some(widths);
+        Ok(())
+    }
+
+    /// Written member by member, because an object of serde_json sorts its names.
+    fn json_row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
+        let mut open = '{';
+        for (name, cell) in self.columns.iter().zip(cells) {
+            write!(self.out, "{open}")?;
+            serde_json::to_writer(&mut *self.out, name)?;
+            self.out.write_all(b":")?;
+            match cell {
+                Cell::Null => serde_json::to_writer(&mut *self.out, &()),
+                Cell::Integer(number) => serde_json::to_writer(&mut *self.out, number),
+                Cell::Real(number) => serde_json::to_writer(&mut *self.out, number),
+                Cell::Text(text) => serde_json::to_writer(&mut *self.out, text),
+                Cell::Blob(_) => serde_json::to_writer(&mut *self.out, &plain(*cell)),
+            }?;
+            open = ',';
+        }
+        self.out.write_all(if cells.is_empty() { b"{}\n" } else { b"}\n" })
+    }
+}
+
+/// The value as text, as it is; NULL is empty, a blob is hexadecimal.
+fn plain(cell: Cell<'_>) -> String {
+    match cell {
+        Cell::Null => String::new(),
+        Cell::Integer(number) => number.to_string(),
+        Cell::Real(number) => number.to_string(),
+        Cell::Text(text) => text.to_owned(),
+        Cell::Blob(bytes) => bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        }),
+    }
+}
+
+/// The value as one cell: cut, and safe for a terminal.
+fn table_cell(cell: Cell<'_>) -> String {
+    if cell == Cell::Null {
+        return "-".to_owned();
+    }
+    let mut safe = String::new();
+    for character in plain(cell).chars().take(CELL_CHARS + 1) {
+        if moves_terminal(character) { safe.extend(character.escape_unicode()) } else { safe.push(character) }
+    }
+    match safe.char_indices().nth(CELL_CHARS) {
+        None => safe,
+        Some(_) => safe.chars().take(CELL_CHARS - 1).chain(['…']).collect(),
+    }
+}
+
+/// Control characters, and those that hide or reorder what stands beside them: clients choose much of what is printed.
+fn moves_terminal(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+fn write_aligned(out: &mut impl Write, widths: &[usize], row: &[String]) -> io::Result<()> {
+    let mut line = String::new();
+    for (width, cell) in widths.iter().zip(row) {
+        // Writing to a string cannot fail.
+        let _ = write!(line, "{cell:width$}  ");
+    }
+    writeln!(out, "{}", line.trim_end())
+}
+
+fn csv_field(text: &str) -> String {
+    if text.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
+}
+
+fn write_csv(out: &mut impl Write, fields: impl Iterator<Item = String>) -> io::Result<()> {
+    let line: Vec<String> = fields.collect();
+    write!(out, "{}\r\n", line.join(","))
+}

@@ -1,0 +1,204 @@
+//! The bounded queue between the workers and the writer, and when the writer wakes.
+//!
+//! The standard channel wakes its receiver for every message it waits for, so the writer never waits on it: it parks, and
+//! senders unpark it twice a batch at most: for the first record, and for the one that makes the batch full.
+
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use super::record::Record;
+use super::stats::{DropReason, Stats};
+
+/// Records that may wait: about a second of a busy gate, so that a checkpoint or a moment's lock drops nothing; 128 KiB of
+/// slots, and with paths of usual length 4 MiB of records at worst.
+pub const QUEUE_ROWS: usize = 8192;
+
+/// Records on their way into one transaction; boxed as the queue has them, because unboxing would copy each once more.
+pub(super) type Batch = Vec<Box<Record>>;
+
+/// A queue of at most `capacity` records whose writer gathers `flush_rows` of them at a time.
+#[must_use]
+pub fn channel(capacity: usize, flush_rows: usize, stats: Arc<Stats>) -> (Sender, Receiver) {
+    let capacity = capacity.max(1);
+    let (slots, records) = mpsc::sync_channel(capacity);
+    let shared = Arc::new(Shared {
+        capacity,
+        flush_rows: flush_rows.clamp(1, capacity),
+        stats,
+        writer: OnceLock::new(),
+        closed: AtomicBool::new(false),
+        stop_at: OnceLock::new(),
+    });
+    (Sender { slots, shared: Arc::clone(&shared) }, Receiver { records, shared })
+}
+
+/// The workers' end.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    slots: SyncSender<Box<Record>>,
+    shared: Arc<Shared>,
+}
+
+impl Sender {
+    /// Queues `record` without ever blocking; where there is no place for it, it is counted as dropped.
+    pub fn send(&self, record: Box<Record>) {
+        let shared = &*self.shared;
+        // Counted before it is queued, and before `closed` is read: a writer that closed the queue and sees no depth
+        // knows that no record is on its way.
+        let queued = shared.stats.depth.fetch_add(1, Ordering::SeqCst) + 1;
+        let refused = if shared.closed.load(Ordering::SeqCst) {
+            Some(DropReason::Stopped)
+        } else if queued > shared.capacity {
+            Some(DropReason::QueueFull)
+        } else {
+            match self.slots.try_send(record) {
+                Ok(()) => None,
+                Err(TrySendError::Full(_)) => Some(DropReason::QueueFull),
+                Err(TrySendError::Disconnected(_)) => Some(DropReason::Stopped),
+            }
+        };
+        if let Some(reason) = refused {
+            shared.stats.depth.fetch_sub(1, Ordering::SeqCst);
+            shared.stats.add_dropped(reason, 1);
+        } else if queued == 1 || queued == shared.flush_rows {
+            shared.wake();
+        }
+    }
+}
+
+/// The writer's end.
+#[derive(Debug)]
+pub struct Receiver {
+    records: mpsc::Receiver<Box<Record>>,
+    shared: Arc<Shared>,
+}
+
+impl Receiver {
+    /// Says that the calling thread is the one to wake.
+    pub(super) fn attach(&self) {
+        // A second call would be by the same writer: the receiver cannot be cloned.
+        let _ = self.shared.writer.set(thread::current());
+        // Pairs with the one in `wake`: either the sender sees this thread, or this thread sees its record.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Waits for a batch and moves it into `batch`; false when the queue is closed and empty.
+    ///
+    /// Idle, it waits without a timeout; from the first record on at most `flush_every`.
+    pub(super) fn gather(&self, batch: &mut Batch, flush_every: Duration) -> bool {
+        while self.depth() == 0 {
+            if self.closing() {
+                return self.depth() > 0;
+            }
+            thread::park();
+        }
+        let full_at = Instant::now() + flush_every;
+        while self.depth() < self.shared.flush_rows && !self.closing() {
+            let left = full_at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            thread::park_timeout(left);
+        }
+        self.take(batch);
+        true
+    }
+
+    /// Waits `delay`, or until the queue is closed.
+    pub(super) fn pause(&self, delay: Duration) {
+        let until = Instant::now() + delay;
+        while !self.closing() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Takes what is queued and drops it; how many records that was.
+    pub(super) fn discard(&self) -> u64 {
+        let mut lost = 0;
+        while self.depth() > 0 {
+            let mut batch = Batch::new();
+            self.take(&mut batch);
+            lost += batch.len() as u64;
+        }
+        lost
+    }
+
+    pub(super) fn closing(&self) -> bool {
+        self.shared.closed.load(Ordering::SeqCst)
+    }
+
+    /// When the writer must have stopped; `None` as long as nobody asked it to.
+    pub(super) fn stop_at(&self) -> Option<Instant> {
+        self.shared.stop_at.get().copied()
+    }
+
+    pub(super) fn flush_rows(&self) -> usize {
+        self.shared.flush_rows
+    }
+
+    pub(super) fn stats(&self) -> &Arc<Stats> {
+        &self.shared.stats
+    }
+
+    pub(super) fn closer(&self) -> Closer {
+        Closer(Arc::clone(&self.shared))
+    }
+
+    fn take(&self, batch: &mut Batch) {
+        let before = batch.len();
+        batch.extend(self.records.try_iter().take(self.shared.flush_rows));
+        let taken = batch.len() - before;
+        self.shared.stats.depth.fetch_sub(taken, Ordering::SeqCst);
+        if taken == 0 {
+            // Counted and not queued yet: its sender was interrupted between the two.
+            thread::yield_now();
+        }
+    }
+
+    fn depth(&self) -> usize {
+        self.shared.stats.depth.load(Ordering::SeqCst)
+    }
+}
+
+/// Ends a queue from outside its writer.
+#[derive(Debug)]
+pub(super) struct Closer(Arc<Shared>);
+
+impl Closer {
+    /// From now on records are refused; what is queued is written until `deadline`.
+    pub(super) fn close(&self, deadline: Instant) {
+        let _ = self.0.stop_at.set(deadline);
+        self.0.closed.store(true, Ordering::SeqCst);
+        self.0.wake();
+    }
+
+    pub(super) fn stats(&self) -> &Stats {
+        &self.0.stats
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    capacity: usize,
+    flush_rows: usize,
+    stats: Arc<Stats>,
+    writer: OnceLock<Thread>,
+    closed: AtomicBool,
+    stop_at: OnceLock<Instant>,
+}
+
+impl Shared {
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if let Some(writer) = self.writer.get() {
+            writer.unpark();
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! One decision as the request path hands it over, and the two parts of it that many decisions share.
+
+use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::Method;
+use sha2::{Digest, Sha256};
+use sidecar_decide::{Reason, Verdict};
+
+/// Bytes of one text that are kept: a client chooses its path, host and names, and must not choose the log's memory.
+pub const TEXT_MAX: usize = 2048;
+
+/// One decision. Sent boxed, so that a place in the queue is a pointer.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Wall clock when what was decided about began.
+    pub time: SystemTime,
+    /// What was decided about.
+    pub kind: Kind,
+    /// The decision; not shown for a gap.
+    pub verdict: Verdict,
+    /// Why it was refused, or why an allowed request failed.
+    pub reason: Option<Reason>,
+    /// Where it was decided; absent for a gap.
+    pub scope: Option<Arc<Scope>>,
+    /// Who asked; absent where there is no fact of TLS at all.
+    pub peer: Option<Arc<Peer>>,
+    /// The server name the client asked for.
+    pub sni: Option<Box<str>>,
+    /// Whether the TLS session was resumed.
+    pub resumed: bool,
+    /// `HTTP/1.1` or `HTTP/2`.
+    pub protocol: Option<&'static str>,
+    /// The request's method.
+    pub method: Option<Method>,
+    /// The request's authority.
+    pub host: Option<Box<str>>,
+    /// The request's path, without its query.
+    pub path: Option<Box<str>>,
+    /// Status of the answer.
+    pub status: Option<u16>,
+    /// Bytes of the request's body.
+    pub request_bytes: u64,
+    /// Bytes of the response's body.
+    pub response_bytes: u64,
+    /// From the beginning to the end of what was decided about.
+    pub duration_us: u64,
+    /// Time until a connection to the upstream was there, where one was made.
+    pub connect_us: Option<u64>,
+    /// Time until the upstream's response head.
+    pub upstream_us: Option<u64>,
+    /// The upstream's address.
+    pub upstream: Option<SocketAddr>,
+    /// How often the request was sent to an upstream.
+    pub attempts: u8,
+    /// The client's address; absent for a gap.
+    pub client_addr: Option<SocketAddr>,
+}
+
+/// What a decision is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One HTTP request.
+    Request,
+    /// A TLS handshake that did not become a connection.
+    Handshake,
+    /// A connection of an L4 listener.
+    Connection,
+    /// Not a decision: here the process died and rows may be missing.
+    Gap,
+}
+
+impl Kind {
+    /// The word in rows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Handshake => "handshake",
+            Self::Connection => "connection",
+            Self::Gap => "gap",
+        }
+    }
+}
+
+/// Where a decision was made; one value per snapshot and rule.
+pub type Scope = Interned<ScopeFacts>;
+
+/// Who asked; one value per handshake.
+pub type Peer = Interned<PeerFacts>;
+
+/// What a [`Scope`] knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ScopeFacts {
+    /// Name of the listener.
+    pub listener: Option<Box<str>>,
+    /// The route, `namespace/name`, once one matched.
+    pub route: Option<Box<str>>,
+    /// The rule's name, once one matched.
+    pub rule: Option<Box<str>>,
+    /// The rule's mode, in the policy's words.
+    pub mode: Option<&'static str>,
+    /// Revision of the policy that decided.
+    pub policy_revision: Option<Box<str>>,
+}
+
+/// What a [`Peer`] knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PeerFacts {
+    /// The identity, where the certificate is a known one's.
+    pub identity: Option<Box<str>>,
+    /// The bundle that ended the chain.
+    pub bundle: Option<Box<str>>,
+    /// The certificate's subject.
+    pub subject: Option<Box<str>>,
+    /// Its subject alternative names.
+    pub san: Option<Box<str>>,
+    /// Its issuer.
+    pub issuer: Option<Box<str>>,
+    /// Its serial number.
+    pub serial: Option<Box<str>>,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Option<Box<str>>,
+    /// SHA-256 of its public key.
+    pub spki: Option<Box<str>>,
+    /// The IEEE 2030.5 long-form device identifier.
+    pub lfdi: Option<Box<str>>,
+    /// The version that was negotiated.
+    pub tls_version: Option<&'static str>,
+    /// The cipher suite that was negotiated.
+    pub cipher: Option<&'static str>,
+}
+
+/// Facts with their hash, computed once: the writer finds the row of a value it has seen by 8 bytes and a pointer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interned<T> {
+    // First, because the derived comparison goes in this order and a different hash ends it.
+    hash: u64,
+    facts: T,
+}
+
+impl<T: Hash> Interned<T> {
+    /// Computes the hash of `facts`.
+    #[must_use]
+    pub fn new(facts: T) -> Self {
+        let mut digest = StableHasher(Sha256::new());
+        facts.hash(&mut digest);
+        Self { hash: digest.finish(), facts }
+    }
+}
+
+impl<T> Interned<T> {
+    /// The same for the same facts in every run, so that the store finds the row an earlier run made.
+    pub(super) fn stable_hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+impl<T> Deref for Interned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.facts
+    }
+}
+
+impl<T> Hash for Interned<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// `text`, cut at [`TEXT_MAX`] bytes; what was cut ends in an ellipsis.
+#[must_use]
+pub fn clip(text: &str) -> Box<str> {
+    match clipped(text) {
+        whole if whole.len() == text.len() => whole.into(),
+        cut => format!("{cut}…").into_boxed_str(),
+    }
+}
+
+/// At most [`TEXT_MAX`] bytes of `text` and the ellipsis [`clip`] adds.
+pub(super) fn clipped(text: &str) -> &str {
+    const ELLIPSIS: usize = '…'.len_utf8();
+    if text.len() <= TEXT_MAX + ELLIPSIS { text } else { &text[..text.floor_char_boundary(TEXT_MAX)] }
+}
+
+/// SHA-256 as a hasher: the standard one's result may change with a release.
+struct StableHasher(Sha256);
+
+impl Hasher for StableHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let digest = self.0.clone().finalize();
+        digest.iter().take(8).fold(0, |hash, byte| hash << 8 | u64::from(*byte))
+    }
+}

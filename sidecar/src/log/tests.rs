@@ -1,0 +1,137 @@
+//! The log as a whole, on real files. What is waited for is a condition, within a bound.
+
+mod reading;
+mod writing;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use http::Method;
+use sidecar_config::settings::Pod;
+use sidecar_decide::Verdict;
+use tempfile::TempDir;
+
+use super::query::{self, Filter, Printed, QueryError};
+use super::store::{Store, StoreOptions};
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const LARGE: u64 = 64 << 20;
+
+/// A log in a folder of its own, with its writer.
+struct Log {
+    path: PathBuf,
+    sender: Sender,
+    stats: Arc<Stats>,
+    writer: Writer,
+}
+
+impl Log {
+    fn start(path: &Path, max_size: u64) -> Self {
+        let stats = Arc::new(Stats::default());
+        let (sender, receiver) = channel(QUEUE_ROWS, 500, Arc::clone(&stats));
+        let options =
+            WriterOptions { path: path.to_owned(), flush_every: Duration::from_millis(5), max_size, pod: pod() };
+        Self { path: path.to_owned(), sender, stats, writer: start(options, receiver).unwrap() }
+    }
+
+    fn stop(self) -> Summary {
+        self.writer.stop(PATIENCE)
+    }
+}
+
+fn pod() -> Pod {
+    Pod { name: "orders-1".into(), uid: "uid-1".into(), namespace: "shop".into(), workload: "orders".into() }
+}
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("requests.db");
+    (folder, path)
+}
+
+/// Row `number`: what an ordinary request leaves.
+fn request(number: u64) -> Record {
+    Record {
+        time: UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456 + number),
+        kind: Kind::Request,
+        verdict: Verdict::Allowed,
+        reason: None,
+        scope: Some(Arc::new(scope())),
+        peer: Some(Arc::new(peer("meter-7"))),
+        sni: Some("orders.example".into()),
+        resumed: true,
+        protocol: Some("HTTP/2"),
+        method: Some(Method::GET),
+        host: Some("orders.example".into()),
+        path: Some(format!("/orders/{number}").into()),
+        status: Some(200),
+        request_bytes: 10,
+        response_bytes: 2000,
+        duration_us: 1500,
+        connect_us: Some(300),
+        upstream_us: Some(1200),
+        upstream: Some("10.0.0.7:8080".parse().unwrap()),
+        attempts: 1,
+        client_addr: Some("192.0.2.9:51000".parse().unwrap()),
+    }
+}
+
+fn scope() -> Scope {
+    Scope::new(ScopeFacts {
+        listener: Some("main".into()),
+        route: Some("shop/orders".into()),
+        rule: Some("read".into()),
+        mode: Some("enforce"),
+        policy_revision: Some("0123456789ab".into()),
+    })
+}
+
+fn peer(identity: &str) -> Peer {
+    Peer::new(PeerFacts {
+        identity: Some(identity.into()),
+        bundle: Some("fleet".into()),
+        subject: Some(format!("CN={identity}").into()),
+        san: Some(format!("DNS:{identity}.example").into()),
+        issuer: Some("CN=Fleet CA".into()),
+        serial: Some("0a".into()),
+        fingerprint: Some("f1".into()),
+        spki: Some("51".into()),
+        lfdi: Some("1f".into()),
+        tls_version: Some("TLSv1.3"),
+        cipher: Some("TLS13_AES_256_GCM_SHA384"),
+    })
+}
+
+fn wait(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < end, "waited too long: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// What `query` answers, through the same door as the command line.
+fn ask(path: &Path, query: &str) -> String {
+    let mut out = Vec::new();
+    block_on(query::sql(path, query, Output::Csv, &mut out)).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    text.split_once("\r\n").unwrap().1.trim_end().replace("\r\n", "\n")
+}
+
+/// Rows written at once and closed cleanly.
+fn written(path: &Path, records: Vec<Record>) {
+    let log = Log::start(path, LARGE);
+    let count = records.len() as u64;
+    for record in records {
+        log.sender.send(Box::new(record));
+    }
+    assert_eq!(log.stop(), Summary { written: count, lost: 0, clean: true });
+}

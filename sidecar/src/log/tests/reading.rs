@@ -1,0 +1,271 @@
+//! From the file to who asks: the view's columns, the filters, and output that is safe to look at.
+
+use sidecar_decide::reason::Reason;
+
+use super::*;
+
+const VIEW: &str = "id,time,kind,repeat,pod,pod_uid,namespace,workload,listener,sni,route,rule,mode,verdict,reason,limiter,\
+identity,bundle,subject,san,issuer,serial,fingerprint,spki,lfdi,tls_version,cipher,resumed,protocol,method,host,path,status,\
+grpc_status,request_bytes,response_bytes,duration_us,queue_us,connect_us,upstream_us,upstream,attempts,request_id,trace_id,\
+message_type,client_addr,policy_revision";
+
+const ALL: Filter = Filter { since: None, verdict: None, reason: None, identity: None, limit: 100 };
+
+fn print(path: &Path, filter: &Filter, output: Output) -> String {
+    let mut out = Vec::new();
+    block_on(query::rows(path, filter, output, &mut out)).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn refusal(path: &Path, sql: &str) -> String {
+    block_on(query::sql(path, sql, Output::Csv, &mut Vec::new())).unwrap_err().to_string()
+}
+
+#[test]
+fn every_column_comes_back() {
+    let (_folder, path) = folder();
+    written(&path, vec![request(0)]);
+    let csv = print(&path, &ALL, Output::Csv);
+    let (header, row) = csv.split_once("\r\n").unwrap();
+    assert_eq!(header, VIEW);
+    assert_eq!(ask(&path, "SELECT * FROM requests"), row.trim_end(), "the view has the same columns in the same order");
+    let (id, rest) = row.trim_end().split_once(',').unwrap();
+    assert!(id.starts_with("018bcfe5-687b-774b-"), "{id}");
+    assert_eq!(
+        rest,
+        "2023-11-14T22:13:20.123456Z,request,1,orders-1,uid-1,shop,orders,main,orders.example,shop/orders,read,enforce,\
+         allowed,,,meter-7,fleet,CN=meter-7,DNS:meter-7.example,CN=Fleet CA,0a,f1,51,1f,TLSv1.3,TLS13_AES_256_GCM_SHA384,1,\
+         HTTP/2,GET,orders.example,/orders/0,200,,10,2000,1500,,300,1200,10.0.0.7:8080,1,,,,192.0.2.9:51000,0123456789ab"
+    );
+}
+
+#[test]
+fn the_words_of_a_row_come_back() {
+    let cases: [(Record, &str); 7] = [
+        (Record { kind: Kind::Connection, protocol: None, ..request(0) }, "connection,allowed,,,GET,orders.example"),
+        (
+            Record { kind: Kind::Handshake, verdict: Verdict::Refused, reason: Some(Reason::TlsExpired), ..request(0) },
+            "handshake,refused,tls_expired,HTTP/2,GET,orders.example",
+        ),
+        (
+            Record { verdict: Verdict::WouldRefuse, reason: Some(Reason::PolicyNotAllowed), ..request(0) },
+            "request,would_refuse,policy_not_allowed,HTTP/2,GET,orders.example",
+        ),
+        (Record { protocol: Some("HTTP/1.1"), ..request(0) }, "request,allowed,,HTTP/1.1,GET,orders.example"),
+        (
+            Record { method: Some(Method::from_bytes(b"17").unwrap()), ..request(0) },
+            "request,allowed,,HTTP/2,17,orders.example",
+        ),
+        (Record { peer: None, host: Some("42".into()), ..request(0) }, "request,allowed,,HTTP/2,GET,42"),
+        (Record { method: None, host: None, scope: None, ..request(0) }, "request,allowed,,HTTP/2,,"),
+    ];
+    for (record, expected) in cases {
+        let (_folder, path) = folder();
+        written(&path, vec![record]);
+        assert_eq!(ask(&path, "SELECT kind, verdict, reason, protocol, method, host FROM requests"), expected);
+    }
+}
+
+#[test]
+fn addresses_come_back() {
+    for address in ["0.0.0.0:0", "255.255.255.255:65535", "[2001:db8::1]:443", "[fe80::1%3]:1", "127.0.0.1:6190"] {
+        let (_folder, path) = folder();
+        let parsed: SocketAddr = address.parse().unwrap();
+        written(&path, vec![Record { client_addr: Some(parsed), upstream: Some(parsed), ..request(0) }]);
+        assert_eq!(ask(&path, "SELECT client_addr, upstream FROM requests"), format!("{address},{address}"));
+    }
+}
+
+#[test]
+fn ids_are_unique_stable_and_shaped_as_uuid_v7() {
+    let (_folder, path) = folder();
+    // The same microsecond for all: what tells them apart is the rest.
+    written(&path, (0..300).map(|_| request(0)).collect());
+    let ids = ask(&path, "SELECT id FROM requests");
+    assert_eq!(ask(&path, "SELECT id FROM requests"), ids);
+    let mut seen: Vec<&str> = ids.lines().collect();
+    for id in &seen {
+        let groups: Vec<&str> = id.split('-').collect();
+        assert_eq!(groups.iter().map(|group| group.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12], "{id}");
+        assert!(id.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit()), "{id}");
+        assert!(groups[2].starts_with('7') && groups[3].starts_with(['8', '9', 'a', 'b']), "{id}");
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 300);
+}
+
+#[test]
+fn text_is_cut_at_its_bound() {
+    let (_folder, path) = folder();
+    let long = "ä".repeat(TEXT_MAX);
+    written(&path, vec![Record { path: Some(long.as_str().into()), host: Some(clip(&long)), ..request(0) }]);
+    let kept = "ä".repeat(TEXT_MAX / 2);
+    assert_eq!(ask(&path, "SELECT path FROM requests"), kept);
+    assert_eq!(ask(&path, "SELECT host FROM requests"), format!("{kept}…"));
+}
+
+#[test]
+fn facts_hash_the_same_in_every_build() {
+    assert_eq!(peer("a"), peer("a"));
+    assert_ne!(peer("a"), peer("b"));
+    // What an earlier run stored is found by it.
+    assert_eq!(peer("a").stable_hash(), 7_276_564_332_731_107_999);
+}
+
+#[test]
+fn filters_choose_rows() {
+    let (_folder, path) = folder();
+    let refused = |number, reason| Record { verdict: Verdict::Refused, reason: Some(reason), ..request(number) };
+    written(
+        &path,
+        vec![
+            request(0),
+            refused(1, Reason::PolicyNotAllowed),
+            refused(2, Reason::RouteNoPath),
+            Record { peer: Some(Arc::new(peer("meter-8"))), ..request(3) },
+            request(4),
+        ],
+    );
+    let cases = [
+        (ALL, "0 1 2 3 4"),
+        (Filter { limit: 2, ..ALL }, "3 4"),
+        (Filter { limit: 0, ..ALL }, ""),
+        (Filter { verdict: Some(Verdict::Refused), ..ALL }, "1 2"),
+        (Filter { verdict: Some(Verdict::Refused), limit: 1, ..ALL }, "2"),
+        (Filter { reason: Some("route_no_path".into()), ..ALL }, "2"),
+        (Filter { identity: Some("meter-8".into()), ..ALL }, "3"),
+        (Filter { identity: Some("' OR 1=1 --".into()), ..ALL }, ""),
+        (Filter { since: Some(request(2).time), ..ALL }, "2 3 4"),
+        (Filter { since: Some(request(2).time), verdict: Some(Verdict::Allowed), ..ALL }, "3 4"),
+    ];
+    for (filter, expected) in cases {
+        let lines = print(&path, &filter, Output::Json);
+        let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let numbers: Vec<&str> =
+            rows.iter().map(|row| row["path"].as_str().unwrap().trim_start_matches("/orders/")).collect();
+        assert_eq!(numbers.join(" "), expected, "{filter:?}");
+    }
+}
+
+#[test]
+fn json_keeps_kinds_of_values() {
+    let (_folder, path) = folder();
+    written(&path, vec![Record { path: Some("/\"\u{1b}[2J".into()), ..request(0) }]);
+    let mut out = Vec::new();
+    let printed = block_on(query::sql(
+        &path,
+        "SELECT path, status, reason, 1.5 AS half, x'00ff' AS raw FROM requests",
+        Output::Json,
+        &mut out,
+    ));
+    assert_eq!(printed.unwrap(), Printed { rows: 1, cut: false });
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "{\"path\":\"/\\\"\\u001b[2J\",\"status\":200,\"reason\":null,\"half\":1.5,\"raw\":\"00ff\"}\n"
+    );
+}
+
+#[test]
+fn csv_is_quoted() {
+    let (_folder, path) = folder();
+    written(&path, vec![Record { path: Some("/a,\"b\"".into()), ..request(0) }]);
+    assert_eq!(ask(&path, "SELECT path, status FROM requests"), "\"/a,\"\"b\"\"\",200");
+}
+
+#[test]
+fn a_table_is_aligned_cut_and_safe() {
+    let (_folder, path) = folder();
+    let long = format!("/{}", "x".repeat(100));
+    written(
+        &path,
+        vec![
+            Record { path: Some("/\u{1b}[31m\u{202e}\n\u{9b}".into()), status: None, ..request(0) },
+            Record { path: Some(long.into()), ..request(1) },
+        ],
+    );
+    assert_eq!(
+        print(&path, &ALL, Output::Table),
+        "\
+time                         kind     verdict  reason  identity  method  host            path                                              status  duration_us
+2023-11-14T22:13:20.123456Z  request  allowed  -       meter-7   GET     orders.example  /\\u{1b}[31m\\u{202e}\\u{a}\\u{9b}                    -       1500
+2023-11-14T22:13:20.123457Z  request  allowed  -       meter-7   GET     orders.example  /xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…  200     1500
+"
+    );
+}
+
+#[test]
+fn many_rows_are_one_table() {
+    let (_folder, path) = folder();
+    written(&path, (0..250).map(request).collect());
+    let table = print(&path, &Filter { limit: 250, ..ALL }, Output::Table);
+    assert_eq!(table.lines().count(), 251);
+}
+
+#[test]
+fn only_one_select_is_answered() {
+    let (_folder, path) = folder();
+    written(&path, vec![request(0)]);
+    let refused = QueryError::NotAQuery.to_string();
+    for sql in [
+        "",
+        ";",
+        "-- nothing",
+        "DELETE FROM decision",
+        "PRAGMA query_only = OFF",
+        "ATTACH 'other.db' AS other",
+        "VACUUM INTO 'copy.db'",
+        "SELECT 1; SELECT 2",
+        "SELECT 1; DELETE FROM decision",
+        "/* SELECT */ DROP TABLE decision",
+        "SELECT ';' -- ;\n; DELETE FROM decision",
+        "'SELECT'",
+    ] {
+        assert_eq!(refusal(&path, sql), refused, "{sql}");
+    }
+    assert_eq!(
+        refusal(&path, "WITH a AS (SELECT 1) DELETE FROM decision"),
+        "error returned from database: (code: 8) attempt to write a readonly database"
+    );
+    for (sql, answer) in [
+        ("select 1;", "1"),
+        ("  /* a; b */ SELECT ';' -- ; c", ";"),
+        ("SELECT 'it''s; fine', \"path\" FROM requests ;\n", "it's; fine,/orders/0"),
+        ("WITH a AS (SELECT 2 AS b) SELECT b FROM a", "2"),
+        ("VALUES (1), (2)", "1\n2"),
+    ] {
+        assert_eq!(ask(&path, sql), answer, "{sql}");
+    }
+    assert_eq!(ask(&path, "SELECT count(*) FROM requests"), "1");
+}
+
+#[test]
+fn rows_are_bounded() {
+    let (_folder, path) = folder();
+    written(&path, Vec::new());
+    let endless = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
+    let printed = block_on(query::sql(&path, endless, Output::Csv, &mut Vec::new())).unwrap();
+    assert_eq!(printed, Printed { rows: query::ROWS_MAX, cut: true });
+}
+
+#[test]
+fn a_missing_log_is_said() {
+    let (folder, path) = folder();
+    let expected = format!(
+        "there is no request log at {}: name the file with the setting log.path, or start the sidecar that writes it",
+        path.display()
+    );
+    assert_eq!(refusal(&path, "SELECT 1"), expected);
+    assert_eq!(block_on(query::rows(&path, &ALL, Output::Table, &mut Vec::new())).unwrap_err().to_string(), expected);
+    drop(folder);
+}
+
+#[test]
+fn reading_goes_on_beside_the_writer() {
+    let (_folder, path) = folder();
+    let log = Log::start(&path, LARGE);
+    log.sender.send(Box::new(request(0)));
+    wait("the row", || log.stats.rows_written() == 1);
+    assert_eq!(ask(&log.path, "SELECT path FROM requests"), "/orders/0");
+    assert!(log.stop().clean);
+}

@@ -1,0 +1,223 @@
+//! The `log` thread: gathers records, writes them, and outlives a store that is slow, full, locked or gone.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use sidecar_config::settings::Pod;
+use tokio::runtime::{Builder, Runtime};
+
+use super::queue::{Closer, Receiver};
+use super::record::Record;
+use super::stats::DropReason;
+use super::store::{Store, StoreError, StoreOptions};
+
+/// The first pause after the store failed.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+
+/// The longest one: what an operator who repaired the store waits for rows.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What one statement of the writer may last beyond the deadline it was stopped with.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// What the writer needs to know.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// The database file; its folder must exist.
+    pub path: PathBuf,
+    /// The longest a record waits in memory while the store works.
+    pub flush_every: Duration,
+    /// Bytes the store may use.
+    pub max_size: u64,
+    /// Which pod the rows are of.
+    pub pod: Pod,
+}
+
+/// Starts the log thread. A store that cannot be opened is no error here: traffic goes on, and so do the attempts.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
+    let runtime = Builder::new_current_thread().build()?;
+    let closer = receiver.closer();
+    let (done, summary) = mpsc::sync_channel(1);
+    let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
+        let worker = Worker {
+            store_options: StoreOptions { path: options.path, max_size: options.max_size, pod: options.pod },
+            flush_every: options.flush_every,
+            receiver,
+            runtime,
+            store: None,
+            opened_before: false,
+            failing: None,
+            retry: RETRY_MIN,
+        };
+        // Nobody listens when the writer was dropped instead of stopped.
+        let _ = done.send(worker.run());
+    })?;
+    Ok(Writer { thread, closer, summary })
+}
+
+/// The running log thread. To be stopped: dropped, it goes on until the process ends, and its last rows are lost.
+#[derive(Debug)]
+#[must_use = "the writer is to be stopped, or its last rows are lost"]
+pub struct Writer {
+    thread: JoinHandle<()>,
+    closer: Closer,
+    summary: mpsc::Receiver<Summary>,
+}
+
+/// How the log ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Rows written since the start.
+    pub written: u64,
+    /// Rows given up at the stop; counted as [`DropReason::WriteFailed`].
+    pub lost: u64,
+    /// Whether the store was closed as one from which nothing is missing.
+    pub clean: bool,
+}
+
+impl Writer {
+    /// Refuses further records, writes what is queued, for at most `deadline`, and closes the store. Blocks.
+    #[must_use]
+    pub fn stop(self, deadline: Duration) -> Summary {
+        self.closer.close(Instant::now() + deadline);
+        match self.summary.recv_timeout(deadline + STOP_GRACE) {
+            Ok(summary) => {
+                // It has sent its last message and is about to return.
+                let _ = self.thread.join();
+                summary
+            }
+            // The disk does not answer. The process ends; waiting for the thread would keep it from that.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                let stats = self.closer.stats();
+                let lost = stats.queue_depth() as u64;
+                stats.add_dropped(DropReason::WriteFailed, lost);
+                Summary { written: stats.rows_written(), lost, clean: false }
+            }
+        }
+    }
+}
+
+/// The thread's own state.
+struct Worker {
+    store_options: StoreOptions,
+    flush_every: Duration,
+    receiver: Receiver,
+    runtime: Runtime,
+    store: Option<Store>,
+    /// Only the process's first opening can find the traces of a kill.
+    opened_before: bool,
+    /// Since the store failed: rows dropped until then.
+    failing: Option<u64>,
+    retry: Duration,
+}
+
+impl Worker {
+    fn run(mut self) -> Summary {
+        self.receiver.attach();
+        let mut batch = Vec::with_capacity(self.receiver.flush_rows());
+        let mut lost = 0;
+        // Opened before there is anything to write: a store that fails is known at once.
+        while self.open() && self.receiver.gather(&mut batch, self.flush_every) {
+            let wrote = self.write(&batch);
+            if !wrote {
+                lost += batch.len() as u64;
+            }
+            batch.clear();
+            if !wrote || self.out_of_time() {
+                break;
+            }
+        }
+        lost += self.receiver.discard();
+        self.receiver.stats().add_dropped(DropReason::WriteFailed, lost);
+        let clean = self.close(lost == 0);
+        Summary { written: self.receiver.stats().rows_written(), lost, clean }
+    }
+
+    /// Writes `batch`, however often that takes; false when the time to stop came first.
+    fn write(&mut self, batch: &[Box<Record>]) -> bool {
+        if batch.is_empty() {
+            return true;
+        }
+        while self.open() {
+            let Some(store) = self.store.as_mut() else { break };
+            match self.runtime.block_on(store.write(batch)) {
+                Ok(written) => {
+                    self.receiver.stats().add_written(batch.len() as u64, written.pruned, written.database_bytes);
+                    self.recovered();
+                    return true;
+                }
+                Err(error) => self.failed(&error),
+            }
+        }
+        false
+    }
+
+    /// Opens the store unless it is open, however often that takes; false when the time to stop came first.
+    fn open(&mut self) -> bool {
+        while self.store.is_none() {
+            match self.runtime.block_on(Store::open(&self.store_options, !self.opened_before)) {
+                Ok(store) => {
+                    self.store = Some(store);
+                    self.opened_before = true;
+                    self.receiver.stats().store_works();
+                }
+                Err(error) => self.failed(&error),
+            }
+            if self.store.is_none() && self.out_of_time() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Closes a store that failed and waits before the next attempt.
+    fn failed(&mut self, error: &StoreError) {
+        if let Some(store) = self.store.take() {
+            // It is already in error; what closing it adds would only hide that.
+            let _ = self.runtime.block_on(store.close());
+        }
+        self.receiver.stats().store_failed();
+        if self.failing.is_none() {
+            self.failing = Some(self.receiver.stats().rows_dropped_total());
+            let path = self.store_options.path.display();
+            tracing::error!(%path, %error, "the request log cannot be written; rows wait in memory, traffic goes on");
+        }
+        match self.receiver.stop_at() {
+            None => self.receiver.pause(self.retry),
+            Some(stop_at) => thread::sleep(RETRY_MIN.min(stop_at.saturating_duration_since(Instant::now()))),
+        }
+        self.retry = (self.retry * 2).min(RETRY_MAX);
+    }
+
+    /// After a batch was written: opening alone does not show that the store works.
+    fn recovered(&mut self) {
+        self.retry = RETRY_MIN;
+        if let Some(dropped_before) = self.failing.take() {
+            let dropped = self.receiver.stats().rows_dropped_total() - dropped_before;
+            let path = self.store_options.path.display();
+            tracing::info!(%path, dropped, "the request log is written again");
+        }
+    }
+
+    fn out_of_time(&self) -> bool {
+        self.receiver.stop_at().is_some_and(|stop_at| Instant::now() >= stop_at)
+    }
+
+    /// Closes the store; whether it is marked as one from which nothing is missing.
+    fn close(&mut self, complete: bool) -> bool {
+        let Some(store) = self.store.take() else { return false };
+        let closed =
+            self.runtime.block_on(async { if complete { store.close_clean().await } else { store.close().await } });
+        if let Err(error) = &closed {
+            let path = self.store_options.path.display();
+            tracing::warn!(%path, %error, "the request log could not be closed");
+        }
+        complete && closed.is_ok()
+    }
+}

@@ -1,0 +1,7 @@
+//! What is counted: cells that one worker writes and every scrape reads.
+
+mod cells;
+mod exposition;
+
+pub use cells::{Cells, Handshakes, Registry};
+pub use exposition::{Sources, render};

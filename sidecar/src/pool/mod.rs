@@ -1,0 +1,95 @@
+//! A worker's connections to upstreams: idle ones by address, the last used first.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::time::{Instant, sleep};
+
+use crate::limits::{IDLE_CONNECTION_TIMEOUT, IDLE_CONNECTIONS_PER_ADDRESS};
+use crate::protocol::Upstream;
+use crate::upstream::{ConnectError, connect};
+
+/// The pool of one worker.
+#[derive(Default)]
+pub struct Pool {
+    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+}
+
+struct Idle {
+    connection: Upstream,
+    since: Instant,
+}
+
+/// A connection that is in use.
+pub struct Lease {
+    /// The connection.
+    pub connection: Upstream,
+    /// Where it goes.
+    pub address: SocketAddr,
+    /// Whether it served a request before, so that the other side may be closing it just now.
+    pub is_reused: bool,
+}
+
+impl Pool {
+    /// A connection to an address: the idle one that was used last, or a new one.
+    ///
+    /// # Errors
+    /// When no connection can be made.
+    pub async fn lease(&self, address: SocketAddr) -> Result<Lease, ConnectError> {
+        if let Some(connection) = self.take_idle(address) {
+            return Ok(Lease { connection, address, is_reused: true });
+        }
+        self.lease_new(address).await
+    }
+
+    /// A new connection to an address.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub async fn lease_new(&self, address: SocketAddr) -> Result<Lease, ConnectError> {
+        Ok(Lease { connection: connect(address).await?, address, is_reused: false })
+    }
+
+    fn take_idle(&self, address: SocketAddr) -> Option<Upstream> {
+        let mut idle = self.idle.borrow_mut();
+        let connections = idle.get_mut(&address)?;
+        connections.retain(|idle| !idle.connection.is_closed());
+        // One whose last response has just ended may still be on its way to being ready.
+        let ready = connections.iter().rposition(|idle| idle.connection.is_ready())?;
+        Some(connections.remove(ready).connection)
+    }
+
+    /// Takes back a connection whose response was read to its end.
+    pub fn give_back(self: &Rc<Self>, lease: Lease) {
+        if lease.connection.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        let is_first = idle.is_empty();
+        let connections = idle.entry(lease.address).or_default();
+        if connections.len() < IDLE_CONNECTIONS_PER_ADDRESS {
+            connections.push(Idle { connection: lease.connection, since: Instant::now() });
+        }
+        if is_first {
+            tokio::task::spawn_local(Rc::clone(self).sweep());
+        }
+    }
+
+    /// Closes what has been idle too long, until nothing is left: an idle worker has no timer.
+    async fn sweep(self: Rc<Self>) {
+        loop {
+            sleep(IDLE_CONNECTION_TIMEOUT / 2).await;
+            let mut idle = self.idle.borrow_mut();
+            idle.retain(|_, connections| {
+                connections
+                    .retain(|idle| !idle.connection.is_closed() && idle.since.elapsed() < IDLE_CONNECTION_TIMEOUT);
+                !connections.is_empty()
+            });
+            if idle.is_empty() {
+                return;
+            }
+        }
+    }
+}

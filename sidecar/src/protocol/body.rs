@@ -1,0 +1,86 @@
+//! Bodies: streamed, never gathered.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+
+/// Why a body ended before its end.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// The side it comes from broke off.
+    #[error("the body broke off: {0}")]
+    Broken(#[source] hyper::Error),
+    /// It is larger than allowed.
+    #[error("the body is too large")]
+    TooLarge,
+}
+
+/// A body that is being received, from a client or from an upstream.
+pub struct Inbound(Incoming);
+
+impl Inbound {
+    pub(super) fn new(incoming: Incoming) -> Self {
+        Self(incoming)
+    }
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map_err(BodyError::Broken)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// A body that is being sent: some bytes at hand, or a stream that somebody watches.
+pub enum Body {
+    /// These bytes, or none.
+    Bytes(Bytes),
+    /// A stream. One box a message, so that neither hyper nor the pool is generic over who watches it.
+    Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
+}
+
+impl Body {
+    /// No body.
+    pub const EMPTY: Self = Self::Bytes(Bytes::new());
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Stream(stream) => stream.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}

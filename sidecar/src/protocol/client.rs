@@ -1,0 +1,96 @@
+//! One HTTP/1.1 connection to an upstream.
+
+use http::{HeaderMap, StatusCode};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{Body, Head, Inbound};
+use crate::limits::REQUEST_HEADERS;
+
+/// A connection to an upstream that requests can be sent on, one after the other.
+pub struct Upstream(http1::SendRequest<Body>);
+
+/// A request on its way to an upstream.
+pub struct Outgoing {
+    /// Its head; the target in origin form (RFC 9112 §3.2.1).
+    pub head: Head,
+    /// Its body.
+    pub body: Body,
+}
+
+/// A response that is being received.
+pub struct Received {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Inbound,
+}
+
+/// A request that got no response.
+pub enum NotSent {
+    /// None of its bytes were sent, and here it is again.
+    Unsent(Box<Outgoing>),
+    /// It was sent, in whole or in part, and the connection broke.
+    Broken(hyper::Error),
+}
+
+/// Speaks HTTP/1.1 on a connected socket.
+///
+/// # Errors
+/// When hyper cannot start on it.
+pub async fn connect(stream: TcpStream) -> Result<Upstream, hyper::Error> {
+    let (sender, connection) =
+        http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(TokioIo::new(stream)).await?;
+    // How the connection ends is told to whoever waits for a response on it.
+    tokio::task::spawn_local(async move {
+        let _ended = connection.await;
+    });
+    Ok(Upstream(sender))
+}
+
+impl Upstream {
+    /// Whether a request can be sent now.
+    pub fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+
+    /// Whether the other side has closed it.
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// Sends a request and waits for its response's head.
+    ///
+    /// # Errors
+    /// With the request again where none of it was sent.
+    pub async fn send(&mut self, request: Outgoing) -> Result<Received, NotSent> {
+        match self.0.try_send_request(request.into_message()).await {
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                Ok(Received { status: parts.status, headers: parts.headers, body: Inbound::new(body) })
+            }
+            Err(mut error) => match error.take_message() {
+                Some(message) => Err(NotSent::Unsent(Box::new(Outgoing::of(message)))),
+                None => Err(NotSent::Broken(error.into_error())),
+            },
+        }
+    }
+}
+
+impl Outgoing {
+    fn into_message(self) -> http::Request<Body> {
+        let mut message = http::Request::new(self.body);
+        *message.method_mut() = self.head.method;
+        *message.uri_mut() = self.head.target;
+        *message.headers_mut() = self.head.headers;
+        message
+    }
+
+    fn of(message: http::Request<Body>) -> Self {
+        let (parts, body) = message.into_parts();
+        Self { head: Head { method: parts.method, target: parts.uri, headers: parts.headers }, body }
+    }
+}

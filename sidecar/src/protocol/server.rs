@@ -1,0 +1,139 @@
+//! Serves one client connection: requests to a handler, its responses back.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+
+use http::header::HeaderMap;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use super::runtime::{LocalExecutor, TokioTimer};
+use super::{Body, Head, Inbound, Request, Response, Version};
+use crate::limits::{REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS, STREAMS_PER_CONNECTION};
+
+/// Turns `true` when connections are to end after what they are doing.
+pub type Closing = watch::Receiver<bool>;
+
+/// How a connection ended that did not end well.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The client sent something that is not HTTP; it was answered with this status where HTTP/1.1 allows it.
+    #[error("not valid HTTP: {source}")]
+    Malformed {
+        /// Status of the answer.
+        status: u16,
+        /// What hyper says.
+        source: hyper::Error,
+    },
+    /// The client did not send a request's head in time.
+    #[error("no request within the time limit")]
+    Timeout,
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(#[source] hyper::Error),
+}
+
+/// Serves a connection until it ends, or until `closing` and what is in flight then.
+///
+/// # Errors
+/// When the connection ended on an error that no handler saw.
+pub async fn serve<S, H, F>(stream: S, version: Version, handler: H, mut closing: Closing) -> Result<(), ServeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Fn(Request) -> F + 'static,
+    F: Future<Output = Response> + 'static,
+{
+    let io = TokioIo::new(stream);
+    let service = service_fn(move |request| {
+        let answer = handler(received(request));
+        async move { Ok::<_, Infallible>(sent(answer.await)) }
+    });
+    // Resolves once; afterwards the connection alone is waited for.
+    let closed = async move { closing.wait_for(|closing| *closing).await.is_ok() };
+    let ended = match version {
+        Version::Http1 => {
+            let mut connection = pin!(http1_builder().serve_connection(io, service));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = closed => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+        Version::Http2 => {
+            let mut connection = pin!(http2_builder().serve_connection(io, service));
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                _ = closed => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+    };
+    ended.map_err(ServeError::of)
+}
+
+fn http1_builder() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer)
+        .header_read_timeout(REQUEST_HEAD_TIMEOUT)
+        .max_headers(REQUEST_HEADERS)
+        .max_header_size(REQUEST_HEAD_BYTES)
+        .pipeline_flush(true);
+    builder
+}
+
+fn http2_builder() -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor);
+    builder
+        .timer(TokioTimer)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        // 64 KiB fits the field's type; the constant is a size for HTTP/1.1 too.
+        .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX))
+        // An idle client that vanished without a word is found out by a ping.
+        .keep_alive_interval(REQUEST_HEAD_TIMEOUT);
+    builder
+}
+
+fn received(request: http::Request<Incoming>) -> Request {
+    let (parts, body) = request.into_parts();
+    let head = Head { method: parts.method, target: parts.uri, headers: parts.headers };
+    Request { head, body: Inbound::new(body) }
+}
+
+fn sent(response: Response) -> http::Response<Body> {
+    let mut message = http::Response::new(response.body);
+    *message.status_mut() = response.status;
+    *message.headers_mut() = response.headers;
+    message
+}
+
+impl ServeError {
+    fn of(error: hyper::Error) -> Self {
+        if error.is_parse_too_large() {
+            Self::Malformed { status: 431, source: error }
+        } else if error.is_parse() {
+            Self::Malformed { status: 400, source: error }
+        } else if error.is_timeout() {
+            Self::Timeout
+        } else {
+            Self::Broken(error)
+        }
+    }
+}
+
+impl Response {
+    /// A response with these parts.
+    pub fn new(status: http::StatusCode, headers: HeaderMap, body: Body) -> Self {
+        Self { status, headers, body }
+    }
+}

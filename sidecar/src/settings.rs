@@ -1,0 +1,200 @@
+//! Settings: from the configuration's file, over it `POSTERN__…` variables, over those flags. The only place that reads
+//! the environment.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Map, Value};
+use sidecar_config::Document;
+use sidecar_config::settings::Settings;
+
+use crate::config::Reading;
+use crate::limits::WORKERS_DEFAULT_MAX;
+use crate::log::QUEUE_ROWS;
+
+/// Kubernetes injects `POSTERN_SERVICE_HOST` and the like for a Service of that name; two underscores are ours.
+const PREFIX: &str = "POSTERN__";
+const WORKERS_MAX: u16 = 64;
+/// Below this the log would be all pruning.
+const LOG_SIZE_MIN: u64 = 1 << 20;
+
+/// Settings on the command line.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Flags {
+    /// Where /livez, /readyz, /startupz, /metrics and /status are served
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    status_address: Option<String>,
+    /// Threads that serve connections
+    #[arg(long, value_name = "COUNT")]
+    workers: Option<String>,
+    /// Time for requests in flight to finish after SIGTERM
+    #[arg(long, value_name = "DURATION")]
+    drain_timeout: Option<String>,
+    /// Least severe diagnostic that is printed: Error, Warn, Info, Debug
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// The request log's database file
+    #[arg(long, value_name = "FILE")]
+    log_path: Option<String>,
+}
+
+impl Flags {
+    fn overrides(&self) -> Vec<Override> {
+        let flags = [
+            ("--status-address", "statusAddress", &self.status_address),
+            ("--workers", "workers", &self.workers),
+            ("--drain-timeout", "drainTimeout", &self.drain_timeout),
+            ("--log-level", "logLevel", &self.log_level),
+            ("--log-path", "log.path", &self.log_path),
+        ];
+        let given = flags.into_iter().filter_map(|(flag, path, value)| Some((flag, path, value.clone()?)));
+        given
+            .map(|(flag, path, value)| Override::new(flag, path.split('.').map(str::to_owned).collect(), value))
+            .collect()
+    }
+}
+
+/// A setting from outside the file.
+#[derive(Clone, Debug)]
+struct Override {
+    /// What the user wrote, for errors.
+    source: String,
+    path: Vec<String>,
+    text: String,
+}
+
+impl Override {
+    fn new(source: &str, path: Vec<String>, text: String) -> Self {
+        Self { source: source.to_owned(), path, text }
+    }
+
+    /// `POSTERN__LOG__FLUSH_EVERY` sets `log.flushEvery`.
+    fn of_variable(name: &str, text: String) -> Option<Self> {
+        let path = name.strip_prefix(PREFIX)?.split("__").map(camel_case).collect();
+        Some(Self::new(name, path, text))
+    }
+
+    /// The value as text, or as the number it spells where the setting is one.
+    fn value(&self) -> Result<Value, String> {
+        let number = self.text.parse::<u64>().map(Value::from);
+        let mut error = String::new();
+        for value in [Ok(Value::from(self.text.clone())), number].into_iter().flatten() {
+            let mut alone = Value::Object(Map::new());
+            insert(&mut alone, &self.path, value.clone());
+            match Document::read::<Settings>("settings", alone) {
+                Ok(_) => return Ok(value),
+                Err(refused) => error = refused.to_string(),
+            }
+        }
+        Err(format!("{}: {error}", self.source))
+    }
+}
+
+fn camel_case(segment: &str) -> String {
+    let mut words = segment.split('_').map(str::to_ascii_lowercase);
+    let first = words.next().unwrap_or_default();
+    words.fold(first, |name, word| {
+        let mut letters = word.chars();
+        let capital = letters.next().map(|letter| letter.to_ascii_uppercase());
+        name.chars().chain(capital).chain(letters).collect()
+    })
+}
+
+fn insert(settings: &mut Value, path: &[String], value: Value) {
+    let Some((last, parents)) = path.split_last() else { return };
+    let mut table = settings;
+    for parent in parents {
+        if !table.get(parent).is_some_and(Value::is_object) {
+            table[parent] = Value::Object(Map::new());
+        }
+        table = &mut table[parent];
+    }
+    table[last] = value;
+}
+
+/// Joins what the file says with the environment and the flags.
+///
+/// # Errors
+/// Every setting that is wrong, each with where it came from.
+pub fn load(reading: &Reading, flags: &Flags) -> Result<Settings, Vec<String>> {
+    let variables = std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text)));
+    let ours = variables.filter(|(name, _)| name.starts_with(PREFIX));
+    let mut sorted: Vec<_> = ours.map(|(name, text)| (name, text.to_string_lossy().into_owned())).collect();
+    sorted.sort_unstable();
+    let variables = sorted.into_iter().filter_map(|(name, text)| Override::of_variable(&name, text));
+    merge(reading, variables.chain(flags.overrides()))
+}
+
+fn merge(reading: &Reading, overrides: impl Iterator<Item = Override>) -> Result<Settings, Vec<String>> {
+    let mut errors = Vec::new();
+    let mut settings = Value::Object(Map::new());
+    if let Some((file, value)) = &reading.settings {
+        match Document::read::<Settings>("settings", value.clone()) {
+            Ok(_) => settings = value.clone(),
+            Err(error) => errors.push(format!("{}: {error}", file.display())),
+        }
+    }
+    for setting in overrides {
+        match setting.value() {
+            Ok(value) => insert(&mut settings, &setting.path, value),
+            Err(error) => errors.push(error),
+        }
+    }
+    match Document::read::<Settings>("settings", settings) {
+        Ok(settings) => {
+            errors.extend(out_of_range(&settings));
+            if errors.is_empty() { Ok(settings) } else { Err(errors) }
+        }
+        Err(error) => {
+            errors.push(error.to_string());
+            Err(errors)
+        }
+    }
+}
+
+fn out_of_range(settings: &Settings) -> Vec<String> {
+    let mut errors = Vec::new();
+    if settings.workers.is_some_and(|workers| !(1..=WORKERS_MAX).contains(&workers)) {
+        errors.push(format!("`settings.workers`: write a number from 1 to {WORKERS_MAX}"));
+    }
+    let rows = usize::try_from(settings.log.flush_rows).unwrap_or(usize::MAX);
+    if !(1..=QUEUE_ROWS).contains(&rows) {
+        errors.push(format!("`settings.log.flushRows`: write a number from 1 to {QUEUE_ROWS}"));
+    }
+    if settings.log.flush_every.as_std().is_zero() {
+        errors.push("`settings.log.flushEvery`: is zero; write at least `1ms`".to_owned());
+    }
+    if settings.log.max_size.bytes() < LOG_SIZE_MIN {
+        errors.push("`settings.log.maxSize`: write at least `1Mi`".to_owned());
+    }
+    errors
+}
+
+/// The request log's file: relative to the configuration's folder.
+pub fn log_path(settings: &Settings, config: &Path) -> PathBuf {
+    let folder = if config.is_dir() { config } else { config.parent().unwrap_or(Path::new("")) };
+    folder.join(&settings.log.path)
+}
+
+/// How many workers to start.
+pub fn workers(settings: &Settings) -> usize {
+    settings.workers.map_or_else(default_workers, usize::from)
+}
+
+/// As many as the CPU limit and affinity allow, at most four. In Kubernetes without a limit the whole node would count,
+/// which is not this pod's to take: there it is one.
+fn default_workers() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    let node = std::fs::read_dir("/sys/devices/system/cpu").map_or(0, count_cpus);
+    let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+    if in_kubernetes && allowed >= node { 1 } else { allowed.clamp(1, WORKERS_DEFAULT_MAX) }
+}
+
+fn count_cpus(entries: std::fs::ReadDir) -> usize {
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let cpus = names.filter(|name| {
+        let name = name.to_string_lossy();
+        name.strip_prefix("cpu").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+    });
+    cpus.count()
+}

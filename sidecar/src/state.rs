@@ -1,0 +1,132 @@
+//! What the whole process tells about itself: written by the control thread, read by the status port.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sidecar_config::status::{ContractRange, Parts, Status};
+use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::config::Generation;
+use crate::log;
+use crate::metrics::{Handshakes, Registry};
+
+/// The process as others see it.
+pub struct State {
+    /// Counts of requests.
+    pub requests: Arc<Registry>,
+    /// Counts of handshakes and connections.
+    pub handshakes: Arc<Handshakes>,
+    /// Counts of the request log.
+    pub log: Arc<log::Stats>,
+    pod_uid: String,
+    loaded: Mutex<Loaded>,
+    draining: AtomicBool,
+    started: AtomicBool,
+}
+
+/// What is served now.
+struct Loaded {
+    generation: Arc<Generation>,
+    parts: Parts,
+    unbound: Vec<String>,
+}
+
+impl State {
+    /// A process that serves nothing yet.
+    pub fn new(pod_uid: String, generation: Arc<Generation>, parts: Parts) -> Self {
+        Self {
+            requests: Arc::default(),
+            handshakes: Arc::default(),
+            log: Arc::default(),
+            pod_uid,
+            loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),
+            draining: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+        }
+    }
+
+    /// Another generation is served; these listeners could not be bound.
+    pub fn load(&self, generation: Arc<Generation>, parts: Parts, unbound: Vec<String>) {
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Loaded { generation, parts, unbound };
+        if self.not_ready().is_empty() {
+            self.started.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// From now on nothing new is wanted.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was ready once.
+    pub fn is_started(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Most client connections that may be open.
+    pub fn connections_limit(&self) -> usize {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        usize::try_from(loaded.generation.snapshot.limits.max_connections).unwrap_or(usize::MAX)
+    }
+
+    /// When the gate's own leaf expires, seconds since the epoch.
+    pub fn leaf_not_after(&self) -> Option<i64> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        leaf(&loaded.generation).map(|facts| facts.not_after)
+    }
+
+    /// Why it is not ready; nothing when it is. A failing log is no reason: traffic goes on without it.
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.draining.load(Ordering::Relaxed) {
+            reasons.push("draining".to_owned());
+        }
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = &loaded.generation.snapshot;
+        if snapshot.policy_revision.is_none() {
+            reasons.push("no policy loaded".to_owned());
+        }
+        if !snapshot.listeners.is_empty() {
+            match leaf(&loaded.generation) {
+                None => reasons.push("no certificate loaded".to_owned()),
+                Some(facts) if facts.not_after < unix_seconds() => reasons.push("certificate expired".to_owned()),
+                Some(_) => {}
+            }
+        }
+        reasons.extend(loaded.unbound.iter().cloned());
+        reasons
+    }
+
+    /// The `/status` document.
+    pub fn status(&self) -> Status {
+        let ready = self.not_ready().is_empty();
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let leaf = leaf(&loaded.generation);
+        let routes = loaded.generation.snapshot.routes.iter();
+        Status {
+            contract: ContractRange { min: CONTRACT_MIN, max: CONTRACT_MAX },
+            pod_uid: self.pod_uid.clone(),
+            parts: loaded.parts.clone(),
+            routes: routes.map(|(name, hash)| (name.clone(), hash.to_string())).collect(),
+            leaf_serial: leaf.map(|facts| facts.serial.clone()),
+            leaf_not_after: leaf.and_then(|facts| rfc3339(facts.not_after)),
+            ready,
+        }
+    }
+}
+
+fn leaf(generation: &Generation) -> Option<&sidecar_decide::CertificateFacts> {
+    Some(&generation.snapshot.server.as_ref()?.chain.first()?.facts)
+}
+
+fn rfc3339(seconds: i64) -> Option<String> {
+    OffsetDateTime::from_unix_timestamp(seconds).ok()?.format(&Rfc3339).ok()
+}
+
+fn unix_seconds() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,13 @@
+//! TLS termination: who may connect is decided during the handshake, and every refusal leaves a row.
+
+mod handshake;
+mod key;
+mod peer;
+mod reason;
+mod slots;
+mod verifier;
+
+pub use handshake::accept;
+pub use key::ServerKey;
+pub use peer::TlsPeer;
+pub use slots::{Slots, TlsContext};

@@ -1,0 +1,79 @@
+//! The reasons of a failed handshake: webpki's and rustls' errors become the reason table's.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::{CertificateError, Error, OtherError};
+use sidecar_decide::{CertificateFacts, Reason};
+
+/// Why a presented certificate was refused.
+pub(super) fn certificate_reason(error: &webpki::Error, facts: &CertificateFacts) -> Reason {
+    use webpki::Error as E;
+    #[expect(deprecated, reason = "webpki still returns the variants without context in places")]
+    match error {
+        E::UnknownIssuer if facts.self_issued => Reason::TlsSelfSigned,
+        E::CaUsedAsEndEntity if facts.self_issued => Reason::TlsSelfSigned,
+        E::UnknownIssuer => Reason::TlsUnknownCa,
+        E::CertExpired { .. } | E::InvalidCertValidity => Reason::TlsExpired,
+        E::CertNotValidYet { .. } => Reason::TlsNotYetValid,
+        E::RequiredEkuNotFound | E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Reason::TlsWrongPurpose,
+        E::InvalidSignatureForPublicKey | E::SignatureAlgorithmMismatch => Reason::TlsBadSignature,
+        E::UnsupportedCriticalExtension => Reason::TlsUnsupportedExtension,
+        E::UnsupportedSignatureAlgorithm
+        | E::UnsupportedSignatureAlgorithmContext(_)
+        | E::UnsupportedSignatureAlgorithmForPublicKey
+        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => Reason::TlsWeak,
+        E::NameConstraintViolation
+        | E::PathLenConstraintViolated
+        | E::EndEntityUsedAsCa
+        | E::CaUsedAsEndEntity
+        | E::MaximumPathDepthExceeded
+        | E::MaximumPathBuildCallsExceeded
+        | E::MaximumSignatureChecksExceeded
+        | E::MaximumNameConstraintComparisonsExceeded => Reason::TlsConstraint,
+        _ => Reason::TlsMalformed,
+    }
+}
+
+/// The error rustls is told, which chooses the alert. The reason table records the alert; a test pins it.
+pub(super) fn certificate_error(error: &webpki::Error) -> Error {
+    use webpki::Error as E;
+    #[expect(deprecated, reason = "the variants without context choose the same alert and need no data")]
+    let told = match error {
+        E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
+        E::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        E::RequiredEkuNotFound | E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => {
+            CertificateError::InvalidPurpose
+        }
+        E::InvalidSignatureForPublicKey | E::SignatureAlgorithmMismatch => CertificateError::BadSignature,
+        E::UnsupportedCriticalExtension => CertificateError::UnhandledCriticalExtension,
+        E::UnsupportedSignatureAlgorithm
+        | E::UnsupportedSignatureAlgorithmContext(_)
+        | E::UnsupportedSignatureAlgorithmForPublicKey
+        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => CertificateError::UnsupportedSignatureAlgorithm,
+        E::NameConstraintViolation
+        | E::PathLenConstraintViolated
+        | E::EndEntityUsedAsCa
+        | E::CaUsedAsEndEntity
+        | E::MaximumPathDepthExceeded
+        | E::MaximumPathBuildCallsExceeded
+        | E::MaximumSignatureChecksExceeded
+        | E::MaximumNameConstraintComparisonsExceeded => CertificateError::Other(OtherError(Arc::new(error.clone()))),
+        _ => CertificateError::BadEncoding,
+    };
+    told.into()
+}
+
+/// Why a handshake failed that the verifier did not refuse. `None` where the client simply went away.
+pub(super) fn handshake_reason(error: &io::Error) -> Option<Reason> {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner? {
+        Error::NoCertificatesPresented => Some(Reason::TlsNoCertificate),
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Some(Reason::TlsNothingInCommon),
+        Error::AlertReceived(_) => Some(Reason::TlsClientAlert),
+        // The handshake's own signature is checked by rustls, after the verifier accepted the chain.
+        Error::InvalidCertificate(_) => Some(Reason::TlsBadSignature),
+        _ => Some(Reason::TlsProtocol),
+    }
+}

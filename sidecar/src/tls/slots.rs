@@ -1,0 +1,126 @@
+//! A server configuration per handshake, without making one for each.
+//!
+//! The verifier of a handshake needs a place of its own to leave what it saw, and rustls keeps the verifier inside the
+//! configuration. Making a configuration costs some 20 KiB of allocations (its builder makes a session cache that is
+//! thrown away), so a worker keeps some of those whose handshake has ended.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, TrustAnchor};
+use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use sidecar_config::policy::TlsVersion;
+use sidecar_decide::snapshot::Bundle;
+use sidecar_decide::{Listener, Snapshot};
+
+use super::verifier::{Anchors, Trust, Verifier, algorithms};
+use crate::limits::HANDSHAKE_SLOTS;
+
+static ALL_VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+static ONLY_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
+
+/// What all handshakes of one listener share, for one generation of the configuration.
+#[derive(Debug)]
+pub struct TlsContext {
+    provider: Arc<CryptoProvider>,
+    versions: &'static [&'static SupportedProtocolVersion],
+    trust: Arc<Trust>,
+    resolver: Arc<OneCertificate>,
+}
+
+#[derive(Debug)]
+struct OneCertificate(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for OneCertificate {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+impl TlsContext {
+    /// For a listener of a snapshot and the certificate it presents.
+    pub fn new(snapshot: &Snapshot, listener: &Listener, certificate: Arc<CertifiedKey>) -> Self {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let bundles: Vec<_> = listener.bundles.iter().map(|index| &snapshot.bundles[*index]).collect();
+        let trust = Trust {
+            client_auth: listener.client_auth,
+            hints: hints(&bundles),
+            bundles: bundles.iter().map(|bundle| anchors(bundle)).collect(),
+            algorithms: algorithms(&provider),
+        };
+        let versions = match listener.min_version {
+            TlsVersion::V1_2 => ALL_VERSIONS,
+            TlsVersion::V1_3 => ONLY_TLS13,
+        };
+        Self { provider, versions, trust: Arc::new(trust), resolver: Arc::new(OneCertificate(certificate)) }
+    }
+
+    fn slot(&self) -> Result<Slot, rustls::Error> {
+        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust)));
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(self.versions)?
+            .with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>)
+            .with_cert_resolver(Arc::clone(&self.resolver) as Arc<_>);
+        config.ignore_client_order = true;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Without tickets every connection is verified in full; the default storage would resume TLS 1.2 by session id.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Slot { config: Arc::new(config), verifier })
+    }
+}
+
+fn anchors(bundle: &Bundle) -> Anchors {
+    let roots = bundle.roots.iter().filter_map(|root| {
+        let der = CertificateDer::from(root.der.as_slice());
+        // A root was read as a certificate when its bundle was accepted; one that webpki cannot read anchors nothing.
+        webpki::anchor_from_trusted_cert(&der).ok().map(|anchor: TrustAnchor<'_>| anchor.to_owned())
+    });
+    Anchors { bundle: Arc::clone(&bundle.name), roots: roots.collect() }
+}
+
+fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {
+    let mut store = RootCertStore::empty();
+    let roots = bundles.iter().flat_map(|bundle| &bundle.roots);
+    store.add_parsable_certificates(roots.map(|root| CertificateDer::from(root.der.clone())));
+    store.subjects()
+}
+
+/// One handshake's configuration and the verifier inside it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) verifier: Arc<Verifier>,
+}
+
+/// A worker's slots for one listener.
+#[derive(Debug)]
+pub struct Slots {
+    context: Arc<TlsContext>,
+    free: RefCell<Vec<Slot>>,
+}
+
+impl Slots {
+    /// No slots yet, for a listener.
+    pub fn new(context: Arc<TlsContext>) -> Self {
+        Self { context, free: RefCell::default() }
+    }
+
+    pub(super) fn take(&self) -> Result<Slot, rustls::Error> {
+        match self.free.borrow_mut().pop() {
+            Some(slot) => Ok(slot),
+            None => self.context.slot(),
+        }
+    }
+
+    /// Takes a slot back, unless its connection still holds on to the configuration.
+    pub(super) fn give_back(&self, slot: Slot) {
+        let mut free = self.free.borrow_mut();
+        if free.len() < HANDSHAKE_SLOTS && Arc::strong_count(&slot.config) == 1 {
+            free.push(slot);
+        }
+    }
+}

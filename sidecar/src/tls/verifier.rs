@@ -1,0 +1,145 @@
+//! Our own client certificate verifier. rustls' stock one says neither which root a chain ended in nor what was
+//! presented when it refuses; a gate whose refusals are evidence needs both.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use sidecar_config::policy::ClientAuth;
+use sidecar_decide::{CertificateFacts, Reason};
+use webpki::{EndEntityCert, KeyUsage};
+
+use super::peer::TlsPeer;
+use super::reason::{certificate_error, certificate_reason};
+
+/// The roots of one bundle, as webpki wants them.
+#[derive(Debug)]
+pub(super) struct Anchors {
+    pub(super) bundle: Arc<str>,
+    pub(super) roots: Vec<TrustAnchor<'static>>,
+}
+
+/// What all handshakes of a listener share.
+#[derive(Debug)]
+pub(super) struct Trust {
+    pub(super) client_auth: ClientAuth,
+    /// In the order of the listener's document, ours first.
+    pub(super) bundles: Vec<Anchors>,
+    pub(super) hints: Vec<DistinguishedName>,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// Verifies the client of one handshake, and leaves what it saw in its cell.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    trust: Arc<Trust>,
+    cell: Mutex<TlsPeer>,
+}
+
+impl Verifier {
+    pub(super) fn new(trust: Arc<Trust>) -> Self {
+        Self { trust, cell: Mutex::default() }
+    }
+
+    /// Takes out what the handshake learned, and leaves the cell empty for the next one.
+    pub(super) fn take(&self) -> TlsPeer {
+        std::mem::take(&mut *self.cell.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn leave(&self, peer: TlsPeer) {
+        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = peer;
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Vec<Arc<str>>, webpki::Error> {
+        let leaf = EndEntityCert::try_from(leaf)?;
+        let mut bundles = Vec::new();
+        // A chain that no bundle knows is the least that can be said; a bundle that knows it says more.
+        let mut refusal = webpki::Error::UnknownIssuer;
+        for anchors in &self.trust.bundles {
+            let verified = leaf.verify_for_usage(
+                self.trust.algorithms.all,
+                &anchors.roots,
+                intermediates,
+                now,
+                KeyUsage::client_auth(),
+                None,
+                None,
+            );
+            match verified {
+                Ok(_) => bundles.push(Arc::clone(&anchors.bundle)),
+                Err(webpki::Error::UnknownIssuer) => {}
+                Err(error) => refusal = error,
+            }
+        }
+        if bundles.is_empty() { Err(refusal) } else { Ok(bundles) }
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn offer_client_auth(&self) -> bool {
+        self.trust.client_auth != ClientAuth::None
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.trust.client_auth == ClientAuth::Required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.trust.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let Ok(facts) = CertificateFacts::of(leaf) else {
+            self.leave(TlsPeer { refused: Some(Reason::TlsMalformed), ..TlsPeer::default() });
+            return Err(CertificateError::BadEncoding.into());
+        };
+        let verified = self.verify(leaf, intermediates, now);
+        let refused = verified.as_ref().err().map(|error| certificate_reason(error, &facts));
+        let answer = match &verified {
+            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Err(error) => Err(certificate_error(error)),
+        };
+        self.leave(TlsPeer { facts: Some(Arc::new(facts)), bundles: verified.unwrap_or_default(), refused });
+        answer
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.trust.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.trust.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.trust.algorithms.supported_schemes()
+    }
+}
+
+/// The signature algorithms a provider can verify.
+pub(super) fn algorithms(provider: &CryptoProvider) -> WebPkiSupportedAlgorithms {
+    provider.signature_verification_algorithms
+}
