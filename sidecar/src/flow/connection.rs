@@ -53,12 +53,12 @@ pub async fn serve(
     client: SocketAddr,
     closing: Closing,
 ) {
-    let limit = connection_limit(&gate);
-    let Some(_gauge) = gate.handshakes.open_one(limit) else {
-        refuse(&gate, &listener, Kind::Connection, client, &TlsPeer::default(), None, Reason::LimitConnections);
+    let started = Instant::now();
+    let Some(_gauge) = gate.handshakes.open_one(connection_limit(&gate)) else {
+        let refusal = Refusal { kind: Kind::Connection, client, started, peer: &TlsPeer::default(), sni: &None };
+        refuse(&gate, &listener, &refusal, Reason::LimitConnections);
         return;
     };
-    let started = Instant::now();
     match tls::accept(stream, &slots).await {
         Ok(accepted) => {
             gate.handshakes.completed();
@@ -79,7 +79,10 @@ pub async fn serve(
         Err(failure) => match failure.reason {
             Some(reason) => {
                 tracing::debug!(%client, %reason, elapsed_us = microseconds(started.elapsed()), "handshake refused");
-                refuse(&gate, &listener, Kind::Handshake, client, &failure.peer, failure.sni, reason);
+                let refusal =
+                    Refusal { kind: Kind::Handshake, client, started, peer: &failure.peer, sni: &failure.sni };
+                refuse(&gate, &listener, &refusal, reason);
+                failure.linger().await;
             }
             None => gate.handshakes.refused(&listener, None),
         },
@@ -91,24 +94,25 @@ fn connection_limit(gate: &Gate) -> usize {
     usize::try_from(limits.max_connections).unwrap_or(usize::MAX)
 }
 
-/// The row of a connection that got no request through.
-fn refuse(
-    gate: &Gate,
-    listener: &str,
+/// A connection that got no request through.
+struct Refusal<'a> {
     kind: Kind,
     client: SocketAddr,
-    peer: &TlsPeer,
-    sni: Option<Box<str>>,
-    reason: Reason,
-) {
+    started: Instant,
+    peer: &'a TlsPeer,
+    sni: &'a Option<Box<str>>,
+}
+
+fn refuse(gate: &Gate, listener: &str, refusal: &Refusal<'_>, reason: Reason) {
     gate.handshakes.refused(listener, Some(reason));
     let generation = &gate.served().generation;
     let index = generation.snapshot.listeners.iter().position(|known| *known.name == *listener);
-    let mut record = blank(kind, client);
+    let mut record = blank(refusal.kind, refusal.client);
     record.reason = Some(reason);
+    record.duration_us = microseconds(refusal.started.elapsed());
     record.scope = index.and_then(|index| generation.listener_scopes.get(index)).cloned();
-    record.peer = Some(identity::logged_unresolved(peer));
-    record.sni = sni;
+    record.peer = Some(identity::logged_unresolved(refusal.peer));
+    record.sni.clone_from(refusal.sni);
     gate.log.send(Box::new(record));
 }
 

@@ -1,18 +1,20 @@
 //! One handshake: from an accepted socket to a TLS stream, or to a reason.
 
 use std::io;
+use std::pin::pin;
+use std::sync::Arc;
 
 use rustls::server::Acceptor;
 use sidecar_decide::Reason;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout_at};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::peer::TlsPeer;
 use super::reason::handshake_reason;
 use super::slots::Slots;
-use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::limits::{HANDSHAKE_TIMEOUT, LINGER_BYTES, LINGER_TIMEOUT};
 
 /// A finished handshake.
 pub struct Accepted<S> {
@@ -25,7 +27,9 @@ pub struct Accepted<S> {
 }
 
 /// A handshake that failed.
-pub struct Failure {
+pub struct Failure<S> {
+    /// The stream, to close it gently; `None` where it is gone.
+    pub stream: Option<S>,
     /// Why; `None` where the client went away before its first byte, which is no decision.
     pub reason: Option<Reason>,
     /// The client, as far as it got.
@@ -34,27 +38,60 @@ pub struct Failure {
     pub sni: Option<Box<str>>,
 }
 
+impl<S> Failure<S> {
+    /// A failure before anything was learned of the client.
+    fn early(stream: Option<S>, reason: Option<Reason>) -> Self {
+        Self { stream, reason, peer: TlsPeer::default(), sni: None }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Failure<S> {
+    /// Closes the stream so that the client gets to read the alert it was sent.
+    pub async fn linger(self) {
+        let Some(mut stream) = self.stream else { return };
+        let listen = async {
+            stream.shutdown().await?;
+            let mut left = LINGER_BYTES;
+            let mut ignored = [0; 1024];
+            while left > 0 {
+                match stream.read(&mut ignored).await? {
+                    0 => break,
+                    read => left = left.saturating_sub(read),
+                }
+            }
+            io::Result::Ok(())
+        };
+        // Whichever way it ends, the connection is over.
+        let _ended = timeout(LINGER_TIMEOUT, listen).await;
+    }
+}
+
 /// Performs the handshake on a stream.
-pub async fn accept<S>(stream: S, slots: &Slots) -> Result<Accepted<S>, Box<Failure>>
+pub async fn accept<S>(stream: S, slots: &Slots) -> Result<Accepted<S>, Box<Failure<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-    let fail = |reason| Box::new(Failure { reason, peer: TlsPeer::default(), sni: None });
-    let hello = match timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), stream)).await {
+    let mut hello = pin!(LazyConfigAcceptor::new(Acceptor::default(), stream));
+    let hello = match timeout_at(deadline, hello.as_mut()).await {
         Ok(Ok(hello)) => hello,
-        Ok(Err(error)) => return Err(fail(handshake_reason(&error))),
-        Err(_) => return Err(fail(Some(Reason::TlsTimeout))),
+        Ok(Err(error)) => {
+            return Err(Box::new(Failure::early(hello.take_io(), handshake_reason(&error))));
+        }
+        Err(_) => return Err(Box::new(Failure::early(hello.take_io(), Some(Reason::TlsTimeout)))),
     };
     let sni: Option<Box<str>> = hello.client_hello().server_name().map(Into::into);
     // The versions come from this build's own provider, so the configuration cannot be inconsistent.
-    let Ok(slot) = slots.take() else { return Err(fail(Some(Reason::TlsProtocol))) };
-    let finished = timeout_at(deadline, hello.into_stream(std::sync::Arc::clone(&slot.config))).await;
+    let Ok(slot) = slots.take() else { return Err(Box::new(Failure::early(None, Some(Reason::TlsProtocol)))) };
+    let finished = timeout_at(deadline, hello.into_stream(Arc::clone(&slot.config)).into_fallible()).await;
     let peer = slot.verifier.take();
     let outcome = match finished {
         Ok(Ok(stream)) => Ok(Accepted { stream, peer, sni }),
-        Ok(Err(error)) => Err(Box::new(Failure { reason: Some(reason(&peer, &error)), peer, sni })),
-        Err(_) => Err(Box::new(Failure { reason: Some(Reason::TlsTimeout), peer, sni })),
+        Ok(Err((error, stream))) => {
+            let reason = Some(reason(&peer, &error));
+            Err(Box::new(Failure { stream: Some(stream), reason, peer, sni }))
+        }
+        Err(_) => Err(Box::new(Failure { stream: None, reason: Some(Reason::TlsTimeout), peer, sni })),
     };
     slots.give_back(slot);
     outcome
