@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::config::{self, Changes, Generation, Publisher, Reading};
-use crate::limits::{BIND_RETRY, FILES_RESERVED, LOG_STOP_TIMEOUT};
+use crate::limits::{BIND_RETRY, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT};
 use crate::listener::{Binder, Handles, Update, Worker, spawn};
+use crate::log::QUEUE_ROWS;
 use crate::state::State;
 use crate::{admin, log, settings};
 
@@ -67,6 +68,17 @@ impl App {
         let status_server = serve_status(settings.status_address, &state).await?;
         let (sender, log) = start_log(config, settings, &state)?;
         let count = settings::workers(settings);
+        tracing::info!(
+            workers = count,
+            connections = most_connections,
+            log = %settings::log_path(settings, config).display(),
+            log_queue_rows = QUEUE_ROWS,
+            log_max_size = %settings.log.max_size,
+            handshake_timeout = ?HANDSHAKE_TIMEOUT,
+            response_head_timeout = ?RESPONSE_HEAD_TIMEOUT,
+            drain_timeout = %settings.drain_timeout,
+            "limits"
+        );
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let handles = Handles {

@@ -39,13 +39,13 @@ pub struct CertificateFacts {
     pub issuer: String,
     /// The subject's common name, where it has exactly one.
     pub common_name: Option<String>,
-    /// Serial number: lower-case hex bytes with colons, `5a:01`.
+    /// Serial number as `openssl` prints it: lower-case hex bytes with colons, `5a:01`.
     pub serial: String,
     /// URI subject alternative names.
     pub uris: Vec<String>,
     /// DNS subject alternative names, lower-case.
     pub dns_names: Vec<String>,
-    /// All subject alternative names as `openssl` prints them: `URI:…, DNS:…`.
+    /// All subject alternative names, in the manner of `openssl`: `URI:…, DNS:…`.
     pub san: String,
     /// Seconds since the epoch from which it is valid.
     pub not_before: i64,
@@ -81,7 +81,7 @@ impl CertificateFacts {
             subject: bounded(parsed.subject().to_string()),
             issuer: bounded(parsed.issuer().to_string()),
             common_name: single_common_name(parsed.subject()),
-            serial: hex(parsed.raw_serial(), ":"),
+            serial: hex(unsigned(parsed.raw_serial()), ":"),
             uris: names.uris,
             dns_names: names.dns_names,
             san: bounded(names.printed.join(", ")),
@@ -152,6 +152,14 @@ impl AlternativeNames {
             GeneralName::DirectoryName(directory) => self.printed.push(format!("DirName:{directory}")),
             _ => self.printed.push("other".to_owned()),
         }
+    }
+}
+
+/// DER puts a zero byte before a positive number whose first bit is set (X.690 §8.3); nobody else prints it.
+fn unsigned(number: &[u8]) -> &[u8] {
+    match number {
+        [0, tail @ ..] if tail.first().is_some_and(|byte| *byte >= 0x80) => tail,
+        _ => number,
     }
 }
 

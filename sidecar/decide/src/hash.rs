@@ -10,17 +10,13 @@ use sha2::{Digest, Sha256};
 pub struct Revision(String);
 
 impl Revision {
-    /// Of a document and of the digests of the files it refers to, in the order it refers to them.
+    /// Of a document, and of whatever else decides what it means: the digests of the certificates it refers to.
     ///
     /// Canonical bytes are the document's JSON: fields in the order of their types, maps sorted by key.
-    pub(crate) fn of<'a>(document: &impl Serialize, digests: impl IntoIterator<Item = &'a [u8; 32]>) -> Self {
-        let mut hasher = Sha256::new();
+    pub(crate) fn of(document: &impl Serialize) -> Self {
         // Contract types hold strings, numbers, lists and maps with string keys; serialising those cannot fail.
-        hasher.update(serde_json::to_vec(document).unwrap_or_default());
-        for digest in digests {
-            hasher.update(digest);
-        }
-        Self(hex(&hasher.finalize()[..6], ""))
+        let digest = Sha256::digest(serde_json::to_vec(document).unwrap_or_default());
+        Self(hex(&digest[..6], ""))
     }
 
     /// The 12 digits.

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use sidecar_config::trust::RevocationState;
+
 use crate::certificate::CertificateFacts;
 use crate::hash::unhex;
 
@@ -49,15 +51,10 @@ pub(crate) fn spiffe_domain(uri: &str) -> Option<&str> {
 #[derive(Debug, Default)]
 pub struct Directory {
     names: Vec<Arc<str>>,
-    claims: HashMap<(BundleIndex, Claim), Owner>,
-}
-
-/// Whose a claim is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    One(IdentityIndex),
-    /// Two identities claim it, so neither has it.
-    Several,
+    /// By whom each is claimed; by more than one, neither is recognised by it.
+    claims: HashMap<(BundleIndex, Claim), Vec<IdentityIndex>>,
+    /// Identities that are not active.
+    states: HashMap<IdentityIndex, RevocationState>,
 }
 
 /// Whose a certificate is.
@@ -67,7 +64,7 @@ pub enum Who {
     Known(IdentityIndex),
     /// Nobody's that is known.
     Unknown,
-    /// It matches two identities and so has none.
+    /// It matches two active identities and so has none.
     Ambiguous,
 }
 
@@ -94,12 +91,22 @@ impl Directory {
 
     /// Lets an identity be recognised by a claim under a bundle. `false` where another identity claims the same.
     pub(crate) fn recognise(&mut self, identity: IdentityIndex, bundle: BundleIndex, claim: Claim) -> bool {
-        let owner = self.claims.entry((bundle, claim)).or_insert(Owner::One(identity));
-        if *owner == Owner::One(identity) {
-            return true;
+        let owners = self.claims.entry((bundle, claim)).or_default();
+        if !owners.contains(&identity) {
+            owners.push(identity);
         }
-        *owner = Owner::Several;
-        false
+        owners.len() == 1
+    }
+
+    /// Says that an identity is not active.
+    pub(crate) fn set_state(&mut self, identity: IdentityIndex, state: RevocationState) {
+        self.states.insert(identity, state);
+    }
+
+    /// The state of an identity that is not active.
+    #[must_use]
+    pub fn state(&self, identity: IdentityIndex) -> Option<RevocationState> {
+        self.states.get(&identity).copied()
     }
 
     /// The name of an identity.
@@ -109,21 +116,33 @@ impl Directory {
     }
 
     /// Who a verified certificate belongs to, given the bundles its chain ends in.
+    ///
+    /// One that matches two identities has none, except where one of them is not active: else whoever may add an
+    /// identity could undo a revocation by claiming the revoked certificate once more.
     #[must_use]
     pub fn resolve(&self, facts: &CertificateFacts, bundles: Vec<BundleIndex>) -> Caller {
+        let matches = self.matches(facts, &bundles);
+        let mut inactive = matches.iter().filter(|identity| self.states.contains_key(identity));
+        let who = match (matches.as_slice(), inactive.next()) {
+            ([], _) => Who::Unknown,
+            ([one], _) | (_, Some(one)) => Who::Known(*one),
+            _ => Who::Ambiguous,
+        };
+        Caller { bundles, who }
+    }
+
+    /// Every identity that a certificate matches, once.
+    fn matches(&self, facts: &CertificateFacts, bundles: &[BundleIndex]) -> Vec<IdentityIndex> {
         let claims = claims_of(facts);
-        let mut who = Who::Unknown;
-        for bundle in &bundles {
+        let mut found = Vec::new();
+        for bundle in bundles {
             for claim in &claims {
-                who = match (self.claims.get(&(*bundle, claim.clone())), who) {
-                    (None, _) => who,
-                    (Some(Owner::One(found)), Who::Unknown) => Who::Known(*found),
-                    (Some(Owner::One(found)), Who::Known(known)) if *found == known => who,
-                    (Some(_), _) => Who::Ambiguous,
-                };
+                found.extend(self.claims.get(&(*bundle, claim.clone())).into_iter().flatten());
             }
         }
-        Caller { bundles, who }
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 }
 

@@ -33,8 +33,11 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
     };
     let mut found = problems.into_found();
     if let Some(trust) = &parts.trust {
-        let states = trust.states.iter();
-        snapshot.states = states.filter_map(|(name, state)| Some((*known.get(name.as_str())?, *state))).collect();
+        for (name, state) in &trust.states {
+            if let Some(identity) = known.get(name.as_str()) {
+                snapshot.directory.set_state(*identity, *state);
+            }
+        }
     }
     if let Some(policy) = &parts.policy {
         let problems = Problems::of(Part::Policy);

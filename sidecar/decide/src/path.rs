@@ -4,70 +4,113 @@ use std::borrow::Cow;
 
 use crate::reason::Reason;
 
-/// Normalises a request's path: empty and dot segments are resolved (RFC 3986 §5.2.4).
+/// Normalises a request's path: empty and dot segments are resolved (RFC 3986 §5.2.4), and every byte is spelled one
+/// way (§6.2.2), so that `/%61dmin` cannot slip past a rule for `/admin`.
 ///
 /// What an application behind the gate could read differently than the gate is refused instead of guessed at: encoded
-/// slashes, backslashes and NUL, encoded dot segments, dot segments with parameters, paths that climb above the root,
-/// and percent signs that encode nothing. Borrowed where nothing had to change, which is nearly always.
+/// slashes, backslashes and NUL, overlong UTF-8, encoded dot segments, dot segments with parameters, paths that climb
+/// above the root, and percent signs that encode nothing. Borrowed where nothing had to change, which is nearly always.
 ///
 /// # Errors
 /// [`Reason::RouteBadPath`].
 pub fn normalise(path: &str) -> Result<Cow<'_, str>, Reason> {
-    if !path.starts_with('/') {
+    let relative = path.strip_prefix('/').ok_or(Reason::RouteBadPath)?;
+    let mut changes = false;
+    let mut segments = relative.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        changes |= match segment {
+            "" => segments.peek().is_some(),
+            "." | ".." => true,
+            _ => !is_normal(segment.as_bytes())?,
+        };
+    }
+    if changes { resolve(relative).map(Cow::Owned) } else { Ok(Cow::Borrowed(path)) }
+}
+
+/// A normalised path as routes compare it: the delimiters that RFC 3986 keeps apart from their escapes, but that an
+/// application which decodes its paths cannot tell from them, are plain. What is forwarded keeps them as they came.
+pub(crate) fn match_key(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut key = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        key.push_str(&rest[..at]);
+        let delimiter = escaped(rest.as_bytes(), at).filter(|byte| is_delimiter(*byte));
+        key.push(delimiter.map_or('%', char::from));
+        rest = &rest[at + delimiter.map_or(1, |_| 3)..];
+    }
+    key.push_str(rest);
+    Cow::Owned(key)
+}
+
+/// Whether a segment is spelled as a normal path spells it; refuses what no path may hold.
+fn is_normal(segment: &[u8]) -> Result<bool, Reason> {
+    if is_disguised_dot_segment(segment) {
         return Err(Reason::RouteBadPath);
     }
-    check_bytes(path.as_bytes())?;
-    if !path.contains("//") && !path.contains("/.") {
-        return Ok(Cow::Borrowed(path));
-    }
-    resolve(path)
-}
-
-fn check_bytes(path: &[u8]) -> Result<(), Reason> {
-    for (index, byte) in path.iter().enumerate() {
+    let mut normal = true;
+    for (index, byte) in segment.iter().enumerate() {
         match byte {
             b'\\' | 0..=0x20 | 0x7f | b'?' | b'#' => return Err(Reason::RouteBadPath),
-            b'%' => check_escape(path, index)?,
-            _ => {}
+            b'%' => normal &= is_normal_escape(segment, index)?,
+            _ => normal &= is_unreserved(*byte) || is_delimiter(*byte),
         }
     }
-    Ok(())
+    Ok(normal)
 }
 
-fn check_escape(path: &[u8], index: usize) -> Result<(), Reason> {
-    let digit = |offset: usize| path.get(index + offset).and_then(|byte| char::from(*byte).to_digit(16));
-    let (Some(high), Some(low)) = (digit(1), digit(2)) else { return Err(Reason::RouteBadPath) };
-    match high * 16 + low {
+fn is_normal_escape(segment: &[u8], index: usize) -> Result<bool, Reason> {
+    match (escaped(segment, index), escaped(segment, index + 3)) {
         // NUL ends a string in C; an encoded slash or backslash is a separator to some and a letter to others.
-        0 | 0x2f | 0x5c => Err(Reason::RouteBadPath),
-        0x2e if is_dot_segment_with_escapes(segment_around(path, index)) => Err(Reason::RouteBadPath),
-        _ => Ok(()),
+        (None | Some(0 | b'/' | b'\\'), _) => Err(Reason::RouteBadPath),
+        // Overlong UTF-8 (RFC 3629 §3): a lenient decoder reads `%C0%AE` as a dot and `%C0%AF` as a slash.
+        (Some(0xc0 | 0xc1), Some(0x80..=0xbf)) | (Some(0xe0), Some(0x80..=0x9f)) | (Some(0xf0), Some(0x80..=0x8f)) => {
+            Err(Reason::RouteBadPath)
+        }
+        (Some(byte), _) => {
+            let is_upper = !segment[index + 1..index + 3].iter().any(u8::is_ascii_lowercase);
+            Ok(is_upper && !is_unreserved(byte))
+        }
     }
 }
 
-fn segment_around(path: &[u8], index: usize) -> &[u8] {
-    let start = path[..index].iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    let end = path[index..].iter().position(|byte| *byte == b'/').map_or(path.len(), |at| index + at);
-    &path[start..end]
+/// The byte that the escape at an index stands for, if there is one.
+fn escaped(path: &[u8], index: usize) -> Option<u8> {
+    let [b'%', high, low] = path.get(index..index + 3)? else { return None };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(*high)? * 16 + digit(*low)?)
 }
 
-/// Whether a segment is `.` or `..`, with dots possibly written `%2e`, and possibly with parameters behind a `;`.
-fn is_dot_segment_with_escapes(segment: &[u8]) -> bool {
+/// RFC 3986 §2.3: their escapes mean the same and are normally not written.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// What else a segment may hold plainly (RFC 3986 §3.3): sub-delims, colon and at sign.
+fn is_delimiter(byte: u8) -> bool {
+    matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
+}
+
+/// Whether a segment is `.` or `..` to some servers and not to others: dots written `%2e`, or parameters behind a `;`
+/// (or `%3b`), which servers cut off first.
+fn is_disguised_dot_segment(segment: &[u8]) -> bool {
     let mut rest = segment;
     let mut dots = 0;
     loop {
         rest = match rest {
             [b'.', tail @ ..] | [b'%', b'2', b'e' | b'E', tail @ ..] => tail,
-            [] | [b';', ..] => return (1..=2).contains(&dots),
+            [] | [b';', ..] | [b'%', b'3', b'b' | b'B', ..] => return (1..=2).contains(&dots),
             _ => return false,
         };
         dots += 1;
     }
 }
 
-fn resolve(path: &str) -> Result<Cow<'_, str>, Reason> {
+fn resolve(relative: &str) -> Result<String, Reason> {
     let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path[1..].split('/').peekable();
+    let mut segments = relative.split('/').peekable();
     let mut ends_in_slash = false;
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
@@ -77,18 +120,35 @@ fn resolve(path: &str) -> Result<Cow<'_, str>, Reason> {
                 kept.pop().ok_or(Reason::RouteBadPath)?;
                 ends_in_slash = is_last;
             }
-            // `..;x` is a parent segment to servers that cut parameters off first.
-            _ if is_dot_segment_with_escapes(segment.as_bytes()) => return Err(Reason::RouteBadPath),
             _ => kept.push(segment),
         }
     }
-    let mut resolved = String::with_capacity(path.len());
+    let mut resolved = String::with_capacity(relative.len() + 1);
     for segment in &kept {
         resolved.push('/');
-        resolved.push_str(segment);
+        spell(segment.as_bytes(), &mut resolved);
     }
-    if ends_in_slash || kept.is_empty() {
+    if ends_in_slash {
         resolved.push('/');
     }
-    Ok(Cow::Owned(resolved))
+    Ok(resolved)
+}
+
+/// Writes a segment normally: unreserved bytes plain, delimiters as they came, all others as upper-case escapes.
+fn spell(segment: &[u8], out: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut index = 0;
+    while let Some(byte) = segment.get(index) {
+        let (byte, was_escaped) = match escaped(segment, index) {
+            Some(byte) => (byte, true),
+            None => (*byte, false),
+        };
+        index += if was_escaped { 3 } else { 1 };
+        if is_unreserved(byte) || (is_delimiter(byte) && !was_escaped) {
+            out.push(char::from(byte));
+        } else {
+            let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use http::Method;
 
-use crate::path;
+use crate::path::match_key;
 use crate::reason::Reason;
 
 /// Index of a rule in its snapshot.
@@ -26,6 +26,8 @@ struct HostTable {
     exact: HashMap<Box<str>, Vec<Candidate>>,
     /// Without their trailing slash; the root is the empty string.
     prefix: HashMap<Box<str>, Vec<Candidate>>,
+    /// Bounds what a request costs: without it, a long path of short segments is hashed once for each of them.
+    longest_prefix_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -51,8 +53,12 @@ impl RouteTable {
             None => &mut self.any_host,
         };
         let candidates = match path {
-            PathCondition::Exact(path) => table.exact.entry(path).or_default(),
-            PathCondition::Prefix(path) => table.prefix.entry(path).or_default(),
+            PathCondition::Exact(path) => table.exact.entry(match_key(&path).into()).or_default(),
+            PathCondition::Prefix(path) => {
+                let key = match_key(&path);
+                table.longest_prefix_bytes = table.longest_prefix_bytes.max(key.len());
+                table.prefix.entry(key.into()).or_default()
+            }
         };
         // Rules come in document order; one with a method goes before those without, behind those with.
         let place = match method {
@@ -62,11 +68,12 @@ impl RouteTable {
         candidates.insert(place, Candidate { method, rule });
     }
 
-    /// The rule for a request; `path` must be normalised ([`path::normalise`]).
+    /// The rule for a request; `path` must be normalised ([`crate::path::normalise`]).
     ///
     /// # Errors
     /// [`Reason::RouteNoHost`], [`Reason::RouteNoPath`] or [`Reason::RouteNoMethod`]: how far it got.
     pub fn find(&self, host: &str, path: &str, method: &Method) -> Result<RuleIndex, Reason> {
+        let path = &*match_key(path);
         let own = self.hosts.get(canonical_host(host).as_ref());
         let mut furthest = match own {
             None if self.any_host.is_empty() => return Err(Reason::RouteNoHost),
@@ -90,7 +97,8 @@ impl HostTable {
 
     fn find(&self, path: &str, method: &Method) -> Result<RuleIndex, Reason> {
         let exact = self.exact.get(path).map(Vec::as_slice);
-        let prefixes = prefixes(path).filter_map(|prefix| self.prefix.get(prefix)).map(Vec::as_slice);
+        let prefixes = prefixes(path).filter(|prefix| prefix.len() <= self.longest_prefix_bytes);
+        let prefixes = prefixes.filter_map(|prefix| self.prefix.get(prefix)).map(Vec::as_slice);
         let mut furthest = Reason::RouteNoPath;
         for candidates in exact.into_iter().chain(prefixes) {
             furthest = Reason::RouteNoMethod;
@@ -123,9 +131,4 @@ pub fn canonical_host(host: &str) -> Cow<'_, str> {
     } else {
         Cow::Borrowed(name)
     }
-}
-
-/// Whether a document's path is one that a normalised request can have.
-pub(crate) fn is_canonical_path(value: &str) -> bool {
-    matches!(path::normalise(value), Ok(normal) if normal == value)
 }

@@ -1,6 +1,6 @@
 //! The accepted parts, and the immutable whole that requests are decided on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -97,10 +97,8 @@ pub struct AcceptedEndpoints {
 pub struct Snapshot {
     /// All bundles; listeners and callers refer to them by index.
     pub bundles: Vec<Bundle>,
-    /// Known identities.
+    /// Known identities and their states.
     pub directory: Directory,
-    /// Identities that are not active, by index.
-    pub(crate) states: HashMap<usize, RevocationState>,
     /// Where the gate listens.
     pub listeners: Vec<Listener>,
     /// All rules of all listeners; route tables refer to them by index.
@@ -163,7 +161,7 @@ impl Snapshot {
     #[must_use]
     pub fn decide(&self, rule: &Rule, caller: &Caller) -> Decision {
         let state = match caller.who {
-            Who::Known(identity) => self.states.get(&identity).copied(),
+            Who::Known(identity) => self.directory.state(identity),
             Who::Unknown | Who::Ambiguous => None,
         };
         policy::decide(&rule.allowed, rule.mode, caller, state)

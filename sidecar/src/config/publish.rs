@@ -157,12 +157,13 @@ impl Publisher {
     /// A part that is not there: never a change. Where a file could not be read, the part may have been in it.
     fn absent(&mut self, part: Part, reading: &Reading) {
         let state = &mut self.states[part as usize];
-        if let Some((file, detail)) = reading.broken.first() {
-            state.refused = Some("unreadable".to_owned());
-            state.why = Some(message(&finding(file, detail).to_string()));
-        } else if state.loaded != "none" {
-            state.why = Some("not there any more; the last good stays in use".to_owned());
-        }
+        let broken = reading.broken.first();
+        state.refused = broken.map(|_| "unreadable".to_owned());
+        state.why = match broken {
+            Some((file, detail)) => Some(message(&finding(file, detail).to_string())),
+            None if state.loaded != "none" => Some("not there any more; the last good stays in use".to_owned()),
+            None => None,
+        };
     }
 
     fn refuse(&mut self, part: Part, details: &[String], file: &Path) {

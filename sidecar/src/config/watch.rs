@@ -18,6 +18,7 @@ const DEBOUNCE_MAX: Duration = Duration::from_millis(200);
 
 /// Changes of some folders, debounced.
 pub struct Changes {
+    sender: mpsc::Sender<()>,
     events: mpsc::Receiver<()>,
     /// Ends the events when it is dropped; `None` while polling.
     watcher: Option<RecommendedWatcher>,
@@ -27,14 +28,15 @@ pub struct Changes {
 /// Watches no folder yet.
 pub fn watch() -> Changes {
     let (sender, events) = mpsc::channel(1);
+    let changed = sender.clone();
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // A full channel already says that something changed; an error may hide a change.
         if !event.is_ok_and(|event| event.kind.is_access()) {
-            let _full_or_closed = sender.try_send(());
+            let _full_or_closed = changed.try_send(());
         }
     });
     let watcher = watcher.inspect_err(poll_instead).ok();
-    Changes { events, watcher, folders: BTreeSet::new() }
+    Changes { sender, events, watcher, folders: BTreeSet::new() }
 }
 
 fn poll_instead(error: &notify::Error) {
@@ -52,6 +54,8 @@ impl Changes {
                 self.watcher = None;
                 return;
             }
+            // What changed between being read and being watched is found by reading once more.
+            let _already_due = self.sender.try_send(());
         }
         self.folders.extend(folders.iter().cloned());
     }
@@ -62,11 +66,7 @@ impl Changes {
             sleep(CONFIG_POLL).await;
             return;
         }
-        if self.events.recv().await.is_none() {
-            // The watcher's thread is gone; comparing still works.
-            self.watcher = None;
-            return;
-        }
+        self.events.recv().await;
         let latest = Instant::now() + DEBOUNCE_MAX;
         loop {
             let quiet = (Instant::now() + CONFIG_DEBOUNCE).min(latest);

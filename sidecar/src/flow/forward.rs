@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
+use http::header::EXPECT;
 use http_body::Body as _;
 use sidecar_decide::{Reason, Target, Verdict};
 use tokio::time::timeout_at;
@@ -34,13 +35,11 @@ pub(super) async fn forward(
         Target::Invalid => return refuse(draft, Reason::RouteInvalid),
     };
     let max_bytes = generation.snapshot.limits.max_request_body_size.bytes();
-    let state = Upload::new();
-    if !request.body.is_end_stream() {
-        draft.uploads(&state);
-    }
-    let outgoing = outgoing(&passage, request, max_bytes, &state);
+    let state = (!request.body.is_end_stream()).then(Upload::new);
+    draft.uploads(state.clone());
+    let outgoing = outgoing(&passage, request, max_bytes, state.clone());
     let turn = view.served.turns[passage.rule].turn(addresses);
-    match exchange(&gate.pool, turn, outgoing, &state, &mut draft).await {
+    match exchange(&gate.pool, turn, outgoing, state.as_deref(), &mut draft).await {
         Ok((lease, received)) => respond(gate, lease, received, draft),
         Err(reason) => {
             if reason == Reason::LimitBodySize {
@@ -51,15 +50,14 @@ pub(super) async fn forward(
     }
 }
 
-fn outgoing(passage: &Passage, request: Request, max_bytes: u64, state: &Rc<Upload>) -> Outgoing {
+fn outgoing(passage: &Passage, request: Request, max_bytes: u64, state: Option<Rc<Upload>>) -> Outgoing {
     let mut headers = request.head.headers;
     strip_hop_by_hop(&mut headers);
     upstream_host(&mut headers, &passage.host);
+    // The gate itself answers 100 (Continue) as soon as the upstream takes the body (RFC 9110 §10.1.1).
+    headers.remove(EXPECT);
     let head = Head { method: request.head.method, target: passage.target.clone(), headers };
-    let body = match request.body.is_end_stream() {
-        true => Body::EMPTY,
-        false => upload(request.body, max_bytes, Rc::clone(state)),
-    };
+    let body = state.map_or(Body::EMPTY, |state| upload(request.body, max_bytes, state));
     Outgoing { head, body }
 }
 
@@ -68,7 +66,7 @@ async fn exchange(
     pool: &Pool,
     turn: impl Iterator<Item = SocketAddr>,
     mut outgoing: Outgoing,
-    state: &Upload,
+    state: Option<&Upload>,
     draft: &mut Draft,
 ) -> Result<(Lease, Received), Reason> {
     let mut reason = Reason::UpstreamNoEndpoint;
@@ -96,7 +94,7 @@ async fn attempt(
     pool: &Pool,
     address: SocketAddr,
     mut outgoing: Outgoing,
-    state: &Upload,
+    state: Option<&Upload>,
     draft: &mut Draft,
 ) -> Result<(Lease, Received), Failed> {
     let mut may_be_stale = true;
@@ -129,21 +127,27 @@ async fn attempt(
 }
 
 /// Sends on one connection, and waits for the response's head as long as the request's body makes progress.
-async fn answer(connection: &mut Upstream, outgoing: Outgoing, state: &Upload) -> Result<Received, Failed> {
+async fn answer(connection: &mut Upstream, outgoing: Outgoing, state: Option<&Upload>) -> Result<Received, Failed> {
     let begun = tokio::time::Instant::now();
     let mut sending = pin!(connection.send(outgoing));
     let outcome = loop {
-        let deadline = state.last_progress().max(begun) + RESPONSE_HEAD_TIMEOUT;
+        let deadline = last_progress(begun, state) + RESPONSE_HEAD_TIMEOUT;
         match timeout_at(deadline, sending.as_mut()).await {
             Ok(outcome) => break outcome,
-            Err(_) if state.last_progress() + RESPONSE_HEAD_TIMEOUT > tokio::time::Instant::now() => {}
+            Err(_) if last_progress(begun, state) + RESPONSE_HEAD_TIMEOUT > deadline => {}
             Err(_) => return Err(Failed { reason: Reason::UpstreamTimeout, unsent: None }),
         }
     };
     outcome.map_err(|error| match error {
         NotSent::Unsent(again) => Failed { reason: Reason::UpstreamConnect, unsent: Some(again) },
-        NotSent::Broken(_) => Failed { reason: state.failed().unwrap_or(Reason::UpstreamReset), unsent: None },
+        NotSent::Broken(_) => {
+            Failed { reason: state.and_then(Upload::failed).unwrap_or(Reason::UpstreamReset), unsent: None }
+        }
     })
+}
+
+fn last_progress(begun: tokio::time::Instant, state: Option<&Upload>) -> tokio::time::Instant {
+    state.map_or(begun, |state| state.last_progress().max(begun))
 }
 
 fn respond(gate: Rc<Gate>, lease: Lease, received: Received, mut draft: Draft) -> Response {

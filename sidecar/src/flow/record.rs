@@ -26,9 +26,9 @@ impl Draft {
         Self { gate, started: Instant::now(), scope, record: Some(record), upload: None }
     }
 
-    /// The request has a body; this is where it is counted.
-    pub(super) fn uploads(&mut self, upload: &Rc<Upload>) {
-        self.upload = Some(Rc::clone(upload));
+    /// Where the request's body is counted, if it has one.
+    pub(super) fn uploads(&mut self, upload: Option<Rc<Upload>>) {
+        self.upload = upload;
     }
 
     /// The row, to fill in; nothing once it is sent.
@@ -55,7 +55,10 @@ impl Draft {
     fn send(&mut self, failure: Option<Reason>) {
         let Some(mut record) = self.record.take() else { return };
         let elapsed = self.started.elapsed();
-        record.reason = failure.or(record.reason);
+        // What a rule under trial would have refused stays the reason, or the trial would lose its evidence.
+        if record.verdict != Verdict::WouldRefuse {
+            record.reason = failure.or(record.reason);
+        }
         record.request_bytes = self.upload.as_ref().map_or(0, |upload| upload.bytes());
         record.duration_us = microseconds(elapsed);
         self.gate.cells.request(&self.scope, record.verdict, record.reason, elapsed);

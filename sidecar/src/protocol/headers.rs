@@ -1,8 +1,6 @@
 //! Fields that belong to one connection and must not cross the gate (RFC 9110 §7.6.1).
 
-use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 
 static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -29,8 +27,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    // Trailers themselves are streamed with the body; announcing them is the sender's own business.
-    headers.remove(TRAILER);
 }
 
 /// Sets the one `Host` an upstream sees, and joins cookie crumbs (RFC 9113 §8.2.3).

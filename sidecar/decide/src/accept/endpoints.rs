@@ -33,5 +33,5 @@ pub fn endpoints(document: &[EndpointSet]) -> Result<AcceptedEndpoints, Vec<Prob
             problems.add(format_args!("[{index}].name"), detail);
         }
     }
-    problems.or(AcceptedEndpoints { revision: Revision::of(&document, []), sets })
+    problems.or(AcceptedEndpoints { revision: Revision::of(&document), sets })
 }

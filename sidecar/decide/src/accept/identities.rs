@@ -43,7 +43,7 @@ pub fn identities(document: &[KnownIdentity]) -> Result<AcceptedIdentities, Vec<
         }
         identities.push((identity.name.clone(), claims));
     }
-    problems.or(AcceptedIdentities { revision: Revision::of(&document, []), identities })
+    problems.or(AcceptedIdentities { revision: Revision::of(&document), identities })
 }
 
 /// The one claim of a recogniser, or the field that is wrong and why.

@@ -30,6 +30,7 @@ pub fn identity(document: &Identity, files: &Files) -> Result<AcceptedIdentity, 
         }
         (Some(Ok(_)), _) => {}
     }
-    let revision = Revision::of(document, chain.iter().map(|certificate| &certificate.facts.sha256));
+    let digests: Vec<_> = chain.iter().map(|certificate| certificate.facts.sha256).collect();
+    let revision = Revision::of(&(document, digests));
     problems.or(AcceptedIdentity { revision, chain, key_file: document.key.clone() })
 }

@@ -7,10 +7,10 @@ use sidecar_config::Part;
 use sidecar_config::policy::{Backend, Listener, Match, Policy, Route, Rule};
 
 use super::name_error;
-use crate::Revision;
 use crate::problem::{Problem, Problems};
-use crate::route::is_canonical_path;
+use crate::route::canonical_host;
 use crate::snapshot::AcceptedPolicy;
+use crate::{Revision, path};
 
 /// Most client connections a document may ask for; the file limit is far below.
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -36,7 +36,7 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Vec<Problem>> {
         problems.add("limits.maxConnections", detail);
     }
     problems.or(AcceptedPolicy {
-        revision: Revision::of(document, []),
+        revision: Revision::of(document),
         listeners: document.listeners.clone(),
         routes: document.routes.iter().map(|route| (route.clone(), route_hash(route, &document.listeners))).collect(),
         limits: document.limits.clone(),
@@ -46,7 +46,7 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Vec<Problem>> {
 /// A route's hash covers its listener, because the same rules behind other TLS settings are another promise.
 fn route_hash(route: &Route, listeners: &[Listener]) -> Revision {
     let listener = listeners.iter().find(|listener| listener.name == route.listener);
-    Revision::of(&(listener, route), [])
+    Revision::of(&(listener, route))
 }
 
 fn taken(what: &str, name: &str) -> String {
@@ -118,10 +118,9 @@ fn check_rule(rule: &Rule, place: &str, problems: &mut Problems) {
 
 fn check_match(condition: &Match, place: &str, problems: &mut Problems) {
     if let Some(path) = &condition.path
-        && !is_canonical_path(&path.value)
+        && let Some(error) = path_error(&path.value)
     {
-        let advice = "write an absolute path without dot segments, double slashes, query or encoded separators";
-        problems.add(format_args!("{place}.path.value"), format_args!("`{}` would never match; {advice}", path.value));
+        problems.add(format_args!("{place}.path.value"), error);
     }
     if let Some(method) = &condition.method {
         let is_upper = !method.bytes().any(|byte| byte.is_ascii_lowercase());
@@ -132,13 +131,24 @@ fn check_match(condition: &Match, place: &str, problems: &mut Problems) {
     }
 }
 
+/// Why no normalised request can have a document's path, if none can.
+fn path_error(value: &str) -> Option<String> {
+    let advice = match path::normalise(value) {
+        Ok(normal) if normal == value => return None,
+        Ok(normal) => format!("write it as requests are normalised, `{normal}`"),
+        Err(_) => "write an absolute path without query, encoded separators or dot segments above the root".to_owned(),
+    };
+    Some(format!("`{value}` would never match; {advice}"))
+}
+
 fn hostname_error(hostname: &str) -> Option<String> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']');
     if hostname.starts_with('*') {
         return Some(format!("`{hostname}` has a wildcard; list each host, or leave hostnames empty for any host"));
     }
     let is_literal = hostname.starts_with('[') && hostname.ends_with(']');
-    if hostname.is_empty() || !hostname.bytes().all(valid) || (hostname.contains(':') && !is_literal) {
+    // A dot alone would be the name of a request without a host.
+    if canonical_host(hostname).is_empty() || !hostname.bytes().all(valid) || (hostname.contains(':') && !is_literal) {
         return Some(format!("`{hostname}` is not a host name; write it without scheme, port and path"));
     }
     None

@@ -30,8 +30,10 @@ pub fn trust(document: &Trust, files: &Files) -> Result<AcceptedTrust, Vec<Probl
             problems.add(place, format_args!("`{}` is listed twice; keep one state", revocation.name));
         }
     }
-    let digests = bundles.iter().flat_map(|bundle| &bundle.roots).map(|root| &root.facts.sha256);
-    let revision = Revision::of(document, digests);
+    // By bundle: a root that moves from one bundle's file to another's changes who is trusted for what.
+    let digests_of = |bundle: &Bundle| bundle.roots.iter().map(|root| root.facts.sha256).collect::<Vec<_>>();
+    let digests: Vec<_> = bundles.iter().map(digests_of).collect();
+    let revision = Revision::of(&(document, digests));
     problems.or(AcceptedTrust { revision, bundles, states })
 }
 

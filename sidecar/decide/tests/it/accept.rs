@@ -1,0 +1,492 @@
+//! Documents to accepted parts and parts to a snapshot: revisions, hashes, and what a missing name refuses.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sidecar_config::policy::{ClientAuth, Mode, TlsVersion};
+use sidecar_config::trust::RevocationState;
+use sidecar_decide::Reason::{PolicyNoCertificate, PolicyNoIdentity, RouteNoHost};
+use sidecar_decide::{Caller, Decision, Files, Parts, Snapshot, Target, accept, link};
+
+use crate::fixture::{Documents, expected, facts, files, listener, read, root, rule, told, trust_document};
+
+#[test]
+fn a_good_trust_part() {
+    let states = json!([{"name": "a/b", "state": "Suspended"}, {"name": "a/c", "state": "Revoked"}]);
+    let accepted = accept::trust(&read(trust_document(&states)), &files()).expect("a good document");
+    let bundles: Vec<_> = accepted.bundles.iter().map(|bundle| (&*bundle.name, bundle.roots.clone())).collect();
+    assert_eq!(bundles, [("ours", vec![root("ours", 0xa0)]), ("partner", vec![root("partner", 0xb0)])]);
+    let vouched: Vec<_> = accepted.bundles.iter().map(|bundle| bundle.vouches_for.clone()).collect();
+    assert_eq!(vouched[0].spiffe, ["demo.local"]);
+    assert_eq!(vouched[1].spiffe, ["partner.example"]);
+    assert_eq!((vouched[0].common_name, vouched[1].common_name), (true, false));
+    let states: Vec<_> = accepted.states.iter().map(|(name, state)| (name.as_str(), *state)).collect();
+    assert_eq!(states, [("a/b", RevocationState::Suspended), ("a/c", RevocationState::Revoked)]);
+    let empty = accept::trust(&read(json!({})), &Files::default()).expect("a document without bundles");
+    assert_eq!((empty.bundles.len(), empty.states.len()), (0, 0));
+}
+
+#[test]
+fn a_good_identity_part() {
+    let document = json!({"chain": "server.pem", "key": "server.key"});
+    let accepted = accept::identity(&read(document), &files()).expect("a good document");
+    let subjects: Vec<_> = accepted.chain.iter().map(|certificate| certificate.facts.subject.as_str()).collect();
+    assert_eq!(subjects, ["CN=server", "CN=intermediate"]);
+    assert_eq!(accepted.key_file, "server.key");
+}
+
+/// Everything that a listener and a rule can say, once said and once left out.
+#[test]
+fn a_good_policy_part_is_linked_as_it_is_written() {
+    let full = json!({
+        "name": "full", "address": "[::1]:9443", "protocol": "HTTPS",
+        "tls": {"clientAuth": "Optional", "minVersion": "1.3", "trust": ["partner", "ours"]},
+    });
+    let bare = json!({"name": "bare", "address": "0.0.0.0:8443", "protocol": "HTTPS", "tls": {}});
+    let backends = json!([{"address": "127.0.0.1:1"}, {"endpoints": "set"}, {"address": "127.0.0.1:2"}]);
+    let rules = json!([
+        {"name": "audited", "allow": [{"anyone": {}}], "mode": "Audit", "backends": backends},
+        {"name": "idle", "allow": [{"anyone": {}}], "backends": [{"endpoints": "idle"}]},
+    ]);
+    let routes = json!([{"name": "a/r", "listener": "full", "rules": rules}]);
+    let limits = json!({"maxConnections": 7, "maxRequestBodySize": "2Ki"});
+    let policy = json!({"listeners": [full, bare], "routes": routes, "limits": limits});
+    let addresses = json!([{"address": "10.0.0.1:80"}, {"address": "[::2]:81"}]);
+    let endpoints = json!([{"name": "set", "addresses": addresses}, {"name": "idle"}]);
+    let parts = Documents { policy, endpoints, ..Documents::default() }.accept();
+    let (snapshot, problems) = link(&parts);
+    assert_eq!(problems, []);
+    let [full, bare] = snapshot.listeners.as_slice() else { panic!("two listeners") };
+    let of = |listener: &sidecar_decide::Listener| {
+        (listener.name.to_string(), listener.address.to_string(), listener.bundles.clone())
+    };
+    assert_eq!(of(full), ("full".to_owned(), "[::1]:9443".to_owned(), vec![1, 0]));
+    assert_eq!(of(bare), ("bare".to_owned(), "0.0.0.0:8443".to_owned(), vec![]));
+    assert_eq!((full.client_auth, full.min_version), (ClientAuth::Optional, TlsVersion::V1_3));
+    assert_eq!((bare.client_auth, bare.min_version), (ClientAuth::Required, TlsVersion::V1_2));
+    assert_eq!((snapshot.limits.max_connections, snapshot.limits.max_request_body_size.bytes()), (7, 2048));
+    let [audited, idle] = snapshot.rules.as_slice() else { panic!("two rules") };
+    assert_eq!((&*audited.listener, &*audited.route, &*audited.name), ("full", "a/r", "audited"));
+    assert_eq!((audited.mode, idle.mode), (Mode::Audit, Mode::Enforce));
+    assert_eq!(audited.target, addresses_of(&["127.0.0.1:1", "10.0.0.1:80", "[::2]:81", "127.0.0.1:2"]));
+    assert_eq!(idle.target, addresses_of(&[]));
+    let policy = parts.policy.expect("the part");
+    assert_eq!(snapshot.policy_revision, Some(policy.revision.clone()));
+    assert_eq!(snapshot.routes.into_iter().collect::<Vec<_>>(), [("a/r".to_owned(), policy.routes[0].1.clone())]);
+}
+
+fn addresses_of(list: &[&str]) -> Target {
+    Target::Addresses(list.iter().map(|address| address.parse().expect("an address")).collect())
+}
+
+/// Revisions of documents that are given as JSON text, so that the order of their fields can differ.
+fn revision(part: &str, text: &str, files: &Files) -> String {
+    let value: Value = serde_json::from_str(text).expect("JSON");
+    let revision = match part {
+        "trust" => accept::trust(&read(value), files).expect("a good document").revision,
+        "identity" => accept::identity(&read(value), files).expect("a good document").revision,
+        "identities" => accept::identities(&read::<Vec<_>>(value)).expect("a good document").revision,
+        "policy" => accept::policy(&read(value)).expect("a good document").revision,
+        "endpoints" => accept::endpoints(&read::<Vec<_>>(value)).expect("a good document").revision,
+        other => unreachable!("`{other}` is no part"),
+    };
+    revision.to_string()
+}
+
+const LISTENER: &str = r#"{"name": "a", "address": "127.0.0.1:1", "protocol": "HTTPS", "tls": {}}"#;
+
+#[test]
+fn a_revision_is_of_what_is_said_and_not_of_how() {
+    let policy = |text: &str| text.replace("LISTENER", LISTENER);
+    let rows = [
+        ("trust", r"{}".to_owned(), r#"{"revocations": {"identities": []}, "bundles": {}}"#.to_owned()),
+        (
+            "trust",
+            r#"{"bundles": {"a": {"roots": ["ours.pem"]}, "b": {"roots": ["partner.pem"]}}}"#.to_owned(),
+            r#"{"bundles": {"b": {"vouchesFor": {}, "roots": ["partner.pem"]}, "a": {"roots": ["ours.pem"]}}}"#
+                .to_owned(),
+        ),
+        (
+            "identity",
+            r#"{"chain": "server.pem", "key": "server.key"}"#.to_owned(),
+            r#"{"key": "server.key", "chain": "server.pem"}"#.to_owned(),
+        ),
+        (
+            "identities",
+            r#"[{"name": "a", "recognise": [{"bundle": "b", "uri": "c"}]}]"#.to_owned(),
+            r#"[{"recognise": [{"uri": "c", "bundle": "b", "lfdi": null}], "name": "a"}]"#.to_owned(),
+        ),
+        (
+            "policy",
+            policy(r#"{"listeners": [LISTENER]}"#),
+            r#"{"routes": [], "listeners": [{"tls": {"trust": [], "clientAuth": "Required"}, "protocol": "HTTPS",
+                "address": "127.0.0.1:1", "name": "a"}], "limits": {"maxRequestBodySize": "1024Mi"}}"#
+                .to_owned(),
+        ),
+        (
+            "endpoints",
+            r#"[{"name": "a", "addresses": [{"address": "[::1]:80"}]}, {"name": "b"}]"#.to_owned(),
+            r#"[{"addresses": [{"address": "[0:0::1]:80"}], "name": "a"}, {"addresses": [], "name": "b"}]"#.to_owned(),
+        ),
+    ];
+    for (part, one, other) in rows {
+        assert_eq!(revision(part, &one, &files()), revision(part, &other, &files()), "{one}");
+    }
+}
+
+#[test]
+fn a_revision_changes_with_the_content() {
+    let rows: &[(&str, &[&str])] = &[
+        (
+            "trust",
+            &[
+                r"{}",
+                r#"{"bundles": {"a": {"roots": ["ours.pem"]}}}"#,
+                r#"{"bundles": {"b": {"roots": ["ours.pem"]}}}"#,
+                r#"{"bundles": {"a": {"roots": ["partner.pem"]}}}"#,
+                r#"{"bundles": {"a": {"roots": ["ours.pem", "ours.pem"]}}}"#,
+                r#"{"bundles": {"a": {"roots": ["ours.pem"], "vouchesFor": {"commonName": true}}}}"#,
+                r#"{"bundles": {"a": {"roots": ["ours.pem"], "vouchesFor": {"spiffe": ["d"]}}}}"#,
+                r#"{"revocations": {"identities": [{"name": "a", "state": "Revoked"}]}}"#,
+                r#"{"revocations": {"identities": [{"name": "a", "state": "Suspended"}]}}"#,
+                r#"{"revocations": {"identities": [{"name": "b", "state": "Suspended"}]}}"#,
+            ],
+        ),
+        (
+            "identities",
+            &[
+                r"[]",
+                r#"[{"name": "a", "recognise": [{"bundle": "b", "uri": "c"}]}]"#,
+                r#"[{"name": "x", "recognise": [{"bundle": "b", "uri": "c"}]}]"#,
+                r#"[{"name": "a", "recognise": [{"bundle": "x", "uri": "c"}]}]"#,
+                r#"[{"name": "a", "recognise": [{"bundle": "b", "uri": "x"}]}]"#,
+                r#"[{"name": "a", "recognise": [{"bundle": "b", "dnsName": "c"}]}]"#,
+                r#"[{"name": "a", "recognise": [{"bundle": "b", "commonName": "c"}]}]"#,
+            ],
+        ),
+        (
+            "policy",
+            &[
+                r"{}",
+                r#"{"limits": {"maxConnections": 1}}"#,
+                r#"{"limits": {"maxRequestBodySize": "1Ki"}}"#,
+                r#"{"listeners": [LISTENER]}"#,
+                r#"{"listeners": [{"name": "a", "address": "127.0.0.1:2", "protocol": "HTTPS", "tls": {}}]}"#,
+                r#"{"listeners": [{"name": "a", "address": "127.0.0.1:1", "protocol": "HTTPS", "tls": {"trust": ["x"]}}]}"#,
+                r#"{"listeners": [LISTENER], "routes": [{"name": "r", "listener": "a", "rules": []}]}"#,
+            ],
+        ),
+        (
+            "endpoints",
+            &[
+                r"[]",
+                r#"[{"name": "a"}]"#,
+                r#"[{"name": "b"}]"#,
+                r#"[{"name": "a", "addresses": [{"address": "10.0.0.1:80"}]}]"#,
+                r#"[{"name": "a", "addresses": [{"address": "10.0.0.1:81"}]}]"#,
+                r#"[{"name": "a", "addresses": [{"address": "10.0.0.1:80"}, {"address": "10.0.0.1:80"}]}]"#,
+            ],
+        ),
+    ];
+    for (part, texts) in rows {
+        let of = |text: &&str| revision(part, &text.replace("LISTENER", LISTENER), &files());
+        let mut revisions: Vec<_> = texts.iter().map(of).collect();
+        let is_hex = |text: &String| text.len() == 12 && text.bytes().all(|b| b"0123456789abcdef".contains(&b));
+        assert_eq!(revisions.iter().find(|text| !is_hex(text)), None, "{part}");
+        revisions.sort_unstable();
+        revisions.dedup();
+        assert_eq!(revisions.len(), texts.len(), "{part}");
+    }
+}
+
+/// The revision is in rows and statuses: the same document has the same one in every build.
+#[test]
+fn revisions_are_frozen() {
+    let bundles = trust_document(&json!([])).to_string();
+    let rows = [
+        ("trust", "{}", "cd79270a2226"),
+        ("trust", bundles.as_str(), "1d434938f692"),
+        ("identity", r#"{"chain": "server.pem", "key": "server.key"}"#, "3fb3132dac10"),
+        ("identities", r#"[{"name": "a", "recognise": [{"bundle": "b", "uri": "c"}]}]"#, "3fea350be1a1"),
+        ("policy", "{}", "51ee72f5d1f0"),
+        ("endpoints", r#"[{"name": "a", "addresses": [{"address": "10.0.0.1:80"}]}]"#, "3c8230b70841"),
+    ];
+    let found: Vec<_> = rows.iter().map(|(part, text, _)| revision(part, text, &files())).collect();
+    assert_eq!(found, rows.map(|row| row.2));
+}
+
+#[test]
+fn a_revision_covers_the_certificates_and_never_the_key() {
+    let with = |name: &str, certificates: Vec<sidecar_decide::Certificate>| {
+        let mut files = files();
+        files.certificates.insert(name.to_owned(), Ok(certificates));
+        files
+    };
+    let trust = trust_document(&json!([])).to_string();
+    let before = revision("trust", &trust, &files());
+    let changed = [
+        with("ours.pem", vec![root("ours", 0xa1)]),
+        with("ours.pem", vec![root("ours", 0xa0), root("ours", 0xa1)]),
+        with("ours.pem", vec![root("ours", 0xa1), root("ours", 0xa0)]),
+        with("partner.pem", vec![root("partner", 0xb1)]),
+    ];
+    for files in &changed {
+        assert_ne!(revision("trust", &trust, files), before);
+    }
+    assert_eq!(revision("trust", &trust, &with("server.pem", vec![root("x", 1)])), before, "not its file");
+
+    let identity = r#"{"chain": "server.pem", "key": "server.key"}"#;
+    let before = revision("identity", identity, &files());
+    let mut another_key = files();
+    let mut another_leaf = crate::fixture::leaf("server", 0xc0);
+    another_leaf.facts.spki = vec![0xc7];
+    another_key.public_keys.insert("server.key".to_owned(), Ok(vec![0xc7]));
+    let chain = vec![another_leaf, root("intermediate", 0xc1)];
+    another_key.certificates.insert("server.pem".to_owned(), Ok(chain));
+    // The certificate's digest is the same in this fixture: only the key differs.
+    assert_eq!(revision("identity", identity, &another_key), before);
+    let mut renewed = files();
+    renewed.certificates.insert("server.pem".to_owned(), Ok(vec![crate::fixture::leaf("server", 0xc2)]));
+    renewed.public_keys.insert("server.key".to_owned(), Ok(vec![0xc2]));
+    assert_ne!(revision("identity", identity, &renewed), before);
+}
+
+/// A root that moves from one bundle to another changes who is trusted for what, though the same files hold the same
+/// certificates in the same order.
+#[test]
+fn a_root_that_changes_its_bundle_changes_the_revision() {
+    let files = |ours: &[u8], partner: &[u8]| {
+        let roots = |digests: &[u8]| Ok(digests.iter().map(|digest| root("x", *digest)).collect());
+        let mut files = Files::default();
+        files.certificates.insert("ours.pem".to_owned(), roots(ours));
+        files.certificates.insert("partner.pem".to_owned(), roots(partner));
+        files
+    };
+    let trust = trust_document(&json!([])).to_string();
+    let one = revision("trust", &trust, &files(&[1], &[2, 3]));
+    let other = revision("trust", &trust, &files(&[1, 2], &[3]));
+    assert_ne!(one, other);
+}
+
+fn two_routes() -> Value {
+    let route = |name: &str, listener: &str| {
+        let rules = [rule("r", &json!([]), &json!([{"anyone": {}}]))];
+        json!({"name": name, "listener": listener, "rules": rules})
+    };
+    json!({"listeners": [listener("one", 1), listener("two", 2)], "routes": [route("a", "one"), route("b", "two")]})
+}
+
+/// Which of the hashes of the routes `a` and `b` differ from those of [`two_routes`].
+fn changed_hashes(change: impl FnOnce(&mut Value)) -> (bool, bool) {
+    let hashes = |document: Value| {
+        let accepted = accept::policy(&read(document)).expect("a good document");
+        let of = |name: &str| accepted.routes.iter().find(|(route, _)| route.name == name).expect("a route").1.clone();
+        (of("a"), of("b"))
+    };
+    let mut document = two_routes();
+    change(&mut document);
+    let (before, after) = (hashes(two_routes()), hashes(document));
+    (before.0 != after.0, before.1 != after.1)
+}
+
+#[test]
+fn a_routes_hash_covers_the_route_and_its_listener() {
+    let set = |pointer: &'static str, value: Value| {
+        changed_hashes(move |document| *document.pointer_mut(pointer).expect("a place") = value)
+    };
+    assert_eq!(changed_hashes(|_| ()), (false, false));
+    assert_eq!(set("/routes/0/rules/0/name", json!("x")), (true, false));
+    assert_eq!(set("/routes/0/rules/0/allow", json!([{"identity": "x"}])), (true, false));
+    assert_eq!(set("/routes/0/rules/0/backends/0/address", json!("10.0.0.1:1")), (true, false));
+    assert_eq!(set("/routes/0/rules/0/matches", json!([{"method": "GET"}])), (true, false));
+    assert_eq!(set("/routes/1/rules", json!([])), (false, true));
+    assert_eq!(set("/routes/1/listener", json!("one")), (false, true));
+    assert_eq!(set("/listeners/0/tls/trust", json!([])), (true, false));
+    assert_eq!(set("/listeners/0/address", json!("127.0.0.1:3")), (true, false));
+    assert_eq!(set("/listeners/1/tls", json!({"clientAuth": "Optional"})), (false, true));
+    let add = |document: &mut Value, list: &str, value: Value| {
+        document[list].as_array_mut().expect("a list").insert(0, value);
+    };
+    assert_eq!(changed_hashes(|document| add(document, "listeners", listener("three", 3))), (false, false));
+    let other = json!({"name": "c", "listener": "one", "rules": []});
+    assert_eq!(changed_hashes(|document| add(document, "routes", other)), (false, false));
+    assert_eq!(changed_hashes(|document| document["limits"] = json!({"maxConnections": 1})), (false, false));
+    let default = |document: &mut Value| document["routes"][0]["hostnames"] = json!([]);
+    assert_eq!(changed_hashes(default), (false, false), "a default that is written out");
+}
+
+/// Documents in which every name is there, and what takes one of them away.
+fn complete() -> Documents {
+    let names = |bundle: &str, name: &str| json!({"bundle": bundle, "dnsName": name});
+    let rule = |name: &str, path: &str, allow: Value, endpoints: &str| {
+        let matches = json!([{"path": {"type": "PathPrefix", "value": path}}]);
+        json!({"name": name, "matches": matches, "allow": allow, "backends": [{"endpoints": endpoints}]})
+    };
+    let rules = json!([
+        rule("granted", "/granted", json!([{"identity": "a/x"}, {"identity": "a/y"}]), "e"),
+        rule("verified", "/verified", json!([{"verified": "ours"}, {"verified": "partner"}]), "e"),
+        rule("other", "/other", json!([{"anyone": {}}]), "f"),
+    ]);
+    Documents {
+        identities: json!([
+            {"name": "a/x", "recognise": [names("ours", "x")]},
+            {"name": "a/y", "recognise": [names("partner", "y"), names("ours", "y")]},
+        ]),
+        policy: json!({
+            "listeners": [listener("main", 8443)],
+            "routes": [{"name": "a/r", "listener": "main", "rules": rules}],
+        }),
+        endpoints: json!([
+            {"name": "e", "addresses": [{"address": "10.0.0.1:80"}]},
+            {"name": "f", "addresses": [{"address": "10.0.0.2:80"}]},
+        ]),
+        ..Documents::default()
+    }
+}
+
+/// What the caller of a DNS name under a bundle gets from each of the three rules.
+fn decisions(snapshot: &Snapshot, name: &str, bundle: &str) -> [Decision; 3] {
+    let facts = sidecar_decide::CertificateFacts { dns_names: vec![name.to_owned()], ..facts("client", 1) };
+    let caller = match snapshot.bundle(bundle) {
+        Some(bundle) => snapshot.directory.resolve(&facts, vec![bundle]),
+        None => Caller::ANONYMOUS,
+    };
+    let decide = |path: &str| {
+        let listener = snapshot.listener("main").expect("a listener");
+        let rule = listener.table.find("h", path, &http::Method::GET).expect("a rule");
+        snapshot.decide(&snapshot.rules[rule], &caller)
+    };
+    ["/granted", "/verified", "/other"].map(decide)
+}
+
+fn targets(snapshot: &Snapshot) -> Vec<Target> {
+    snapshot.rules.iter().map(|rule| rule.target.clone()).collect()
+}
+
+const ALLOWED: Decision = Decision::ALLOWED;
+
+#[test]
+fn with_every_name_there_nothing_is_refused() {
+    let (snapshot, problems) = complete().link();
+    assert_eq!(problems, []);
+    assert_eq!(decisions(&snapshot, "x", "ours"), [ALLOWED; 3]);
+    assert_eq!(decisions(&snapshot, "y", "ours"), [ALLOWED; 3]);
+    assert_eq!(decisions(&snapshot, "y", "partner"), [ALLOWED; 3]);
+    let nobody = Decision::refused(PolicyNoIdentity);
+    assert_eq!(decisions(&snapshot, "x", "partner"), [nobody, ALLOWED, ALLOWED]);
+    let (e, f) = (addresses_of(&["10.0.0.1:80"]), addresses_of(&["10.0.0.2:80"]));
+    assert_eq!(targets(&snapshot), [e.clone(), e, f]);
+    assert_eq!(snapshot.listeners[0].bundles, [0, 1]);
+}
+
+#[test]
+fn missing_endpoints_refuse_the_rules_that_name_them() {
+    let f = json!([{"name": "f", "addresses": [{"address": "10.0.0.2:80"}]}]);
+    let (snapshot, problems) = Documents { endpoints: f, ..complete() }.link();
+    let detail = "there is no set of endpoints `e`; name one of endpoints";
+    let rows = [
+        ("policy.routes[0].rules[0].backends[0].endpoints", detail),
+        ("policy.routes[0].rules[1].backends[0].endpoints", detail),
+    ];
+    assert_eq!(told(&problems), expected(&rows));
+    assert_eq!(targets(&snapshot), [Target::Invalid, Target::Invalid, addresses_of(&["10.0.0.2:80"])]);
+    assert_eq!(decisions(&snapshot, "x", "ours"), [ALLOWED; 3], "who may is another question");
+}
+
+/// One backend of several that is missing: half of the requests would go nowhere.
+#[test]
+fn one_missing_backend_makes_the_rule_invalid() {
+    let mut documents = complete();
+    documents.policy["routes"][0]["rules"][2]["backends"] =
+        json!([{"address": "10.0.0.3:80"}, {"endpoints": "absent"}, {"endpoints": "f"}]);
+    let (snapshot, problems) = documents.link();
+    let detail = "there is no set of endpoints `absent`; name one of endpoints";
+    assert_eq!(told(&problems), expected(&[("policy.routes[0].rules[2].backends[1].endpoints", detail)]));
+    let e = addresses_of(&["10.0.0.1:80"]);
+    assert_eq!(targets(&snapshot), [e.clone(), e, Target::Invalid]);
+}
+
+#[test]
+fn a_missing_identity_admits_nobody() {
+    let y = complete().identities[1].clone();
+    let (snapshot, problems) = Documents { identities: json!([y]), ..complete() }.link();
+    let detail = "there is no identity `a/x`; name one of identities";
+    assert_eq!(told(&problems), expected(&[("policy.routes[0].rules[0].allow[0]", detail)]));
+    assert_eq!(decisions(&snapshot, "x", "ours"), [Decision::refused(PolicyNoIdentity), ALLOWED, ALLOWED]);
+    assert_eq!(decisions(&snapshot, "y", "ours"), [ALLOWED; 3]);
+}
+
+#[test]
+fn a_missing_bundle_refuses_what_names_it() {
+    let mut trust = trust_document(&json!([]));
+    trust["bundles"].as_object_mut().expect("a map").remove("partner");
+    let (snapshot, problems) = Documents { trust, ..complete() }.link();
+    let detail = "there is no bundle `partner`; name one of trust.bundles";
+    let rows = [
+        ("identities[1].recognise[0].bundle", detail),
+        ("policy.listeners[0].tls.trust[1]", detail),
+        ("policy.routes[0].rules[1].allow[1]", detail),
+    ];
+    assert_eq!(told(&problems), expected(&rows));
+    assert_eq!(snapshot.listeners[0].bundles, [0], "the listener keeps its other bundle");
+    assert_eq!(decisions(&snapshot, "x", "ours"), [ALLOWED; 3]);
+    assert_eq!(decisions(&snapshot, "y", "ours"), [ALLOWED; 3], "by its other recogniser");
+}
+
+#[test]
+fn a_revocation_of_somebody_else_is_no_problem() {
+    let states = json!([{"name": "a/z", "state": "Revoked"}, {"name": "a/y", "state": "Revoked"}]);
+    let (snapshot, problems) = Documents { trust: trust_document(&states), ..complete() }.link();
+    assert_eq!(problems, []);
+    assert_eq!(decisions(&snapshot, "x", "ours"), [ALLOWED; 3]);
+    let revoked = Decision::refused(sidecar_decide::Reason::PolicyIdentityRevoked);
+    assert_eq!(decisions(&snapshot, "y", "ours"), [revoked; 3]);
+}
+
+/// A part that was never accepted is as one whose names are all missing.
+#[test]
+fn parts_that_are_not_there_refuse_what_needs_them() {
+    let without = |take: fn(&mut Parts)| {
+        let mut parts = complete().accept();
+        take(&mut parts);
+        link(&parts)
+    };
+    let (snapshot, problems) = without(|parts| parts.trust = None);
+    assert_eq!(problems.len(), 3 + 2 + 2, "recognisers, the listener's bundles and `verified`");
+    let refused = Decision::refused(PolicyNoCertificate);
+    assert_eq!(decisions(&snapshot, "x", "ours"), [refused, refused, ALLOWED]);
+    assert_eq!(snapshot.listeners[0].bundles, Vec::<usize>::new());
+
+    let (snapshot, problems) = without(|parts| parts.identities = None);
+    assert_eq!(problems.len(), 2);
+    assert_eq!(decisions(&snapshot, "x", "ours"), [Decision::refused(PolicyNoIdentity), ALLOWED, ALLOWED]);
+
+    let (snapshot, problems) = without(|parts| parts.endpoints = None);
+    assert_eq!(problems.len(), 3);
+    assert_eq!(targets(&snapshot), [Target::Invalid, Target::Invalid, Target::Invalid]);
+
+    let (snapshot, problems) = without(|parts| parts.policy = None);
+    assert_eq!((problems, snapshot.listeners.len(), snapshot.rules.len()), (vec![], 0, 0));
+    assert_eq!(snapshot.policy_revision, None);
+
+    let (snapshot, problems) = link(&Parts::default());
+    assert_eq!((problems, snapshot.bundles.len(), snapshot.server.is_none()), (vec![], 0, true));
+    assert_eq!(snapshot.limits.max_connections, 10_000);
+}
+
+#[test]
+fn a_listener_without_routes_serves_nothing() {
+    let (snapshot, _) = Documents::default().link();
+    let table = &snapshot.listener("main").expect("a listener").table;
+    assert_eq!(table.find("h", "/", &http::Method::GET), Err(RouteNoHost));
+    assert_eq!(snapshot.listener("absent").map(|listener| listener.address), None);
+    assert_eq!((snapshot.bundle("ours"), snapshot.bundle("partner"), snapshot.bundle("x")), (Some(0), Some(1), None));
+}
+
+#[test]
+fn the_servers_own_certificate_is_handed_on() {
+    let document = json!({"chain": "server.pem", "key": "server.key"});
+    let identity = Arc::new(accept::identity(&read(document), &files()).expect("a good document"));
+    let (snapshot, _) = link(&Parts { identity: Some(Arc::clone(&identity)), ..complete().accept() });
+    assert!(snapshot.server.as_ref().is_some_and(|server| Arc::ptr_eq(server, &identity)));
+}

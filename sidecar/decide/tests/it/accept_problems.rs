@@ -1,0 +1,472 @@
+//! What is wrong with a document: every problem with its exact place and words, and all of them at once.
+
+use std::fmt::Debug;
+
+use serde_json::{Value, json};
+use sidecar_config::identities::KnownIdentity;
+use sidecar_config::{Document, Part};
+use sidecar_decide::{Problem, accept};
+
+use crate::fixture::{expected, files, listener, read, rule, told, trust_document};
+
+fn check<T: Debug>(accepted: Result<T, Vec<Problem>>, part: Part, rows: &[(&str, &str)]) {
+    let problems = accepted.expect_err("a document with problems");
+    assert_eq!(told(&problems), expected(rows));
+    for problem in &problems {
+        assert_eq!(problem.part, part);
+        assert_eq!(problem.to_string(), format!("`{}`: {}", problem.path, problem.detail));
+    }
+}
+
+fn trust(document: Value, rows: &[(&str, &str)]) {
+    check(accept::trust(&read(document), &files()), Part::Trust, rows);
+}
+
+/// A trust part of one bundle `b`.
+fn bundle(bundle: &Value, rows: &[(&str, &str)]) {
+    trust(json!({"bundles": {"b": bundle}}), rows);
+}
+
+#[test]
+fn trust_bundles() {
+    bundle(
+        &json!({"roots": []}),
+        &[("trust.bundles.b.roots", "is empty; name at least one PEM file with a root certificate")],
+    );
+    bundle(&json!({"roots": ["ours.pem", "absent.pem"]}), &[("trust.bundles.b.roots[1]", "`absent.pem` was not read")]);
+    bundle(
+        &json!({"roots": ["empty.pem"]}),
+        &[("trust.bundles.b.roots[0]", "`empty.pem` holds no certificate; put PEM blocks `BEGIN CERTIFICATE` into it")],
+    );
+    bundle(
+        &json!({"roots": ["torn.pem"]}),
+        &[("trust.bundles.b.roots[0]", "`torn.pem` ends in the middle of a block")],
+    );
+    bundle(
+        &json!({"roots": ["ours.pem", "not-ca.pem"]}),
+        &[(
+            "trust.bundles.b.roots",
+            "`CN=device` is not a CA (basicConstraints CA:TRUE is missing); only CA certificates can be roots",
+        )],
+    );
+    trust(
+        json!({"bundles": {"": {"roots": ["ours.pem"]}, "a b": {"roots": ["ours.pem"]}}}),
+        &[
+            ("trust.bundles.", "the name is empty; give it a name"),
+            ("trust.bundles.a b", "the name has ' ' in it; leave out white space and control characters"),
+        ],
+    );
+}
+
+#[test]
+fn trust_domains() {
+    for (domain, good) in [
+        ("demo.local", true),
+        ("d", true),
+        ("", false),
+        ("Demo.local", false),
+        ("spiffe://demo.local", false),
+        ("demo.local/ns", false),
+        ("demo.local:443", false),
+    ] {
+        let document = json!({"roots": ["ours.pem"], "vouchesFor": {"spiffe": ["first.local", domain]}});
+        if good {
+            let accepted = accept::trust(&read(json!({"bundles": {"b": document}})), &files());
+            assert_eq!(accepted.expect("a good document").bundles[0].vouches_for.spiffe, ["first.local", domain]);
+        } else {
+            let detail = format!(
+                "`{domain}` is not a trust domain; write its name alone and in lower case, such as `demo.local`"
+            );
+            bundle(&document, &[("trust.bundles.b.vouchesFor.spiffe[1]", &detail)]);
+        }
+    }
+}
+
+#[test]
+fn trust_revocations() {
+    let states = json!([
+        {"name": "a/b", "state": "Suspended"}, {"name": "a/c", "state": "Revoked"}, {"name": "a/b", "state": "Revoked"},
+    ]);
+    trust(
+        trust_document(&states),
+        &[("trust.revocations.identities[2].name", "`a/b` is listed twice; keep one state")],
+    );
+}
+
+#[test]
+fn identity() {
+    let key = "is not the key of `CN=server` in `server.pem`; \
+               write the chain with its leaf first, and the key that leaf was issued for";
+    let no_certificate = "`empty.pem` holds no certificate; put PEM blocks `BEGIN CERTIFICATE` into it";
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
+    let rows: &[Row<'_>] = &[
+        ("server.pem", "other.key", &[("identity.key", key)]),
+        ("server.pem", "torn.key", &[("identity.key", "`torn.key` holds no private key")]),
+        ("server.pem", "absent.key", &[("identity.key", "`absent.key` was not read")]),
+        ("absent.pem", "server.key", &[("identity.chain", "`absent.pem` was not read")]),
+        ("torn.pem", "server.key", &[("identity.chain", "`torn.pem` ends in the middle of a block")]),
+        ("empty.pem", "server.key", &[("identity.chain", no_certificate)]),
+        (
+            "empty.pem",
+            "torn.key",
+            &[("identity.chain", no_certificate), ("identity.key", "`torn.key` holds no private key")],
+        ),
+    ];
+    for (chain, key, problems) in rows {
+        let document = read(json!({"chain": chain, "key": key}));
+        check(accept::identity(&document, &files()), Part::Identity, problems);
+    }
+}
+
+fn identities(document: Value, rows: &[(&str, &str)]) {
+    let document: Vec<KnownIdentity> = read(document);
+    check(accept::identities(&document), Part::Identities, rows);
+}
+
+#[test]
+fn identities_and_their_names() {
+    let known = |name: &str| json!({"name": name, "recognise": [{"bundle": "ours", "dnsName": "a"}]});
+    identities(
+        json!([known("a/b"), known("a/c"), known("a/b")]),
+        &[("identities[2].name", "`a/b` is taken by an earlier identity; names are unique")],
+    );
+    identities(json!([known("")]), &[("identities[0].name", "is empty; give it a name")]);
+    identities(
+        json!([known("a\tb")]),
+        &[("identities[0].name", "has '\\t' in it; leave out white space and control characters")],
+    );
+    identities(
+        json!([known(&"x".repeat(317)), known(&"x".repeat(318))]),
+        &[("identities[1].name", "is 318 bytes long; at most 317 are allowed")],
+    );
+    identities(
+        json!([{"name": "a/b", "recognise": []}]),
+        &[("identities[0].recognise", "is empty, so nobody would ever be this identity; add a recogniser")],
+    );
+}
+
+#[test]
+fn identities_and_their_recognisers() {
+    let count =
+        |count: usize| format!("has {count} claims; write exactly one of uri, dnsName, commonName, fingerprint, lfdi");
+    let fingerprint = |text: &str| format!("`{text}` is not a fingerprint; write `sha256:` and 64 hex digits");
+    let lfdi = |text: &str| format!("`{text}` is not an LFDI; write 40 hex digits");
+    let long = |text: &str, times: usize| text.repeat(times);
+    let fingerprints = [
+        String::new(),
+        "sha256:".to_owned(),
+        long("ab", 32),
+        format!("sha256:{}", long("ab", 31)),
+        format!("sha256:{}", long("ab", 33)),
+        format!("sha256:{}a", long("ab", 31)),
+        format!("sha256:{}g0", long("ab", 31)),
+        format!("sha256:{}+1", long("ab", 31)),
+        format!("SHA256:{}", long("ab", 32)),
+        format!("sha1:{}", long("ab", 32)),
+        format!("sha256:{}", long("ab:", 31) + "ab"),
+    ];
+    let mut rows: Vec<(Value, &str, String)> = vec![
+        (json!({}), "", count(0)),
+        (json!({"uri": "a", "dnsName": "b"}), "", count(2)),
+        (json!({"uri": "a", "dnsName": "b", "commonName": "c", "lfdi": long("ab", 20)}), "", count(4)),
+    ];
+    rows.extend(fingerprints.iter().map(|text| (json!({"fingerprint": text}), ".fingerprint", fingerprint(text))));
+    for text in [String::new(), long("ab", 19), long("ab", 21), long("g0", 20), long("\u{e9}", 20)] {
+        rows.push((json!({"lfdi": text}), ".lfdi", lfdi(&text)));
+    }
+    for (mut recogniser, field, detail) in rows {
+        recogniser["bundle"] = json!("ours");
+        let good = json!({"bundle": "ours", "dnsName": "a"});
+        let document = json!([{"name": "a/b", "recognise": [good, recogniser]}]);
+        identities(document, &[(&format!("identities[0].recognise[1]{field}"), &detail)]);
+    }
+}
+
+fn policy(document: Value, rows: &[(&str, &str)]) {
+    check(accept::policy(&read(document)), Part::Policy, rows);
+}
+
+#[test]
+fn policy_listeners() {
+    let mut any = listener("c", 0);
+    any["address"] = json!("[::]:8443");
+    policy(
+        json!({"listeners": [listener("a", 8443), listener("a", 9443), listener("b", 8443), any]}),
+        &[
+            ("policy.listeners[1].name", "`a` is taken by an earlier listener; names are unique"),
+            ("policy.listeners[2].address", "127.0.0.1:8443 is taken by an earlier listener; choose another port"),
+        ],
+    );
+    // Port 0 asks for any free port, so two of those are two listeners.
+    let free = json!({"listeners": [listener("a", 0), listener("b", 0)]});
+    assert_eq!(accept::policy(&read(free)).expect("a good document").listeners.len(), 2);
+    policy(
+        json!({"listeners": [listener("", 1), listener("a b", 2)]}),
+        &[
+            ("policy.listeners[0].name", "is empty; give it a name"),
+            ("policy.listeners[1].name", "has ' ' in it; leave out white space and control characters"),
+        ],
+    );
+}
+
+#[test]
+fn policy_limits() {
+    for (limit, good) in [(0, false), (1, true), (1_000_000, true), (1_000_001, false), (u32::MAX, false)] {
+        let document = json!({"limits": {"maxConnections": limit}});
+        if good {
+            let accepted = accept::policy(&read(document)).expect("a good document");
+            assert_eq!(accepted.limits.max_connections, limit);
+        } else {
+            let detail = format!("is {limit}; write a number from 1 to 1000000");
+            policy(document, &[("policy.limits.maxConnections", &detail)]);
+        }
+    }
+}
+
+/// A policy of one route with these hostnames and rules.
+fn one_route(hostnames: &Value, rules: &Value) -> Value {
+    let routes = [json!({"name": "a/r", "listener": "main", "hostnames": hostnames, "rules": rules})];
+    json!({"listeners": [listener("main", 8443)], "routes": routes})
+}
+
+#[test]
+fn policy_routes() {
+    let route = |name: &str, listener: &str| json!({"name": name, "listener": listener, "rules": []});
+    let routes = [route("a/r", "main"), route("a/r", "main"), route("", "main"), route("a/s", "absent")];
+    policy(
+        json!({"listeners": [listener("main", 8443)], "routes": routes}),
+        &[
+            ("policy.routes[1].name", "`a/r` is taken by an earlier route; names are unique"),
+            ("policy.routes[2].name", "is empty; give it a name"),
+            ("policy.routes[3].listener", "there is no listener `absent`; name one of policy.listeners"),
+        ],
+    );
+}
+
+#[test]
+fn policy_hostnames() {
+    let good = json!(["orders.shop", "ORDERS", "a_b-c.1", "10.0.0.1", "dotted.", "[::1]", "[2001:db8::1]"]);
+    accept::policy(&read(one_route(&good, &json!([])))).expect("good host names");
+    for hostname in ["*", "*.shop"] {
+        let detail = format!("`{hostname}` has a wildcard; list each host, or leave hostnames empty for any host");
+        policy(one_route(&json!(["a", hostname]), &json!([])), &[("policy.routes[0].hostnames[1]", &detail)]);
+    }
+    let bad = [
+        "",
+        ".",
+        "orders:8443",
+        "[::1]:8443",
+        "::1",
+        "https://orders",
+        "orders/x",
+        "a b",
+        "a*b",
+        "user@orders",
+        "a,b",
+        "a\0",
+        "caf\u{e9}",
+    ];
+    for hostname in bad {
+        let detail = format!("`{hostname}` is not a host name; write it without scheme, port and path");
+        policy(one_route(&json!(["a", hostname]), &json!([])), &[("policy.routes[0].hostnames[1]", &detail)]);
+    }
+}
+
+#[test]
+fn policy_rules() {
+    let anyone = json!([{"anyone": {}}]);
+    let good = rule("r", &json!([]), &anyone);
+    let rules = [
+        good.clone(),
+        good,
+        rule("", &json!([]), &anyone),
+        rule("s", &json!([]), &json!([])),
+        json!({"name": "t", "allow": anyone, "backends": []}),
+        json!({"name": "u", "allow": anyone, "backends": [
+            {"address": "127.0.0.1:80"},
+            {"endpoints": "e"},
+            {},
+            {"address": "127.0.0.1:80", "endpoints": "e"},
+            {"address": "127.0.0.1:0"},
+        ]}),
+    ];
+    policy(
+        one_route(&json!([]), &json!(rules)),
+        &[
+            ("policy.routes[0].rules[1].name", "`r` is taken by an earlier rule; names are unique"),
+            ("policy.routes[0].rules[2].name", "is empty; give it a name"),
+            (
+                "policy.routes[0].rules[3].allow",
+                "is empty; name who may call, or write `[{ anyone = {} }]`: absence never means anyone",
+            ),
+            ("policy.routes[0].rules[4].backends", "is empty; name at least one address or set of endpoints"),
+            ("policy.routes[0].rules[5].backends[2]", "has neither address nor endpoints; write exactly one"),
+            ("policy.routes[0].rules[5].backends[3]", "has both address and endpoints; write exactly one"),
+            ("policy.routes[0].rules[5].backends[4]", "127.0.0.1:0 has no port; write `address:port`"),
+        ],
+    );
+}
+
+#[test]
+fn policy_paths() {
+    let matching = |condition: &Value| {
+        one_route(&json!([]), &json!([rule("r", &json!([{}, condition]), &json!([{"anyone": {}}]))]))
+    };
+    let kinds = ["Exact", "PathPrefix"];
+    for path in ["/", "/a", "/a/", "/a%20b", "/caf%C3%A9", "/a:b@c;d", "/.well-known"] {
+        for kind in kinds {
+            let document = matching(&json!({"path": {"type": kind, "value": path}}));
+            accept::policy(&read(document)).expect("a good path");
+        }
+    }
+    let plain = "write an absolute path without query, encoded separators or dot segments above the root";
+    let normal = |path: &str| format!("write it as requests are normalised, `{path}`");
+    let rows = [
+        ("", plain.to_owned()),
+        ("orders", plain.to_owned()),
+        ("*", plain.to_owned()),
+        ("/a?b", plain.to_owned()),
+        ("/a#b", plain.to_owned()),
+        ("/a b", plain.to_owned()),
+        ("/..", plain.to_owned()),
+        ("/a%2Fb", plain.to_owned()),
+        ("/%2e%2e", plain.to_owned()),
+        ("/a%", plain.to_owned()),
+        ("/a//b", normal("/a/b")),
+        ("/a/.", normal("/a/")),
+        ("/a/../b", normal("/b")),
+        ("/%61", normal("/a")),
+        ("/caf\u{e9}", normal("/caf%C3%A9")),
+        ("/caf%c3%a9", normal("/caf%C3%A9")),
+        ("/{id}", normal("/%7Bid%7D")),
+    ];
+    for (path, advice) in rows {
+        for kind in kinds {
+            let detail = format!("`{path}` would never match; {advice}");
+            let document = matching(&json!({"path": {"type": kind, "value": path}}));
+            policy(document, &[("policy.routes[0].rules[0].matches[1].path.value", &detail)]);
+        }
+    }
+}
+
+#[test]
+fn policy_methods() {
+    let matching = |method: &str| {
+        one_route(&json!([]), &json!([rule("r", &json!([{"method": method}]), &json!([{"anyone": {}}]))]))
+    };
+    for method in ["GET", "POST", "PURGE", "M-SEARCH", "X1"] {
+        accept::policy(&read(matching(method))).expect("a good method");
+    }
+    for method in ["", "get", "Get", "GET POST", "GET,POST", "*\n", "GE\u{e9}"] {
+        let detail = format!("`{method}` is not a method; write it in upper case, such as `GET`");
+        policy(matching(method), &[("policy.routes[0].rules[0].matches[0].method", &detail)]);
+    }
+}
+
+#[test]
+fn endpoints() {
+    let set = |name: &str, addresses: &[&str]| {
+        let addresses: Vec<_> = addresses.iter().map(|address| json!({"address": address})).collect();
+        json!({"name": name, "addresses": addresses})
+    };
+    let document: Vec<_> =
+        read(json!([set("a", &["10.0.0.1:80", "10.0.0.2:0", "[::1]:0"]), set("", &[]), set("b", &[]), set("a", &[]),]));
+    check(
+        accept::endpoints(&document),
+        Part::Endpoints,
+        &[
+            ("endpoints[0].addresses[1].address", "10.0.0.2:0 has no port; write `address:port`"),
+            ("endpoints[0].addresses[2].address", "[::1]:0 has no port; write `address:port`"),
+            ("endpoints[1].name", "is empty; give it a name"),
+            ("endpoints[3].name", "`a` is taken by an earlier set; names are unique"),
+        ],
+    );
+}
+
+/// One look at the answer is enough to repair the whole document.
+#[test]
+fn all_problems_are_told_at_once() {
+    let document = json!({
+        "listeners": [listener("main", 8443), listener("main", 8443)],
+        "routes": [
+            {"name": "a/r", "listener": "absent", "hostnames": ["*", "b:1"], "rules": [
+                {"name": "", "matches": [{"path": {"type": "Exact", "value": "a"}, "method": "get"}],
+                 "allow": [], "backends": [{}]},
+            ]},
+            {"name": "a/r", "listener": "main", "rules": []},
+        ],
+        "limits": {"maxConnections": 0},
+    });
+    policy(
+        document,
+        &[
+            ("policy.listeners[1].name", "`main` is taken by an earlier listener; names are unique"),
+            ("policy.listeners[1].address", "127.0.0.1:8443 is taken by an earlier listener; choose another port"),
+            ("policy.routes[0].listener", "there is no listener `absent`; name one of policy.listeners"),
+            (
+                "policy.routes[0].hostnames[0]",
+                "`*` has a wildcard; list each host, or leave hostnames empty for any host",
+            ),
+            ("policy.routes[0].hostnames[1]", "`b:1` is not a host name; write it without scheme, port and path"),
+            ("policy.routes[0].rules[0].name", "is empty; give it a name"),
+            (
+                "policy.routes[0].rules[0].matches[0].path.value",
+                "`a` would never match; write an absolute path without query, encoded separators or dot segments above the root",
+            ),
+            (
+                "policy.routes[0].rules[0].matches[0].method",
+                "`get` is not a method; write it in upper case, such as `GET`",
+            ),
+            (
+                "policy.routes[0].rules[0].allow",
+                "is empty; name who may call, or write `[{ anyone = {} }]`: absence never means anyone",
+            ),
+            ("policy.routes[0].rules[0].backends[0]", "has neither address nor endpoints; write exactly one"),
+            ("policy.routes[1].name", "`a/r` is taken by an earlier route; names are unique"),
+            ("policy.limits.maxConnections", "is 0; write a number from 1 to 1000000"),
+        ],
+    );
+    trust(
+        json!({
+            "bundles": {"x": {"roots": [], "vouchesFor": {"spiffe": [""]}}, "y": {"roots": ["absent.pem", "not-ca.pem"]}},
+            "revocations": {"identities": [{"name": "a", "state": "Revoked"}, {"name": "a", "state": "Revoked"}]},
+        }),
+        &[
+            ("trust.bundles.x.roots", "is empty; name at least one PEM file with a root certificate"),
+            (
+                "trust.bundles.x.vouchesFor.spiffe[0]",
+                "`` is not a trust domain; write its name alone and in lower case, such as `demo.local`",
+            ),
+            ("trust.bundles.y.roots[0]", "`absent.pem` was not read"),
+            (
+                "trust.bundles.y.roots",
+                "`CN=device` is not a CA (basicConstraints CA:TRUE is missing); only CA certificates can be roots",
+            ),
+            ("trust.revocations.identities[1].name", "`a` is listed twice; keep one state"),
+        ],
+    );
+}
+
+/// `allow` has exactly one key each, and nothing beside it: two would be read as either.
+#[test]
+fn an_allow_entry_is_one_word() {
+    let good = ["{\"anyone\": {}}", "{\"identity\": \"a\"}", "{\"verified\": \"a\"}"];
+    let bad = [
+        "{}",
+        "\"anyone\"",
+        "{\"anyone\": null}",
+        "{\"anyone\": true}",
+        "{\"anyone\": {\"x\": 1}}",
+        "{\"Anyone\": {}}",
+        "{\"identity\": \"a\", \"anyone\": {}}",
+        "{\"identity\": \"a\", \"x\": 1}",
+        "{\"identity\": [\"a\"]}",
+        "{\"identity\": null}",
+    ];
+    let rows = good.iter().map(|text| (text, true)).chain(bad.iter().map(|text| (text, false)));
+    for (text, accepted) in rows {
+        let value: Value = serde_json::from_str(text).expect("JSON");
+        let read = Document::read::<sidecar_config::policy::Allow>("allow", value);
+        assert_eq!(read.is_ok(), accepted, "{text}");
+    }
+}

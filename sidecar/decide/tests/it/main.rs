@@ -1,0 +1,14 @@
+//! The decisions, as tables: one helper per behaviour, many rows.
+
+#![expect(clippy::expect_used, reason = "clippy allows it in tests only, and not in what they share")]
+
+mod accept;
+mod accept_problems;
+mod certificate;
+mod fixture;
+mod identity;
+mod path;
+mod policy;
+mod purity;
+mod reason;
+mod route;
