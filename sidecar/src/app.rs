@@ -223,8 +223,8 @@ async fn serve_status(address: SocketAddr, state: &Arc<State>) -> Result<(Socket
 }
 
 fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::Sender, log::Writer), AppError> {
-    let flush_rows = usize::try_from(settings.log.flush_rows).unwrap_or(log::QUEUE_ROWS);
-    let (sender, receiver) = log::channel(log::QUEUE_ROWS, flush_rows, Arc::clone(&state.log));
+    let flush_rows = usize::try_from(settings.log.flush_rows).unwrap_or(QUEUE_ROWS);
+    let (sender, receiver) = log::channel(QUEUE_ROWS, flush_rows, Arc::clone(&state.log));
     let options = log::WriterOptions {
         path: settings::log_path(settings, config),
         flush_every: settings.log.flush_every.as_std(),

@@ -1,1 +1,10 @@
-//! h
+//! The harness of the cross-part tests and of the demo: a throwaway authority, an upstream that echoes, real clients, and
+//! the real sidecar as a child process. Everything binds port 0, waits for conditions and ends when it is dropped.
+
+pub mod ca;
+pub mod clients;
+pub mod config;
+pub mod gate;
+pub mod process;
+pub mod upstream;
+pub mod wait;
