@@ -23,7 +23,7 @@ pub use hash::Revision;
 pub use identity::{Caller, Directory, Who};
 pub use link::link;
 pub use policy::{Decision, Verdict};
-pub use problem::Problem;
+pub use problem::{Problem, Refusal};
 pub use reason::Reason;
 pub use route::RouteTable;
 pub use snapshot::{Listener, Parts, Rule, Snapshot, Target};

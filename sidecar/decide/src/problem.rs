@@ -4,6 +4,8 @@ use std::fmt;
 
 use sidecar_config::Part;
 
+use crate::hash::Revision;
+
 /// One thing wrong with one place of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -19,6 +21,15 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`: {}", self.path, self.detail)
     }
+}
+
+/// A part that is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Of what was offered.
+    pub revision: Revision,
+    /// Everything that is wrong with it; never empty.
+    pub problems: Vec<Problem>,
 }
 
 /// Collects the problems of one part, so that all of them are told at once.
@@ -44,8 +55,8 @@ impl Problems {
         self.found
     }
 
-    /// The value if nothing was wrong.
-    pub(crate) fn or<T>(self, value: T) -> Result<T, Vec<Problem>> {
-        if self.found.is_empty() { Ok(value) } else { Err(self.found) }
+    /// What `accepted` makes of the revision if nothing was wrong.
+    pub(crate) fn or<T>(self, revision: Revision, accepted: impl FnOnce(Revision) -> T) -> Result<T, Refusal> {
+        if self.found.is_empty() { Ok(accepted(revision)) } else { Err(Refusal { revision, problems: self.found }) }
     }
 }

@@ -12,11 +12,14 @@ use sidecar_config::identity::Identity;
 use sidecar_config::status::{MESSAGE_MAX_BYTES, PartStatus};
 use sidecar_config::trust::Trust;
 use sidecar_config::{Document, Part};
-use sidecar_decide::{Files, Parts, Problem, Revision, accept, link};
+use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, accept, link};
 
 use super::generation::Generation;
 use super::read::Reading;
 use crate::tls::ServerKey;
+
+/// In place of a revision where what was offered could not be parsed.
+const UNREADABLE: &str = "unreadable";
 
 /// Something wrong with a configuration: the file, and the place in it with what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +115,7 @@ impl Publisher {
         part: Part,
         reading: &Reading,
         empty: Option<Value>,
-        accept: impl FnOnce(&D) -> Result<A, Vec<Problem>>,
+        accept: impl FnOnce(&D) -> Result<A, Refusal>,
         revision: fn(&A) -> &Revision,
     ) -> Option<Arc<A>> {
         let (document, file) = self.document(part, reading, empty)?;
@@ -122,8 +125,9 @@ impl Publisher {
                 self.states[part as usize] = PartStatus { loaded, refused: None, why: None };
                 Some(Arc::new(accepted))
             }
-            Err(problems) => {
-                self.refuse(part, &problems.iter().map(ToString::to_string).collect::<Vec<_>>(), &file);
+            Err(refusal) => {
+                let details: Vec<_> = refusal.problems.iter().map(ToString::to_string).collect();
+                self.refuse(part, refusal.revision.as_str(), &details, &file);
                 None
             }
         }
@@ -148,7 +152,7 @@ impl Publisher {
         match Document::read(part.name(), value) {
             Ok(document) => Some((document, file)),
             Err(error) => {
-                self.refuse(part, &[error.to_string()], &file);
+                self.refuse(part, UNREADABLE, &[error.to_string()], &file);
                 None
             }
         }
@@ -158,7 +162,7 @@ impl Publisher {
     fn absent(&mut self, part: Part, reading: &Reading) {
         let state = &mut self.states[part as usize];
         let broken = reading.broken.first();
-        state.refused = broken.map(|_| "unreadable".to_owned());
+        state.refused = broken.map(|_| UNREADABLE.to_owned());
         state.why = match broken {
             Some((file, detail)) => Some(message(&finding(file, detail).to_string())),
             None if state.loaded != "none" => Some("not there any more; the last good stays in use".to_owned()),
@@ -166,9 +170,9 @@ impl Publisher {
         };
     }
 
-    fn refuse(&mut self, part: Part, details: &[String], file: &Path) {
+    fn refuse(&mut self, part: Part, offered: &str, details: &[String], file: &Path) {
         let state = &mut self.states[part as usize];
-        state.refused = Some("unreadable".to_owned());
+        state.refused = Some(offered.to_owned());
         state.why = Some(message(&details.join("; ")));
         self.findings.extend(details.iter().map(|detail| finding(file, detail)));
     }

@@ -7,14 +7,14 @@ use sidecar_config::endpoints::EndpointSet;
 
 use super::name_error;
 use crate::Revision;
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problems, Refusal};
 use crate::snapshot::AcceptedEndpoints;
 
 /// Accepts the address sets of a document.
 ///
 /// # Errors
 /// Every problem of the part.
-pub fn endpoints(document: &[EndpointSet]) -> Result<AcceptedEndpoints, Vec<Problem>> {
+pub fn endpoints(document: &[EndpointSet]) -> Result<AcceptedEndpoints, Refusal> {
     let mut problems = Problems::of(Part::Endpoints);
     let mut sets = BTreeMap::new();
     for (index, set) in document.iter().enumerate() {
@@ -33,5 +33,5 @@ pub fn endpoints(document: &[EndpointSet]) -> Result<AcceptedEndpoints, Vec<Prob
             problems.add(format_args!("[{index}].name"), detail);
         }
     }
-    problems.or(AcceptedEndpoints { revision: Revision::of(&document), sets })
+    problems.or(Revision::of(&document), |revision| AcceptedEndpoints { revision, sets })
 }

@@ -8,14 +8,14 @@ use sidecar_config::identities::{KnownIdentity, Recogniser};
 use super::name_error;
 use crate::Revision;
 use crate::identity::Claim;
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problems, Refusal};
 use crate::snapshot::AcceptedIdentities;
 
 /// Accepts the known identities of a document.
 ///
 /// # Errors
 /// Every problem of the part.
-pub fn identities(document: &[KnownIdentity]) -> Result<AcceptedIdentities, Vec<Problem>> {
+pub fn identities(document: &[KnownIdentity]) -> Result<AcceptedIdentities, Refusal> {
     let mut problems = Problems::of(Part::Identities);
     let mut names = HashSet::new();
     let mut identities = Vec::new();
@@ -43,7 +43,7 @@ pub fn identities(document: &[KnownIdentity]) -> Result<AcceptedIdentities, Vec<
         }
         identities.push((identity.name.clone(), claims));
     }
-    problems.or(AcceptedIdentities { revision: Revision::of(&document), identities })
+    problems.or(Revision::of(&document), |revision| AcceptedIdentities { revision, identities })
 }
 
 /// The one claim of a recogniser, or the field that is wrong and why.

@@ -5,14 +5,14 @@ use sidecar_config::identity::Identity;
 
 use super::Files;
 use crate::Revision;
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problems, Refusal};
 use crate::snapshot::AcceptedIdentity;
 
 /// Accepts a server certificate with its key.
 ///
 /// # Errors
 /// Every problem of the part; a key that is not the leaf's among them.
-pub fn identity(document: &Identity, files: &Files) -> Result<AcceptedIdentity, Vec<Problem>> {
+pub fn identity(document: &Identity, files: &Files) -> Result<AcceptedIdentity, Refusal> {
     let mut problems = Problems::of(Part::Identity);
     let chain = files.certificates(&document.chain).map(<[_]>::to_vec).unwrap_or_else(|error| {
         problems.add("chain", error);
@@ -32,5 +32,5 @@ pub fn identity(document: &Identity, files: &Files) -> Result<AcceptedIdentity, 
     }
     let digests: Vec<_> = chain.iter().map(|certificate| certificate.facts.sha256).collect();
     let revision = Revision::of(&(document, digests));
-    problems.or(AcceptedIdentity { revision, chain, key_file: document.key.clone() })
+    problems.or(revision, |revision| AcceptedIdentity { revision, chain, key_file: document.key.clone() })
 }

@@ -7,7 +7,7 @@ use sidecar_config::Part;
 use sidecar_config::policy::{Backend, Listener, Match, Policy, Route, Rule};
 
 use super::name_error;
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problems, Refusal};
 use crate::route::canonical_host;
 use crate::snapshot::AcceptedPolicy;
 use crate::{Revision, path};
@@ -19,7 +19,7 @@ const CONNECTIONS_MAX: u32 = 1_000_000;
 ///
 /// # Errors
 /// Every problem of the part. What it names in other parts is looked up when the parts are linked.
-pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Vec<Problem>> {
+pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
     let mut problems = Problems::of(Part::Policy);
     check_listeners(&document.listeners, &mut problems);
     let mut names = HashSet::new();
@@ -35,8 +35,8 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Vec<Problem>> {
         let detail = format_args!("is {limit}; write a number from 1 to {CONNECTIONS_MAX}");
         problems.add("limits.maxConnections", detail);
     }
-    problems.or(AcceptedPolicy {
-        revision: Revision::of(document),
+    problems.or(Revision::of(document), |revision| AcceptedPolicy {
+        revision,
         listeners: document.listeners.clone(),
         routes: document.routes.iter().map(|route| (route.clone(), route_hash(route, &document.listeners))).collect(),
         limits: document.limits.clone(),

@@ -7,14 +7,14 @@ use sidecar_config::trust::{Bundle as BundleDocument, Trust};
 
 use super::{Files, name_error};
 use crate::Revision;
-use crate::problem::{Problem, Problems};
+use crate::problem::{Problems, Refusal};
 use crate::snapshot::{AcceptedTrust, Bundle};
 
 /// Accepts the bundles and revocations of a document.
 ///
 /// # Errors
 /// Every problem of the part.
-pub fn trust(document: &Trust, files: &Files) -> Result<AcceptedTrust, Vec<Problem>> {
+pub fn trust(document: &Trust, files: &Files) -> Result<AcceptedTrust, Refusal> {
     let mut problems = Problems::of(Part::Trust);
     let mut bundles = Vec::new();
     for (name, bundle) in &document.bundles {
@@ -34,7 +34,7 @@ pub fn trust(document: &Trust, files: &Files) -> Result<AcceptedTrust, Vec<Probl
     let digests_of = |bundle: &Bundle| bundle.roots.iter().map(|root| root.facts.sha256).collect::<Vec<_>>();
     let digests: Vec<_> = bundles.iter().map(digests_of).collect();
     let revision = Revision::of(&(document, digests));
-    problems.or(AcceptedTrust { revision, bundles, states })
+    problems.or(revision, |revision| AcceptedTrust { revision, bundles, states })
 }
 
 fn read_bundle(name: &str, document: &BundleDocument, files: &Files, problems: &mut Problems) -> Bundle {

@@ -5,12 +5,12 @@ use std::fmt::Debug;
 use serde_json::{Value, json};
 use sidecar_config::identities::KnownIdentity;
 use sidecar_config::{Document, Part};
-use sidecar_decide::{Problem, accept};
+use sidecar_decide::{Refusal, accept};
 
 use crate::fixture::{expected, files, listener, read, rule, told, trust_document};
 
-fn check<T: Debug>(accepted: Result<T, Vec<Problem>>, part: Part, rows: &[(&str, &str)]) {
-    let problems = accepted.expect_err("a document with problems");
+fn check<T: Debug>(accepted: Result<T, Refusal>, part: Part, rows: &[(&str, &str)]) {
+    let problems = accepted.expect_err("a document with problems").problems;
     assert_eq!(told(&problems), expected(rows));
     for problem in &problems {
         assert_eq!(problem.part, part);

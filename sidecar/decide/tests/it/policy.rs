@@ -208,3 +208,10 @@ fn no_combination_is_left_out() {
     combinations.dedup();
     assert_eq!((ROWS.len(), combinations.len()), (14 * 6, 14 * 6));
 }
+
+/// The words are in users' rows and queries.
+#[test]
+fn verdicts_have_their_words() {
+    assert_eq!(Verdict::ALL, [Verdict::Allowed, Verdict::Refused, Verdict::WouldRefuse]);
+    assert_eq!(Verdict::ALL.map(Verdict::name), ["allowed", "refused", "would_refuse"]);
+}

@@ -1,0 +1,181 @@
+//! Frozen documents: good ones are read alike in every notation, bad ones are refused with the very words expected.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sidecar_config::endpoints::EndpointSet;
+use sidecar_config::identities::KnownIdentity;
+use sidecar_config::identity::Identity;
+use sidecar_config::policy::Policy;
+use sidecar_config::settings::Settings;
+use sidecar_config::trust::Trust;
+use sidecar_config::{Document, Format};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/examples")).join(name)
+}
+
+/// Reads a file as a sidecar would, every part of it, and returns its values with all defaults filled in.
+pub(crate) fn read_file(path: &Path) -> Result<Document, String> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let format = Format::of(path).ok_or("not a document's name")?;
+    read_value(format.parse(&text).map_err(|error| error.to_string())?)
+}
+
+/// Reads a file's values, every part of them; all errors at once, one a line.
+pub(crate) fn read_value(value: Value) -> Result<Document, String> {
+    let mut document = Document::from_value(value).map_err(|error| error.to_string())?;
+    let mut errors = Vec::new();
+    fill::<Settings>("settings", &mut document.settings, &mut errors);
+    fill::<Trust>("trust", &mut document.trust, &mut errors);
+    fill::<Identity>("identity", &mut document.identity, &mut errors);
+    fill::<Vec<KnownIdentity>>("identities", &mut document.identities, &mut errors);
+    fill::<Policy>("policy", &mut document.policy, &mut errors);
+    fill::<Vec<EndpointSet>>("endpoints", &mut document.endpoints, &mut errors);
+    if errors.is_empty() { Ok(document) } else { Err(errors.join("\n")) }
+}
+
+/// Replaces a part's values by what they mean.
+fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, errors: &mut Vec<String>) {
+    let Some(value) = part.take() else { return };
+    match Document::read::<T>(name, value) {
+        Ok(meaning) => *part = Some(serde_json::to_value(meaning).unwrap()),
+        Err(error) => errors.push(error.to_string()),
+    }
+}
+
+#[test]
+fn notations_agree() {
+    for name in ["minimal", "full"] {
+        let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
+        let json = read("json");
+        assert_eq!(read("toml"), json, "{name}.toml");
+        assert_eq!(read("yaml"), json, "{name}.yaml");
+    }
+}
+
+#[test]
+fn what_is_written_back_reads_the_same() {
+    let full = read_file(&folder("good").join("full.json")).unwrap();
+    assert_eq!(read_value(serde_json::to_value(&full).unwrap()).unwrap(), full);
+}
+
+#[test]
+fn names_tell_the_notation() {
+    let table = [
+        ("a.json", Some(Format::Json)),
+        ("a.yaml", Some(Format::Yaml)),
+        ("a.yml", Some(Format::Yaml)),
+        ("a.toml", Some(Format::Toml)),
+        ("a.TOML", None),
+        ("a.txt", None),
+        ("toml", None),
+        (".toml", None),
+    ];
+    for (name, format) in table {
+        assert_eq!(Format::of(Path::new(name)), format, "{name}");
+    }
+}
+
+/// Each bad example, and what its writer is told.
+const BAD: [(&str, &str); 22] = [
+    (
+        "allow-nobody-known.yaml",
+        "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `verified`, `anyone`",
+    ),
+    ("allow-two-keys.yaml", "`policy.routes[0].rules[0].allow[0]`: invalid value: map, expected map with a single key"),
+    ("bad-address.json", "`endpoints[0].addresses[0].address`: invalid socket address syntax"),
+    (
+        "bad-duration.toml",
+        "`settings.log.flushEvery`: `0.1s` is not a duration; write digits with h, m, s or ms, such as `10s`, `100ms` or `1h30m`",
+    ),
+    (
+        "bad-size.toml",
+        "`policy.limits.maxRequestBodySize`: `16MB` is not a size; write digits with Ki, Mi or Gi, such as `256Mi`",
+    ),
+    (
+        "bad-state.toml",
+        "`trust.revocations.identities[0].state`: unknown variant `revoked`, expected `Suspended` or `Revoked`",
+    ),
+    (
+        "bad-tls-version.yaml",
+        "`policy.listeners[0].tls.minVersion`: invalid type: floating point `1.1`, expected string or map",
+    ),
+    (
+        "duplicate-key.toml",
+        r#"not valid Toml: TOML parse error at line 2, column 1
+  |
+2 | version = "1.0"
+  | ^^^^^^^
+duplicate key"#,
+    ),
+    (
+        "duplicate-key.yaml",
+        r#"not valid Yaml: error: line 2 column 1: duplicate mapping key: version, set DuplicateKeyPolicy in Options if acceptable
+ --> <input>:2:1
+  |
+1 | version: "1.0"
+2 | version: "1.0"
+  | ^ duplicate mapping key: version, set DuplicateKeyPolicy in Options if acceptable"#,
+    ),
+    ("malformed.json", "not valid Json: trailing comma at line 1 column 21"),
+    (
+        "malformed.toml",
+        r#"not valid Toml: TOML parse error at line 2, column 10
+  |
+2 | [identity
+  |          ^
+unclosed table, expected `]`"#,
+    ),
+    (
+        "malformed.yaml",
+        r#"not valid Yaml: error: line 2 column 19: mismatched bracket '[' closed by '}'
+ --> <input>:2:19
+  |
+1 | version: "1.0"
+2 | identity: {chain: [}
+  |                   ^ mismatched bracket '[' closed by '}'"#,
+    ),
+    ("no-allow.toml", "`policy.routes[0].rules[0]`: missing field `allow`"),
+    ("no-version.toml", r#"`version` is missing; write `version = "1.0"` at the top"#),
+    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.0"`"#),
+    (
+        "two-parts.toml",
+        r#"`identity`: missing field `key`
+`identities[0].recognise`: invalid type: string "spiffe://demo.local/billing", expected a sequence"#,
+    ),
+    (
+        "unknown-field.toml",
+        "`policy.routes[0].rules[0].alow`: unknown field `alow`, expected one of `name`, `matches`, `allow`, `mode`, `backends`",
+    ),
+    (
+        "unknown-part.toml",
+        "`setings` is not a part; the parts are settings, trust, identity, identities, policy and endpoints",
+    ),
+    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.0"`"#),
+    (
+        "version-unsupported.yaml",
+        "`version`: 1.1 is not supported; this sidecar reads 1.0 to 1.0: use one of those, or a sidecar that reads 1.1",
+    ),
+    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.0`"),
+    ("wrong-type.json", "`identities`: invalid type: map, expected a sequence"),
+];
+
+#[test]
+fn bad_documents_are_refused_with_place_and_remedy() {
+    for (name, expected) in BAD {
+        assert_eq!(read_file(&folder("bad").join(name)).unwrap_err(), expected, "{name}");
+    }
+}
+
+#[test]
+fn every_bad_example_is_in_the_table() {
+    let files = fs::read_dir(folder("bad")).unwrap();
+    let files: BTreeSet<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let table: BTreeSet<String> = BAD.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(files, table);
+}

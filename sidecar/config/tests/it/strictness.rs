@@ -1,0 +1,39 @@
+//! A field nobody knows is refused wherever it stands: ignored, it would be a promise that is not kept.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::documents::{read_file, read_value};
+
+/// Objects whose keys are the writer's own names.
+const MAPS: [&str; 1] = ["/trust/bundles"];
+
+/// Pointers to all objects in a value.
+fn objects(path: &str, value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.push(path.to_owned());
+            fields.iter().for_each(|(name, inner)| objects(&format!("{path}/{name}"), inner, found));
+        }
+        Value::Array(items) => {
+            (0..).zip(items).for_each(|(index, inner): (usize, _)| objects(&format!("{path}/{index}"), inner, found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn an_unknown_field_is_refused_in_every_object() {
+    let full = read_file(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/examples/good/full.json"))).unwrap();
+    let full = serde_json::to_value(full).unwrap();
+    let mut places = Vec::new();
+    objects("", &full, &mut places);
+    places.retain(|place| !MAPS.contains(&place.as_str()));
+    for place in &places {
+        let mut changed = full.clone();
+        changed.pointer_mut(place).unwrap()["surprise"] = Value::Bool(true);
+        assert!(read_value(changed).is_err(), "an unknown field is let through in {place:?}");
+    }
+    assert!(places.len() > 20, "the full example no longer has an object of every kind: {places:?}");
+}
