@@ -1,1 +1,8 @@
-//! h
+//! Tests across parts: the real binary, real sockets, real clients; and the rules of this repository.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping; the panic is its failure"
+)]
+
+mod tidy;

@@ -1,0 +1,60 @@
+# What a developer runs. `make` alone lists the targets.
+
+# Outside the checkout, so that a fresh clone builds warm and a mounted checkout stays small.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/postern/target
+# rustup puts cargo here, and only login shells have it in their path.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+# KEEP=1 leaves the demo running.
+KEEP ?=
+
+# $(call part,name,command): runs one part of a target and tells how long it took.
+define part
+@echo "== $(1)"
+@start=$$(date +%s); $(2) && echo "-- $(1): $$(($$(date +%s) - start)) s"
+endef
+
+.PHONY: help
+help: ## List the targets
+	@echo "usage: make TARGET [KEEP=1]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 leaves it running
+	@scripts/need cc cargo curl
+	@echo "building the release sidecar"
+	@cargo build --quiet --release --package postern-sidecar --package postern-tests --bin postern-sidecar --bin postern-demo
+	@"$(CARGO_TARGET_DIR)/release/postern-demo" --sidecar "$(CARGO_TARGET_DIR)/release/postern-sidecar" $(if $(filter-out 0,$(KEEP)),--keep)
+
+.PHONY: test
+test: ## Check format and lints, build, and run all tests
+	@scripts/need cc cargo curl openssl sqlite3
+	$(call part,format,cargo fmt --all --check)
+	$(call part,lints,cargo clippy --workspace --all-targets -- --deny warnings)
+	$(call part,build,cargo build --workspace --bins)
+	$(call part,tests,cargo test --workspace --lib --bins --tests --no-fail-fast)
+
+.PHONY: fmt
+fmt: ## Format the code
+	@cargo fmt --all
+
+.PHONY: lint
+lint: ## Run clippy; a warning is an error
+	@scripts/need cc cargo
+	@cargo clippy --workspace --all-targets -- --deny warnings
+
+.PHONY: generate
+generate: ## Write the generated files anew: the JSON Schemas in docs/schema
+	@scripts/need cc cargo
+	@UPDATE=1 cargo test --quiet --package sidecar-config --test it schema
+
+.PHONY: figures
+figures: ## Measure the shipped binary: size, time to ready, idle memory
+	@scripts/need cc cargo curl
+	$(call part,dist build,cargo build --profile dist --package postern-sidecar --bin postern-sidecar)
+	$(call part,figures,cargo run --quiet --package postern-tests --bin postern-figures -- "$(CARGO_TARGET_DIR)/dist/postern-sidecar")
+
+.PHONY: clean
+clean: ## Remove what was built
+	@cargo clean

@@ -1,0 +1,347 @@
+//! The real sidecar as a child process: started, listened to, signalled, and gone when dropped.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value};
+
+use crate::clients::{Finished, run};
+use crate::wait::PATIENCE;
+
+/// Name of the binary.
+const SIDECAR: &str = "postern-sidecar";
+
+/// Lines of the child's output that an error shows.
+const SHOWN_LINES: usize = 20;
+
+/// Finds the sidecar that was built along with the running program.
+///
+/// # Errors
+/// When it is not there, with what to do.
+pub fn built_sidecar() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    // A binary lies in target/<profile>, a test in target/<profile>/deps.
+    let folders = program.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join(SIDECAR)).find(|path| path.is_file());
+    found.with_context(|| format!("no {SIDECAR} beside {}; run `cargo build --bins` first", program.display()))
+}
+
+/// How to start a sidecar.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    binary: PathBuf,
+    config: PathBuf,
+    variables: Vec<(String, String)>,
+    own_process_group: bool,
+}
+
+impl Launch {
+    /// The built sidecar with this configuration, a file or a folder.
+    ///
+    /// # Errors
+    /// When no sidecar is built.
+    pub fn new(config: &Path) -> Result<Self> {
+        Ok(Self::of(built_sidecar()?, config))
+    }
+
+    /// This very binary with this configuration.
+    #[must_use]
+    pub fn of(binary: PathBuf, config: &Path) -> Self {
+        Self { binary, config: config.to_owned(), variables: Vec::new(), own_process_group: false }
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Keeps a terminal's Ctrl-C from reaching the sidecar: whoever started it decides.
+    #[must_use]
+    pub fn own_process_group(mut self) -> Self {
+        self.own_process_group = true;
+        self
+    }
+
+    /// Starts it, without waiting for anything.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self) -> Result<Sidecar> {
+        let mut command = self.command("run");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let started = Instant::now();
+        let mut child = command.spawn().with_context(|| format!("start {}", self.binary.display()))?;
+        let stderr = child.stderr.take().context("the sidecar's stderr")?;
+        let log = Arc::new(Log::default());
+        let reader = thread::Builder::new().name("sidecar-log".to_owned());
+        let shared = Arc::clone(&log);
+        // From here on dropping the sidecar ends the child, whatever fails.
+        let mut sidecar = Sidecar { launch: self.clone(), started, child, log, reader: None };
+        sidecar.reader = Some(reader.spawn(move || shared.follow(stderr))?);
+        Ok(sidecar)
+    }
+
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started, ends, or is not ready in time.
+    pub fn start_ready(&self) -> Result<Sidecar> {
+        let sidecar = self.start()?;
+        sidecar.wait_ready()?;
+        Ok(sidecar)
+    }
+
+    /// Runs another subcommand on the same configuration to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started, or does not end in time.
+    pub fn subcommand(&self, name: &str, arguments: &[&str]) -> Result<Finished> {
+        run(self.command(name).args(arguments), b"", PATIENCE)
+    }
+
+    /// What a query over the view `requests` gives, through `postern-sidecar log --sql`.
+    ///
+    /// # Errors
+    /// When the subcommand fails or prints something else than JSON.
+    pub fn query(&self, sql: &str) -> Result<Vec<Value>> {
+        let finished = self.subcommand("log", &["-o", "json", "--sql", sql])?;
+        ensure!(finished.code == Some(0), "{SIDECAR} log failed: {}", finished.stderr.trim_end());
+        parse_rows(&finished.text())
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.arg(subcommand).arg("--config").arg(&self.config);
+        for name in settings_variables() {
+            command.env_remove(name);
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if self.own_process_group {
+            command.process_group(0);
+        }
+        command
+    }
+}
+
+/// Rows come as one array or as one object a line.
+fn parse_rows(text: &str) -> Result<Vec<Value>> {
+    let values = serde_json::Deserializer::from_str(text).into_iter().collect::<Result<Vec<Value>, _>>();
+    let values = values.with_context(|| format!("rows that are not JSON: {text}"))?;
+    match values.as_slice() {
+        [Value::Array(rows)] => Ok(rows.clone()),
+        _ => Ok(values),
+    }
+}
+
+/// Settings in the developer's own environment must not reach the sidecar.
+fn settings_variables() -> impl Iterator<Item = OsString> {
+    std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("POSTERN__"))
+}
+
+/// A running sidecar. Dropping it kills it.
+pub struct Sidecar {
+    launch: Launch,
+    started: Instant,
+    child: Child,
+    log: Arc<Log>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Sidecar {
+    /// How it was started.
+    #[must_use]
+    pub fn launch(&self) -> &Launch {
+        &self.launch
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until `/readyz` answers 200, and tells how long it took from the start of the process.
+    ///
+    /// # Errors
+    /// When it ends before, or takes too long.
+    pub fn wait_ready(&self) -> Result<Duration> {
+        let line = self.wait_for("the message \"ready\"", |line| line.message() == "ready")?;
+        Ok(line.at - self.started)
+    }
+
+    /// The real address of a listener.
+    ///
+    /// # Errors
+    /// When the sidecar does not announce one in time.
+    pub fn listener(&self, name: &str) -> Result<SocketAddr> {
+        let wanted = |line: &LogLine| line.message() == "listening" && line.text("listener") == Some(name);
+        self.wait_for(&format!("the address of listener {name}"), wanted)?.address()
+    }
+
+    /// The real address of the status server.
+    ///
+    /// # Errors
+    /// When the sidecar does not announce one in time.
+    pub fn status_address(&self) -> Result<SocketAddr> {
+        let wanted = |line: &LogLine| line.message() == "status server listening";
+        self.wait_for("the address of the status server", wanted)?.address()
+    }
+
+    /// Waits for a line of its log, those already written included.
+    ///
+    /// # Errors
+    /// When the sidecar ends, or the time is up, before such a line; the error shows the last lines there were.
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&LogLine) -> bool) -> Result<LogLine> {
+        self.log.wait(what, 0, wanted)
+    }
+
+    /// Waits for a line of its log that comes after the first `seen` ones, for what happens more than once.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for`].
+    pub fn wait_for_after(&self, seen: usize, what: &str, wanted: impl Fn(&LogLine) -> bool) -> Result<LogLine> {
+        self.log.wait(what, seen, wanted)
+    }
+
+    /// All lines so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<LogLine> {
+        self.log.lock().lines.clone()
+    }
+
+    /// Asks it to drain and end (SIGTERM).
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn terminate(&self) -> Result<()> {
+        // std sends no signal but SIGKILL; every shell has a `kill` of its own.
+        let id = self.child.id().to_string();
+        let finished = run(Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]), b"", PATIENCE)?;
+        ensure!(finished.code == Some(0), "send SIGTERM to the sidecar: {}", finished.stderr);
+        Ok(())
+    }
+
+    /// Ends it at once (SIGKILL), as the kernel would when memory runs out.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.child.kill()?;
+        Ok(self.child.wait()?)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When it has not ended in time.
+    pub fn wait_exit(&mut self) -> Result<ExitStatus> {
+        ensure!(self.log.wait_end(), "the sidecar did not end within {} s", PATIENCE.as_secs());
+        Ok(self.child.wait()?)
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // It may have ended already, which is no error here.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// One line of the sidecar's log.
+#[derive(Clone, Debug)]
+pub struct LogLine {
+    /// When it arrived.
+    pub at: Instant,
+    /// Its fields; a line that is no JSON object is one field, `message`.
+    pub fields: Map<String, Value>,
+}
+
+impl LogLine {
+    /// A field's text.
+    #[must_use]
+    pub fn text(&self, field: &str) -> Option<&str> {
+        self.fields.get(field)?.as_str()
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        self.text("message").unwrap_or_default()
+    }
+
+    fn address(&self) -> Result<SocketAddr> {
+        let text = self.text("address").with_context(|| format!("no address in {:?}", self.fields))?;
+        text.parse().with_context(|| format!("address {text}"))
+    }
+
+    fn parse(text: &str) -> Self {
+        let fields =
+            serde_json::from_str(text).unwrap_or_else(|_| Map::from_iter([("message".to_owned(), Value::from(text))]));
+        Self { at: Instant::now(), fields }
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    state: Mutex<LogState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct LogState {
+    lines: Vec<LogLine>,
+    ended: bool,
+}
+
+impl Log {
+    fn follow(&self, stderr: ChildStderr) {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            self.lock().lines.push(LogLine::parse(&line));
+            self.changed.notify_all();
+        }
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, what: &str, seen: usize, wanted: impl Fn(&LogLine) -> bool) -> Result<LogLine> {
+        let find = |state: &LogState| state.lines.iter().skip(seen).find(|line| wanted(line)).cloned();
+        let state = self.wait_while(|state| !state.ended && find(state).is_none());
+        if let Some(line) = find(&state) {
+            return Ok(line);
+        }
+        let ended = if state.ended { "the sidecar ended" } else { "the time was up" };
+        let first = state.lines.len().saturating_sub(SHOWN_LINES);
+        let shown: Vec<_> =
+            state.lines[first..].iter().map(|line| Value::from(line.fields.clone()).to_string()).collect();
+        bail!("{ended} before {what}; its last lines:\n{}", shown.join("\n"))
+    }
+
+    /// Whether the sidecar's output came to its end in time, which is when it ended.
+    fn wait_end(&self) -> bool {
+        self.wait_while(|state| !state.ended).ended
+    }
+
+    fn wait_while(&self, condition: impl Fn(&LogState) -> bool) -> MutexGuard<'_, LogState> {
+        let waited = self.changed.wait_timeout_while(self.lock(), PATIENCE, |state| condition(state));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// The state is a plain list: a panic elsewhere leaves it as good as it was.
+    fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
