@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::address;
+
 /// A named set of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -22,5 +24,6 @@ pub struct EndpointSet {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Endpoint {
     /// Address and port, HTTP/1.1 without TLS.
+    #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::Size;
+use crate::words::{address, some_address};
 
 /// Listeners, routes and limits of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,7 @@ pub struct Listener {
     /// Name; routes refer to it.
     pub name: String,
     /// Address and port, such as `0.0.0.0:8443` or `[::]:8443`.
+    #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
     /// What is spoken on it.
     pub protocol: Protocol,
@@ -194,7 +196,7 @@ pub enum Mode {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backend {
     /// One address and port, HTTP/1.1 without TLS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "some_address", skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
     /// Name of a set in part `endpoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

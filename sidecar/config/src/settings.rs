@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::words::address;
 use crate::{Duration, Size};
 
 /// How this process runs.
@@ -12,7 +13,7 @@ use crate::{Duration, Size};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Settings {
     /// Where `/livez`, `/readyz`, `/startupz`, `/metrics` and `/status` are served, over plain HTTP.
-    #[serde(default = "default_status_address")]
+    #[serde(default = "default_status_address", deserialize_with = "address")]
     pub status_address: SocketAddr,
     /// Threads that serve connections, 1 to 64. Absent: as many as the CPU limit allows, at most 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,7 @@
 //! Durations and sizes as people write them: `10s`, `1h30m`, `256Mi`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time;
 
@@ -147,6 +148,20 @@ impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
+}
+
+/// Reads an address with its port, and says how to write one.
+pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_| {
+        let advice = "write it in numbers, such as `127.0.0.1:8080` or `[::1]:8080`";
+        de::Error::custom(format_args!("`{text}` is not an address and port; {advice}"))
+    })
+}
+
+/// Reads an address that may be absent; an absent field is its type's default and does not come here.
+pub(crate) fn some_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    address(deserializer).map(Some)
 }
 
 #[cfg(feature = "schema")]

@@ -36,11 +36,12 @@ pub(super) fn certificate_reason(error: &webpki::Error, facts: &CertificateFacts
 }
 
 /// The error rustls is told, which chooses the alert. The reason table records the alert; a test pins it.
-pub(super) fn certificate_error(error: &webpki::Error) -> Error {
+pub(super) fn certificate_error(error: &webpki::Error, facts: &CertificateFacts) -> Error {
     use webpki::Error as E;
     #[expect(deprecated, reason = "the variants without context choose the same alert and need no data")]
     let told = match error {
         E::UnknownIssuer => CertificateError::UnknownIssuer,
+        E::CaUsedAsEndEntity if facts.self_issued => CertificateError::UnknownIssuer,
         E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
         E::RequiredEkuNotFound | E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => {

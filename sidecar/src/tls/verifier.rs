@@ -110,7 +110,7 @@ impl ClientCertVerifier for Verifier {
         let refused = verified.as_ref().err().map(|error| certificate_reason(error, &facts));
         let answer = match &verified {
             Ok(_) => Ok(ClientCertVerified::assertion()),
-            Err(error) => Err(certificate_error(error)),
+            Err(error) => Err(certificate_error(error, &facts)),
         };
         self.leave(TlsPeer { facts: Some(Arc::new(facts)), bundles: verified.unwrap_or_default(), refused });
         answer

@@ -82,13 +82,16 @@ fn names_tell_the_notation() {
 }
 
 /// Each bad example, and what its writer is told.
-const BAD: [(&str, &str); 22] = [
+const BAD: [(&str, &str); 23] = [
     (
         "allow-nobody-known.yaml",
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `verified`, `anyone`",
     ),
     ("allow-two-keys.yaml", "`policy.routes[0].rules[0].allow[0]`: invalid value: map, expected map with a single key"),
-    ("bad-address.json", "`endpoints[0].addresses[0].address`: invalid socket address syntax"),
+    (
+        "bad-address.json",
+        "`endpoints[0].addresses[0].address`: `orders:8080` is not an address and port; write it in numbers, such as `127.0.0.1:8080` or `[::1]:8080`",
+    ),
     (
         "bad-duration.toml",
         "`settings.log.flushEvery`: `0.1s` is not a duration; write digits with h, m, s or ms, such as `10s`, `100ms` or `1h30m`",
@@ -105,41 +108,12 @@ const BAD: [(&str, &str); 22] = [
         "bad-tls-version.yaml",
         "`policy.listeners[0].tls.minVersion`: invalid type: floating point `1.1`, expected string or map",
     ),
-    (
-        "duplicate-key.toml",
-        r#"not valid Toml: TOML parse error at line 2, column 1
-  |
-2 | version = "1.0"
-  | ^^^^^^^
-duplicate key"#,
-    ),
-    (
-        "duplicate-key.yaml",
-        r#"not valid Yaml: error: line 2 column 1: duplicate mapping key: version, set DuplicateKeyPolicy in Options if acceptable
- --> <input>:2:1
-  |
-1 | version: "1.0"
-2 | version: "1.0"
-  | ^ duplicate mapping key: version, set DuplicateKeyPolicy in Options if acceptable"#,
-    ),
-    ("malformed.json", "not valid Json: trailing comma at line 1 column 21"),
-    (
-        "malformed.toml",
-        r#"not valid Toml: TOML parse error at line 2, column 10
-  |
-2 | [identity
-  |          ^
-unclosed table, expected `]`"#,
-    ),
-    (
-        "malformed.yaml",
-        r#"not valid Yaml: error: line 2 column 19: mismatched bracket '[' closed by '}'
- --> <input>:2:19
-  |
-1 | version: "1.0"
-2 | identity: {chain: [}
-  |                   ^ mismatched bracket '[' closed by '}'"#,
-    ),
+    ("duplicate-key.json", "not valid JSON: line 1, column 42: duplicate key `policy`; keep one"),
+    ("duplicate-key.toml", "not valid TOML: line 2, column 1: duplicate key"),
+    ("duplicate-key.yaml", "not valid YAML: line 2, column 1: duplicate mapping key: version"),
+    ("malformed.json", "not valid JSON: line 1, column 21: trailing comma"),
+    ("malformed.toml", "not valid TOML: line 2, column 10: unclosed table, expected `]`"),
+    ("malformed.yaml", "not valid YAML: line 2, column 19: mismatched bracket '[' closed by '}'"),
     ("no-allow.toml", "`policy.routes[0].rules[0]`: missing field `allow`"),
     ("no-version.toml", r#"`version` is missing; write `version = "1.0"` at the top"#),
     ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.0"`"#),
