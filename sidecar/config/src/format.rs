@@ -64,10 +64,9 @@ fn yaml_error(error: &serde_saphyr::Error) -> String {
     let message = error.render_with_formatter(&UserMessageFormatter);
     match error.location() {
         Some(place) => {
-            // The renderer puts the place in front; ours has one form for all notations.
-            let told = format!("line {} column {}: ", place.line(), place.column());
-            let message = message.split_once(&told).map_or(message.as_str(), |(_, rest)| rest);
-            at(place.line(), place.column(), message)
+            // The renderer puts the place at the end; ours has one form for all notations.
+            let told = format!(" at line {}, column {}", place.line(), place.column());
+            at(place.line(), place.column(), message.strip_suffix(&told).unwrap_or(&message))
         }
         None => one_line(&message),
     }

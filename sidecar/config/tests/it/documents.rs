@@ -110,7 +110,7 @@ const BAD: [(&str, &str); 23] = [
     ),
     ("duplicate-key.json", "not valid JSON: line 1, column 42: duplicate key `policy`; keep one"),
     ("duplicate-key.toml", "not valid TOML: line 2, column 1: duplicate key"),
-    ("duplicate-key.yaml", "not valid YAML: line 2, column 1: duplicate mapping key: version"),
+    ("duplicate-key.yaml", "not valid YAML: line 2, column 1: duplicate mapping key: version not allowed here"),
     ("malformed.json", "not valid JSON: line 1, column 21: trailing comma"),
     ("malformed.toml", "not valid TOML: line 2, column 10: unclosed table, expected `]`"),
     ("malformed.yaml", "not valid YAML: line 2, column 19: mismatched bracket '[' closed by '}'"),
