@@ -39,12 +39,12 @@ pub struct App {
 #[derive(Debug, Error)]
 pub enum AppError {
     /// The status port.
-    #[error("cannot serve status on {address}: {source}; free the address or set settings.statusAddress")]
+    #[error("cannot serve status on {address}: {why}; free the address or set settings.statusAddress")]
     StatusAddress {
         /// The address.
         address: SocketAddr,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// A thread or runtime.
     #[error("cannot start a thread: {0}")]
@@ -215,7 +215,7 @@ async fn any_ended(workers: &mut [Worker]) -> usize {
 }
 
 async fn serve_status(address: SocketAddr, state: &Arc<State>) -> Result<(SocketAddr, JoinHandle<()>), AppError> {
-    let error = |source| AppError::StatusAddress { address, source };
+    let error = |why| AppError::StatusAddress { address, why };
     let listener = TcpListener::bind(address).await.map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
     tracing::info!(%address, "status server listening");

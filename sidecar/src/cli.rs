@@ -232,7 +232,7 @@ fn print_log(args: &LogArgs) -> Result<()> {
 
 fn print_status(address: &str) -> Result<()> {
     const TIMEOUT: Duration = Duration::from_secs(5);
-    let asked = runtime()?.block_on(tokio::time::timeout(TIMEOUT, status::ask(address)));
+    let asked = runtime()?.block_on(async { tokio::time::timeout(TIMEOUT, status::ask(address)).await });
     let status = asked
         .map_err(|_| anyhow!("no answer within {TIMEOUT:?}"))
         .and_then(|answer| answer)

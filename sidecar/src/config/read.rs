@@ -46,12 +46,12 @@ pub struct Reading {
 #[derive(Debug, Error)]
 pub enum ReadError {
     /// The path itself.
-    #[error("{}: {source}; give the path of a configuration file or folder", path.display())]
+    #[error("{}: {why}; give the path of a configuration file or folder", path.display())]
     Path {
         /// The path.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// A folder without documents.
     #[error("{}: no .toml, .yaml, .yml or .json file in this folder", .0.display())]
@@ -73,7 +73,7 @@ impl Reading {
 /// # Errors
 /// When there is nothing at the path.
 pub fn read(path: &Path) -> Result<Reading, ReadError> {
-    let metadata = path.metadata().map_err(|source| ReadError::Path { path: path.to_owned(), source })?;
+    let metadata = path.metadata().map_err(|why| ReadError::Path { path: path.to_owned(), why })?;
     let is_whole = !metadata.is_dir();
     let paths = if is_whole { vec![path.to_owned()] } else { documents_of(path)? };
     let mut reader = Reader { reading: Reading { is_whole, ..Reading::default() }, hasher: Sha256::new() };
@@ -88,7 +88,7 @@ pub fn read(path: &Path) -> Result<Reading, ReadError> {
 }
 
 fn documents_of(folder: &Path) -> Result<Vec<PathBuf>, ReadError> {
-    let error = |source| ReadError::Path { path: folder.to_owned(), source };
+    let error = |why| ReadError::Path { path: folder.to_owned(), why };
     let mut paths = Vec::new();
     for entry in folder.read_dir().map_err(error)? {
         let path = entry.map_err(error)?.path();

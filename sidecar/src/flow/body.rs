@@ -19,12 +19,18 @@ use crate::protocol::{Body, BodyError, Inbound};
 pub(super) struct Upload {
     bytes: Cell<u64>,
     last_progress: Cell<Instant>,
+    ended: Cell<bool>,
     failed: Cell<Option<Reason>>,
 }
 
 impl Upload {
     pub(super) fn new() -> Rc<Self> {
-        Rc::new(Self { bytes: Cell::new(0), last_progress: Cell::new(Instant::now()), failed: Cell::new(None) })
+        Rc::new(Self {
+            bytes: Cell::new(0),
+            last_progress: Cell::new(Instant::now()),
+            ended: Cell::new(false),
+            failed: Cell::new(None),
+        })
     }
 
     /// Bytes that have passed.
@@ -35,6 +41,11 @@ impl Upload {
     /// When the last of them did.
     pub(super) fn last_progress(&self) -> Instant {
         self.last_progress.get()
+    }
+
+    /// Whether all of it was handed on.
+    pub(super) fn ended(&self) -> bool {
+        self.ended.get()
     }
 
     /// Why the body broke off on the client's side.
@@ -69,6 +80,7 @@ impl http_body::Body for UploadBody {
                     Some(Err(BodyError::TooLarge))
                 } else {
                     self.state.bytes.set(passed);
+                    self.state.ended.set(self.inner.is_end_stream());
                     Some(Ok(frame))
                 }
             }
@@ -76,7 +88,10 @@ impl http_body::Body for UploadBody {
                 self.state.failed.set(Some(Reason::ClientClosed));
                 Some(Err(error))
             }
-            None => None,
+            None => {
+                self.state.ended.set(true);
+                None
+            }
         })
     }
 
@@ -114,7 +129,10 @@ impl DownloadBody {
 
     fn finish(&mut self) {
         if let Some((lease, mut draft)) = self.open.take() {
-            self.gate.pool.give_back(lease);
+            // An upstream that answered without taking the whole request cannot be asked again on this connection.
+            if draft.upload_ended() {
+                self.gate.pool.give_back(lease);
+            }
             draft.edit(|record| record.response_bytes = self.bytes);
             draft.finish(None);
         }

@@ -61,11 +61,13 @@ fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason
     let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
     let index = listener.table.find(host, &path, &head.method)?;
     let decision = snapshot.decide(&snapshot.rules[index], &view.caller);
-    draft.decided(&view.served.generation.rule_scopes[index], decision.verdict, decision.reason);
+    let scope = &view.served.generation.rule_scopes[index];
+    draft.decided(scope, decision.verdict, decision.reason);
     if let (Verdict::Refused, Some(reason)) = (decision.verdict, decision.reason) {
         return Err(reason);
     }
     if declared_length(&head.headers) > Some(snapshot.limits.max_request_body_size.bytes()) {
+        draft.decided(scope, Verdict::Refused, Some(Reason::LimitBodySize));
         return Err(Reason::LimitBodySize);
     }
     Ok(Passage { rule: index, target: upstream_target(&head.target, path)?, host: host.to_owned() })

@@ -31,6 +31,11 @@ impl Draft {
         self.upload = upload;
     }
 
+    /// Whether the upstream was sent the whole request.
+    pub(super) fn upload_ended(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| upload.ended())
+    }
+
     /// The row, to fill in; nothing once it is sent.
     pub(super) fn edit(&mut self, edit: impl FnOnce(&mut Record)) {
         if let Some(record) = &mut self.record {

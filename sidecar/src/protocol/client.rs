@@ -4,12 +4,17 @@ use http::{HeaderMap, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 
 use super::{Body, Head, Inbound};
 use crate::limits::REQUEST_HEADERS;
 
 /// A connection to an upstream that requests can be sent on, one after the other.
-pub struct Upstream(http1::SendRequest<Body>);
+pub struct Upstream {
+    sender: http1::SendRequest<Body>,
+    /// Drives the connection; ended with it.
+    driver: AbortHandle,
+}
 
 /// A request on its way to an upstream.
 pub struct Outgoing {
@@ -45,21 +50,21 @@ pub async fn connect(stream: TcpStream) -> Result<Upstream, hyper::Error> {
     let (sender, connection) =
         http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(TokioIo::new(stream)).await?;
     // How the connection ends is told to whoever waits for a response on it.
-    tokio::task::spawn_local(async move {
+    let driver = tokio::task::spawn_local(async move {
         let _ended = connection.await;
     });
-    Ok(Upstream(sender))
+    Ok(Upstream { sender, driver: driver.abort_handle() })
 }
 
 impl Upstream {
     /// Whether a request can be sent now.
     pub fn is_ready(&self) -> bool {
-        self.0.is_ready()
+        self.sender.is_ready()
     }
 
     /// Whether the other side has closed it.
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.sender.is_closed()
     }
 
     /// Sends a request and waits for its response's head.
@@ -67,7 +72,7 @@ impl Upstream {
     /// # Errors
     /// With the request again where none of it was sent.
     pub async fn send(&mut self, request: Outgoing) -> Result<Received, NotSent> {
-        match self.0.try_send_request(request.into_message()).await {
+        match self.sender.try_send_request(request.into_message()).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 Ok(Received { status: parts.status, headers: parts.headers, body: Inbound::new(body) })
@@ -77,6 +82,14 @@ impl Upstream {
                 None => Err(NotSent::Broken(error.into_error())),
             },
         }
+    }
+}
+
+impl Drop for Upstream {
+    /// Whoever lets go of a connection in the middle of an exchange wants it to end there: left alone, hyper would wait
+    /// for an upstream that has answered early to take the rest of the request's body.
+    fn drop(&mut self) {
+        self.driver.abort();
     }
 }
 

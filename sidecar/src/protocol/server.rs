@@ -87,8 +87,7 @@ fn http1_builder() -> http1::Builder {
         .timer(TokioTimer)
         .header_read_timeout(REQUEST_HEAD_TIMEOUT)
         .max_headers(REQUEST_HEADERS)
-        .max_header_size(REQUEST_HEAD_BYTES)
-        .pipeline_flush(true);
+        .max_header_size(REQUEST_HEAD_BYTES);
     builder
 }
 
