@@ -12,6 +12,7 @@ pub mod config;
 mod flow;
 mod identity;
 mod limits;
+mod linger;
 mod listener;
 pub mod log;
 mod metrics;

@@ -29,11 +29,10 @@ pub const ADMIN_CONNECTIONS: usize = 32;
 /// From accept to a finished handshake; a phone on a bad network needs some seconds, an attacker gets no more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a refused client is listened to after its alert was sent: closing on bytes that it still sends would reset
-/// the connection, and the reset would overtake the alert.
+/// How long a client is listened to after the gate is done with its connection.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Bytes it may send in that time.
-pub const LINGER_BYTES: usize = 64 << 10;
+/// Bytes it may send in that time: what is on its way in a connection's buffers.
+pub const LINGER_BYTES: usize = 1 << 20;
 /// Handshake configurations a worker keeps for the next handshakes on a listener, about 1 KiB each.
 pub const HANDSHAKE_SLOTS: usize = 64;
 

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::runtime::{LocalExecutor, TokioTimer};
 use super::{Body, Head, Inbound, Request, Response, Version};
 use crate::limits::{REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS, STREAMS_PER_CONNECTION};
+use crate::linger::Lingering;
 
 /// Turns `true` when connections are to end after what they are doing.
 pub type Closing = watch::Receiver<bool>;
@@ -49,7 +50,7 @@ where
     H: Fn(Request) -> F + 'static,
     F: Future<Output = Response> + 'static,
 {
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(Lingering::new(stream));
     let service = service_fn(move |request| {
         let answer = handler(received(request));
         async move { Ok::<_, Infallible>(sent(answer.await)) }

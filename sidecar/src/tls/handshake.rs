@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use rustls::server::Acceptor;
 use sidecar_decide::Reason;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::peer::TlsPeer;
 use super::reason::handshake_reason;
 use super::slots::Slots;
-use crate::limits::{HANDSHAKE_TIMEOUT, LINGER_BYTES, LINGER_TIMEOUT};
+use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::linger::Lingering;
 
 /// A finished handshake.
 pub struct Accepted<S> {
@@ -48,21 +49,10 @@ impl<S> Failure<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Failure<S> {
     /// Closes the stream so that the client gets to read the alert it was sent.
     pub async fn linger(self) {
-        let Some(mut stream) = self.stream else { return };
-        let listen = async {
-            stream.shutdown().await?;
-            let mut left = LINGER_BYTES;
-            let mut ignored = [0; 1024];
-            while left > 0 {
-                match stream.read(&mut ignored).await? {
-                    0 => break,
-                    read => left = left.saturating_sub(read),
-                }
-            }
-            io::Result::Ok(())
-        };
-        // Whichever way it ends, the connection is over.
-        let _ended = timeout(LINGER_TIMEOUT, listen).await;
+        if let Some(stream) = self.stream {
+            // Whichever way it ends, the connection is over.
+            let _ended = Lingering::new(stream).shutdown().await;
+        }
     }
 }
 
