@@ -10,12 +10,13 @@ use sidecar_config::settings::Settings;
 use sidecar_decide::Snapshot;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::config::{self, Changes, Generation, Publisher, Reading};
 use crate::limits::{BIND_RETRY, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT};
-use crate::listener::{Binder, Handles, Update, Worker, spawn};
+use crate::listener::{Binder, Handles, Sockets, Update, Worker, spawn};
 use crate::log::QUEUE_ROWS;
 use crate::state::State;
 use crate::{admin, log, settings};
@@ -28,6 +29,8 @@ pub struct App {
     changes: Changes,
     binder: Binder,
     workers: Vec<Worker>,
+    /// What is served now.
+    generation: Arc<Generation>,
     state: Arc<State>,
     log: log::Writer,
     status_address: SocketAddr,
@@ -94,9 +97,10 @@ impl App {
             config: config.to_owned(),
             digest: [0; 32],
             publisher,
-            changes: config::watch(),
+            changes: config::watch(&settings::log_path(settings, config)),
             binder: Binder::new(count),
             workers,
+            generation: nothing,
             state,
             log,
             status_address,
@@ -114,7 +118,8 @@ impl App {
 
     /// Real addresses of the listeners, by name.
     pub fn listeners(&self) -> BTreeMap<String, SocketAddr> {
-        self.binder.bound().iter().map(|(key, address)| (key.name.to_string(), *address)).collect()
+        let bound = self.binder.bound().iter();
+        bound.map(|(key, address)| (self.generation.listener_name(key).to_string(), *address)).collect()
     }
 
     /// Serves and reloads until `stop` resolves, then drains.
@@ -123,12 +128,14 @@ impl App {
     /// When a worker ended by itself.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let mut stop = std::pin::pin!(stop);
+        let mut hangup = signal(SignalKind::hangup()).map_err(AppError::Thread)?;
         loop {
             let retry = !self.binder.unbound().is_empty();
             tokio::select! {
                 () = stop.as_mut() => break,
                 () = self.changes.next() => self.reload().await,
-                () = sleep(BIND_RETRY), if retry => self.reload_all().await,
+                _ = hangup.recv() => self.reload().await,
+                () = sleep(BIND_RETRY), if retry => self.bind_again().await,
                 index = any_ended(&mut self.workers) => return Err(AppError::WorkerEnded(index)),
             }
         }
@@ -160,9 +167,25 @@ impl App {
         }
     }
 
-    async fn reload_all(&mut self) {
-        self.digest = [0; 32];
-        self.reload().await;
+    /// Tries the listeners again whose address could not be had.
+    async fn bind_again(&mut self) {
+        let sockets = self.binder.reconcile(&self.generation);
+        if !sockets.iter().all(Vec::is_empty) {
+            self.spread(sockets).await;
+            self.tell_ready(false);
+        }
+    }
+
+    /// Gives every worker the generation with its new sockets, and tells the world.
+    async fn spread(&mut self, sockets: Vec<Sockets>) {
+        for (worker, sockets) in self.workers.iter().zip(sockets) {
+            worker.tell(Update::Serve(Arc::clone(&self.generation), sockets)).await;
+        }
+        let unbound = self.binder.unbound().iter();
+        let unbound = unbound
+            .map(|(key, why)| format!("listener {} on {}: {why}", self.generation.listener_name(key), key.address));
+        let unbound = unbound.collect();
+        self.state.load(Arc::clone(&self.generation), self.publisher.states(), unbound);
     }
 
     async fn load(&mut self, mut reading: Reading) {
@@ -172,18 +195,14 @@ impl App {
         let mut generation = self.publisher.offer(&mut reading);
         let limits = &mut generation.snapshot.limits;
         limits.max_connections = limits.max_connections.min(self.most_connections);
-        let generation = Arc::new(generation);
-        let sockets = self.binder.reconcile(&generation);
-        for (worker, sockets) in self.workers.iter().zip(sockets) {
-            worker.tell(Update::Serve(Arc::clone(&generation), sockets)).await;
-        }
-        let unbound = self.binder.unbound().iter();
-        let unbound = unbound.map(|(key, why)| format!("listener {} on {}: {why}", key.name, key.address)).collect();
-        self.state.load(generation, self.publisher.states(), unbound);
-        self.tell(was_ready);
+        self.generation = Arc::new(generation);
+        let sockets = self.binder.reconcile(&self.generation);
+        self.spread(sockets).await;
+        self.tell_loaded();
+        self.tell_ready(was_ready);
     }
 
-    fn tell(&self, was_ready: bool) {
+    fn tell_loaded(&self) {
         for finding in self.publisher.findings() {
             tracing::warn!(file = %finding.file.display(), "configuration: {}", finding.detail);
         }
@@ -196,6 +215,9 @@ impl App {
             endpoints = parts.endpoints.loaded,
             "configuration loaded"
         );
+    }
+
+    fn tell_ready(&self, was_ready: bool) {
         match self.state.not_ready() {
             reasons if !reasons.is_empty() => tracing::warn!(reasons = reasons.join("; "), "not ready"),
             _ if !was_ready => tracing::info!("ready"),

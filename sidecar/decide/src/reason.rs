@@ -9,7 +9,7 @@ pub enum Reason {
     TlsNoCertificate,
     /// The certificate's chain ends in no bundle of the listener.
     TlsUnknownCa,
-    /// The certificate is signed by its own key and is not a root of a bundle.
+    /// The certificate names itself as its issuer: no authority vouches for it.
     TlsSelfSigned,
     /// The certificate, or one above it, has expired.
     TlsExpired,

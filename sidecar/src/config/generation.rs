@@ -1,5 +1,6 @@
 //! One generation of the configuration, with all that workers need of it made beforehand.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::policy::Mode;
@@ -17,6 +18,8 @@ pub struct Generation {
     pub rule_scopes: Vec<Arc<Scope>>,
     /// The same where no rule was found, by listener.
     pub listener_scopes: Vec<Arc<Scope>>,
+    /// What each listener is known by over reloads.
+    pub listener_keys: Vec<ListenerKey>,
     /// TLS by listener; `None` without a certificate, and then the listener does not listen.
     pub tls: Vec<Option<Arc<TlsContext>>>,
 }
@@ -34,7 +37,35 @@ impl Generation {
             Some(Arc::new(TlsContext::new(&snapshot, listener, certificate)))
         });
         let tls = tls.collect();
-        Self { snapshot, rule_scopes, listener_scopes, tls }
+        let listener_keys = snapshot.listeners.iter().map(ListenerKey::of).collect();
+        Self { snapshot, rule_scopes, listener_scopes, listener_keys, tls }
+    }
+
+    /// Where a listener stands, if this generation still has it.
+    pub fn listener(&self, key: &ListenerKey) -> Option<usize> {
+        self.listener_keys.iter().position(|known| known == key)
+    }
+
+    /// What a listener is called; empty if this generation does not have it.
+    pub fn listener_name(&self, key: &ListenerKey) -> Arc<str> {
+        let listener = self.listener(key).and_then(|index| self.snapshot.listeners.get(index));
+        listener.map_or_else(|| "".into(), |listener| Arc::clone(&listener.name))
+    }
+}
+
+/// What makes two listeners the same over a reload, so that sockets and connections are kept: the address, whatever the
+/// listener is called. Only port 0, which asks for any port, needs the name to tell two apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerKey {
+    /// The address as configured.
+    pub address: SocketAddr,
+    name: Option<Arc<str>>,
+}
+
+impl ListenerKey {
+    fn of(listener: &Listener) -> Self {
+        let name = (listener.address.port() == 0).then(|| Arc::clone(&listener.name));
+        Self { address: listener.address, name }
     }
 }
 

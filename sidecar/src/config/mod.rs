@@ -5,7 +5,7 @@ mod publish;
 mod read;
 mod watch;
 
-pub use generation::Generation;
+pub use generation::{Generation, ListenerKey};
 pub use publish::{Finding, Publisher};
 pub use read::{ReadError, Reading, read};
 pub use watch::{Changes, watch};

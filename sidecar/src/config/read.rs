@@ -132,7 +132,13 @@ impl Reader {
         let value = format.parse(&text).map_err(|error| error.to_string())?;
         let mut document = Document::from_value(value).map_err(|error| error.to_string())?;
         if let Some(settings) = document.settings.take() {
-            self.reading.settings = Some((path.to_owned(), settings));
+            match &self.reading.settings {
+                Some((earlier, _)) => {
+                    let detail = format!("`settings` is already in {}; keep it in one file", earlier.display());
+                    self.reading.broken.push((path.to_owned(), detail));
+                }
+                None => self.reading.settings = Some((path.to_owned(), settings)),
+            }
         }
         for part in Part::ALL {
             let Some(value) = document.take(part) else { continue };

@@ -4,6 +4,7 @@
 //! file; where inotify instances have run out, the caller is woken at an interval and compares digests itself.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,13 +26,22 @@ pub struct Changes {
     folders: BTreeSet<PathBuf>,
 }
 
-/// Watches no folder yet.
-pub fn watch() -> Changes {
+/// Watches no folder yet. The request log's files are no configuration, although they may lie beside it and change all
+/// the time.
+pub fn watch(log: &Path) -> Changes {
     let (sender, events) = mpsc::channel(1);
     let changed = sender.clone();
+    let log = log.file_name().map(|name| name.as_encoded_bytes().to_vec());
+    let is_log = move |path: &PathBuf| {
+        let name = path.file_name().map(OsStr::as_encoded_bytes);
+        name.zip(log.as_deref()).is_some_and(|(name, log)| name.starts_with(log))
+    };
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // A full channel already says that something changed; an error may hide a change.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
+        let is_nothing = |event: &notify::Event| {
+            event.kind.is_access() || (!event.paths.is_empty() && event.paths.iter().all(&is_log))
+        };
+        if !event.is_ok_and(|event| is_nothing(&event)) {
             let _full_or_closed = changed.try_send(());
         }
     });

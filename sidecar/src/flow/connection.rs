@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use rustls::ProtocolVersion;
+use rustls::{CipherSuite, ProtocolVersion};
 use sidecar_decide::{Caller, Reason, Verdict};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use super::gate::{Gate, Served};
 use super::http::handle;
 use super::record::{blank, microseconds};
+use crate::config::ListenerKey;
 use crate::identity::{self, Negotiated};
 use crate::log::{Kind, Peer, Scope};
 use crate::protocol::{self, Closing, ServeError, Version};
@@ -22,7 +23,7 @@ use crate::tls::{self, Slots, TlsPeer};
 /// One client connection after its handshake.
 pub(super) struct Connection {
     pub(super) gate: Rc<Gate>,
-    listener: Arc<str>,
+    listener: ListenerKey,
     peer: TlsPeer,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
@@ -47,15 +48,15 @@ pub(super) struct View {
 /// Serves one accepted socket to its end. Nothing of it is left behind but rows.
 pub async fn serve(
     gate: Rc<Gate>,
-    listener: Arc<str>,
+    listener: ListenerKey,
     slots: Rc<Slots>,
     stream: TcpStream,
     client: SocketAddr,
     closing: Closing,
 ) {
-    let started = Instant::now();
+    let (time, started) = (SystemTime::now(), Instant::now());
     let Some(_gauge) = gate.handshakes.open_one(connection_limit(&gate)) else {
-        let refusal = Refusal { kind: Kind::Connection, client, started, peer: &TlsPeer::default(), sni: &None };
+        let refusal = Refusal { kind: Kind::Connection, client, time, started, peer: &TlsPeer::default(), sni: &None };
         refuse(&gate, &listener, &refusal, Reason::LimitConnections);
         return;
     };
@@ -80,11 +81,11 @@ pub async fn serve(
             Some(reason) => {
                 tracing::debug!(%client, %reason, elapsed_us = microseconds(started.elapsed()), "handshake refused");
                 let refusal =
-                    Refusal { kind: Kind::Handshake, client, started, peer: &failure.peer, sni: &failure.sni };
+                    Refusal { kind: Kind::Handshake, client, time, started, peer: &failure.peer, sni: &failure.sni };
                 refuse(&gate, &listener, &refusal, reason);
                 failure.linger().await;
             }
-            None => gate.handshakes.refused(&listener, None),
+            None => gate.handshakes.refused(&gate.served().generation.listener_name(&listener), None),
         },
     }
 }
@@ -98,17 +99,19 @@ fn connection_limit(gate: &Gate) -> usize {
 struct Refusal<'a> {
     kind: Kind,
     client: SocketAddr,
+    time: SystemTime,
     started: Instant,
     peer: &'a TlsPeer,
     sni: &'a Option<Box<str>>,
 }
 
-fn refuse(gate: &Gate, listener: &str, refusal: &Refusal<'_>, reason: Reason) {
-    gate.handshakes.refused(listener, Some(reason));
+fn refuse(gate: &Gate, listener: &ListenerKey, refusal: &Refusal<'_>, reason: Reason) {
     let generation = &gate.served().generation;
-    let index = generation.snapshot.listeners.iter().position(|known| *known.name == *listener);
+    gate.handshakes.refused(&generation.listener_name(listener), Some(reason));
+    let index = generation.listener(listener);
     let mut record = blank(refusal.kind, refusal.client);
     record.reason = Some(reason);
+    record.time = refusal.time;
     record.duration_us = microseconds(refusal.started.elapsed());
     record.scope = index.and_then(|index| generation.listener_scopes.get(index)).cloned();
     record.peer = Some(identity::logged_unresolved(refusal.peer));
@@ -123,7 +126,17 @@ fn negotiated(stream: &TlsStream<TcpStream>) -> Negotiated {
         Some(ProtocolVersion::TLSv1_2) => Some("TLSv1.2"),
         _ => None,
     };
-    Negotiated { version, cipher: session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()) }
+    Negotiated { version, cipher: session.negotiated_cipher_suite().and_then(|suite| cipher(suite.suite())) }
+}
+
+/// The suite's name in the IANA registry; rustls has names of its own for TLS 1.3.
+fn cipher(suite: CipherSuite) -> Option<&'static str> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        other => other.as_str(),
+    }
 }
 
 impl Connection {
@@ -177,8 +190,9 @@ impl Connection {
     fn look(&self, served: Rc<Served>) -> View {
         let generation = &served.generation;
         let snapshot = &generation.snapshot;
-        let listener = snapshot.listeners.iter().position(|known| known.name == self.listener);
-        let caller = identity::resolve(snapshot, &self.peer);
+        let listener = generation.listener(&self.listener);
+        let trusted = listener.map_or(&[][..], |index| &snapshot.listeners[index].bundles);
+        let caller = identity::resolve(snapshot, trusted, &self.peer);
         let peer = identity::logged(snapshot, &self.peer, &caller, self.negotiated);
         let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
         let scope = scope.unwrap_or_else(|| Arc::new(Scope::new(crate::log::ScopeFacts::default())));

@@ -13,7 +13,7 @@ use tokio::time::timeout_at;
 use super::body::{Upload, download, upload};
 use super::connection::View;
 use super::gate::Gate;
-use super::http::{Passage, refuse};
+use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::{Draft, microseconds};
 use crate::limits::{ATTEMPTS, RESPONSE_HEAD_TIMEOUT};
 use crate::pool::{Lease, Pool};
@@ -135,7 +135,7 @@ async fn answer(connection: &mut Upstream, outgoing: Outgoing, state: Option<&Up
         match timeout_at(deadline, sending.as_mut()).await {
             Ok(outcome) => break outcome,
             Err(_) if last_progress(begun, state) + RESPONSE_HEAD_TIMEOUT > deadline => {}
-            Err(_) => return Err(Failed { reason: Reason::UpstreamTimeout, unsent: None }),
+            Err(_) => return Err(Failed { reason: stalled(state), unsent: None }),
         }
     };
     outcome.map_err(|error| match error {
@@ -146,6 +146,11 @@ async fn answer(connection: &mut Upstream, outgoing: Outgoing, state: Option<&Up
     })
 }
 
+/// Whose fault it is that nothing moves: the client's while it owes a part of its body.
+fn stalled(state: Option<&Upload>) -> Reason {
+    if state.is_none_or(Upload::ended) { Reason::UpstreamTimeout } else { Reason::ClientTimeout }
+}
+
 fn last_progress(begun: tokio::time::Instant, state: Option<&Upload>) -> tokio::time::Instant {
     state.map_or(begun, |state| state.last_progress().max(begun))
 }
@@ -153,6 +158,8 @@ fn last_progress(begun: tokio::time::Instant, state: Option<&Upload>) -> tokio::
 fn respond(gate: Rc<Gate>, lease: Lease, received: Received, mut draft: Draft) -> Response {
     let mut headers = received.headers;
     strip_hop_by_hop(&mut headers);
+    // Only the gate speaks for the gate.
+    headers.remove(&POSTERN_REASON);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
     Response::new(received.status, headers, download(received.body, gate, lease, draft))
 }

@@ -16,7 +16,7 @@ use crate::log::{Kind, clip};
 use crate::protocol::{Body, Head, Request, Response};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
-static POSTERN_REASON: HeaderName = HeaderName::from_static("postern-reason");
+pub(super) static POSTERN_REASON: HeaderName = HeaderName::from_static("postern-reason");
 
 /// Where a request goes that may pass.
 pub(super) struct Passage {

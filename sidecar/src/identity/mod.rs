@@ -16,9 +16,10 @@ pub struct Negotiated {
     pub cipher: Option<&'static str>,
 }
 
-/// Resolves a verified client against a snapshot.
-pub fn resolve(snapshot: &Snapshot, peer: &TlsPeer) -> Caller {
-    let bundles: Vec<_> = peer.bundles.iter().filter_map(|name| snapshot.bundle(name)).collect();
+/// Resolves a verified client against a snapshot. A bundle its listener does not trust any more vouches for nothing.
+pub fn resolve(snapshot: &Snapshot, trusted: &[usize], peer: &TlsPeer) -> Caller {
+    let bundles = peer.bundles.iter().filter_map(|name| snapshot.bundle(name));
+    let bundles: Vec<_> = bundles.filter(|bundle| trusted.contains(bundle)).collect();
     match &peer.facts {
         Some(facts) if !bundles.is_empty() => snapshot.directory.resolve(facts, bundles),
         _ => Caller::ANONYMOUS,

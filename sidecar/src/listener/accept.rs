@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::config::ListenerKey;
 use crate::flow::{self, Gate};
 use crate::limits::ACCEPT_BACKOFF;
 use crate::protocol::Closing;
@@ -21,7 +21,7 @@ use crate::tls::Slots;
 /// One listener of one worker.
 pub(super) struct Acceptor {
     pub(super) gate: Rc<Gate>,
-    pub(super) name: Arc<str>,
+    pub(super) key: ListenerKey,
     /// The newest; a connection keeps the ones it was accepted with.
     pub(super) slots: watch::Receiver<Rc<Slots>>,
     pub(super) closing: Closing,
@@ -48,7 +48,7 @@ impl Acceptor {
         drop(listener);
         let finished = timeout(self.drain_timeout, async { while connections.join_next().await.is_some() {} }).await;
         if finished.is_err() {
-            tracing::warn!(listener = %self.name, connections = connections.len(), "connections cut at the end of the drain timeout");
+            tracing::warn!(address = %self.key.address, connections = connections.len(), "connections cut at the end of the drain timeout");
             connections.shutdown().await;
         }
     }
@@ -62,11 +62,11 @@ impl Acceptor {
                 }
                 let slots = Rc::clone(&self.slots.borrow());
                 let gate = Rc::clone(&self.gate);
-                let serving = flow::serve(gate, Arc::clone(&self.name), slots, stream, client, self.closing.clone());
+                let serving = flow::serve(gate, self.key.clone(), slots, stream, client, self.closing.clone());
                 connections.spawn_local(serving);
             }
             Err(error) => {
-                tracing::warn!(listener = %self.name, %error, "accept failed");
+                tracing::warn!(address = %self.key.address, %error, "accept failed");
                 sleep(ACCEPT_BACKOFF).await;
             }
         }

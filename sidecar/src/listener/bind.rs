@@ -3,21 +3,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::config::Generation;
+use crate::config::{Generation, ListenerKey};
 use crate::limits::LISTEN_BACKLOG;
-
-/// What makes two listeners the same: their sockets are kept over a reload.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ListenerKey {
-    /// The listener's name.
-    pub name: Arc<str>,
-    /// Its address as configured; port 0 asks for any.
-    pub address: SocketAddr,
-}
 
 /// Sockets for one worker.
 pub type Sockets = Vec<(ListenerKey, TcpListener)>;
@@ -27,6 +17,7 @@ pub type Sockets = Vec<(ListenerKey, TcpListener)>;
 pub struct Binder {
     workers: usize,
     bound: BTreeMap<ListenerKey, SocketAddr>,
+    /// Why, for those that could not be bound.
     unbound: BTreeMap<ListenerKey, String>,
 }
 
@@ -43,21 +34,27 @@ impl Binder {
         let mut sockets: Vec<Sockets> = (0..self.workers).map(|_| Vec::new()).collect();
         let keys = listening(generation);
         self.bound.retain(|key, _| keys.contains(key));
-        self.unbound.clear();
+        self.unbound.retain(|key, _| keys.contains(key));
         for key in keys {
             if self.bound.contains_key(&key) {
                 continue;
             }
             match bind(key.address, self.workers) {
                 Ok((address, bound)) => {
-                    tracing::info!(listener = %key.name, %address, "listening");
+                    tracing::info!(listener = %generation.listener_name(&key), %address, "listening");
+                    self.unbound.remove(&key);
                     self.bound.insert(key.clone(), address);
                     let each = sockets.iter_mut().zip(bound);
                     each.for_each(|(list, socket)| list.push((key.clone(), socket)));
                 }
                 Err(error) => {
-                    tracing::error!(listener = %key.name, address = %key.address, %error, "cannot listen");
-                    self.unbound.insert(key, error.to_string());
+                    let error = error.to_string();
+                    // Told once, and not at every try.
+                    if self.unbound.get(&key) != Some(&error) {
+                        let listener = generation.listener_name(&key);
+                        tracing::error!(%listener, address = %key.address, error, "cannot listen; trying again");
+                    }
+                    self.unbound.insert(key, error);
                 }
             }
         }
@@ -77,9 +74,8 @@ impl Binder {
 
 /// The listeners of a generation that can serve: without a certificate there is no handshake.
 pub(super) fn listening(generation: &Generation) -> Vec<ListenerKey> {
-    let listeners = generation.snapshot.listeners.iter().zip(&generation.tls);
-    let able = listeners.filter(|(_, tls)| tls.is_some());
-    able.map(|(listener, _)| ListenerKey { name: Arc::clone(&listener.name), address: listener.address }).collect()
+    let listeners = generation.listener_keys.iter().zip(&generation.tls);
+    listeners.filter(|(_, tls)| tls.is_some()).map(|(key, _)| key.clone()).collect()
 }
 
 fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {

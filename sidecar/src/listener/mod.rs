@@ -4,5 +4,5 @@ mod accept;
 mod bind;
 mod worker;
 
-pub use bind::Binder;
+pub use bind::{Binder, Sockets};
 pub use worker::{Handles, Update, Worker, spawn};

@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::accept::Acceptor;
-use super::bind::{ListenerKey, Sockets, listening};
-use crate::config::Generation;
+use super::bind::{Sockets, listening};
+use crate::config::{Generation, ListenerKey};
 use crate::flow::Gate;
 use crate::limits::WORKER_UPDATES;
 use crate::log;
@@ -101,7 +101,7 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
                                 listeners.insert(key, listening);
                                 acceptors.spawn_local(accept_on(acceptor, socket));
                             }
-                            None => tracing::error!(listener = %key.name, "a socket came for a listener that is not there"),
+                            None => tracing::error!(address = %key.address, "a socket came for a listener that is not there"),
                         }
                     }
                 }
@@ -130,8 +130,7 @@ fn refresh(listeners: &mut HashMap<ListenerKey, Listening>, generation: &Generat
 }
 
 fn slots(generation: &Generation, key: &ListenerKey) -> Option<Rc<Slots>> {
-    let index = generation.snapshot.listeners.iter().position(|listener| listener.name == key.name)?;
-    let context = generation.tls.get(index)?.as_ref()?;
+    let context = generation.tls.get(generation.listener(key)?)?.as_ref()?;
     Some(Rc::new(Slots::new(Arc::clone(context))))
 }
 
@@ -143,13 +142,8 @@ fn listen(
 ) -> Option<(Listening, Acceptor)> {
     let (slots, newest) = watch::channel(slots(generation, key)?);
     let (closing, is_closing) = watch::channel(false);
-    let acceptor = Acceptor {
-        gate: Rc::clone(gate),
-        name: Arc::clone(&key.name),
-        slots: newest,
-        closing: is_closing,
-        drain_timeout,
-    };
+    let acceptor =
+        Acceptor { gate: Rc::clone(gate), key: key.clone(), slots: newest, closing: is_closing, drain_timeout };
     Some((Listening { slots, closing }, acceptor))
 }
 

@@ -67,7 +67,7 @@ pub enum Kind {
     Request,
     /// A TLS handshake that did not become a connection.
     Handshake,
-    /// A connection of an L4 listener.
+    /// A connection that was closed before its handshake.
     Connection,
     /// Not a decision: here the process died and rows may be missing.
     Gap,
