@@ -5,4 +5,15 @@
     reason = "a test says what it expects by unwrapping; the panic is its failure"
 )]
 
+mod docs;
+mod drain;
+mod exchange;
+mod http;
+mod log;
+mod observed;
+mod reload;
+mod settings;
+mod status;
 mod tidy;
+mod tls;
+mod validate;

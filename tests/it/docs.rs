@@ -1,0 +1,107 @@
+//! What the documents say is what the program does: configurations are accepted, and every name in them exists.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use postern_tests::ca::{Authority, LeafOptions};
+use postern_tests::clients::Curl;
+use postern_tests::config::ConfigFolder;
+use postern_tests::gate::Gate;
+use postern_tests::process::Launch;
+use sidecar_decide::Reason;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// Fenced blocks of a language.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+/// The first cells of all tables under a heading, up to the next heading of the same depth, without their backticks.
+fn first_cells(page: &str, heading: &str) -> Vec<String> {
+    let depth = heading.split(' ').next().unwrap();
+    let section = page.split(&format!("\n{heading}\n")).nth(1).unwrap();
+    let section = section.split(&format!("\n{depth} ")).next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.map(|row| row.split('`').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn complete_configurations_are_valid() {
+    let mut checked = 0;
+    for name in ["README.md", "docs/configuration.md"] {
+        let page = page(name);
+        for block in blocks(&page, "toml").into_iter().filter(|block| block.starts_with("version = ")) {
+            let folder = ConfigFolder::new().unwrap();
+            let authority = Authority::new("docs").unwrap();
+            folder.write("ca.pem", authority.root_pem()).unwrap();
+            authority.issue(&LeafOptions::server("server")).unwrap().write(folder.path(), "server").unwrap();
+            folder.write("postern.toml", block).unwrap();
+            let checking = Launch::new(&folder.file("postern.toml")).unwrap().subcommand("validate", &[]).unwrap();
+            assert_eq!(checking.code, Some(0), "{name}: {}{block}", checking.text());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 2, "only {checked} complete configurations found");
+}
+
+#[test]
+fn reason_codes_are_the_tables() {
+    let cells = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+    let expected = Reason::ALL.map(|reason| {
+        let facts = reason.facts();
+        let [http, grpc, alert] = [
+            facts.http.map(|status| status.to_string()),
+            facts.grpc.map(|status| status.to_string()),
+            facts.alert.map(|alert| alert.to_string()),
+        ];
+        format!("| `{}` | {} | {} | {} |", facts.code, cells(http), cells(grpc), cells(alert))
+    });
+    let page = page("docs/request-log.md");
+    let lines: Vec<&str> = page.lines().filter(|line| line.matches(" | ").count() == 5).collect();
+    for row in &expected {
+        assert_eq!(lines.iter().filter(|line| line.starts_with(row.as_str())).count(), 1, "{row}");
+    }
+    let documented = first_cells(&page, "## Reason codes");
+    assert_eq!(documented, Reason::ALL.map(|reason| reason.code().to_owned()));
+}
+
+#[test]
+fn columns_are_the_views() {
+    assert_eq!(first_cells(&page("docs/request-log.md"), "## Columns"), view_columns());
+}
+
+/// The columns as the schema's own text has them.
+fn view_columns() -> Vec<String> {
+    let schema = page("sidecar/src/log/schema.sql");
+    let list = schema.split("CREATE VIEW requests AS SELECT").nth(1).unwrap().split("FROM").next().unwrap();
+    list.split(',').map(|column| column.trim().to_owned()).collect()
+}
+
+#[test]
+fn metrics_are_the_pages() {
+    let gate = Gate::start().unwrap();
+    gate.curl(Some("billing"), "/orders/7").unwrap().call().unwrap();
+    gate.curl(None, "/orders/7").unwrap().call().unwrap();
+    gate.rows(2).unwrap();
+    let status = gate.sidecar.status_address().unwrap();
+    let answer = Curl::new(format!("http://{status}/metrics")).call().unwrap();
+    let text = answer.text();
+    let told: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .collect();
+    let documented = first_cells(&page("docs/operations.md"), "## Metrics");
+    let documented: BTreeSet<String> = documented.into_iter().filter(|name| name.starts_with("postern_")).collect();
+    let documented = documented.into_iter().filter(|name| !name.contains([' ', '(', '{'])).collect::<BTreeSet<_>>();
+    assert_eq!(documented, told);
+}
