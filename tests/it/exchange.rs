@@ -270,3 +270,15 @@ fn unusual_requests_that_are_http() {
     }
     assert_eq!(rows(&gate.sidecar, 6).len(), 6);
 }
+
+#[test]
+fn a_refused_upload_gets_its_answer() {
+    let gate = Gate::start().unwrap();
+    for size in [5, 30_000, 66_000, 3_000_000] {
+        std::fs::write(gate.folder.file("upload.bin"), vec![7; size]).unwrap();
+        let curl = gate.curl(Some("reports"), "/orders/[1-20]").unwrap().arg("--http1.1");
+        let curl = curl.arg("--data-binary").arg("@upload.bin").arg("-o").arg("/dev/null");
+        let answer = curl.arg("-w").arg("%{http_code} %{exitcode}\\n").call().unwrap();
+        assert_eq!(answer.text(), "403 0\n".repeat(20), "{size} bytes");
+    }
+}
