@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::config::{self, Changes, Generation, Publisher, Reading};
 use crate::limits::{BIND_RETRY, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT};
-use crate::listener::{Binder, Handles, Sockets, Update, Worker, spawn};
+use crate::listener::{Binder, Handles, Sockets, Worker, spawn};
 use crate::log::QUEUE_ROWS;
 use crate::state::State;
 use crate::{admin, log, settings};
@@ -147,7 +147,7 @@ impl App {
         tracing::info!("draining");
         self.state.drain();
         for worker in &self.workers {
-            worker.tell(Update::Drain).await;
+            worker.drain().await;
         }
         for worker in &mut self.workers {
             worker.ended().await;
@@ -176,10 +176,10 @@ impl App {
         }
     }
 
-    /// Gives every worker the generation with its new sockets, and tells the world.
+    /// Gives every worker the generation with its new sockets, and tells the world when all of them serve it.
     async fn spread(&mut self, sockets: Vec<Sockets>) {
         for (worker, sockets) in self.workers.iter().zip(sockets) {
-            worker.tell(Update::Serve(Arc::clone(&self.generation), sockets)).await;
+            worker.serve(&self.generation, sockets).await;
         }
         let unbound = self.binder.unbound().iter();
         let unbound = unbound

@@ -192,7 +192,8 @@ fn validate(config: &Path) -> Result<()> {
     for error in &errors {
         writeln!(out, "{error}")?;
     }
-    bail!("{}: {} errors", config.display(), errors.len())
+    let what = if errors.len() == 1 { "error" } else { "errors" };
+    bail!("{}: {} {what}", config.display(), errors.len())
 }
 
 fn print_log(args: &LogArgs) -> Result<()> {

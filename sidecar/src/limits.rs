@@ -17,6 +17,8 @@ pub const BIND_RETRY: Duration = Duration::from_secs(1);
 pub const WORKERS_DEFAULT_MAX: usize = 4;
 /// Configurations on their way to a worker: it takes each within one turn of its loop.
 pub const WORKER_UPDATES: usize = 4;
+/// Time for a worker to take a configuration; one that needs longer is stuck, and holds up nobody else's.
+pub const WORKER_ANSWER: Duration = Duration::from_secs(5);
 /// Connections the kernel holds for a worker until it accepts them.
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Pause after accept() failed for want of file descriptors or memory: retrying at once would only spin.

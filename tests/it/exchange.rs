@@ -274,11 +274,13 @@ fn unusual_requests_that_are_http() {
 #[test]
 fn a_refused_upload_gets_its_answer() {
     let gate = Gate::start().unwrap();
-    for size in [5, 30_000, 66_000, 3_000_000] {
+    for (size, version) in
+        [5, 30_000, 66_000, 900_000].into_iter().flat_map(|size| [(size, "--http1.1"), (size, "--http2")])
+    {
         std::fs::write(gate.folder.file("upload.bin"), vec![7; size]).unwrap();
-        let curl = gate.curl(Some("reports"), "/orders/[1-20]").unwrap().arg("--http1.1");
+        let curl = gate.curl(Some("reports"), "/orders/[1-20]").unwrap().arg(version);
         let curl = curl.arg("--data-binary").arg("@upload.bin").arg("-o").arg("/dev/null");
         let answer = curl.arg("-w").arg("%{http_code} %{exitcode}\\n").call().unwrap();
-        assert_eq!(answer.text(), "403 0\n".repeat(20), "{size} bytes");
+        assert_eq!(answer.text(), "403 0\n".repeat(20), "{size} bytes {version}");
     }
 }

@@ -237,6 +237,17 @@ fn a_connection_closed_before_its_first_byte_is_counted_and_no_row() {
     assert_eq!(rows[0]["kind"], json!("request"));
 }
 
+#[test]
+fn a_connection_closed_in_the_middle_of_its_first_message_is_a_row() {
+    let gate = Gate::start().unwrap();
+    let mut stream = TcpStream::connect(gate.sidecar.listener("gate").unwrap()).unwrap();
+    stream.write_all(&[0x16, 3, 1, 0, 200, 1, 0]).unwrap();
+    drop(stream);
+    let rows = observed::rows(&gate.sidecar, 1);
+    let shown = columns(&rows[0], &["kind", "verdict", "reason", "status"]);
+    assert_eq!(shown, json!(["handshake", "refused", "client_closed", null]));
+}
+
 /// Alert of a version that is not accepted (RFC 8446 §6.2).
 const PROTOCOL_VERSION: u8 = 70;
 /// Alert where no application protocol is shared (RFC 7301 §3.2).

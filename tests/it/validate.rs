@@ -33,7 +33,8 @@ impl Case {
 }
 
 fn expected(errors: &[String], path: &str) -> (Option<i32>, Vec<String>, Vec<String>) {
-    (Some(1), errors.to_vec(), vec![format!("postern-sidecar: {path}: {} errors", errors.len())])
+    let count = if errors.len() == 1 { "1 error".to_owned() } else { format!("{} errors", errors.len()) };
+    (Some(1), errors.to_vec(), vec![format!("postern-sidecar: {path}: {count}")])
 }
 
 #[test]

@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use sidecar_decide::Reason;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::gate::Gate;
 use super::record::Draft;
+use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT};
 use crate::pool::Lease;
 use crate::protocol::{Body, BodyError, Inbound};
 
@@ -101,6 +102,45 @@ impl http_body::Body for UploadBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// The gate's own answer to a request whose body is still coming. It ends when that body has, or was listened to for
+/// long enough: HTTP/2 resets the stream of a body that nobody wants, and clients take the reset for the answer.
+pub(super) fn refusal(text: Bytes, unwanted: Inbound) -> Body {
+    Body::Stream(Box::pin(RefusalBody {
+        text: Some(text),
+        unwanted,
+        deadline: Box::pin(sleep(LINGER_TIMEOUT)),
+        bytes_left: LINGER_BYTES,
+    }))
+}
+
+struct RefusalBody {
+    text: Option<Bytes>,
+    unwanted: Inbound,
+    deadline: Pin<Box<Sleep>>,
+    bytes_left: usize,
+}
+
+impl http_body::Body for RefusalBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(text) = self.text.take() {
+            return Poll::Ready(Some(Ok(Frame::data(text))));
+        }
+        while self.bytes_left > 0 && self.deadline.as_mut().poll(cx).is_pending() {
+            match ready!(Pin::new(&mut self.unwanted).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let read = frame.data_ref().map_or(0, Bytes::len);
+                    self.bytes_left = self.bytes_left.saturating_sub(read);
+                }
+                Some(Err(_)) | None => break,
+            }
+        }
+        Poll::Ready(None)
     }
 }
 

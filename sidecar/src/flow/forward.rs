@@ -32,7 +32,7 @@ pub(super) async fn forward(
     let generation = &view.served.generation;
     let addresses = match &generation.snapshot.rules[passage.rule].target {
         Target::Addresses(addresses) => addresses,
-        Target::Invalid => return refuse(draft, Reason::RouteInvalid),
+        Target::Invalid => return refuse(draft, Reason::RouteInvalid, Some(request.body)),
     };
     let max_bytes = generation.snapshot.limits.max_request_body_size.bytes();
     let state = (!request.body.is_end_stream()).then(Upload::new);
@@ -45,7 +45,7 @@ pub(super) async fn forward(
             if reason == Reason::LimitBodySize {
                 draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
             }
-            refuse(draft, reason)
+            refuse(draft, reason, None)
         }
     }
 }

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
+use http_body::Body as _;
 use sidecar_decide::{Reason, Verdict, path};
 
+use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
 use super::record::{Draft, blank};
 use crate::log::{Kind, clip};
-use crate::protocol::{Body, Head, Request, Response};
+use crate::protocol::{Body, Head, Inbound, Request, Response};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
 pub(super) static POSTERN_REASON: HeaderName = HeaderName::from_static("postern-reason");
@@ -34,7 +36,7 @@ pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Resp
     let mut draft = draft(&connection, &view, &request.head);
     match decide(&view, &request.head, &mut draft) {
         Ok(passage) => forward(Rc::clone(&connection.gate), &view, passage, request, draft).await,
-        Err(reason) => refuse(draft, reason),
+        Err(reason) => refuse(draft, reason, Some(request.body)),
     }
 }
 
@@ -104,8 +106,9 @@ fn upstream_target(target: &Uri, path: Cow<'_, str>) -> Result<Uri, Reason> {
     text.parse().map_err(|_| Reason::RouteBadPath)
 }
 
-/// The gate's own answer: the reason's status, and the reason for whoever has to find out why.
-pub(super) fn refuse(mut draft: Draft, reason: Reason) -> Response {
+/// The gate's own answer: the reason's status, and the reason for whoever has to find out why. `unwanted` is the
+/// request's body where nobody else has it.
+pub(super) fn refuse(mut draft: Draft, reason: Reason, unwanted: Option<Inbound>) -> Response {
     let status = reason.facts().http.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.unwrap_or(StatusCode::FORBIDDEN);
     let body = format!("{{\"reason\":\"{reason}\"}}\n");
@@ -114,8 +117,14 @@ pub(super) fn refuse(mut draft: Draft, reason: Reason) -> Response {
         record.response_bytes = body.len() as u64;
     });
     draft.finish(Some(reason));
-    let mut headers = HeaderMap::with_capacity(2);
+    let mut headers = HeaderMap::with_capacity(3);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(&POSTERN_REASON, HeaderValue::from_static(reason.code()));
-    Response::new(status, headers, Body::Bytes(Bytes::from(body)))
+    let text = Bytes::from(body);
+    let body = match unwanted {
+        Some(unwanted) if !unwanted.is_end_stream() => refusal(text, unwanted),
+        _ => Body::Bytes(text),
+    };
+    Response::new(status, headers, body)
 }

@@ -5,4 +5,4 @@ mod bind;
 mod worker;
 
 pub use bind::{Binder, Sockets};
-pub use worker::{Handles, Update, Worker, spawn};
+pub use worker::{Handles, Worker, spawn};

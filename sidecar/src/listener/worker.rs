@@ -11,20 +11,28 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::accept::Acceptor;
 use super::bind::{Sockets, listening};
 use crate::config::{Generation, ListenerKey};
 use crate::flow::Gate;
-use crate::limits::WORKER_UPDATES;
+use crate::limits::{WORKER_ANSWER, WORKER_UPDATES};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
 use crate::tls::Slots;
 
 /// What a worker is told.
-pub enum Update {
-    /// Serve this from now on; here are the sockets of listeners that are new in it.
-    Serve(Arc<Generation>, Sockets),
+enum Update {
+    /// Serve this from now on.
+    Serve {
+        /// What to serve.
+        generation: Arc<Generation>,
+        /// Sockets of the listeners that are new in it.
+        sockets: Sockets,
+        /// To be told, or dropped, when it is served.
+        served: oneshot::Sender<()>,
+    },
     /// Accept nothing more, finish what is in flight, and end.
     Drain,
 }
@@ -67,9 +75,18 @@ pub fn spawn(index: usize, generation: Arc<Generation>, handles: Handles) -> io:
 }
 
 impl Worker {
-    /// Tells the worker; nothing happens if it has ended, which [`Worker::ended`] tells.
-    pub async fn tell(&self, update: Update) {
-        let _ended = self.updates.send(update).await;
+    /// Has the worker serve a generation; resolves when it does, or has ended.
+    pub async fn serve(&self, generation: &Arc<Generation>, sockets: Sockets) {
+        let (served, is_served) = oneshot::channel();
+        let update = Update::Serve { generation: Arc::clone(generation), sockets, served };
+        if self.updates.send(update).await.is_ok() && timeout(WORKER_ANSWER, is_served).await.is_err() {
+            tracing::error!(after = ?WORKER_ANSWER, "a worker does not answer");
+        }
+    }
+
+    /// Tells the worker to accept nothing more and to end.
+    pub async fn drain(&self) {
+        let _ended_already = self.updates.send(Update::Drain).await;
     }
 
     /// Waits until the worker's thread has ended.
@@ -92,7 +109,7 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
     loop {
         tokio::select! {
             update = updates.recv() => match update {
-                Some(Update::Serve(generation, sockets)) => {
+                Some(Update::Serve { generation, sockets, served }) => {
                     gate.serve(Arc::clone(&generation));
                     refresh(&mut listeners, &generation);
                     for (key, socket) in sockets {
@@ -104,6 +121,8 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
                             None => tracing::error!(address = %key.address, "a socket came for a listener that is not there"),
                         }
                     }
+                    // Nobody waits any more where the process is ending.
+                    let _told = served.send(());
                 }
                 Some(Update::Drain) | None => break,
             },

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use rustls::server::Acceptor;
 use sidecar_decide::Reason;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -18,9 +19,9 @@ use crate::limits::HANDSHAKE_TIMEOUT;
 use crate::linger::Lingering;
 
 /// A finished handshake.
-pub struct Accepted<S> {
+pub struct Accepted {
     /// The stream; what is read from it is plaintext.
-    pub stream: TlsStream<S>,
+    pub stream: TlsStream<TcpStream>,
     /// The client.
     pub peer: TlsPeer,
     /// The name it asked for.
@@ -28,9 +29,9 @@ pub struct Accepted<S> {
 }
 
 /// A handshake that failed.
-pub struct Failure<S> {
+pub struct Failure {
     /// The stream, to close it gently; `None` where it is gone.
-    pub stream: Option<S>,
+    pub stream: Option<TcpStream>,
     /// Why; `None` where the client went away before its first byte, which is no decision.
     pub reason: Option<Reason>,
     /// The client, as far as it got.
@@ -39,14 +40,12 @@ pub struct Failure<S> {
     pub sni: Option<Box<str>>,
 }
 
-impl<S> Failure<S> {
+impl Failure {
     /// A failure before anything was learned of the client.
-    fn early(stream: Option<S>, reason: Option<Reason>) -> Self {
+    fn early(stream: Option<TcpStream>, reason: Option<Reason>) -> Self {
         Self { stream, reason, peer: TlsPeer::default(), sni: None }
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Failure<S> {
     /// Closes the stream so that the client gets to read the alert it was sent.
     pub async fn linger(self) {
         if let Some(stream) = self.stream {
@@ -57,16 +56,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Failure<S> {
 }
 
 /// Performs the handshake on a stream.
-pub async fn accept<S>(stream: S, slots: &Slots) -> Result<Accepted<S>, Box<Failure<S>>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Failure>> {
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+    match timeout_at(deadline, stream.peek(&mut [0])).await {
+        Ok(Ok(1..)) => {}
+        Ok(Ok(0) | Err(_)) => return Err(Box::new(Failure::early(None, None))),
+        Err(_) => return Err(Box::new(Failure::early(Some(stream), Some(Reason::TlsTimeout)))),
+    }
     let mut hello = pin!(LazyConfigAcceptor::new(Acceptor::default(), stream));
     let hello = match timeout_at(deadline, hello.as_mut()).await {
         Ok(Ok(hello)) => hello,
         Ok(Err(error)) => {
-            return Err(Box::new(Failure::early(hello.take_io(), handshake_reason(&error))));
+            let reason = handshake_reason(&error).unwrap_or(Reason::ClientClosed);
+            return Err(Box::new(Failure::early(hello.take_io(), Some(reason))));
         }
         Err(_) => return Err(Box::new(Failure::early(hello.take_io(), Some(Reason::TlsTimeout)))),
     };
