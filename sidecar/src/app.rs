@@ -14,12 +14,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::config::{self, Changes, Generation, Publisher, Reading};
-use crate::limits::{BIND_RETRY, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT};
+use crate::config::{self, Change, Changes, Generation, Publisher, Reading};
+use crate::limits::{
+    BIND_RETRY, CONFIG_REST, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT,
+};
 use crate::listener::{Binder, Handles, Sockets, Worker, spawn};
 use crate::log::QUEUE_ROWS;
 use crate::state::State;
+use crate::upstream::Budget;
 use crate::{admin, log, settings};
+
+/// Sent where a file would grow beyond the process's limit (setrlimit(2)).
+const SIGXFSZ: i32 = 25;
 
 /// A running gate.
 pub struct App {
@@ -64,16 +70,22 @@ impl App {
     /// When a thread or the status port cannot be had. A listener that cannot be had is no error: it is not ready, says
     /// why, and is tried again.
     pub async fn start(config: &Path, settings: &Settings, reading: Reading) -> Result<Self, AppError> {
-        let most_connections = most_connections();
+        let (most_connections, upstreams) = most_connections();
         let nothing = Arc::new(Generation::new(Snapshot::default(), None));
         let publisher = Publisher::new(config);
-        let state = Arc::new(State::new(settings.pod.uid.clone(), Arc::clone(&nothing), publisher.states()));
+        let state = Arc::new(State::new(
+            settings.pod.uid.clone(),
+            Arc::clone(&nothing),
+            publisher.states(),
+            Budget::new(upstreams),
+        ));
         let status_server = serve_status(settings.status_address, &state).await?;
         let (sender, log) = start_log(config, settings, &state)?;
         let count = settings::workers(settings);
         tracing::info!(
             workers = count,
             connections = most_connections,
+            upstream_connections = upstreams,
             log = %settings::log_path(settings, config).display(),
             log_queue_rows = QUEUE_ROWS,
             log_max_size = %settings.log.max_size,
@@ -88,6 +100,7 @@ impl App {
                 log: sender.clone(),
                 cells: state.requests.worker(),
                 handshakes: Arc::clone(&state.handshakes),
+                upstreams: Arc::clone(&state.upstreams),
                 drain_timeout: settings.drain_timeout.as_std(),
             };
             workers.push(spawn(index, Arc::clone(&nothing), handles).map_err(AppError::Thread)?);
@@ -129,11 +142,16 @@ impl App {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let mut stop = std::pin::pin!(stop);
         let mut hangup = signal(SignalKind::hangup()).map_err(AppError::Thread)?;
+        // Handled, it does not end the process: the log's write fails instead, and is counted and tried again.
+        let _file_size = signal(SignalKind::from_raw(SIGXFSZ)).map_err(AppError::Thread)?;
         loop {
             let retry = !self.binder.unbound().is_empty();
             tokio::select! {
                 () = stop.as_mut() => break,
-                () = self.changes.next() => self.reload().await,
+                change = self.changes.next() => match change {
+                    Change::Noticed => self.reload().await,
+                    Change::Due => self.compare().await,
+                },
                 _ = hangup.recv() => self.reload().await,
                 () = sleep(BIND_RETRY), if retry => self.bind_again().await,
                 index = any_ended(&mut self.workers) => return Err(AppError::WorkerEnded(index)),
@@ -157,6 +175,17 @@ impl App {
         let summary = tokio::task::spawn_blocking(move || log.stop(LOG_STOP_TIMEOUT)).await.unwrap_or_default();
         tracing::info!(rows = summary.written, lost = summary.lost, "stopped");
         self.status_server.abort();
+    }
+
+    /// Takes up a change that nobody told about, once it has rested.
+    async fn compare(&mut self) {
+        // What cannot be read now was told when it was noticed.
+        let Ok(reading) = config::read(&self.config) else { return };
+        let rested = reading.changed.is_none_or(|changed| changed.elapsed().is_ok_and(|age| age >= CONFIG_REST));
+        if reading.digest != self.digest && rested {
+            self.changes.forget();
+            self.load(reading).await;
+        }
     }
 
     async fn reload(&mut self) {
@@ -190,7 +219,7 @@ impl App {
 
     async fn load(&mut self, mut reading: Reading) {
         self.digest = reading.digest;
-        self.changes.follow(&reading.folders);
+        self.changes.follow(&reading.folders, std::mem::take(&mut reading.names));
         let was_ready = self.state.not_ready().is_empty();
         let mut generation = self.publisher.offer(&mut reading);
         let limits = &mut generation.snapshot.limits;
@@ -256,13 +285,13 @@ fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::
     Ok((sender, log::start(options, receiver).map_err(AppError::Thread)?))
 }
 
-/// Raises the limit of open files as far as it goes, and says how many connections fit: each has one socket in and at
-/// most one out.
-fn most_connections() -> u32 {
+/// Raises the limit of open files as far as it goes, and shares it out: how many connections of clients, and how many to
+/// upstreams. What is reserved stays free for configuration, log and status port, whatever clients do.
+fn most_connections() -> (u32, usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let files = if raised.is_ok() { limit.maximum } else { limit.current };
-    let connections = files.map_or(u64::MAX, |files| files.saturating_sub(FILES_RESERVED) / 2);
-    u32::try_from(connections.max(1)).unwrap_or(u32::MAX)
+    let half = files.map_or(u64::MAX, |files| files.saturating_sub(FILES_RESERVED) / 2).max(1);
+    (u32::try_from(half).unwrap_or(u32::MAX), usize::try_from(half).unwrap_or(usize::MAX))
 }

@@ -8,8 +8,12 @@ pub const CONFIG_FILE_BYTES: u64 = 8 << 20;
 pub const CONFIG_FILES: usize = 64;
 /// Quiet time after a change before the folder is read: one save touches several files.
 pub const CONFIG_DEBOUNCE: Duration = Duration::from_millis(50);
-/// How often files are compared where inotify is not to be had.
-pub const CONFIG_POLL: Duration = Duration::from_secs(1);
+/// How often files are compared whatever inotify says: it does not tell everything, and reading them is cheap.
+pub const CONFIG_COMPARE: Duration = Duration::from_secs(5);
+/// How long a writer of a file is waited for that has paused; one that is stuck must not hold up a revocation.
+pub const CONFIG_WRITER: Duration = Duration::from_secs(30);
+/// How long files must have rested to be taken by a comparison: nobody says then that their writer is done.
+pub const CONFIG_REST: Duration = Duration::from_secs(2);
 /// How often a listener whose address is taken is tried again.
 pub const BIND_RETRY: Duration = Duration::from_secs(1);
 
@@ -28,6 +32,9 @@ pub const FILES_RESERVED: u64 = 64;
 /// Connections to the status port at once: kubelet, Prometheus, the operator and a person.
 pub const ADMIN_CONNECTIONS: usize = 32;
 
+/// A connection to the status port, reading and idling included: a few that nobody reads from must not keep probes out.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// From accept to a finished handshake; a phone on a bad network needs some seconds, an attacker gets no more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,6 +51,8 @@ pub const REQUEST_HEAD_BYTES: usize = 64 << 10;
 pub const REQUEST_HEADERS: usize = 128;
 /// From the end of one request (or the handshake) to the end of the next one's head. Hyper has one timer for both.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for the first request of a connection that was accepted just before its listener closed.
+pub const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// Streams open at once on one HTTP/2 connection (RFC 9113 §6.5.2 recommends no fewer than 100).
 pub const STREAMS_PER_CONNECTION: u32 = 128;
 

@@ -13,13 +13,14 @@ use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT};
 /// A stream whose shutdown is over when the client has closed too, or has been listened to for long enough.
 pub struct Lingering<S> {
     stream: S,
-    /// Once the sending side has ended.
+    /// Once it is being closed.
     listening: Option<Listening>,
 }
 
 struct Listening {
     deadline: Pin<Box<Sleep>>,
     bytes_left: usize,
+    is_shut_down: bool,
 }
 
 impl<S> Lingering<S> {
@@ -29,21 +30,19 @@ impl<S> Lingering<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> Lingering<S> {
+impl Listening {
+    fn begin() -> Self {
+        Self { deadline: Box::pin(sleep(LINGER_TIMEOUT)), bytes_left: LINGER_BYTES, is_shut_down: false }
+    }
+
     /// Ignores what comes; ready when there is no more reason to listen.
-    fn poll_listen(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let listening = self
-            .listening
-            .get_or_insert_with(|| Listening { deadline: Box::pin(sleep(LINGER_TIMEOUT)), bytes_left: LINGER_BYTES });
-        if listening.deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
+    fn poll(&mut self, stream: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<()> {
         let mut ignored = [0; 1024];
-        while listening.bytes_left > 0 {
+        while self.bytes_left > 0 {
             let mut buffer = ReadBuf::new(&mut ignored);
-            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+            match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {
-                    listening.bytes_left = listening.bytes_left.saturating_sub(buffer.filled().len());
+                    self.bytes_left = self.bytes_left.saturating_sub(buffer.filled().len());
                 }
                 // Closed, or broken: either way nobody is there to be told anything.
                 Ok(()) | Err(_) => break,
@@ -81,9 +80,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.listening.is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        let this = &mut *self;
+        let listening = this.listening.get_or_insert_with(Listening::begin);
+        if listening.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
         }
-        self.poll_listen(cx).map(Ok)
+        if !listening.is_shut_down {
+            // A client that reads nothing holds this up, so the deadline counts here too.
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            listening.is_shut_down = true;
+        }
+        listening.poll(&mut this.stream, cx).map(Ok)
     }
 }

@@ -12,6 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::config::Generation;
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
+use crate::upstream::Budget;
 
 /// The process as others see it.
 pub struct State {
@@ -19,6 +20,8 @@ pub struct State {
     pub requests: Arc<Registry>,
     /// Counts of handshakes and connections.
     pub handshakes: Arc<Handshakes>,
+    /// Connections to upstreams.
+    pub upstreams: Arc<Budget>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
     pod_uid: String,
@@ -36,10 +39,11 @@ struct Loaded {
 
 impl State {
     /// A process that serves nothing yet.
-    pub fn new(pod_uid: String, generation: Arc<Generation>, parts: Parts) -> Self {
+    pub fn new(pod_uid: String, generation: Arc<Generation>, parts: Parts, upstreams: Arc<Budget>) -> Self {
         Self {
             requests: Arc::default(),
             handshakes: Arc::default(),
+            upstreams,
             log: Arc::default(),
             pod_uid,
             loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),

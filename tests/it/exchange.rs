@@ -255,8 +255,14 @@ fn unusual_requests_that_are_http() {
         (
             "a tunnel",
             format!("CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n{close}"),
-            400,
-            Some("route_bad_path"),
+            405,
+            Some("route_no_method"),
+        ),
+        (
+            "a tunnel in disguise",
+            format!("CONNECT /orders HTTP/1.1\r\nHost: localhost\r\n{close}"),
+            405,
+            Some("route_no_method"),
         ),
         ("line feeds alone", "GET /orders HTTP/1.1\nHost: localhost\nConnection: close\n\n".to_owned(), 200, None),
     ];
@@ -268,7 +274,7 @@ fn unusual_requests_that_are_http() {
         let row = newest(&gate.sidecar, index + 1);
         assert_eq!(columns(&row, &["reason", "status"]), json!([reason, status]), "{case}");
     }
-    assert_eq!(rows(&gate.sidecar, 6).len(), 6);
+    assert_eq!(rows(&gate.sidecar, 7).len(), 7);
 }
 
 #[test]

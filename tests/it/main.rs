@@ -8,6 +8,7 @@
 mod docs;
 mod drain;
 mod exchange;
+mod hostile;
 mod http;
 mod log;
 mod observed;

@@ -152,3 +152,19 @@ fn spell(segment: &[u8], out: &mut String) {
         }
     }
 }
+
+/// The path as servers read it that cut parameters off each segment (`;` and what follows it); `None` where there are
+/// none. What is left may have empty and dot segments, which are resolved.
+#[must_use]
+pub fn without_parameters(path: &str) -> Option<String> {
+    if !path.contains(';') && !path.contains("%3B") {
+        return None;
+    }
+    let bare = |segment: &'_ str| {
+        let end = [segment.find(';'), segment.find("%3B")].into_iter().flatten().min();
+        segment[..end.unwrap_or(segment.len())].to_owned()
+    };
+    let joined = path.split('/').map(bare).collect::<Vec<_>>().join("/");
+    // A dot segment in front of a parameter was refused when the path was normalised.
+    normalise(&joined).ok().map(Cow::into_owned)
+}

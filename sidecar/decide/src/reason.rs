@@ -63,6 +63,8 @@ pub enum Reason {
     LimitBodySize,
     /// The rule's backends have no address.
     UpstreamNoEndpoint,
+    /// The gate has as many connections to upstreams as it may have.
+    UpstreamPoolFull,
     /// No connection to the upstream could be made.
     UpstreamConnect,
     /// The upstream did not answer in time.
@@ -107,7 +109,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -137,6 +139,7 @@ impl Reason {
         Self::LimitConnections,
         Self::LimitBodySize,
         Self::UpstreamNoEndpoint,
+        Self::UpstreamPoolFull,
         Self::UpstreamConnect,
         Self::UpstreamTimeout,
         Self::UpstreamReset,
@@ -181,6 +184,7 @@ impl Reason {
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),
             R::LimitBodySize => http("limit_body_size", "LimitBodySize", Side::Client, 413, 8),
             R::UpstreamNoEndpoint => http("upstream_no_endpoint", "UpstreamNoEndpoint", Side::Upstream, 503, 14),
+            R::UpstreamPoolFull => http("upstream_pool_full", "UpstreamPoolFull", Side::Upstream, 503, 14),
             R::UpstreamConnect => http("upstream_connect", "UpstreamConnect", Side::Upstream, 502, 14),
             R::UpstreamTimeout => http("upstream_timeout", "UpstreamTimeout", Side::Upstream, 504, 4),
             R::UpstreamReset => http("upstream_reset", "UpstreamReset", Side::Upstream, 502, 14),

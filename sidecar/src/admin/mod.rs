@@ -8,9 +8,9 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use crate::limits::{ACCEPT_BACKOFF, ADMIN_CONNECTIONS};
+use crate::limits::{ACCEPT_BACKOFF, ADMIN_CONNECTIONS, ADMIN_TIMEOUT};
 use crate::metrics;
 use crate::protocol::{self, Body, Request, Response, Version};
 use crate::state::State;
@@ -34,7 +34,8 @@ pub async fn serve(listener: TcpListener, state: Arc<State>) {
                 let closing = closing.clone();
                 tokio::task::spawn_local(async move {
                     let handler = move |request: Request| std::future::ready(answer(&state, &request));
-                    if let Err(error) = protocol::serve(stream, Version::Http1, handler, closing).await {
+                    let serving = protocol::serve(stream, Version::Http1, handler, closing);
+                    if let Ok(Err(error)) = timeout(ADMIN_TIMEOUT, serving).await {
                         tracing::debug!(%error, "status connection ended");
                     }
                     drop(place);
@@ -82,6 +83,7 @@ fn page(state: &State) -> Response {
     let sources = metrics::Sources {
         requests: &state.requests,
         handshakes: &state.handshakes,
+        upstreams: &state.upstreams,
         log: &state.log,
         status: &status,
         connections_limit: state.connections_limit(),

@@ -8,4 +8,4 @@ mod watch;
 pub use generation::{Generation, ListenerKey};
 pub use publish::{Finding, Publisher};
 pub use read::{ReadError, Reading, read};
-pub use watch::{Changes, watch};
+pub use watch::{Change, Changes, watch};

@@ -4,9 +4,11 @@
 //! might have had.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -38,6 +40,10 @@ pub struct Reading {
     pub keys: BTreeMap<String, ServerKey>,
     /// Folders of all files that were read or looked for.
     pub folders: BTreeSet<PathBuf>,
+    /// Names of those files.
+    pub names: BTreeSet<OsString>,
+    /// When the youngest of the files was changed last.
+    pub changed: Option<SystemTime>,
     /// Digest over every byte that was read: what has not changed need not be looked at again.
     pub digest: [u8; 32],
 }
@@ -116,7 +122,9 @@ struct Reader {
 impl Reader {
     fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, String> {
         self.reading.folders.insert(path.parent().unwrap_or(Path::new("")).to_owned());
-        let bytes = bounded_bytes(path)?;
+        self.reading.names.extend(path.file_name().map(ToOwned::to_owned));
+        let (bytes, changed) = bounded_bytes(path)?;
+        self.reading.changed = self.reading.changed.max(changed);
         self.hasher.update(path.as_os_str().as_encoded_bytes());
         self.hasher.update(bytes.len().to_le_bytes());
         self.hasher.update(&bytes);
@@ -202,14 +210,20 @@ fn in_file(name: &str, error: &str) -> String {
     format!("`{name}`: {error}")
 }
 
-fn bounded_bytes(path: &Path) -> Result<Vec<u8>, String> {
+/// The bytes of a file and when they were changed last.
+fn bounded_bytes(path: &Path) -> Result<(Vec<u8>, Option<SystemTime>), String> {
     let told = |error: io::Error| format!("cannot be read: {error}");
+    let metadata = path.metadata().map_err(told)?;
+    if !metadata.is_file() {
+        // Opening a pipe would wait for its other end, and everything else would wait too.
+        return Err("is not a file".to_owned());
+    }
     let mut bytes = Vec::new();
     File::open(path).map_err(told)?.take(CONFIG_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(told)?;
     if bytes.len() as u64 > CONFIG_FILE_BYTES {
         return Err(format!("is larger than {CONFIG_FILE_BYTES} bytes"));
     }
-    Ok(bytes)
+    Ok((bytes, metadata.modified().ok()))
 }
 
 fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, String> {

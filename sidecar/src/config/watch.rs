@@ -1,88 +1,163 @@
 //! Says when the configuration's files may have changed.
 //!
-//! inotify on the folder, because a file that is replaced (an editor's rename, Kubernetes' `..data` swap) is a new
-//! file; where inotify instances have run out, the caller is woken at an interval and compares digests itself.
+//! inotify on the folders, because a file that is replaced (an editor's rename, Kubernetes' `..data` swap) is a new
+//! file. What inotify does not tell (a link in another folder that was turned, a file that could not be opened a moment
+//! ago, a machine without instances left) is found by comparing at an interval.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 
-use crate::limits::{CONFIG_DEBOUNCE, CONFIG_POLL};
+use crate::limits::{CONFIG_COMPARE, CONFIG_DEBOUNCE, CONFIG_WRITER};
 
 /// Longest that a stream of changes can put off reading them.
 const DEBOUNCE_MAX: Duration = Duration::from_millis(200);
 
+/// What a database keeps beside its file.
+const LOG_SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+
 /// Changes of some folders, debounced.
 pub struct Changes {
-    sender: mpsc::Sender<()>,
     events: mpsc::Receiver<()>,
-    /// Ends the events when it is dropped; `None` while polling.
+    /// Ends the events when it is dropped; `None` where there is none to be had.
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
+    compare: Interval,
+    writers: Arc<Mutex<Writers>>,
+}
+
+/// Who is writing into files of the configuration just now. Half a document can be a valid one, with less in it: a
+/// revocation less, for one.
+#[derive(Default)]
+struct Writers {
+    /// Names of the configuration's files.
+    files: BTreeSet<OsString>,
+    /// Those that were written to and not closed since, and when that was.
+    writing: BTreeMap<OsString, Instant>,
+}
+
+impl Writers {
+    fn note(&mut self, event: &notify::Event) {
+        let names = event.paths.iter().filter_map(|path| path.file_name());
+        let is_write = matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
+        for name in names {
+            if !is_write {
+                self.writing.remove(name);
+            } else if self.files.contains(name) {
+                self.writing.insert(name.to_owned(), Instant::now());
+            }
+        }
+    }
+
+    /// Whether somebody is writing; one who has not gone on for long does not count any more.
+    fn any(&self) -> bool {
+        self.writing.values().any(|last| last.elapsed() < CONFIG_WRITER)
+    }
+}
+
+/// Why the files should be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Something happened in a folder, and whoever did it is done.
+    Noticed,
+    /// It is time to compare.
+    Due,
 }
 
 /// Watches no folder yet. The request log's files are no configuration, although they may lie beside it and change all
 /// the time.
 pub fn watch(log: &Path) -> Changes {
-    let (sender, events) = mpsc::channel(1);
-    let changed = sender.clone();
-    let log = log.file_name().map(|name| name.as_encoded_bytes().to_vec());
+    let (changed, events) = mpsc::channel(1);
+    let log = log.file_name().unwrap_or_default().to_os_string();
     let is_log = move |path: &PathBuf| {
-        let name = path.file_name().map(OsStr::as_encoded_bytes);
-        name.zip(log.as_deref()).is_some_and(|(name, log)| name.starts_with(log))
+        let name = path.file_name().map(|name| name.as_encoded_bytes());
+        let suffix = name.and_then(|name| name.strip_prefix(log.as_encoded_bytes()));
+        suffix.is_some_and(|suffix| LOG_SUFFIXES.iter().any(|known| known.as_bytes() == suffix))
     };
+    let writers = Arc::new(Mutex::new(Writers::default()));
+    let noted = Arc::clone(&writers);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // A full channel already says that something changed; an error may hide a change.
+        if let Ok(event) = &event {
+            noted.lock().unwrap_or_else(PoisonError::into_inner).note(event);
+        }
         let is_nothing = |event: &notify::Event| {
-            event.kind.is_access() || (!event.paths.is_empty() && event.paths.iter().all(&is_log))
+            !is_done(event.kind) || (!event.paths.is_empty() && event.paths.iter().all(&is_log))
         };
+        // A full channel already says that something changed; an error may hide a change.
         if !event.is_ok_and(|event| is_nothing(&event)) {
             let _full_or_closed = changed.try_send(());
         }
     });
-    let watcher = watcher.inspect_err(poll_instead).ok();
-    Changes { sender, events, watcher, folders: BTreeSet::new() }
+    let watcher = watcher.inspect_err(compare_instead).ok();
+    let mut compare = interval(CONFIG_COMPARE);
+    compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Changes { events, watcher, folders: BTreeSet::new(), compare, writers }
 }
 
-fn poll_instead(error: &notify::Error) {
-    tracing::warn!(%error, interval = ?CONFIG_POLL, "cannot watch the configuration; comparing it at an interval instead");
+/// Whether an event says that a change is complete.
+fn is_done(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        EventKind::Modify(ModifyKind::Data(_)) => false,
+        _ => true,
+    }
+}
+
+fn compare_instead(error: &notify::Error) {
+    tracing::warn!(%error, interval = ?CONFIG_COMPARE, "cannot watch the configuration; comparing it at an interval");
 }
 
 impl Changes {
-    /// Watches these folders too: those of the files the configuration refers to.
-    pub fn follow(&mut self, folders: &BTreeSet<PathBuf>) {
+    /// Watches these folders too, and the writers of these files: those the configuration refers to.
+    pub fn follow(&mut self, folders: &BTreeSet<PathBuf>, files: BTreeSet<OsString>) {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner).files = files;
         let Some(watcher) = &mut self.watcher else { return };
         for folder in folders.difference(&self.folders) {
             let path = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             if let Err(error) = watcher.watch(path, RecursiveMode::NonRecursive) {
-                poll_instead(&error);
+                compare_instead(&error);
                 self.watcher = None;
                 return;
             }
-            // What changed between being read and being watched is found by reading once more.
-            let _already_due = self.sender.try_send(());
+            // What changed between being read and being watched is found by comparing once more.
+            self.compare.reset_immediately();
         }
         self.folders.extend(folders.iter().cloned());
     }
 
-    /// Waits until something may have changed and has been quiet for a moment.
-    pub async fn next(&mut self) {
-        if self.watcher.is_none() {
-            sleep(CONFIG_POLL).await;
-            return;
+    /// Forgets what is watched, so that [`Changes::follow`] finds where the folders' names lead today.
+    pub fn forget(&mut self) {
+        self.folders.clear();
+    }
+
+    /// Waits until the files should be looked at, which is not while they are being written.
+    pub async fn next(&mut self) -> Change {
+        loop {
+            let change = self.any().await;
+            if !self.writers.lock().unwrap_or_else(PoisonError::into_inner).any() {
+                return change;
+            }
         }
-        self.events.recv().await;
+    }
+
+    async fn any(&mut self) -> Change {
+        tokio::select! {
+            _ = self.events.recv() => {}
+            _ = self.compare.tick() => return Change::Due,
+        }
         let latest = Instant::now() + DEBOUNCE_MAX;
         loop {
             let quiet = (Instant::now() + CONFIG_DEBOUNCE).min(latest);
             match timeout_at(quiet, self.events.recv()).await {
                 Ok(Some(())) if Instant::now() < latest => {}
-                _ => return,
+                _ => return Change::Noticed,
             }
         }
     }

@@ -181,7 +181,8 @@ impl DownloadBody {
     fn fail(&mut self) {
         if let Some((_, mut draft)) = self.open.take() {
             draft.edit(|record| record.response_bytes = self.bytes);
-            draft.finish(Some(Reason::UpstreamReset));
+            let reason = draft.upload_failed().unwrap_or(Reason::UpstreamReset);
+            draft.finish(Some(reason));
         }
     }
 }

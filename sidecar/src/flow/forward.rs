@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
+use http::StatusCode;
 use http::header::EXPECT;
 use http_body::Body as _;
 use sidecar_decide::{Reason, Target, Verdict};
@@ -20,6 +21,7 @@ use crate::pool::{Lease, Pool};
 use crate::protocol::{
     Body, Head, NotSent, Outgoing, Received, Request, Response, Upstream, strip_hop_by_hop, upstream_host,
 };
+use crate::upstream::ConnectError;
 
 /// Sends a request to one of its rule's addresses and answers with what comes back.
 pub(super) async fn forward(
@@ -40,6 +42,10 @@ pub(super) async fn forward(
     let outgoing = outgoing(&passage, request, max_bytes, state.clone());
     let turn = view.served.turns[passage.rule].turn(addresses);
     match exchange(&gate.pool, turn, outgoing, state.as_deref(), &mut draft).await {
+        // Nothing was to be upgraded, so nobody can speak what would follow.
+        Ok((_, received)) if received.status == StatusCode::SWITCHING_PROTOCOLS => {
+            refuse(draft, Reason::UpstreamReset, None)
+        }
         Ok((lease, received)) => respond(gate, lease, received, draft),
         Err(reason) => {
             if reason == Reason::LimitBodySize {
@@ -105,8 +111,10 @@ async fn attempt(
             record.upstream = Some(address);
             record.attempts += 1;
         });
-        let Ok(mut lease) = leased else {
-            return Err(Failed { reason: Reason::UpstreamConnect, unsent: Some(Box::new(outgoing)) });
+        let mut lease = match leased {
+            Ok(lease) => lease,
+            Err(ConnectError::Full) => return Err(Failed { reason: Reason::UpstreamPoolFull, unsent: None }),
+            Err(_) => return Err(Failed { reason: Reason::UpstreamConnect, unsent: Some(Box::new(outgoing)) }),
         };
         if !lease.is_reused {
             draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));

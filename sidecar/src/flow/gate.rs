@@ -41,8 +41,14 @@ impl Served {
 
 impl Gate {
     /// A gate that serves a generation.
-    pub fn new(generation: Arc<Generation>, log: log::Sender, cells: Cells, handshakes: Arc<Handshakes>) -> Self {
-        Self { served: RefCell::new(Served::new(generation)), pool: Rc::default(), log, cells, handshakes }
+    pub fn new(
+        generation: Arc<Generation>,
+        pool: Pool,
+        log: log::Sender,
+        cells: Cells,
+        handshakes: Arc<Handshakes>,
+    ) -> Self {
+        Self { served: RefCell::new(Served::new(generation)), pool: Rc::new(pool), log, cells, handshakes }
     }
 
     /// What is served now. A request keeps it to its end.

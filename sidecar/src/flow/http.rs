@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
 use sidecar_decide::{Reason, Verdict, path};
 
@@ -53,6 +53,10 @@ fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
 fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
+    // A tunnel is asked for, and there are none.
+    if head.method == Method::CONNECT {
+        return Err(Reason::RouteNoMethod);
+    }
     let host = host_of(head)?;
     draft.edit(|record| record.host = Some(clip(host)));
     let path = path::normalise(head.target.path())?;
@@ -62,6 +66,13 @@ fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason
     let snapshot = &view.served.generation.snapshot;
     let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
     let index = listener.table.find(host, &path, &head.method)?;
+    // Some servers cut parameters off before they look at a path; it must not lead them elsewhere.
+    if let Some(bare) = path::without_parameters(&path)
+        && listener.table.find(host, &bare, &head.method) != Ok(index)
+    {
+        return Err(Reason::RouteBadPath);
+    }
+    let passage = Passage { rule: index, target: upstream_target(&head.target, path)?, host: host.to_owned() };
     let decision = snapshot.decide(&snapshot.rules[index], &view.caller);
     let scope = &view.served.generation.rule_scopes[index];
     draft.decided(scope, decision.verdict, decision.reason);
@@ -72,7 +83,7 @@ fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason
         draft.decided(scope, Verdict::Refused, Some(Reason::LimitBodySize));
         return Err(Reason::LimitBodySize);
     }
-    Ok(Passage { rule: index, target: upstream_target(&head.target, path)?, host: host.to_owned() })
+    Ok(passage)
 }
 
 /// The one host a request is for: of its target, else of its one `Host` (RFC 9112 §3.2).
@@ -84,8 +95,24 @@ fn host_of(head: &Head) -> Result<&str, Reason> {
     };
     let authority = head.target.authority().map(http::uri::Authority::as_str);
     let host = authority.or_else(|| field.and_then(|field| field.to_str().ok())).ok_or(Reason::ClientMalformed)?;
-    // RFC 9110 §4.2.4: a user's name in front of a host misleads about the host.
-    if host.contains('@') { Err(Reason::ClientMalformed) } else { Ok(host) }
+    if is_host(host) { Ok(host) } else { Err(Reason::ClientMalformed) }
+}
+
+/// Whether it is a host with at most a port (RFC 9110 §7.2), and nothing that somebody else could read otherwise.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rfind(':') {
+        // The colon of a port stands behind the bracket of an IPv6 literal.
+        Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
+        _ => (text, ""),
+    };
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let is_literal = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
+    let is_good = match literal {
+        Some(literal) => literal.bytes().all(is_literal),
+        None => host.bytes().all(is_name),
+    };
+    is_good && !host.is_empty() && port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {

@@ -36,6 +36,11 @@ impl Draft {
         self.upload.as_ref().is_none_or(|upload| upload.ended())
     }
 
+    /// Why the request's body broke off, if it did.
+    pub(super) fn upload_failed(&self) -> Option<Reason> {
+        self.upload.as_ref().and_then(|upload| upload.failed())
+    }
+
     /// The row, to fill in; nothing once it is sent.
     pub(super) fn edit(&mut self, edit: impl FnOnce(&mut Record)) {
         if let Some(record) = &mut self.record {

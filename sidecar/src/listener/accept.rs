@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
 use tokio::time::{sleep, timeout};
 
 use crate::config::ListenerKey;
@@ -75,10 +76,11 @@ impl Acceptor {
 
 /// A connection that waits in the accept queue, if one does.
 async fn accept_waiting(listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    poll_fn(|cx| match listener.poll_accept(cx) {
+    // Without tokio's budget, which would make a full queue look empty after some accepts.
+    unconstrained(poll_fn(|cx| match listener.poll_accept(cx) {
         Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
         Poll::Pending => Poll::Ready(None),
-    })
+    }))
     .await
     .filter(Result::is_ok)
 }

@@ -103,6 +103,8 @@ fn socket(address: SocketAddr, shares_port: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shares_port)?;
+    // Inherited by what is accepted: a client that vanished without a word is found out in the end.
+    socket.set_keepalive(true)?;
     if address.is_ipv6() {
         // `[::]` means both families, as it does elsewhere, whatever the machine's default is.
         socket.set_only_v6(false)?;

@@ -20,7 +20,9 @@ use crate::flow::Gate;
 use crate::limits::{WORKER_ANSWER, WORKER_UPDATES};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
+use crate::pool::Pool;
 use crate::tls::Slots;
+use crate::upstream::Budget;
 
 /// What a worker is told.
 enum Update {
@@ -45,6 +47,8 @@ pub struct Handles {
     pub cells: Cells,
     /// Where all workers count connections.
     pub handshakes: Arc<Handshakes>,
+    /// What its connections to upstreams count in.
+    pub upstreams: Arc<Budget>,
     /// Time for connections to finish.
     pub drain_timeout: Duration,
 }
@@ -102,8 +106,8 @@ struct Listening {
 }
 
 async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::Receiver<Update>) {
-    let Handles { log, cells, handshakes, drain_timeout } = handles;
-    let gate = Rc::new(Gate::new(generation, log, cells, handshakes));
+    let Handles { log, cells, handshakes, upstreams, drain_timeout } = handles;
+    let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), log, cells, handshakes));
     let mut listeners: HashMap<ListenerKey, Listening> = HashMap::new();
     let mut acceptors = JoinSet::new();
     loop {

@@ -9,6 +9,7 @@ use sidecar_config::status::Status;
 
 use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
 use crate::log;
+use crate::upstream::Budget;
 
 const MICROSECONDS_PER_SECOND: f64 = 1e6;
 
@@ -18,6 +19,8 @@ pub struct Sources<'a> {
     pub requests: &'a Registry,
     /// Handshakes and connections.
     pub handshakes: &'a Handshakes,
+    /// Connections to upstreams.
+    pub upstreams: &'a Budget,
     /// The request log.
     pub log: &'a log::Stats,
     /// What is loaded.
@@ -121,6 +124,16 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
         family("postern_handshakes_refused_total", help, MetricType::COUNTER, refused),
         one_counter("postern_handshakes_completed_total", "TLS handshakes completed.", completed),
         one_gauge("postern_connections_open", "Client connections open.", float_of(sources.handshakes.open())),
+        one_gauge(
+            "postern_upstream_connections_open",
+            "Connections to upstreams open.",
+            float_of(sources.upstreams.open()),
+        ),
+        one_gauge(
+            "postern_upstream_connections_limit",
+            "Connections to upstreams that may be open.",
+            float_of(sources.upstreams.limit()),
+        ),
         one_gauge(
             "postern_connections_limit",
             "Client connections that may be open.",

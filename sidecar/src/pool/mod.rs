@@ -4,21 +4,23 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
 use crate::limits::{IDLE_CONNECTION_TIMEOUT, IDLE_CONNECTIONS_PER_ADDRESS};
 use crate::protocol::Upstream;
-use crate::upstream::{ConnectError, connect};
+use crate::upstream::{Budget, ConnectError, Place, connect};
 
 /// The pool of one worker.
-#[derive(Default)]
 pub struct Pool {
+    budget: Arc<Budget>,
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
 }
 
 struct Idle {
     connection: Upstream,
+    place: Place,
     since: Instant,
 }
 
@@ -28,18 +30,24 @@ pub struct Lease {
     pub connection: Upstream,
     /// Where it goes.
     pub address: SocketAddr,
+    place: Place,
     /// Whether it served a request before, so that the other side may be closing it just now.
     pub is_reused: bool,
 }
 
 impl Pool {
+    /// An empty pool whose connections count in a budget.
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, idle: RefCell::default() }
+    }
+
     /// A connection to an address: the idle one that was used last, or a new one.
     ///
     /// # Errors
     /// When no connection can be made.
     pub async fn lease(&self, address: SocketAddr) -> Result<Lease, ConnectError> {
-        if let Some(connection) = self.take_idle(address) {
-            return Ok(Lease { connection, address, is_reused: true });
+        if let Some((connection, place)) = self.take_idle(address) {
+            return Ok(Lease { connection, address, place, is_reused: true });
         }
         self.lease_new(address).await
     }
@@ -49,16 +57,27 @@ impl Pool {
     /// # Errors
     /// When none can be made.
     pub async fn lease_new(&self, address: SocketAddr) -> Result<Lease, ConnectError> {
-        Ok(Lease { connection: connect(address).await?, address, is_reused: false })
+        let connected = match connect(address, &self.budget).await {
+            // What waits for other addresses makes room.
+            Err(ConnectError::Full) if self.close_one_idle() => connect(address, &self.budget).await,
+            connected => connected,
+        };
+        let (connection, place) = connected?;
+        Ok(Lease { connection, address, place, is_reused: false })
     }
 
-    fn take_idle(&self, address: SocketAddr) -> Option<Upstream> {
+    fn close_one_idle(&self) -> bool {
+        self.idle.borrow_mut().values_mut().any(|connections| connections.pop().is_some())
+    }
+
+    fn take_idle(&self, address: SocketAddr) -> Option<(Upstream, Place)> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(&address)?;
         connections.retain(|idle| !idle.connection.is_closed());
         // One whose last response has just ended may still be on its way to being ready.
         let ready = connections.iter().rposition(|idle| idle.connection.is_ready())?;
-        Some(connections.remove(ready).connection)
+        let idle = connections.remove(ready);
+        Some((idle.connection, idle.place))
     }
 
     /// Takes back a connection whose response was read to its end.
@@ -70,7 +89,7 @@ impl Pool {
         let is_first = idle.is_empty();
         let connections = idle.entry(lease.address).or_default();
         if connections.len() < IDLE_CONNECTIONS_PER_ADDRESS {
-            connections.push(Idle { connection: lease.connection, since: Instant::now() });
+            connections.push(Idle { connection: lease.connection, place: lease.place, since: Instant::now() });
         }
         if is_first {
             tokio::task::spawn_local(Rc::clone(self).sweep());

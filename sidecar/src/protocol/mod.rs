@@ -3,6 +3,7 @@
 mod body;
 mod client;
 mod headers;
+mod prompt;
 mod runtime;
 mod server;
 

@@ -1,8 +1,10 @@
 //! Serves one client connection: requests to a handler, its responses back.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 
 use http::header::HeaderMap;
 use hyper::body::Incoming;
@@ -12,10 +14,14 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
+use super::prompt::Prompt;
 use super::runtime::{LocalExecutor, TokioTimer};
 use super::{Body, Head, Inbound, Request, Response, Version};
-use crate::limits::{REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS, STREAMS_PER_CONNECTION};
+use crate::limits::{
+    FIRST_REQUEST_GRACE, REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS, STREAMS_PER_CONNECTION,
+};
 use crate::linger::Lingering;
 
 /// Turns `true` when connections are to end after what they are doing.
@@ -50,29 +56,38 @@ where
     H: Fn(Request) -> F + 'static,
     F: Future<Output = Response> + 'static,
 {
-    let io = TokioIo::new(Lingering::new(stream));
+    let stream = Lingering::new(stream);
+    let asked = Rc::new(Cell::new(false));
+    let has_asked = Rc::clone(&asked);
     let service = service_fn(move |request| {
+        asked.set(true);
         let answer = handler(received(request));
         async move { Ok::<_, Infallible>(sent(answer.await)) }
     });
     // Resolves once; afterwards the connection alone is waited for.
-    let closed = async move { closing.wait_for(|closing| *closing).await.is_ok() };
+    let closed = async move {
+        let _told_or_gone = closing.wait_for(|closing| *closing).await;
+        // hyper closes a connection at once that has had no request; its client was let in and is about to ask.
+        if !has_asked.get() {
+            sleep(FIRST_REQUEST_GRACE).await;
+        }
+    };
     let ended = match version {
         Version::Http1 => {
-            let mut connection = pin!(http1_builder().serve_connection(io, service));
+            let mut connection = pin!(http1_builder().serve_connection(TokioIo::new(stream), service));
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = closed => {
+                () = closed => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
             }
         }
         Version::Http2 => {
-            let mut connection = pin!(http2_builder().serve_connection(io, service));
+            let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(Prompt::new(stream)), service));
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                _ = closed => {
+                () = closed => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }

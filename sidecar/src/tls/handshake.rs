@@ -76,7 +76,11 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
     // The versions come from this build's own provider, so the configuration cannot be inconsistent.
     let Ok(slot) = slots.take() else { return Err(Box::new(Failure::early(None, Some(Reason::TlsProtocol)))) };
     let finished = timeout_at(deadline, hello.into_stream(Arc::clone(&slot.config)).into_fallible()).await;
-    let peer = slot.verifier.take();
+    let mut peer = slot.verifier.take();
+    if !matches!(finished, Ok(Ok(_))) {
+        // The chain may have verified; that the client has the key was not shown.
+        peer.bundles.clear();
+    }
     let outcome = match finished {
         Ok(Ok(stream)) => Ok(Accepted { stream, peer, sni }),
         Ok(Err((error, stream))) => {

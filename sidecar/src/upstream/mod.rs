@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -9,6 +11,48 @@ use tokio::time::timeout;
 
 use crate::limits::CONNECT_TIMEOUT;
 use crate::protocol::{self, Upstream};
+
+/// How many connections to upstreams the process may have, so that what it needs besides always finds a file.
+#[derive(Debug)]
+pub struct Budget {
+    open: AtomicUsize,
+    limit: usize,
+}
+
+/// A place in the budget, for as long as a connection lives.
+#[derive(Debug)]
+pub struct Place(Arc<Budget>);
+
+impl Budget {
+    /// A budget of that many connections.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { open: AtomicUsize::new(0), limit })
+    }
+
+    /// Connections open now, idle ones included.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Connections that may be open.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    fn take(self: &Arc<Self>) -> Option<Place> {
+        if self.open.fetch_add(1, Ordering::Relaxed) < self.limit {
+            return Some(Place(Arc::clone(self)));
+        }
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// No connection to an upstream could be made.
 #[derive(Debug, Error)]
@@ -19,6 +63,9 @@ pub enum ConnectError {
     /// Nothing answered.
     #[error("connect: no answer within {CONNECT_TIMEOUT:?}")]
     Timeout,
+    /// The budget is used up.
+    #[error("connect: all connections to upstreams are in use")]
+    Full,
     /// HTTP could not start on the connection.
     #[error("connect: {0}")]
     Protocol(String),
@@ -28,9 +75,11 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// When no connection can be made in time.
-pub async fn connect(address: SocketAddr) -> Result<Upstream, ConnectError> {
+pub async fn connect(address: SocketAddr, budget: &Arc<Budget>) -> Result<(Upstream, Place), ConnectError> {
+    let place = budget.take().ok_or(ConnectError::Full)?;
     let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| ConnectError::Timeout)??;
     // A request's head must not wait for the acknowledgement of the one before (Nagle's algorithm).
     stream.set_nodelay(true)?;
-    protocol::connect(stream).await.map_err(|error| ConnectError::Protocol(error.to_string()))
+    let connection = protocol::connect(stream).await.map_err(|error| ConnectError::Protocol(error.to_string()))?;
+    Ok((connection, place))
 }
