@@ -3,7 +3,6 @@
 mod body;
 mod client;
 mod headers;
-mod prompt;
 mod runtime;
 mod server;
 

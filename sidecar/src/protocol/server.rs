@@ -16,13 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::prompt::Prompt;
 use super::runtime::{LocalExecutor, TokioTimer};
 use super::{Body, Head, Inbound, Request, Response, Version};
+use crate::client_stream::ClientStream;
 use crate::limits::{
     FIRST_REQUEST_GRACE, REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS, STREAMS_PER_CONNECTION,
 };
-use crate::linger::Lingering;
 
 /// Turns `true` when connections are to end after what they are doing.
 pub type Closing = watch::Receiver<bool>;
@@ -56,7 +55,6 @@ where
     H: Fn(Request) -> F + 'static,
     F: Future<Output = Response> + 'static,
 {
-    let stream = Lingering::new(stream);
     let asked = Rc::new(Cell::new(false));
     let has_asked = Rc::clone(&asked);
     let service = service_fn(move |request| {
@@ -74,7 +72,8 @@ where
     };
     let ended = match version {
         Version::Http1 => {
-            let mut connection = pin!(http1_builder().serve_connection(TokioIo::new(stream), service));
+            let mut connection =
+                pin!(http1_builder().serve_connection(TokioIo::new(ClientStream::new(stream)), service));
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = closed => {
@@ -84,7 +83,8 @@ where
             }
         }
         Version::Http2 => {
-            let mut connection = pin!(http2_builder().serve_connection(TokioIo::new(Prompt::new(stream)), service));
+            let mut connection =
+                pin!(http2_builder().serve_connection(TokioIo::new(ClientStream::with_preface(stream)), service));
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = closed => {

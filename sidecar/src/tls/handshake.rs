@@ -15,8 +15,8 @@ use tokio_rustls::server::TlsStream;
 use super::peer::TlsPeer;
 use super::reason::handshake_reason;
 use super::slots::Slots;
+use crate::client_stream::ClientStream;
 use crate::limits::HANDSHAKE_TIMEOUT;
-use crate::linger::Lingering;
 
 /// A finished handshake.
 pub struct Accepted {
@@ -50,7 +50,7 @@ impl Failure {
     pub async fn linger(self) {
         if let Some(stream) = self.stream {
             // Whichever way it ends, the connection is over.
-            let _ended = Lingering::new(stream).shutdown().await;
+            let _ended = ClientStream::new(stream).shutdown().await;
         }
     }
 }
