@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Uri};
 use http_body::Body as _;
-use sidecar_decide::{Reason, Verdict, path};
+use sidecar_decide::{Reason, Verdict, path, route};
 
 use super::body::refusal;
 use super::connection::{Connection, View};
@@ -61,7 +61,8 @@ fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason
     }
     let snapshot = &view.served.generation.snapshot;
     let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
-    let index = listener.table.find(host, &path, &head.method)?;
+    let (method, headers, query) = (&head.method, &head.headers, head.target.query());
+    let index = listener.table.find(&route::Request { host, path: &path, method, headers, query })?;
     let decision = snapshot.decide(&snapshot.rules[index], &view.caller);
     let scope = &view.served.generation.rule_scopes[index];
     draft.decided(scope, decision.verdict, decision.reason);
