@@ -13,6 +13,7 @@ mod http;
 mod log;
 mod observed;
 mod reload;
+mod routes;
 mod settings;
 mod status;
 mod tidy;

@@ -72,14 +72,14 @@ fn a_file_that_is_no_document() {
     let case = Case::new();
     let table = [
         ("empty.toml", " \n", "the file is empty, which is never a change; write the document, or an empty part"),
-        ("list.json", "[]", "the top level is not a table of parts; start with `version = \"1.0\"`"),
-        ("unversioned.toml", "policy = {}", "`version` is missing; write `version = \"1.0\"` at the top"),
-        ("number.yaml", "version: 1.0", "`version`: 1.0 is not text; write it in quotes, `\"1.0\"`"),
-        ("word.json", "{\"version\": \"new\"}", "`version`: `new` is not a contract version; write it as `1.0`"),
+        ("list.json", "[]", "the top level is not a table of parts; start with `version = \"1.1\"`"),
+        ("unversioned.toml", "policy = {}", "`version` is missing; write `version = \"1.1\"` at the top"),
+        ("number.yaml", "version: 1.0", "`version`: 1.0 is not text; write it in quotes, `\"1.1\"`"),
+        ("word.json", "{\"version\": \"new\"}", "`version`: `new` is not a contract version; write it as `1.1`"),
         (
             "newer.toml",
-            "version = \"1.1\"",
-            "`version`: 1.1 is not supported; this sidecar reads 1.0 to 1.0: use one of those, or a sidecar that reads 1.1",
+            "version = \"2.0\"",
+            "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.1: use one of those, or a sidecar that reads 2.0",
         ),
         (
             "part.toml",
@@ -212,8 +212,8 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     (
         "/policy/routes/0/hostnames",
-        r#"["*.example"]"#,
-        "`policy.routes[0].hostnames[0]`: `*.example` has a wildcard; list each host, or leave hostnames empty for any host",
+        r#"["*example"]"#,
+        "`policy.routes[0].hostnames[0]`: `*example` has a wildcard that is not its whole first label; write `*.example.com` for all names below one, or leave hostnames empty for any host",
     ),
     (
         "/policy/routes/0/rules/0/matches/0",

@@ -99,7 +99,8 @@ pub struct Route {
     pub name: String,
     /// Name of the listener it is served on.
     pub listener: String,
-    /// Hosts it serves, compared without case and port; empty means any host.
+    /// Hosts it serves, compared without case and port; `*.example.com` is every name that ends in `.example.com`.
+    /// Empty means any host.
     #[serde(default)]
     pub hostnames: Vec<String>,
     /// Its rules. A request that none matches is refused.
@@ -136,6 +137,12 @@ pub struct Match {
     /// On the method, such as `GET`; absent means every method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
+    /// On header fields, each name once in any case; all must hold. Since contract 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<ValueMatch>,
+    /// On parameters of the query, each name once; all must hold. Since contract 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query_params: Vec<ValueMatch>,
 }
 
 /// A condition on the normalised path.
@@ -146,7 +153,7 @@ pub struct PathMatch {
     /// How the value is compared.
     #[serde(rename = "type")]
     pub kind: PathMatchType,
-    /// An absolute path, without dot segments, double slashes or query.
+    /// An absolute path, without dot segments, double slashes or query; or what its type says.
     pub value: String,
 }
 
@@ -158,6 +165,35 @@ pub enum PathMatchType {
     Exact,
     /// Its first segments: `/orders` matches `/orders` and `/orders/7`, not `/ordersheet`.
     PathPrefix,
+    /// The whole path, where `{id}` is any one segment and `{rest...}`, at its end, all that is left. Since contract 1.1.
+    Template,
+    /// The whole path by a regular expression. Since contract 1.1.
+    RegularExpression,
+}
+
+/// A condition on a named value; a request without the name never meets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ValueMatch {
+    /// Name of the header field or parameter.
+    pub name: String,
+    /// How the value is compared.
+    #[serde(rename = "type", default)]
+    pub kind: ValueMatchType,
+    /// What it is compared with.
+    pub value: String,
+}
+
+/// How a named value is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ValueMatchType {
+    /// The whole value, byte for byte.
+    #[default]
+    Exact,
+    /// The whole value by a regular expression.
+    RegularExpression,
 }
 
 /// A caller who may pass; exactly one key each.

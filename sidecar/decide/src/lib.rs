@@ -11,6 +11,7 @@ mod hash;
 pub mod identity;
 mod link;
 pub mod path;
+mod pattern;
 pub mod policy;
 mod problem;
 pub mod reason;

@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::Method;
 use sidecar_config::Part;
-use sidecar_config::policy::{Allow, Listener as ListenerDocument, Match, PathMatchType, Route, Rule as RuleDocument};
+use sidecar_config::policy::{Allow, Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
 
 use crate::identity::{Claim, spiffe_domain};
 use crate::policy::Allowed;
 use crate::problem::{Problem, Problems};
-use crate::route::{PathCondition, canonical_host};
+use crate::route::HostCondition;
 use crate::snapshot::{
     AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Bundle, Listener, Parts, Rule, Snapshot, Target,
 };
@@ -157,22 +156,17 @@ impl PolicyLinker<'_> {
         }
     }
 
-    /// Enters a rule into its listener's table, once for every host and match.
+    /// Enters a rule into its listener's table.
     fn enter(&mut self, route: &Route, rule: &RuleDocument, rule_index: usize) {
         let everything = [Match::default()];
         let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
         let hosts: Vec<_> = match route.hostnames.as_slice() {
-            [] => vec![None],
-            names => names.iter().map(|name| Some(canonical_host(name))).collect(),
+            [] => vec![HostCondition::Any],
+            names => names.iter().map(|name| HostCondition::of(name)).collect(),
         };
         let listeners = &mut self.snapshot.listeners;
         let Some(listener) = listeners.iter_mut().find(|listener| *listener.name == *route.listener) else { return };
-        for host in &hosts {
-            for condition in matches {
-                let method = condition.method.as_ref().and_then(|name| Method::from_bytes(name.as_bytes()).ok());
-                listener.table.insert(host.as_deref(), path_condition(condition), method, rule_index);
-            }
-        }
+        listener.table.enter(&hosts, matches, rule_index);
     }
 
     fn allowed(&mut self, place: &str, rule: &RuleDocument) -> Allowed {
@@ -219,17 +213,5 @@ impl PolicyLinker<'_> {
 
     fn missing(&mut self, place: String, what: &str, name: &str, part: &str) {
         self.problems.add(place, format_args!("there is no {what} `{name}`; name one of {part}"));
-    }
-}
-
-fn path_condition(condition: &Match) -> PathCondition {
-    match &condition.path {
-        None => PathCondition::Prefix("".into()),
-        Some(path) => match path.kind {
-            PathMatchType::Exact => PathCondition::Exact(path.value.as_str().into()),
-            PathMatchType::PathPrefix => {
-                PathCondition::Prefix(path.value.strip_suffix('/').unwrap_or(&path.value).into())
-            }
-        },
     }
 }

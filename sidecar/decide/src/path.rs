@@ -77,7 +77,7 @@ fn is_normal_escape(segment: &[u8], index: usize) -> Result<bool, Reason> {
 }
 
 /// The byte that the escape at an index stands for, if there is one.
-fn escaped(path: &[u8], index: usize) -> Option<u8> {
+pub(crate) fn escaped(path: &[u8], index: usize) -> Option<u8> {
     let [b'%', high, low] = path.get(index..index + 3)? else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     Some(digit(*high)? * 16 + digit(*low)?)

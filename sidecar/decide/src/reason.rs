@@ -53,6 +53,8 @@ pub enum Reason {
     RouteNoPath,
     /// A rule matches the path, none the method.
     RouteNoMethod,
+    /// A rule matches path and method, none the headers and the query.
+    RouteNoMatch,
     /// The rule refers to something that does not exist.
     RouteInvalid,
     /// The path cannot be normalised safely.
@@ -109,7 +111,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -134,6 +136,7 @@ impl Reason {
         Self::RouteNoHost,
         Self::RouteNoPath,
         Self::RouteNoMethod,
+        Self::RouteNoMatch,
         Self::RouteInvalid,
         Self::RouteBadPath,
         Self::LimitConnections,
@@ -179,6 +182,7 @@ impl Reason {
             R::RouteNoHost => http("route_no_host", "RouteNoHost", Side::Client, 404, 12),
             R::RouteNoPath => http("route_no_path", "RouteNoPath", Side::Client, 404, 12),
             R::RouteNoMethod => http("route_no_method", "RouteNoMethod", Side::Client, 405, 12),
+            R::RouteNoMatch => http("route_no_match", "RouteNoMatch", Side::Client, 404, 12),
             R::RouteInvalid => http("route_invalid", "RouteInvalid", Side::Gate, 500, 13),
             R::RouteBadPath => http("route_bad_path", "RouteBadPath", Side::Client, 400, 13),
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
-use sidecar_decide::{Reason, Verdict, path};
+use sidecar_decide::{Reason, Verdict, path, route};
 
 use super::body::refusal;
 use super::connection::{Connection, View};
@@ -65,10 +65,12 @@ fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason
     }
     let snapshot = &view.served.generation.snapshot;
     let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
-    let index = listener.table.find(host, &path, &head.method)?;
+    let (method, headers, query) = (&head.method, &head.headers, head.target.query());
+    let find = |path: &str| listener.table.find(&route::Request { host, path, method, headers, query });
+    let index = find(&path)?;
     // Some servers cut parameters off before they look at a path; it must not lead them elsewhere.
     if let Some(bare) = path::without_parameters(&path)
-        && listener.table.find(host, &bare, &head.method) != Ok(index)
+        && find(&bare) != Ok(index)
     {
         return Err(Reason::RouteBadPath);
     }

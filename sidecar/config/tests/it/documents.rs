@@ -50,7 +50,7 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in ["minimal", "full"] {
+    for name in ["minimal", "full", "routes"] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -60,8 +60,10 @@ fn notations_agree() {
 
 #[test]
 fn what_is_written_back_reads_the_same() {
-    let full = read_file(&folder("good").join("full.json")).unwrap();
-    assert_eq!(read_value(serde_json::to_value(&full).unwrap()).unwrap(), full);
+    for name in ["full.json", "routes.json"] {
+        let read = read_file(&folder("good").join(name)).unwrap();
+        assert_eq!(read_value(serde_json::to_value(&read).unwrap()).unwrap(), read, "{name}");
+    }
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn names_tell_the_notation() {
 }
 
 /// Each bad example, and what its writer is told.
-const BAD: [(&str, &str); 23] = [
+const BAD: [(&str, &str); 26] = [
     (
         "allow-nobody-known.yaml",
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `verified`, `anyone`",
@@ -111,12 +113,21 @@ const BAD: [(&str, &str); 23] = [
     ("duplicate-key.json", "not valid JSON: line 1, column 42: duplicate key `policy`; keep one"),
     ("duplicate-key.toml", "not valid TOML: line 2, column 1: duplicate key"),
     ("duplicate-key.yaml", "not valid YAML: line 2, column 1: duplicate mapping key: version not allowed here"),
+    ("header-no-value.yaml", "`policy.routes[0].rules[0].matches[0].headers[0]`: missing field `value`"),
     ("malformed.json", "not valid JSON: line 1, column 21: trailing comma"),
     ("malformed.toml", "not valid TOML: line 2, column 10: unclosed table, expected `]`"),
     ("malformed.yaml", "not valid YAML: line 2, column 19: mismatched bracket '[' closed by '}'"),
     ("no-allow.toml", "`policy.routes[0].rules[0]`: missing field `allow`"),
-    ("no-version.toml", r#"`version` is missing; write `version = "1.0"` at the top"#),
-    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.0"`"#),
+    ("no-version.toml", r#"`version` is missing; write `version = "1.1"` at the top"#),
+    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.1"`"#),
+    (
+        "path-type.json",
+        "`policy.routes[0].rules[0].matches[0].path.type`: unknown variant `Regex`, expected one of `Exact`, `PathPrefix`, `Template`, `RegularExpression`",
+    ),
+    (
+        "query-template.toml",
+        "`policy.routes[0].rules[0].matches[0].queryParams[0].type`: unknown variant `Template`, expected `Exact` or `RegularExpression`",
+    ),
     (
         "two-parts.toml",
         r#"`identity`: missing field `key`
@@ -130,12 +141,12 @@ const BAD: [(&str, &str); 23] = [
         "unknown-part.toml",
         "`setings` is not a part; the parts are settings, trust, identity, identities, policy and endpoints",
     ),
-    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.0"`"#),
+    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.1"`"#),
     (
         "version-unsupported.yaml",
-        "`version`: 1.1 is not supported; this sidecar reads 1.0 to 1.0: use one of those, or a sidecar that reads 1.1",
+        "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.1: use one of those, or a sidecar that reads 2.0",
     ),
-    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.0`"),
+    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.1`"),
     ("wrong-type.json", "`identities`: invalid type: map, expected a sequence"),
 ];
 

@@ -3,6 +3,7 @@
 mod endpoints;
 mod identities;
 mod identity;
+mod matches;
 mod policy;
 mod trust;
 

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use http::Method;
 use sidecar_config::Part;
-use sidecar_config::policy::{Backend, Listener, Match, Policy, Route, Rule};
+use sidecar_config::policy::{Backend, Listener, Policy, Route, Rule};
 
+use super::matches::{check_match, check_pattern_count, hostname_error};
 use super::name_error;
+use crate::Revision;
 use crate::problem::{Problems, Refusal};
-use crate::route::canonical_host;
 use crate::snapshot::AcceptedPolicy;
-use crate::{Revision, path};
 
 /// Most client connections a document may ask for; the file limit is far below.
 const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -30,6 +29,7 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
         }
         check_route(route, &place, &document.listeners, &mut problems);
     }
+    check_pattern_count(&document.routes, &mut problems);
     let limit = document.limits.max_connections;
     if !(1..=CONNECTIONS_MAX).contains(&limit) {
         let detail = format_args!("is {limit}; write a number from 1 to {CONNECTIONS_MAX}");
@@ -114,44 +114,6 @@ fn check_rule(rule: &Rule, place: &str, problems: &mut Problems) {
             problems.add(format_args!("{place}.backends[{index}]"), error);
         }
     }
-}
-
-fn check_match(condition: &Match, place: &str, problems: &mut Problems) {
-    if let Some(path) = &condition.path
-        && let Some(error) = path_error(&path.value)
-    {
-        problems.add(format_args!("{place}.path.value"), error);
-    }
-    if let Some(method) = &condition.method {
-        let is_upper = !method.bytes().any(|byte| byte.is_ascii_lowercase());
-        if !is_upper || Method::from_bytes(method.as_bytes()).is_err() {
-            let detail = format_args!("`{method}` is not a method; write it in upper case, such as `GET`");
-            problems.add(format_args!("{place}.method"), detail);
-        }
-    }
-}
-
-/// Why no normalised request can have a document's path, if none can.
-fn path_error(value: &str) -> Option<String> {
-    let advice = match path::normalise(value) {
-        Ok(normal) if normal == value => return None,
-        Ok(normal) => format!("write it as requests are normalised, `{normal}`"),
-        Err(_) => "write an absolute path without query, encoded separators or dot segments above the root".to_owned(),
-    };
-    Some(format!("`{value}` would never match; {advice}"))
-}
-
-fn hostname_error(hostname: &str) -> Option<String> {
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']');
-    if hostname.starts_with('*') {
-        return Some(format!("`{hostname}` has a wildcard; list each host, or leave hostnames empty for any host"));
-    }
-    let is_literal = hostname.starts_with('[') && hostname.ends_with(']');
-    // A dot alone would be the name of a request without a host.
-    if canonical_host(hostname).is_empty() || !hostname.bytes().all(valid) || (hostname.contains(':') && !is_literal) {
-        return Some(format!("`{hostname}` is not a host name; write it without scheme, port and path"));
-    }
-    None
 }
 
 fn backend_error(backend: &Backend) -> Option<String> {

@@ -8,7 +8,7 @@ use sidecar_config::trust::RevocationState;
 use sidecar_decide::Reason::{PolicyNoCertificate, PolicyNoIdentity, RouteNoHost};
 use sidecar_decide::{Caller, Decision, Files, Parts, Snapshot, Target, accept, link};
 
-use crate::fixture::{Documents, expected, facts, files, listener, read, root, rule, told, trust_document};
+use crate::fixture::{Documents, asked, expected, facts, files, listener, read, root, rule, told, trust_document};
 
 #[test]
 fn a_good_trust_part() {
@@ -353,7 +353,7 @@ fn decisions(snapshot: &Snapshot, name: &str, bundle: &str) -> [Decision; 3] {
     };
     let decide = |path: &str| {
         let listener = snapshot.listener("main").expect("a listener");
-        let rule = listener.table.find("h", path, &http::Method::GET).expect("a rule");
+        let rule = listener.table.find(&asked("h", path, &http::Method::GET)).expect("a rule");
         snapshot.decide(&snapshot.rules[rule], &caller)
     };
     ["/granted", "/verified", "/other"].map(decide)
@@ -478,7 +478,7 @@ fn parts_that_are_not_there_refuse_what_needs_them() {
 fn a_listener_without_routes_serves_nothing() {
     let (snapshot, _) = Documents::default().link();
     let table = &snapshot.listener("main").expect("a listener").table;
-    assert_eq!(table.find("h", "/", &http::Method::GET), Err(RouteNoHost));
+    assert_eq!(table.find(&asked("h", "/", &http::Method::GET)), Err(RouteNoHost));
     assert_eq!(snapshot.listener("absent").map(|listener| listener.address), None);
     assert_eq!((snapshot.bundle("ours"), snapshot.bundle("partner"), snapshot.bundle("x")), (Some(0), Some(1), None));
 }

@@ -245,10 +245,26 @@ fn policy_routes() {
 
 #[test]
 fn policy_hostnames() {
-    let good = json!(["orders.shop", "ORDERS", "a_b-c.1", "10.0.0.1", "dotted.", "[::1]", "[2001:db8::1]"]);
+    let good = json!([
+        "orders.shop",
+        "ORDERS",
+        "a_b-c.1",
+        "10.0.0.1",
+        "dotted.",
+        "[::1]",
+        "[2001:db8::1]",
+        "*.shop",
+        "*.A-1.shop."
+    ]);
     accept::policy(&read(one_route(&good, &json!([])))).expect("good host names");
-    for hostname in ["*", "*.shop"] {
-        let detail = format!("`{hostname}` has a wildcard; list each host, or leave hostnames empty for any host");
+    for hostname in ["*", "*shop", "a*.shop", "a.*.shop", "*.*.shop", "*.*"] {
+        let detail = format!(
+            "`{hostname}` has a wildcard that is not its whole first label; write `*.example.com` for all names below one, or leave hostnames empty for any host"
+        );
+        policy(one_route(&json!(["a", hostname]), &json!([])), &[("policy.routes[0].hostnames[1]", &detail)]);
+    }
+    for hostname in ["*.0.0.1", "*.1", "*.0.0.1."] {
+        let detail = format!("`{hostname}` has a wildcard in an address; list each address");
         policy(one_route(&json!(["a", hostname]), &json!([])), &[("policy.routes[0].hostnames[1]", &detail)]);
     }
     let bad = [
@@ -260,7 +276,12 @@ fn policy_hostnames() {
         "https://orders",
         "orders/x",
         "a b",
-        "a*b",
+        "*.",
+        "*..",
+        "*..shop",
+        "*.a..shop",
+        "*.shop:443",
+        "*.[::1]",
         "user@orders",
         "a,b",
         "a\0",
@@ -405,7 +426,7 @@ fn all_problems_are_told_at_once() {
             ("policy.routes[0].listener", "there is no listener `absent`; name one of policy.listeners"),
             (
                 "policy.routes[0].hostnames[0]",
-                "`*` has a wildcard; list each host, or leave hostnames empty for any host",
+                "`*` has a wildcard that is not its whole first label; write `*.example.com` for all names below one, or leave hostnames empty for any host",
             ),
             ("policy.routes[0].hostnames[1]", "`b:1` is not a host name; write it without scheme, port and path"),
             ("policy.routes[0].rules[0].name", "is empty; give it a name"),

@@ -1,10 +1,12 @@
 //! What the tables are made of: documents from JSON, certificates as facts, parts joined to a snapshot.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use http::{HeaderMap, Method};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sidecar_decide::{Certificate, CertificateFacts, Files, Parts, Problem, Snapshot, accept, link};
+use sidecar_decide::route::Request;
+use sidecar_decide::{Certificate, CertificateFacts, Files, Parts, Problem, Reason, Snapshot, accept, link};
 
 /// Reads a part's document as its type.
 pub(crate) fn read<T: DeserializeOwned>(value: Value) -> T {
@@ -120,6 +122,33 @@ impl Documents {
     pub(crate) fn link(self) -> (Snapshot, Vec<Problem>) {
         link(&self.accept())
     }
+}
+
+/// A policy of routes on listeners `main` and `other`, linked without a problem.
+pub(crate) fn routed(routes: &Value) -> Snapshot {
+    let listeners = [listener("main", 8443), listener("other", 9443)];
+    let documents = Documents { policy: json!({"listeners": listeners, "routes": routes}), ..Documents::default() };
+    let (snapshot, problems) = documents.link();
+    assert_eq!(problems, []);
+    snapshot
+}
+
+/// A route of one rule `r` on listener `main` that lets anyone in.
+pub(crate) fn route(name: &str, hostnames: &Value, matches: &Value) -> Value {
+    let rules = [rule("r", matches, &json!([{"anyone": {}}]))];
+    json!({"name": name, "listener": "main", "hostnames": hostnames, "rules": rules})
+}
+
+/// A request without headers and query.
+pub(crate) fn asked<'a>(host: &'a str, path: &'a str, method: &'a Method) -> Request<'a> {
+    static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
+    Request { host, path, method, headers: &NONE, query: None }
+}
+
+/// The route of the rule that a request falls under.
+pub(crate) fn found<'a>(snapshot: &'a Snapshot, listener: &str, request: &Request<'_>) -> Result<&'a str, Reason> {
+    let found = snapshot.listener(listener).expect("a listener of the document").table.find(request);
+    found.map(|index| &*snapshot.rules[index].route)
 }
 
 /// Problems as `(path, detail)`, to be compared whole.

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "clippy allows it in tests only, and not in what they share")]
 
 mod accept;
+mod accept_matches;
 mod accept_problems;
 mod certificate;
 mod fixture;
@@ -12,3 +13,5 @@ mod policy;
 mod purity;
 mod reason;
 mod route;
+mod route_conditions;
+mod route_paths;

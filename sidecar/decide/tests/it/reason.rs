@@ -43,6 +43,7 @@ frozen! {
     RouteNoHost = "route_no_host" Client Some(404), Some(12), None;
     RouteNoPath = "route_no_path" Client Some(404), Some(12), None;
     RouteNoMethod = "route_no_method" Client Some(405), Some(12), None;
+    RouteNoMatch = "route_no_match" Client Some(404), Some(12), None;
     RouteInvalid = "route_invalid" Gate Some(500), Some(13), None;
     RouteBadPath = "route_bad_path" Client Some(400), Some(13), None;
     LimitConnections = "limit_connections" Gate Some(503), Some(14), None;
@@ -76,14 +77,14 @@ fn the_table_is_the_frozen_one() {
 fn all_has_every_variant_once_and_in_order() {
     let frozen: Vec<_> = FROZEN.iter().map(|row| row.0).collect();
     assert_eq!(Reason::ALL.as_slice(), frozen);
-    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), 36);
+    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), 37);
 }
 
 #[test]
 fn codes_and_conditions_are_unique_and_one_name_in_two_spellings() {
     let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     let conditions: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.facts().condition).collect();
-    assert_eq!((codes.len(), conditions.len()), (36, 36));
+    assert_eq!((codes.len(), conditions.len()), (37, 37));
     for reason in Reason::ALL {
         assert_eq!(reason.facts().condition, camel_case(reason.code()));
         assert_eq!(reason.facts().condition, format!("{reason:?}"));

@@ -6,33 +6,18 @@ use sidecar_decide::Reason::{RouteNoHost, RouteNoMethod, RouteNoPath};
 use sidecar_decide::route::canonical_host;
 use sidecar_decide::{Reason, Snapshot};
 
-use crate::fixture::{Documents, listener, rule};
-
-/// A route of one rule `r` on listener `main`.
-fn route(name: &str, hostnames: &Value, matches: &Value) -> Value {
-    let rules = [rule("r", matches, &json!([{"anyone": {}}]))];
-    json!({"name": name, "listener": "main", "hostnames": hostnames, "rules": rules})
-}
-
-fn snapshot(routes: &Value) -> Snapshot {
-    let listeners = [listener("main", 8443), listener("other", 9443)];
-    let documents = Documents { policy: json!({"listeners": listeners, "routes": routes}), ..Documents::default() };
-    let (snapshot, problems) = documents.link();
-    assert_eq!(problems, []);
-    snapshot
-}
+use crate::fixture::{asked, found, route, routed};
 
 /// The route of the rule that a request falls under.
 fn find<'a>(snapshot: &'a Snapshot, listener: &str, host: &str, path: &str, method: &str) -> Result<&'a str, Reason> {
     let method = Method::from_bytes(method.as_bytes()).expect("a method");
-    let found = snapshot.listener(listener).expect("a listener of the document").table.find(host, path, &method);
-    found.map(|index| &*snapshot.rules[index].route)
+    found(snapshot, listener, &asked(host, path, &method))
 }
 
 type Row<'a> = (&'a str, &'a str, &'a str, Result<&'a str, Reason>);
 
 fn check(routes: &[Value], rows: &[Row<'_>]) {
-    let snapshot = snapshot(&json!(routes));
+    let snapshot = routed(&json!(routes));
     for (host, path, method, expected) in rows {
         assert_eq!(find(&snapshot, "main", host, path, method), *expected, "{method} {host} {path}");
     }
@@ -295,7 +280,7 @@ fn an_escape_does_not_slip_past_a_rule() {
         route("admin", &json!([]), &json!([prefix("/admin"), prefix("/caf%C3%A9")])),
         route("purge", &json!([]), &json!([exact("/orders:purge"), exact("/a%40b"), prefix("/x;y")])),
     ];
-    let snapshot = snapshot(&json!(routes));
+    let snapshot = routed(&json!(routes));
     let rows = [
         ("/admin", "admin"),
         ("/%61dmin", "admin"),
@@ -343,7 +328,7 @@ fn a_path_that_is_not_normal_is_no_danger() {
 fn listeners_have_routes_of_their_own() {
     let mut elsewhere = route("elsewhere", &json!(["h"]), &json!([]));
     elsewhere["listener"] = json!("other");
-    let snapshot = snapshot(&json!([route("here", &json!(["h"]), &json!([prefix("/a")])), elsewhere]));
+    let snapshot = routed(&json!([route("here", &json!(["h"]), &json!([prefix("/a")])), elsewhere]));
     let rows = [
         ("main", "/a", Ok("here")),
         ("main", "/b", Err(RouteNoPath)),
@@ -359,7 +344,7 @@ fn listeners_have_routes_of_their_own() {
 #[test]
 fn a_long_path_is_matched_in_one_pass() {
     let routes = [route("root", &json!([]), &json!([prefix("/")])), route("a", &json!([]), &json!([prefix("/a/a")]))];
-    let snapshot = snapshot(&json!(routes));
+    let snapshot = routed(&json!(routes));
     let long = "/a".repeat(1 << 19);
     assert_eq!(find(&snapshot, "main", "h", &long, "GET"), Ok("a"));
     let long = "/b".repeat(1 << 19);

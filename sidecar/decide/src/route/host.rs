@@ -1,0 +1,47 @@
+//! Hosts as routes compare them, and the names that stand for many.
+
+use std::borrow::Cow;
+
+/// The hosts of a route's entry; lower-case, without port and the root's dot.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum HostCondition<'a> {
+    /// Any host.
+    Any,
+    /// This host.
+    Exact(Cow<'a, str>),
+    /// Every name that ends in a dot and this.
+    Below(Cow<'a, str>),
+}
+
+impl<'a> HostCondition<'a> {
+    /// Of an entry of `hostnames`.
+    pub(crate) fn of(hostname: &'a str) -> Self {
+        match hostname.strip_prefix("*.") {
+            Some(parent) => Self::Below(canonical_host(parent)),
+            None => Self::Exact(canonical_host(hostname)),
+        }
+    }
+}
+
+/// What a canonical host lies below, longest first: `b.c` and `c` of `a.b.c`.
+pub(super) fn parents(host: &str) -> impl Iterator<Item = &str> {
+    // A dot in front is no label in front.
+    let name = if host.starts_with('.') { "" } else { host };
+    name.match_indices('.').map(|(dot, _)| &name[dot + 1..])
+}
+
+/// A host as it is compared: lower-case, without port and without the root's dot (RFC 9110 §4.2.3, RFC 1034 §3.1).
+#[must_use]
+pub fn canonical_host(host: &str) -> Cow<'_, str> {
+    let name = match host.rfind(':') {
+        // The colon of a port stands behind the bracket of an IPv6 literal.
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(name)
+    }
+}

@@ -1,0 +1,114 @@
+//! Which rule a request falls under: host, path, method, headers, query.
+
+mod candidate;
+mod conditions;
+mod host;
+mod paths;
+mod template;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use sidecar_config::policy::Match;
+
+use self::candidate::{Candidate, Search};
+use self::conditions::Conditions;
+use self::paths::{HostTable, PathCondition};
+use crate::path::match_key;
+use crate::reason::Reason;
+
+pub(crate) use self::conditions::header_name;
+pub(crate) use self::host::HostCondition;
+pub use self::host::canonical_host;
+pub(crate) use self::template::Template;
+
+/// Index of a rule in its snapshot.
+pub type RuleIndex = usize;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The host it names, as it names it.
+    pub host: &'a str,
+    /// Its path, normalised ([`crate::path::normalise`]).
+    pub path: &'a str,
+    /// Its method.
+    pub method: &'a Method,
+    /// Its header fields.
+    pub headers: &'a HeaderMap,
+    /// Its query, without the question mark.
+    pub query: Option<&'a str>,
+}
+
+/// The compiled routes of one listener.
+///
+/// Precedence is Gateway API's: a host's own routes, then those of the longest wildcard it lies below, then those for
+/// any host; within a host a whole path, a template (more literal segments first), a prefix (longer first), a regular
+/// expression; then a match with a method, with more headers, with more parameters; then document order. A match that
+/// goes first and does not fit hides none behind it.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    hosts: HashMap<Box<str>, HostTable>,
+    /// By what stands behind `*.`.
+    wildcards: HashMap<Box<str>, HostTable>,
+    /// Bounds what a host of many labels costs.
+    longest_wildcard_bytes: usize,
+    any_host: HostTable,
+    entered: usize,
+}
+
+impl RouteTable {
+    /// Enters a rule, once for each of its hosts and matches.
+    pub(crate) fn enter(&mut self, hosts: &[HostCondition<'_>], matches: &[Match], rule: RuleIndex) {
+        for condition in matches {
+            // Both are accepted before; what does not compile would match nothing.
+            let (Ok(path), Ok(conditions)) = (PathCondition::of(condition.path.as_ref()), Conditions::of(condition))
+            else {
+                continue;
+            };
+            let method = condition.method.as_ref().and_then(|name| Method::from_bytes(name.as_bytes()).ok());
+            self.entered += 1;
+            let candidate = Candidate::new(method, conditions.map(Arc::new), self.entered, rule);
+            for host in hosts {
+                self.table(host).insert(path.clone(), candidate.clone());
+            }
+        }
+    }
+
+    fn table(&mut self, host: &HostCondition<'_>) -> &mut HostTable {
+        match host {
+            HostCondition::Any => &mut self.any_host,
+            HostCondition::Exact(host) => self.hosts.entry((**host).into()).or_default(),
+            HostCondition::Below(parent) => {
+                self.longest_wildcard_bytes = self.longest_wildcard_bytes.max(parent.len());
+                self.wildcards.entry((**parent).into()).or_default()
+            }
+        }
+    }
+
+    /// The rule for a request.
+    ///
+    /// # Errors
+    /// [`Reason::RouteNoHost`], [`Reason::RouteNoPath`], [`Reason::RouteNoMethod`] or [`Reason::RouteNoMatch`]: how far
+    /// it got.
+    pub fn find(&self, request: &Request<'_>) -> Result<RuleIndex, Reason> {
+        let path = &*match_key(request.path);
+        let host = &*canonical_host(request.host);
+        let mut tables = self.tables(host).peekable();
+        if tables.peek().is_none() {
+            return Err(Reason::RouteNoHost);
+        }
+        let mut search = Search::new(request, Reason::RouteNoPath);
+        let found = tables.find_map(|table| table.find(path, &mut search));
+        found.ok_or_else(|| search.furthest())
+    }
+
+    /// The tables that a host falls under, most specific first.
+    fn tables(&self, host: &str) -> impl Iterator<Item = &HostTable> {
+        let parents = host::parents(host).filter(|parent| parent.len() <= self.longest_wildcard_bytes);
+        let wildcards = parents.filter_map(|parent| self.wildcards.get(parent));
+        let any = Some(&self.any_host).filter(|table| !table.is_empty());
+        self.hosts.get(host).into_iter().chain(wildcards).chain(any)
+    }
+}

@@ -1,0 +1,103 @@
+//! The paths of one host: whole, by template, by prefix, by regular expression.
+
+use std::collections::HashMap;
+
+use sidecar_config::policy::{PathMatch, PathMatchType};
+
+use super::RuleIndex;
+use super::candidate::{Candidate, Candidates, Search};
+use super::template::{Template, Templates};
+use crate::path::match_key;
+use crate::pattern::Pattern;
+
+/// A condition on the path, compiled.
+#[derive(Clone, Debug)]
+pub(super) enum PathCondition {
+    /// The whole path.
+    Exact(Box<str>),
+    /// Its segments.
+    Template(Template),
+    /// Its first segments; without a trailing slash, so that the root is empty.
+    Prefix(Box<str>),
+    /// The whole path by an expression, which comes with its own text.
+    Pattern(Box<str>, Pattern),
+}
+
+impl PathCondition {
+    /// Of a match; no condition is the prefix of every path. What is accepted compiles.
+    pub(super) fn of(condition: Option<&PathMatch>) -> Result<Self, String> {
+        let Some(PathMatch { kind, value }) = condition else { return Ok(Self::Prefix("".into())) };
+        Ok(match kind {
+            PathMatchType::Exact => Self::Exact(match_key(value).into()),
+            PathMatchType::Template => Self::Template(Template::parse(value)?),
+            PathMatchType::PathPrefix => Self::Prefix(match_key(value.strip_suffix('/').unwrap_or(value)).into()),
+            PathMatchType::RegularExpression => Self::Pattern(value.as_str().into(), Pattern::new(value)?),
+        })
+    }
+}
+
+/// The compiled routes of one host.
+#[derive(Debug, Default)]
+pub(super) struct HostTable {
+    exact: HashMap<Box<str>, Candidates>,
+    templates: Templates,
+    /// Without their trailing slash; the root is the empty string.
+    prefixes: HashMap<Box<str>, Candidates>,
+    /// Bounds what a request costs: without it, a long path of short segments is hashed once for each of them.
+    longest_prefix_bytes: usize,
+    patterns: Vec<(Box<str>, Pattern, Candidates)>,
+    is_used: bool,
+}
+
+impl HostTable {
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_used
+    }
+
+    pub(super) fn insert(&mut self, path: PathCondition, candidate: Candidate) {
+        self.is_used = true;
+        match path {
+            PathCondition::Exact(path) => self.exact.entry(path).or_default().insert(candidate),
+            PathCondition::Template(template) => self.templates.insert(template, candidate),
+            PathCondition::Prefix(prefix) => {
+                self.longest_prefix_bytes = self.longest_prefix_bytes.max(prefix.len());
+                self.prefixes.entry(prefix).or_default().insert(candidate);
+            }
+            PathCondition::Pattern(text, pattern) => {
+                let known = self.patterns.iter().position(|(known, ..)| *known == text);
+                let place = known.unwrap_or_else(|| {
+                    self.patterns.push((text, pattern, Candidates::default()));
+                    self.patterns.len() - 1
+                });
+                self.patterns[place].2.insert(candidate);
+            }
+        }
+    }
+
+    /// The rule of the first candidate that fits.
+    pub(super) fn find(&self, path: &str, search: &mut Search<'_>) -> Option<RuleIndex> {
+        let exact = self.exact.get(path).and_then(|candidates| search.first(candidates)).map(Candidate::rule);
+        exact
+            .or_else(|| self.templates.find(path, search))
+            .or_else(|| self.by_prefix(path, search))
+            .or_else(|| self.by_pattern(path, search))
+    }
+
+    fn by_prefix(&self, path: &str, search: &mut Search<'_>) -> Option<RuleIndex> {
+        let prefixes = prefixes(path).filter(|prefix| prefix.len() <= self.longest_prefix_bytes);
+        let mut found = prefixes.filter_map(|prefix| self.prefixes.get(prefix));
+        found.find_map(|candidates| search.first(candidates)).map(Candidate::rule)
+    }
+
+    fn by_pattern(&self, path: &str, search: &mut Search<'_>) -> Option<RuleIndex> {
+        let matching = self.patterns.iter().filter(|(_, pattern, _)| pattern.is_match(path.as_bytes()));
+        let fitting = matching.filter_map(|(_, _, candidates)| search.first(candidates));
+        fitting.min_by_key(|candidate| candidate.rank()).map(Candidate::rule)
+    }
+}
+
+/// Every prefix of a path that ends between segments, longest first: `/a/b`, `/a`, and the empty root.
+fn prefixes(path: &str) -> impl Iterator<Item = &str> {
+    let whole = path.strip_suffix('/').unwrap_or(path);
+    std::iter::successors(Some(whole), |longer| longer.rfind('/').map(|slash| &longer[..slash]))
+}
