@@ -72,14 +72,14 @@ fn a_file_that_is_no_document() {
     let case = Case::new();
     let table = [
         ("empty.toml", " \n", "the file is empty, which is never a change; write the document, or an empty part"),
-        ("list.json", "[]", "the top level is not a table of parts; start with `version = \"1.0\"`"),
-        ("unversioned.toml", "policy = {}", "`version` is missing; write `version = \"1.0\"` at the top"),
-        ("number.yaml", "version: 1.0", "`version`: 1.0 is not text; write it in quotes, `\"1.0\"`"),
-        ("word.json", "{\"version\": \"new\"}", "`version`: `new` is not a contract version; write it as `1.0`"),
+        ("list.json", "[]", "the top level is not a table of parts; start with `version = \"1.1\"`"),
+        ("unversioned.toml", "policy = {}", "`version` is missing; write `version = \"1.1\"` at the top"),
+        ("number.yaml", "version: 1.0", "`version`: 1.0 is not text; write it in quotes, `\"1.1\"`"),
+        ("word.json", "{\"version\": \"new\"}", "`version`: `new` is not a contract version; write it as `1.1`"),
         (
             "newer.toml",
-            "version = \"1.1\"",
-            "`version`: 1.1 is not supported; this sidecar reads 1.0 to 1.0: use one of those, or a sidecar that reads 1.1",
+            "version = \"1.2\"",
+            "`version`: 1.2 is not supported; this sidecar reads 1.0 to 1.1: use one of those, or a sidecar that reads 1.2",
         ),
         (
             "part.toml",
@@ -178,7 +178,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
     (
         "/identities/0/recognise/0",
         r#"{"bundle": "ours"}"#,
-        "`identities[0].recognise[0]`: has 0 claims; write exactly one of uri, dnsName, commonName, fingerprint, lfdi",
+        "`identities[0].recognise[0]`: has 0 claims; write exactly one of uri, dnsName, commonName, fingerprint, lfdi, sfdi, serial, spki",
     ),
     (
         "/identities/0/recognise/0/bundle",

@@ -36,4 +36,13 @@ pub struct Recogniser {
     /// Long form device identifier (IEEE 2030.5): the first 20 bytes of the certificate's SHA-256, 40 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lfdi: Option<String>,
+    /// Short form device identifier (IEEE 2030.5): 12 digits, the last of which is a check digit. Since 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sfdi: Option<String>,
+    /// Serial number in hex digits, with or without colons, in either case. Since 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// SHA-256 over the certificate's subjectPublicKeyInfo: `sha256:` and 64 hex digits. Since 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spki: Option<String>,
 }

@@ -26,18 +26,33 @@ pub enum Claim {
     Fingerprint([u8; 32]),
     /// The first 20 bytes of it (IEEE 2030.5).
     Lfdi([u8; 20]),
+    /// The first 36 bits of it with a check digit (IEEE 2030.5).
+    Sfdi(u64),
+    /// The serial number, as [`CertificateFacts`] writes it.
+    Serial(Box<str>),
+    /// SHA-256 over the subjectPublicKeyInfo.
+    Spki([u8; 32]),
 }
 
 impl Claim {
     /// Reads `sha256:` and 64 hex digits.
     pub(crate) fn fingerprint(text: &str) -> Option<Self> {
-        text.strip_prefix("sha256:").and_then(unhex).map(Self::Fingerprint)
+        sha256(text).map(Self::Fingerprint)
+    }
+
+    /// Reads the same.
+    pub(crate) fn spki(text: &str) -> Option<Self> {
+        sha256(text).map(Self::Spki)
     }
 
     /// Reads 40 hex digits.
     pub(crate) fn lfdi(text: &str) -> Option<Self> {
         unhex(text).map(Self::Lfdi)
     }
+}
+
+fn sha256(text: &str) -> Option<[u8; 32]> {
+    text.strip_prefix("sha256:").and_then(unhex)
 }
 
 /// The trust domain of a SPIFFE ID (SPIFFE-ID §2), if the URI is one.
@@ -52,7 +67,7 @@ pub(crate) fn spiffe_domain(uri: &str) -> Option<&str> {
 pub struct Directory {
     names: Vec<Arc<str>>,
     /// By whom each is claimed; by more than one, neither is recognised by it.
-    claims: HashMap<(BundleIndex, Claim), Vec<IdentityIndex>>,
+    claims: HashMap<BundleIndex, HashMap<Claim, Vec<IdentityIndex>>>,
     /// Identities that are not active.
     states: HashMap<IdentityIndex, RevocationState>,
 }
@@ -91,7 +106,7 @@ impl Directory {
 
     /// Lets an identity be recognised by a claim under a bundle. `false` where another identity claims the same.
     pub(crate) fn recognise(&mut self, identity: IdentityIndex, bundle: BundleIndex, claim: Claim) -> bool {
-        let owners = self.claims.entry((bundle, claim)).or_default();
+        let owners = self.claims.entry(bundle).or_default().entry(claim).or_default();
         if !owners.contains(&identity) {
             owners.push(identity);
         }
@@ -135,10 +150,8 @@ impl Directory {
     fn matches(&self, facts: &CertificateFacts, bundles: &[BundleIndex]) -> Vec<IdentityIndex> {
         let claims = claims_of(facts);
         let mut found = Vec::new();
-        for bundle in bundles {
-            for claim in &claims {
-                found.extend(self.claims.get(&(*bundle, claim.clone())).into_iter().flatten());
-            }
+        for owners in bundles.iter().filter_map(|bundle| self.claims.get(bundle)) {
+            found.extend(claims.iter().filter_map(|claim| owners.get(claim)).flatten());
         }
         found.sort_unstable();
         found.dedup();
@@ -150,6 +163,12 @@ fn claims_of(facts: &CertificateFacts) -> Vec<Claim> {
     let uris = facts.uris.iter().map(|uri| Claim::Uri(uri.as_str().into()));
     let dns_names = facts.dns_names.iter().map(|name| Claim::DnsName(name.as_str().into()));
     let common_name = facts.common_name.iter().map(|name| Claim::CommonName(name.as_str().into()));
-    let digests = [Claim::Fingerprint(facts.sha256), Claim::Lfdi(facts.lfdi())];
+    let digests = [
+        Claim::Fingerprint(facts.sha256),
+        Claim::Lfdi(facts.lfdi()),
+        Claim::Sfdi(facts.sfdi()),
+        Claim::Spki(facts.spki_sha256()),
+        Claim::Serial(facts.serial.as_str().into()),
+    ];
     uris.chain(dns_names).chain(common_name).chain(digests).collect()
 }

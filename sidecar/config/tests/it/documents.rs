@@ -115,8 +115,8 @@ const BAD: [(&str, &str); 23] = [
     ("malformed.toml", "not valid TOML: line 2, column 10: unclosed table, expected `]`"),
     ("malformed.yaml", "not valid YAML: line 2, column 19: mismatched bracket '[' closed by '}'"),
     ("no-allow.toml", "`policy.routes[0].rules[0]`: missing field `allow`"),
-    ("no-version.toml", r#"`version` is missing; write `version = "1.0"` at the top"#),
-    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.0"`"#),
+    ("no-version.toml", r#"`version` is missing; write `version = "1.1"` at the top"#),
+    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.1"`"#),
     (
         "two-parts.toml",
         r#"`identity`: missing field `key`
@@ -130,12 +130,12 @@ const BAD: [(&str, &str); 23] = [
         "unknown-part.toml",
         "`setings` is not a part; the parts are settings, trust, identity, identities, policy and endpoints",
     ),
-    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.0"`"#),
+    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.1"`"#),
     (
         "version-unsupported.yaml",
-        "`version`: 1.1 is not supported; this sidecar reads 1.0 to 1.0: use one of those, or a sidecar that reads 1.1",
+        "`version`: 1.2 is not supported; this sidecar reads 1.0 to 1.1: use one of those, or a sidecar that reads 1.2",
     ),
-    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.0`"),
+    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.1`"),
     ("wrong-type.json", "`identities`: invalid type: map, expected a sequence"),
 ];
 

@@ -20,7 +20,7 @@ fn versions() {
 fn not_versions() {
     for text in ["", "1", "1.", ".1", "1.0.0", "v1.0", "1.-1", "1.+1", "1.65536", " 1.0", "1.0 "] {
         let error = text.parse::<ContractVersion>().unwrap_err();
-        assert_eq!(error, format!("`{text}` is not a contract version; write it as `1.0`"));
+        assert_eq!(error, format!("`{text}` is not a contract version; write it as `1.1`"));
     }
 }
 

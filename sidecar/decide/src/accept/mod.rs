@@ -41,6 +41,11 @@ impl Files {
     }
 }
 
+/// What is told where a serial number cannot be read.
+fn serial_error(text: &str) -> String {
+    format!("`{text}` is not a serial number; write pairs of hex digits, such as `5a:01` or `5A01`")
+}
+
 /// Why a name cannot be one, if it cannot.
 fn name_error(name: &str) -> Option<String> {
     if name.is_empty() {

@@ -147,8 +147,8 @@ fn identities_and_their_names() {
 
 #[test]
 fn identities_and_their_recognisers() {
-    let count =
-        |count: usize| format!("has {count} claims; write exactly one of uri, dnsName, commonName, fingerprint, lfdi");
+    let fields = "uri, dnsName, commonName, fingerprint, lfdi, sfdi, serial, spki";
+    let count = |count: usize| format!("has {count} claims; write exactly one of {fields}");
     let fingerprint = |text: &str| format!("`{text}` is not a fingerprint; write `sha256:` and 64 hex digits");
     let lfdi = |text: &str| format!("`{text}` is not an LFDI; write 40 hex digits");
     let long = |text: &str, times: usize| text.repeat(times);
@@ -174,12 +174,40 @@ fn identities_and_their_recognisers() {
     for text in [String::new(), long("ab", 19), long("ab", 21), long("g0", 20), long("\u{e9}", 20)] {
         rows.push((json!({"lfdi": text}), ".lfdi", lfdi(&text)));
     }
+    rows.extend(bad_short_forms_and_serials());
+    let spki = |text: &str| format!("`{text}` is not the digest of a public key; write `sha256:` and 64 hex digits");
+    for text in [long("ab", 32), format!("sha256:{}", long("ab", 31)), format!("sha256:{}", long("g0", 32))] {
+        rows.push((json!({"spki": text}), ".spki", spki(&text)));
+    }
     for (mut recogniser, field, detail) in rows {
         recogniser["bundle"] = json!("ours");
         let good = json!({"bundle": "ours", "dnsName": "a"});
         let document = json!([{"name": "a/b", "recognise": [good, recogniser]}]);
         identities(document, &[(&format!("identities[0].recognise[1]{field}"), &detail)]);
     }
+}
+
+fn bad_short_forms_and_serials() -> Vec<(Value, &'static str, String)> {
+    let form = "is not an SFDI; write 12 digits, zeros in front included";
+    let sum = "is not an SFDI: its last digit does not make the sum of its digits a multiple of ten; compare them";
+    let bits = "is not an SFDI: its first eleven digits are more than 36 bits hold; compare them";
+    let short = [
+        ("", form),
+        ("16726121139", form),
+        ("1672612113910", form),
+        ("+16726121139", form),
+        ("16726121139a", form),
+        ("167261211390", sum),
+        ("000000000001", sum),
+        // 2^36 - 1 is the last, 2^36 is one too many.
+        ("687194767366", bits),
+        ("999999999991", bits),
+    ];
+    let short = short.map(|(text, why)| (json!({"sfdi": text}), ".sfdi", format!("`{text}` {why}")));
+    let serials = ["", ":", "5", "5a0", "5a:1", "5a01:02", "5a:01:", ":5a", "0x5a", "5g", "5a 01", "-5a", "\u{e9}"];
+    let remedy = "is not a serial number; write pairs of hex digits, such as `5a:01` or `5A01`";
+    let serials = serials.map(|text| (json!({"serial": text}), ".serial", format!("`{text}` {remedy}")));
+    short.into_iter().chain(serials).collect()
 }
 
 fn policy(document: Value, rows: &[(&str, &str)]) {
