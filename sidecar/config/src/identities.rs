@@ -1,5 +1,7 @@
 //! Part `identities`: who is known, and how a certificate is recognised as theirs.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A known client.
@@ -9,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct KnownIdentity {
     /// Name, `namespace/name`. Rules refer to it; the request log records it.
     pub name: String,
+    /// What selectors choose it by. Since 1.1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Any one of these makes a certificate this identity's.
     pub recognise: Vec<Recogniser>,
 }

@@ -10,7 +10,7 @@ use crate::Revision;
 use crate::certificate::{parse_serial, parse_sfdi};
 use crate::identity::Claim;
 use crate::problem::{Problems, Refusal};
-use crate::snapshot::AcceptedIdentities;
+use crate::snapshot::{AcceptedClient, AcceptedIdentities};
 
 /// Accepts the known identities of a document.
 ///
@@ -42,7 +42,12 @@ pub fn identities(document: &[KnownIdentity]) -> Result<AcceptedIdentities, Refu
                 }
             }
         }
-        identities.push((identity.name.clone(), claims));
+        for label in identity.labels.keys() {
+            if let Some(error) = name_error(label) {
+                problems.add(format_args!("[{index}].labels.{label}"), format_args!("the label {error}"));
+            }
+        }
+        identities.push(AcceptedClient { name: identity.name.clone(), labels: identity.labels.clone(), claims });
     }
     problems.or(Revision::of(&document), |revision| AcceptedIdentities { revision, identities })
 }

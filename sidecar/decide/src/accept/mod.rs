@@ -1,5 +1,6 @@
 //! Documents to accepted parts, each on its own, telling every problem at once.
 
+mod allow;
 mod endpoints;
 mod identities;
 mod identity;

@@ -89,7 +89,33 @@ fn trust_revocations() {
     ]);
     trust(
         trust_document(&states),
-        &[("trust.revocations.identities[2].name", "`a/b` is listed twice; keep one state")],
+        &[("trust.revocations.identities[2].name", "`a/b` is listed twice; keep one entry")],
+    );
+}
+
+#[test]
+fn trust_revocations_since_1_1() {
+    let mut document = trust_document(&json!([{"name": "a/b"}, {"name": "a/c", "state": "Revoked"}]));
+    document["revocations"]["serials"] = json!([
+        {"bundle": "ours", "serial": "5a01"},
+        {"bundle": "ours", "serial": "5A:01"},
+        {"bundle": "absent", "serial": "5a:01"},
+        {"bundle": "ours", "serial": "5a:1"},
+        {"bundle": "Ours", "serial": ""},
+    ]);
+    let serial = "is not a serial number; write pairs of hex digits, such as `5a:01` or `5A01`";
+    trust(
+        document,
+        &[
+            (
+                "trust.revocations.identities[0]",
+                "has neither state nor acceptIssuedAfter, so nothing is revoked; write at least one",
+            ),
+            ("trust.revocations.serials[2].bundle", "there is no bundle `absent`; name one of trust.bundles"),
+            ("trust.revocations.serials[3].serial", &format!("`5a:1` {serial}")),
+            ("trust.revocations.serials[4].bundle", "there is no bundle `Ours`; name one of trust.bundles"),
+            ("trust.revocations.serials[4].serial", &format!("`` {serial}")),
+        ],
     );
 }
 
@@ -208,6 +234,60 @@ fn bad_short_forms_and_serials() -> Vec<(Value, &'static str, String)> {
     let remedy = "is not a serial number; write pairs of hex digits, such as `5a:01` or `5A01`";
     let serials = serials.map(|text| (json!({"serial": text}), ".serial", format!("`{text}` {remedy}")));
     short.into_iter().chain(serials).collect()
+}
+
+#[test]
+fn labels() {
+    let known =
+        json!([{"name": "a", "labels": {"": "x", "a b": "x", "tier": ""}, "recognise": [{"bundle": "b", "uri": "c"}]}]);
+    identities(
+        known,
+        &[
+            ("identities[0].labels.", "the label is empty; give it a name"),
+            ("identities[0].labels.a b", "the label has ' ' in it; leave out white space and control characters"),
+        ],
+    );
+}
+
+#[test]
+fn policy_allow() {
+    let account = |namespace: &str, name: &str| json!({"namespace": namespace, "name": name});
+    let allow = json!([
+        {"identitySelector": {"matchLabels": {}}},
+        {"serviceAccount": account("", "a/b")},
+        {"serviceAccount": account("..", "*")},
+        {"serviceAccount": {"namespace": "a", "name": "b", "trustDomain": "Demo.local"}},
+        {"spiffe": "demo.local/ns/*"},
+        {"spiffe": "spiffe://demo.local/ns/*/sa/front"},
+        {"spiffe": "spiffe://demo.local/ns*"},
+        {"spiffe": "spiffe://demo.local/ns/"},
+        {"spiffe": "spiffe://*"},
+        {"spiffe": "spiffe://demo.local/ns/../*"},
+        {"spiffe": ""},
+        {"serviceAccount": account("a", "b")},
+        {"spiffe": "spiffe://demo.local/*"},
+    ]);
+    let part = |text: &str| format!("`{text}` cannot be in a SPIFFE ID; write letters, digits, `-`, `_` and `.`");
+    let domain = "is not a trust domain; write its name alone and in lower case, such as `demo.local`";
+    let id = "is not a SPIFFE ID; write one such as `spiffe://demo.local/ns/shop/sa/front`, \
+              or end it in `/*` for all below it";
+    let mut rows = vec![
+        (0, "identitySelector.matchLabels", "is empty, which would choose every identity; write a label".to_owned()),
+        (1, "serviceAccount.namespace", part("")),
+        (1, "serviceAccount.name", part("a/b")),
+        (2, "serviceAccount.namespace", part("..")),
+        (2, "serviceAccount.name", part("*")),
+        (3, "serviceAccount.trustDomain", format!("`Demo.local` {domain}")),
+    ];
+    for index in 4..=10 {
+        let text = allow[index]["spiffe"].as_str().expect("a text");
+        rows.push((index, "spiffe", format!("`{text}` {id}")));
+    }
+    let place = |index: usize, field: &str| format!("policy.routes[0].rules[0].allow[{index}].{field}");
+    let rows: Vec<_> = rows.into_iter().map(|(index, field, detail)| (place(index, field), detail)).collect();
+    let rows: Vec<_> = rows.iter().map(|(place, detail)| (place.as_str(), detail.as_str())).collect();
+    let routes = json!([{"name": "r", "listener": "main", "rules": [rule("a", &json!([]), &allow)]}]);
+    policy(json!({"listeners": [listener("main", 8443)], "routes": routes}), &rows);
 }
 
 fn policy(document: Value, rows: &[(&str, &str)]) {
@@ -470,7 +550,7 @@ fn all_problems_are_told_at_once() {
                 "trust.bundles.y.roots",
                 "`CN=device` is not a CA (basicConstraints CA:TRUE is missing); only CA certificates can be roots",
             ),
-            ("trust.revocations.identities[1].name", "`a` is listed twice; keep one state"),
+            ("trust.revocations.identities[1].name", "`a` is listed twice; keep one entry"),
         ],
     );
 }

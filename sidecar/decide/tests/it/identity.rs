@@ -319,7 +319,10 @@ fn names_and_states_are_by_identity() {
     let nobody = snapshot.directory.name(16);
     assert_eq!(nobody, None);
     assert_eq!(snapshot.directory.state(16), None);
-    assert_eq!(Caller::ANONYMOUS, Caller { bundles: Vec::new(), who: Who::Unknown });
+    assert_eq!(
+        Caller::ANONYMOUS,
+        Caller { bundles: Vec::new(), who: Who::Unknown, revoked: None, patterns: Vec::new() }
+    );
     let rows = [("shop/gone", "Some(Revoked)"), ("shop/paused", "Some(Suspended)"), ("shop/front", "None")];
     for (name, state) in rows {
         let index = (0..16).find(|index| snapshot.directory.name(*index).is_some_and(|known| &**known == name));

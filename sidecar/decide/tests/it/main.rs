@@ -6,6 +6,7 @@ mod accept;
 mod accept_problems;
 mod certificate;
 mod fixture;
+mod grants;
 mod identity;
 mod path;
 mod policy;
