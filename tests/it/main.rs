@@ -9,6 +9,7 @@ mod docs;
 mod drain;
 mod exchange;
 mod http;
+mod identity;
 mod log;
 mod observed;
 mod reload;
