@@ -10,6 +10,7 @@ mod drain;
 mod exchange;
 mod hostile;
 mod http;
+mod identity;
 mod log;
 mod observed;
 mod reload;

@@ -318,14 +318,14 @@ fn changes_by_swapping_a_folder() {
 }
 
 /// A connection that stays open between requests; openssl ends when this is dropped.
-struct KeepAlive {
+pub(crate) struct KeepAlive {
     openssl: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl KeepAlive {
-    fn open(gate: &Gate, certificate: &str) -> Self {
+    pub(crate) fn open(gate: &Gate, certificate: &str) -> Self {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-quiet", "-ign_eof", "-servername", "localhost", "-CAfile", "ca.pem"]);
         command.arg("-connect").arg(gate.sidecar.listener("gate").unwrap().to_string());
@@ -338,7 +338,7 @@ impl KeepAlive {
     }
 
     /// Asks for a path and reads the answer to its end: its status.
-    fn ask(&mut self, path: &str) -> u16 {
+    pub(crate) fn ask(&mut self, path: &str) -> u16 {
         write!(self.input, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {

@@ -178,7 +178,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
     (
         "/identities/0/recognise/0",
         r#"{"bundle": "ours"}"#,
-        "`identities[0].recognise[0]`: has 0 claims; write exactly one of uri, dnsName, commonName, fingerprint, lfdi",
+        "`identities[0].recognise[0]`: has 0 claims; write exactly one of uri, dnsName, commonName, fingerprint, lfdi, sfdi, serial, spki",
     ),
     (
         "/identities/0/recognise/0/bundle",

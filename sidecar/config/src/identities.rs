@@ -1,5 +1,7 @@
 //! Part `identities`: who is known, and how a certificate is recognised as theirs.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A known client.
@@ -9,6 +11,9 @@ use serde::{Deserialize, Serialize};
 pub struct KnownIdentity {
     /// Name, `namespace/name`. Rules refer to it; the request log records it.
     pub name: String,
+    /// What selectors choose it by. Since 1.1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Any one of these makes a certificate this identity's.
     pub recognise: Vec<Recogniser>,
 }
@@ -36,4 +41,13 @@ pub struct Recogniser {
     /// Long form device identifier (IEEE 2030.5): the first 20 bytes of the certificate's SHA-256, 40 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lfdi: Option<String>,
+    /// Short form device identifier (IEEE 2030.5): 12 digits, the last of which is a check digit. Since 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sfdi: Option<String>,
+    /// Serial number in hex digits, with or without colons, in either case. Since 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// SHA-256 over the certificate's subjectPublicKeyInfo: `sha256:` and 64 hex digits. Since 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spki: Option<String>,
 }

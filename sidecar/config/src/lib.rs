@@ -14,11 +14,13 @@ pub mod policy;
 pub mod schema;
 pub mod settings;
 pub mod status;
+mod time;
 pub mod trust;
 mod version;
 mod words;
 
 pub use document::{Document, DocumentError, Part, PartError};
 pub use format::{Format, FormatError};
+pub use time::UtcTime;
 pub use version::{CONTRACT_MAX, CONTRACT_MIN, ContractVersion};
 pub use words::{Duration, Size};

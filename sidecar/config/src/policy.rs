@@ -1,5 +1,6 @@
 //! Part `policy`: listeners, routes with who may call them, limits.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -203,10 +204,39 @@ pub enum ValueMatchType {
 pub enum Allow {
     /// The known identity of this name.
     Identity(String),
+    /// Every known identity that has these labels. Since 1.1.
+    IdentitySelector(IdentitySelector),
+    /// Any certificate with the SPIFFE ID of this service account. Since 1.1.
+    ServiceAccount(ServiceAccount),
+    /// Any certificate with this SPIFFE ID, or with one below it where it ends in `/*`. Since 1.1.
+    Spiffe(String),
     /// Any certificate that chains to the bundle of this name.
     Verified(String),
     /// Everyone the listener lets in.
     Anyone(Anyone),
+}
+
+/// A choice of known identities.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IdentitySelector {
+    /// Labels that an identity must have, all of them and with these values. Never empty.
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// A Kubernetes service account, whose SPIFFE ID is `spiffe://<trust domain>/ns/<namespace>/sa/<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its trust domain; may be left out while bundles vouch for one domain only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<String>,
 }
 
 /// Nothing more to say: everyone.

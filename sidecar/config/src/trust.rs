@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::UtcTime;
+
 /// Root bundles by name, and the revocations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -50,17 +52,35 @@ pub struct Revocations {
     /// States of identities other than active. State lives here only, so that a revocation is one small write.
     #[serde(default)]
     pub identities: Vec<IdentityRevocation>,
+    /// Certificates that are refused in the handshake. Since 1.1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serials: Vec<SerialRevocation>,
 }
 
-/// The state of one identity.
+/// A client's certificate by its serial number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SerialRevocation {
+    /// The bundle its chain ends in.
+    pub bundle: String,
+    /// The serial number in hex digits, with or without colons, in either case.
+    pub serial: String,
+}
+
+/// What is revoked of one identity: its state, its older certificates, or both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IdentityRevocation {
     /// Name of the identity, `namespace/name`.
     pub name: String,
-    /// Its state.
-    pub state: RevocationState,
+    /// Its state. Required in 1.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<RevocationState>,
+    /// Certificates that are valid from an earlier time are refused: older ones are gone without a list. Since 1.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept_issued_after: Option<UtcTime>,
 }
 
 /// Why an identity is refused whatever the rules say.

@@ -5,7 +5,7 @@ use thiserror::Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
-use crate::hash::hex;
+use crate::hash::{hex, unhex_all};
 
 /// Longest subject, issuer or list of names that is kept, in bytes: a stranger's certificate may be 64 KiB of names.
 const NAME_MAX_BYTES: usize = 1024;
@@ -100,10 +100,16 @@ impl CertificateFacts {
         format!("sha256:{}", hex(&self.sha256, ""))
     }
 
-    /// SHA-256 over the subjectPublicKeyInfo, written like a fingerprint.
+    /// SHA-256 over the subjectPublicKeyInfo.
+    #[must_use]
+    pub fn spki_sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.spki).into()
+    }
+
+    /// The same, written like a fingerprint.
     #[must_use]
     pub fn spki_fingerprint(&self) -> String {
-        format!("sha256:{}", hex(&Sha256::digest(&self.spki), ""))
+        format!("sha256:{}", hex(&self.spki_sha256(), ""))
     }
 
     /// Long form device identifier (IEEE 2030.5): the first 20 bytes of the SHA-256 over the DER encoding.
@@ -117,6 +123,59 @@ impl CertificateFacts {
     pub fn lfdi_hex(&self) -> String {
         hex(&self.lfdi(), "")
     }
+
+    /// Short form device identifier (IEEE 2030.5).
+    #[must_use]
+    pub fn sfdi(&self) -> u64 {
+        sfdi_of(&self.lfdi())
+    }
+}
+
+/// The short form of a device identifier (IEEE 2030.5): the first 36 bits of the long form as a decimal number, and a
+/// digit behind it that makes the sum of all digits a multiple of ten. It is written with 12 digits.
+#[must_use]
+pub fn sfdi_of(lfdi: &[u8; 20]) -> u64 {
+    let number = lfdi[..5].iter().fold(0, |number, byte| number << 8 | u64::from(*byte)) >> 4;
+    number * 10 + (10 - digit_sum(number) % 10) % 10
+}
+
+/// Reads a short form as it is written: 12 digits, the last of which checks the others.
+pub(crate) fn parse_sfdi(text: &str) -> Result<u64, &'static str> {
+    if text.len() != 12 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("is not an SFDI; write 12 digits, zeros in front included");
+    }
+    let number = text.bytes().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
+    if !digit_sum(number).is_multiple_of(10) {
+        return Err(
+            "is not an SFDI: its last digit does not make the sum of its digits a multiple of ten; compare them",
+        );
+    }
+    if number / 10 >= 1 << 36 {
+        return Err("is not an SFDI: its first eleven digits are more than 36 bits hold; compare them");
+    }
+    Ok(number)
+}
+
+fn digit_sum(mut number: u64) -> u64 {
+    let mut sum = 0;
+    while number > 0 {
+        sum += number % 10;
+        number /= 10;
+    }
+    sum
+}
+
+/// A serial number in the form of [`CertificateFacts::serial`], from hex digits in either case, with a colon between
+/// all bytes or none.
+pub(crate) fn parse_serial(text: &str) -> Option<Box<str>> {
+    let digits = if text.contains(':') {
+        let bytes: Vec<_> = text.split(':').collect();
+        bytes.iter().all(|byte| byte.len() == 2).then(|| bytes.concat())?
+    } else {
+        text.to_owned()
+    };
+    let bytes = unhex_all(&digits).filter(|bytes| !bytes.is_empty())?;
+    Some(hex(unsigned(&bytes), ":").into())
 }
 
 #[derive(Default)]
@@ -155,12 +214,11 @@ impl AlternativeNames {
     }
 }
 
-/// DER puts a zero byte before a positive number whose first bit is set (X.690 §8.3); nobody else prints it.
+/// Without zero bytes in front, but for the last: DER puts one before a positive number whose first bit is set (X.690
+/// §8.3), and nobody else prints it. So one number is one text, however it was encoded.
 fn unsigned(number: &[u8]) -> &[u8] {
-    match number {
-        [0, tail @ ..] if tail.first().is_some_and(|byte| *byte >= 0x80) => tail,
-        _ => number,
-    }
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    &number[zeros.min(number.len().saturating_sub(1))..]
 }
 
 fn address(bytes: &[u8]) -> String {

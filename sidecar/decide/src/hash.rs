@@ -48,15 +48,16 @@ pub(crate) fn hex(bytes: &[u8], separator: &str) -> String {
 
 /// The bytes that exactly `N` pairs of hex digits stand for, in either case.
 pub(crate) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high * 16 + low).ok()?;
-    }
-    Some(bytes)
+    if text.len() == 2 * N { unhex_all(text)?.try_into().ok() } else { None }
+}
+
+/// The bytes that pairs of hex digits stand for, in either case.
+pub(crate) fn unhex_all(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| {
+        let [high, low] = pair else { return None };
+        let high = char::from(*high).to_digit(16)?;
+        let low = char::from(*low).to_digit(16)?;
+        u8::try_from(high * 16 + low).ok()
+    });
+    pairs.collect()
 }

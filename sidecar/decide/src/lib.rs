@@ -17,6 +17,7 @@ mod problem;
 pub mod reason;
 pub mod route;
 pub mod snapshot;
+pub mod spiffe;
 
 pub use accept::Files;
 pub use certificate::{Certificate, CertificateFacts};

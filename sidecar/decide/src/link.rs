@@ -1,19 +1,21 @@
 //! Joins the accepted parts into one snapshot. A name that is missing refuses what uses it and nothing else.
 
-use std::collections::HashMap;
+mod allowed;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::Part;
-use sidecar_config::policy::{Allow, Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
+use sidecar_config::policy::{Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
 
-use crate::identity::{Claim, spiffe_domain};
-use crate::policy::Allowed;
+use self::allowed::Known;
+use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
 use crate::route::HostCondition;
 use crate::snapshot::{
     AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Bundle, Listener, Parts, Rule, Snapshot, Target,
 };
+use crate::spiffe::spiffe_domain;
 
 /// Joins the parts, and tells what they name that does not exist.
 ///
@@ -26,17 +28,19 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
         snapshot.bundles.clone_from(&trust.bundles);
     }
     let mut problems = Problems::of(Part::Identities);
-    let known = match &parts.identities {
-        Some(identities) => add_identities(&mut snapshot, identities, &mut problems),
-        None => HashMap::new(),
-    };
+    let mut known = Known::default();
+    if let Some(identities) = &parts.identities {
+        add_identities(&mut snapshot, identities, &mut problems);
+        known = Known::of(identities);
+    }
     let mut found = problems.into_found();
     if let Some(trust) = &parts.trust {
-        for (name, state) in &trust.states {
-            if let Some(identity) = known.get(name.as_str()) {
-                snapshot.directory.set_state(*identity, *state);
+        for (name, revocation) in &trust.revocations {
+            if let Some(identity) = known.name(name) {
+                snapshot.directory.revoke(identity, *revocation);
             }
         }
+        snapshot.directory.revoke_serials(trust.bundles.iter().map(|bundle| Arc::clone(&bundle.revoked)).collect());
     }
     if let Some(policy) = &parts.policy {
         let problems = Problems::of(Part::Policy);
@@ -48,17 +52,11 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
     (snapshot, found)
 }
 
-/// Adds the identities and says where each stands by name.
-fn add_identities<'a>(
-    snapshot: &mut Snapshot,
-    identities: &'a AcceptedIdentities,
-    problems: &mut Problems,
-) -> HashMap<&'a str, usize> {
-    let mut known = HashMap::new();
-    for (index, (name, claims)) in identities.identities.iter().enumerate() {
-        let identity = snapshot.directory.add(name);
-        known.insert(name.as_str(), identity);
-        for (number, (bundle, claim)) in claims.iter().enumerate() {
+/// Adds the identities, in their order.
+fn add_identities(snapshot: &mut Snapshot, identities: &AcceptedIdentities, problems: &mut Problems) {
+    for (index, client) in identities.identities.iter().enumerate() {
+        let identity = snapshot.directory.add(&client.name);
+        for (number, (bundle, claim)) in client.claims.iter().enumerate() {
             let place = format!("[{index}].recognise[{number}]");
             let Some(bundle_index) = snapshot.bundle(bundle) else {
                 let detail = format_args!("there is no bundle `{bundle}`; name one of trust.bundles");
@@ -74,7 +72,6 @@ fn add_identities<'a>(
             }
         }
     }
-    known
 }
 
 /// Whether a bundle may vouch for a claim.
@@ -85,7 +82,7 @@ fn vouched(bundle: &Bundle, claim: &Claim) -> Result<(), String> {
             bundle.name
         )),
         Claim::Uri(uri) => match spiffe_domain(uri) {
-            Some(domain) if !bundle.vouches_for.spiffe.iter().any(|vouched| vouched == domain) => Err(format!(
+            Some(domain) if !bundle.vouches_for_domain(domain) => Err(format!(
                 "bundle `{0}` does not vouch for SPIFFE trust domain `{domain}`; add it to trust.bundles.{0}.vouchesFor.spiffe if it is theirs",
                 bundle.name
             )),
@@ -98,13 +95,13 @@ fn vouched(bundle: &Bundle, claim: &Claim) -> Result<(), String> {
 /// Everything a policy is linked against, and what comes of it.
 struct PolicyLinker<'a> {
     snapshot: Snapshot,
-    known: HashMap<&'a str, usize>,
+    known: Known<'a>,
     endpoints: Option<&'a AcceptedEndpoints>,
     problems: Problems,
 }
 
-impl PolicyLinker<'_> {
-    fn run(mut self, policy: &AcceptedPolicy) -> (Snapshot, Vec<Problem>) {
+impl<'a> PolicyLinker<'a> {
+    fn run(mut self, policy: &'a AcceptedPolicy) -> (Snapshot, Vec<Problem>) {
         self.snapshot.limits = policy.limits.clone();
         self.snapshot.policy_revision = Some(policy.revision.clone());
         for (index, listener) in policy.listeners.iter().enumerate() {
@@ -124,7 +121,8 @@ impl PolicyLinker<'_> {
             match self.snapshot.bundle(name) {
                 Some(bundle) => bundles.push(bundle),
                 None => {
-                    self.missing(format!("listeners[{index}].tls.trust[{number}]"), "bundle", name, "trust.bundles")
+                    let place = format!("listeners[{index}].tls.trust[{number}]");
+                    missing(&mut self.problems, &place, "bundle", name, "trust.bundles");
                 }
             }
         }
@@ -138,7 +136,7 @@ impl PolicyLinker<'_> {
         }
     }
 
-    fn route(&mut self, index: usize, route: &Route) {
+    fn route(&mut self, index: usize, route: &'a Route) {
         let name: Arc<str> = route.name.as_str().into();
         for (number, rule) in route.rules.iter().enumerate() {
             let place = format!("routes[{index}].rules[{number}]");
@@ -147,7 +145,7 @@ impl PolicyLinker<'_> {
                 route: Arc::clone(&name),
                 name: rule.name.as_str().into(),
                 mode: rule.mode,
-                allowed: self.allowed(&place, rule),
+                allowed: self.known.allowed(&mut self.snapshot, rule, &place, &mut self.problems),
                 target: self.target(&place, rule),
             };
             let rule_index = self.snapshot.rules.len();
@@ -169,26 +167,6 @@ impl PolicyLinker<'_> {
         listener.table.enter(&hosts, matches, rule_index);
     }
 
-    fn allowed(&mut self, place: &str, rule: &RuleDocument) -> Allowed {
-        let mut allowed = Allowed::default();
-        for (number, entry) in rule.allow.iter().enumerate() {
-            let place = format!("{place}.allow[{number}]");
-            match entry {
-                Allow::Anyone(_) => allowed.anyone = true,
-                Allow::Identity(name) => match self.known.get(name.as_str()) {
-                    Some(identity) => allowed.identities.push(*identity),
-                    None => self.missing(place, "identity", name, "identities"),
-                },
-                Allow::Verified(name) => match self.snapshot.bundle(name) {
-                    Some(bundle) => allowed.bundles.push(bundle),
-                    None => self.missing(place, "bundle", name, "trust.bundles"),
-                },
-            }
-        }
-        allowed.identities.sort_unstable();
-        allowed
-    }
-
     fn target(&mut self, place: &str, rule: &RuleDocument) -> Target {
         let mut addresses: Vec<SocketAddr> = Vec::new();
         let mut invalid = false;
@@ -198,20 +176,16 @@ impl PolicyLinker<'_> {
             match self.endpoints.and_then(|endpoints| endpoints.sets.get(name)) {
                 Some(set) => addresses.extend(set),
                 None => {
-                    self.missing(
-                        format!("{place}.backends[{number}].endpoints"),
-                        "set of endpoints",
-                        name,
-                        "endpoints",
-                    );
+                    let place = format!("{place}.backends[{number}].endpoints");
+                    missing(&mut self.problems, &place, "set of endpoints", name, "endpoints");
                     invalid = true;
                 }
             }
         }
         if invalid { Target::Invalid } else { Target::Addresses(addresses.into()) }
     }
+}
 
-    fn missing(&mut self, place: String, what: &str, name: &str, part: &str) {
-        self.problems.add(place, format_args!("there is no {what} `{name}`; name one of {part}"));
-    }
+fn missing(problems: &mut Problems, place: &str, what: &str, name: &str, part: &str) {
+    problems.add(place, format_args!("there is no {what} `{name}`; name one of {part}"));
 }

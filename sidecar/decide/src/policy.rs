@@ -1,10 +1,12 @@
 //! May this caller use this rule?
 
+use std::sync::Arc;
+
 use sidecar_config::policy::Mode;
-use sidecar_config::trust::RevocationState;
 
 use crate::identity::{BundleIndex, Caller, IdentityIndex, Who};
 use crate::reason::Reason;
+use crate::spiffe::PatternIndex;
 
 /// Who may use a rule, compiled. An entry that names something missing is not in here: it allows nobody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,7 +14,36 @@ pub struct Allowed {
     pub(crate) anyone: bool,
     /// Sorted.
     pub(crate) identities: Vec<IdentityIndex>,
+    /// Those that selectors choose; rules with the same selector share one set.
+    pub(crate) selected: Vec<Arc<IdentitySet>>,
+    /// Sorted.
+    pub(crate) patterns: Vec<PatternIndex>,
     pub(crate) bundles: Vec<BundleIndex>,
+}
+
+/// A set of identities: one bit each, so that asking costs the same however many there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct IdentitySet {
+    words: Vec<u64>,
+}
+
+impl IdentitySet {
+    fn contains(&self, identity: IdentityIndex) -> bool {
+        self.words.get(identity / 64).is_some_and(|word| word >> (identity % 64) & 1 == 1)
+    }
+}
+
+impl FromIterator<IdentityIndex> for IdentitySet {
+    fn from_iter<I: IntoIterator<Item = IdentityIndex>>(identities: I) -> Self {
+        let mut words = Vec::new();
+        for identity in identities {
+            if words.len() <= identity / 64 {
+                words.resize(identity / 64 + 1, 0);
+            }
+            words[identity / 64] |= 1 << (identity % 64);
+        }
+        Self { words }
+    }
 }
 
 /// What was decided, and why where it was not simply allowed.
@@ -63,14 +94,12 @@ impl Decision {
 
 /// Decides for one request.
 ///
-/// A suspended or revoked identity is refused by every rule, those that allow anyone and those that only watch
-/// included: a revocation is an order, not a rule under trial.
+/// What is revoked is refused by every rule, those that allow anyone and those that only watch included: a revocation
+/// is an order, not a rule under trial.
 #[must_use]
-pub fn decide(allowed: &Allowed, mode: Mode, caller: &Caller, state: Option<RevocationState>) -> Decision {
-    match state {
-        Some(RevocationState::Suspended) => return Decision::refused(Reason::PolicyIdentitySuspended),
-        Some(RevocationState::Revoked) => return Decision::refused(Reason::PolicyIdentityRevoked),
-        None => {}
+pub fn decide(allowed: &Allowed, mode: Mode, caller: &Caller) -> Decision {
+    if let Some(reason) = caller.revoked {
+        return Decision::refused(reason);
     }
     if allowed.admits(caller) {
         return Decision::ALLOWED;
@@ -90,9 +119,15 @@ pub fn decide(allowed: &Allowed, mode: Mode, caller: &Caller, state: Option<Revo
 impl Allowed {
     fn admits(&self, caller: &Caller) -> bool {
         let by_identity = match caller.who {
-            Who::Known(identity) => self.identities.binary_search(&identity).is_ok(),
+            Who::Known(identity) => {
+                self.identities.binary_search(&identity).is_ok()
+                    || self.selected.iter().any(|selected| selected.contains(identity))
+            }
             Who::Unknown | Who::Ambiguous => false,
         };
-        self.anyone || by_identity || caller.bundles.iter().any(|bundle| self.bundles.contains(bundle))
+        self.anyone
+            || by_identity
+            || caller.patterns.iter().any(|pattern| self.patterns.binary_search(pattern).is_ok())
+            || caller.bundles.iter().any(|bundle| self.bundles.contains(bundle))
     }
 }

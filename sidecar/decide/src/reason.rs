@@ -15,6 +15,8 @@ pub enum Reason {
     TlsExpired,
     /// The certificate, or one above it, is not valid yet.
     TlsNotYetValid,
+    /// The certificate's serial number is revoked.
+    TlsRevoked,
     /// The certificate's extended key usage does not include client authentication (RFC 5280 §4.2.1.12).
     TlsWrongPurpose,
     /// A signature in the chain or over the handshake does not verify.
@@ -47,6 +49,10 @@ pub enum Reason {
     PolicyIdentitySuspended,
     /// The identity is revoked.
     PolicyIdentityRevoked,
+    /// The certificate's serial number was revoked while its connection was open.
+    PolicyCertificateRevoked,
+    /// The identity's certificates are accepted from a later time on.
+    PolicyIssuedTooEarly,
     /// No route serves the host.
     RouteNoHost,
     /// No rule matches the path.
@@ -111,12 +117,13 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 40] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
         Self::TlsExpired,
         Self::TlsNotYetValid,
+        Self::TlsRevoked,
         Self::TlsWrongPurpose,
         Self::TlsBadSignature,
         Self::TlsUnsupportedExtension,
@@ -133,6 +140,8 @@ impl Reason {
         Self::PolicyNotAllowed,
         Self::PolicyIdentitySuspended,
         Self::PolicyIdentityRevoked,
+        Self::PolicyCertificateRevoked,
+        Self::PolicyIssuedTooEarly,
         Self::RouteNoHost,
         Self::RouteNoPath,
         Self::RouteNoMethod,
@@ -161,6 +170,7 @@ impl Reason {
             R::TlsSelfSigned => tls("tls_self_signed", "TlsSelfSigned", Some(48)),
             R::TlsExpired => tls("tls_expired", "TlsExpired", Some(45)),
             R::TlsNotYetValid => tls("tls_not_yet_valid", "TlsNotYetValid", Some(45)),
+            R::TlsRevoked => tls("tls_revoked", "TlsRevoked", Some(44)),
             R::TlsWrongPurpose => tls("tls_wrong_purpose", "TlsWrongPurpose", Some(43)),
             R::TlsBadSignature => tls("tls_bad_signature", "TlsBadSignature", Some(51)),
             R::TlsUnsupportedExtension => tls("tls_unsupported_extension", "TlsUnsupportedExtension", Some(42)),
@@ -179,6 +189,10 @@ impl Reason {
                 http("policy_identity_suspended", "PolicyIdentitySuspended", Side::Client, 403, 7)
             }
             R::PolicyIdentityRevoked => http("policy_identity_revoked", "PolicyIdentityRevoked", Side::Client, 403, 7),
+            R::PolicyCertificateRevoked => {
+                http("policy_certificate_revoked", "PolicyCertificateRevoked", Side::Client, 403, 7)
+            }
+            R::PolicyIssuedTooEarly => http("policy_issued_too_early", "PolicyIssuedTooEarly", Side::Client, 403, 7),
             R::RouteNoHost => http("route_no_host", "RouteNoHost", Side::Client, 404, 12),
             R::RouteNoPath => http("route_no_path", "RouteNoPath", Side::Client, 404, 12),
             R::RouteNoMethod => http("route_no_method", "RouteNoMethod", Side::Client, 405, 12),

@@ -1,15 +1,15 @@
 //! The accepted parts, and the immutable whole that requests are decided on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::policy::{ClientAuth, Limits, Mode, Route, TlsVersion};
-use sidecar_config::trust::{RevocationState, VouchesFor};
+use sidecar_config::trust::VouchesFor;
 
 use crate::certificate::Certificate;
 use crate::hash::Revision;
-use crate::identity::{BundleIndex, Caller, Claim, Directory, Who};
+use crate::identity::{BundleIndex, Caller, Claim, Directory, Revocation};
 use crate::policy::{self, Allowed, Decision};
 use crate::route::RouteTable;
 
@@ -35,8 +35,8 @@ pub struct AcceptedTrust {
     pub revision: Revision,
     /// Its bundles.
     pub bundles: Vec<Bundle>,
-    /// Identities that are not active, by name.
-    pub states: BTreeMap<String, RevocationState>,
+    /// What is revoked of identities, by name.
+    pub revocations: BTreeMap<String, Revocation>,
 }
 
 /// A set of roots, by name.
@@ -48,6 +48,17 @@ pub struct Bundle {
     pub roots: Vec<Certificate>,
     /// What its certificates may claim.
     pub vouches_for: VouchesFor,
+    /// Serial numbers of client certificates that are revoked, as [`CertificateFacts`](crate::CertificateFacts) writes
+    /// them.
+    pub revoked: Arc<HashSet<Box<str>>>,
+}
+
+impl Bundle {
+    /// Whether it may vouch for SPIFFE IDs of a trust domain.
+    #[must_use]
+    pub fn vouches_for_domain(&self, domain: &str) -> bool {
+        self.vouches_for.spiffe.iter().any(|vouched| vouched == domain)
+    }
 }
 
 /// Part `identity`, accepted: chain and key belong together.
@@ -66,8 +77,19 @@ pub struct AcceptedIdentity {
 pub struct AcceptedIdentities {
     /// Its revision.
     pub revision: Revision,
-    /// Names and what each is recognised by: a bundle's name and a claim.
-    pub identities: Vec<(String, Vec<(String, Claim)>)>,
+    /// Its identities.
+    pub identities: Vec<AcceptedClient>,
+}
+
+/// One known client.
+#[derive(Debug)]
+pub struct AcceptedClient {
+    /// Its name.
+    pub name: String,
+    /// What selectors choose it by.
+    pub labels: BTreeMap<String, String>,
+    /// What it is recognised by: a bundle's name and a claim.
+    pub claims: Vec<(String, Claim)>,
 }
 
 /// Part `policy`, accepted.
@@ -160,11 +182,7 @@ impl Snapshot {
     /// Decides whether a caller may use a rule.
     #[must_use]
     pub fn decide(&self, rule: &Rule, caller: &Caller) -> Decision {
-        let state = match caller.who {
-            Who::Known(identity) => self.directory.state(identity),
-            Who::Unknown | Who::Ambiguous => None,
-        };
-        policy::decide(&rule.allowed, rule.mode, caller, state)
+        policy::decide(&rule.allowed, rule.mode, caller)
     }
 
     /// Index of the bundle of a name.

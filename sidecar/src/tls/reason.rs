@@ -16,6 +16,7 @@ pub(super) fn certificate_reason(error: &webpki::Error, facts: &CertificateFacts
         E::UnknownIssuer => Reason::TlsUnknownCa,
         E::CertExpired { .. } | E::InvalidCertValidity => Reason::TlsExpired,
         E::CertNotValidYet { .. } => Reason::TlsNotYetValid,
+        E::CertRevoked => Reason::TlsRevoked,
         E::RequiredEkuNotFound | E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Reason::TlsWrongPurpose,
         E::InvalidSignatureForPublicKey | E::SignatureAlgorithmMismatch => Reason::TlsBadSignature,
         E::UnsupportedCriticalExtension => Reason::TlsUnsupportedExtension,
@@ -44,6 +45,7 @@ pub(super) fn certificate_error(error: &webpki::Error, facts: &CertificateFacts)
         E::CaUsedAsEndEntity if facts.self_issued => CertificateError::UnknownIssuer,
         E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        E::CertRevoked => CertificateError::Revoked,
         E::RequiredEkuNotFound | E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => {
             CertificateError::InvalidPurpose
         }

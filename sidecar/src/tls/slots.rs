@@ -79,7 +79,7 @@ fn anchors(bundle: &Bundle) -> Anchors {
         // A root was read as a certificate when its bundle was accepted; one that webpki cannot read anchors nothing.
         webpki::anchor_from_trusted_cert(&der).ok().map(|anchor: TrustAnchor<'_>| anchor.to_owned())
     });
-    Anchors { bundle: Arc::clone(&bundle.name), roots: roots.collect() }
+    Anchors { bundle: Arc::clone(&bundle.name), roots: roots.collect(), revoked: Arc::clone(&bundle.revoked) }
 }
 
 fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {

@@ -1,6 +1,7 @@
 //! Our own client certificate verifier. rustls' stock one says neither which root a chain ended in nor what was
 //! presented when it refuses; a gate whose refusals are evidence needs both.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -20,6 +21,8 @@ use super::reason::{certificate_error, certificate_reason};
 pub(super) struct Anchors {
     pub(super) bundle: Arc<str>,
     pub(super) roots: Vec<TrustAnchor<'static>>,
+    /// Serial numbers of leaves that are revoked.
+    pub(super) revoked: Arc<HashSet<Box<str>>>,
 }
 
 /// What all handshakes of a listener share.
@@ -57,6 +60,7 @@ impl Verifier {
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
+        facts: &CertificateFacts,
         now: UnixTime,
     ) -> Result<Vec<Arc<str>>, webpki::Error> {
         let leaf = EndEntityCert::try_from(leaf)?;
@@ -74,6 +78,8 @@ impl Verifier {
                 None,
             );
             match verified {
+                // Revoked under one bundle it is revoked: another root above the same authority is no way around it.
+                Ok(_) if anchors.revoked.contains(&*facts.serial) => return Err(webpki::Error::CertRevoked),
                 Ok(_) => bundles.push(Arc::clone(&anchors.bundle)),
                 Err(webpki::Error::UnknownIssuer) => {}
                 Err(error) => refusal = error,
@@ -106,7 +112,7 @@ impl ClientCertVerifier for Verifier {
             self.leave(TlsPeer { refused: Some(Reason::TlsMalformed), ..TlsPeer::default() });
             return Err(CertificateError::BadEncoding.into());
         };
-        let verified = self.verify(leaf, intermediates, now);
+        let verified = self.verify(leaf, intermediates, &facts, now);
         let refused = verified.as_ref().err().map(|error| certificate_reason(error, &facts));
         let answer = match &verified {
             Ok(_) => Ok(ClientCertVerified::assertion()),

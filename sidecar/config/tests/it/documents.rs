@@ -50,7 +50,7 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in ["minimal", "full", "routes"] {
+    for name in ["minimal", "full", "routes", "identity-1.1"] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -60,7 +60,7 @@ fn notations_agree() {
 
 #[test]
 fn what_is_written_back_reads_the_same() {
-    for name in ["full.json", "routes.json"] {
+    for name in ["full.json", "routes.json", "identity-1.1.json"] {
         let read = read_file(&folder("good").join(name)).unwrap();
         assert_eq!(read_value(serde_json::to_value(&read).unwrap()).unwrap(), read, "{name}");
     }
@@ -84,10 +84,10 @@ fn names_tell_the_notation() {
 }
 
 /// Each bad example, and what its writer is told.
-const BAD: [(&str, &str); 26] = [
+const BAD: [(&str, &str); 30] = [
     (
         "allow-nobody-known.yaml",
-        "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `verified`, `anyone`",
+        "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `identitySelector`, `serviceAccount`, `spiffe`, `verified`, `anyone`",
     ),
     ("allow-two-keys.yaml", "`policy.routes[0].rules[0].allow[0]`: invalid value: map, expected map with a single key"),
     (
@@ -105,6 +105,10 @@ const BAD: [(&str, &str); 26] = [
     (
         "bad-state.toml",
         "`trust.revocations.identities[0].state`: unknown variant `revoked`, expected `Suspended` or `Revoked`",
+    ),
+    (
+        "bad-time.toml",
+        "`trust.revocations.identities[0].acceptIssuedAfter`: `2026-02-29T00:00:00Z` is not a time; write it in UTC and to the second, such as `2026-11-20T00:00:00Z`",
     ),
     (
         "bad-tls-version.yaml",
@@ -128,6 +132,12 @@ const BAD: [(&str, &str); 26] = [
         "query-template.toml",
         "`policy.routes[0].rules[0].matches[0].queryParams[0].type`: unknown variant `Template`, expected `Exact` or `RegularExpression`",
     ),
+    (
+        "selector-expressions.yaml",
+        "`policy.routes[0].rules[0].allow[0].identitySelector.matchExpressions`: unknown field `matchExpressions`, expected `matchLabels`",
+    ),
+    ("serial-number.json", "`trust.revocations.serials[0].serial`: invalid type: integer `5`, expected a string"),
+    ("service-account-half.json", "`policy.routes[0].rules[0].allow[0].serviceAccount`: missing field `namespace`"),
     (
         "two-parts.toml",
         r#"`identity`: missing field `key`

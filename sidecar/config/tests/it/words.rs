@@ -1,9 +1,9 @@
-//! Durations and sizes: what is read, what is refused, and how they are written back.
+//! Durations, sizes and times: what is read, what is refused, and how they are written back.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
-use sidecar_config::{Duration, Size};
+use sidecar_config::{Duration, Size, UtcTime};
 
 /// Reads a word and writes it back: its value, and its shortest form.
 fn read<T: FromStr<Err = String> + Display>(text: &str, value: impl Fn(T) -> u64) -> (u64, String) {
@@ -13,6 +13,54 @@ fn read<T: FromStr<Err = String> + Display>(text: &str, value: impl Fn(T) -> u64
     let known = value(parsed);
     assert_eq!(value(again), known, "{text} does not survive being written as {written}");
     (known, written)
+}
+
+#[test]
+fn times() {
+    let table = [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1969-12-31T23:59:59Z", -1),
+        ("2000-02-29T12:00:01Z", 951_825_601),
+        ("2026-11-20T00:00:00Z", 1_795_132_800),
+        ("2100-03-01T00:00:00Z", 4_107_542_400),
+        ("0001-01-01T00:00:00Z", -62_135_596_800),
+        ("9999-12-31T23:59:59Z", 253_402_300_799),
+    ];
+    for (text, seconds) in table {
+        let time: UtcTime = text.parse().unwrap();
+        assert_eq!((time.seconds(), time.to_string()), (seconds, text.to_owned()));
+    }
+}
+
+#[test]
+fn not_times() {
+    let table = [
+        "",
+        "2026-11-20",
+        "2026-11-20T00:00:00",
+        "2026-11-20 00:00:00Z",
+        "2026-11-20t00:00:00z",
+        "2026-11-20T00:00:00.5Z",
+        "2026-11-20T00:00:00+00:00",
+        "2026-11-20T24:00:00Z",
+        "2026-11-20T00:60:00Z",
+        "2026-12-31T23:59:60Z",
+        "2026-02-29T00:00:00Z",
+        "2100-02-29T00:00:00Z",
+        "2026-04-31T00:00:00Z",
+        "2026-00-10T00:00:00Z",
+        "2026-13-10T00:00:00Z",
+        "2026-01-00T00:00:00Z",
+        "2026-01-32T00:00:00Z",
+        "0000-01-01T00:00:00Z",
+        "+026-11-20T00:00:00Z",
+        "２026-11-20T00:00Z",
+    ];
+    for text in table {
+        let error = text.parse::<UtcTime>().unwrap_err();
+        let remedy = "is not a time; write it in UTC and to the second, such as `2026-11-20T00:00:00Z`";
+        assert_eq!(error, format!("`{text}` {remedy}"));
+    }
 }
 
 fn milliseconds(duration: Duration) -> u64 {

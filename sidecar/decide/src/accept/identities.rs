@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use sidecar_config::Part;
 use sidecar_config::identities::{KnownIdentity, Recogniser};
 
-use super::name_error;
+use super::{name_error, serial_error};
 use crate::Revision;
+use crate::certificate::{parse_serial, parse_sfdi};
 use crate::identity::Claim;
 use crate::problem::{Problems, Refusal};
-use crate::snapshot::AcceptedIdentities;
+use crate::snapshot::{AcceptedClient, AcceptedIdentities};
 
 /// Accepts the known identities of a document.
 ///
@@ -41,7 +42,12 @@ pub fn identities(document: &[KnownIdentity]) -> Result<AcceptedIdentities, Refu
                 }
             }
         }
-        identities.push((identity.name.clone(), claims));
+        for label in identity.labels.keys() {
+            if let Some(error) = name_error(label) {
+                problems.add(format_args!("[{index}].labels.{label}"), format_args!("the label {error}"));
+            }
+        }
+        identities.push(AcceptedClient { name: identity.name.clone(), labels: identity.labels.clone(), claims });
     }
     problems.or(Revision::of(&document), |revision| AcceptedIdentities { revision, identities })
 }
@@ -66,11 +72,22 @@ fn claim(recogniser: &Recogniser) -> Result<Claim, (&'static str, String)> {
         let error = || format!("`{text}` is not an LFDI; write 40 hex digits");
         claims.push(Claim::lfdi(text).ok_or_else(|| ("lfdi", error()))?);
     }
+    if let Some(text) = &recogniser.sfdi {
+        claims.push(parse_sfdi(text).map(Claim::Sfdi).map_err(|error| ("sfdi", format!("`{text}` {error}")))?);
+    }
+    if let Some(text) = &recogniser.serial {
+        claims.push(parse_serial(text).map(Claim::Serial).ok_or_else(|| ("serial", serial_error(text)))?);
+    }
+    if let Some(text) = &recogniser.spki {
+        let error = || format!("`{text}` is not the digest of a public key; write `sha256:` and 64 hex digits");
+        claims.push(Claim::spki(text).ok_or_else(|| ("spki", error()))?);
+    }
     match <[Claim; 1]>::try_from(claims) {
         Ok([claim]) => Ok(claim),
         Err(claims) => {
             let count = claims.len();
-            Err(("", format!("has {count} claims; write exactly one of uri, dnsName, commonName, fingerprint, lfdi")))
+            let fields = "uri, dnsName, commonName, fingerprint, lfdi, sfdi, serial, spki";
+            Err(("", format!("has {count} claims; write exactly one of {fields}")))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Documents to accepted parts, each on its own, telling every problem at once.
 
+mod allow;
 mod endpoints;
 mod identities;
 mod identity;
@@ -40,6 +41,11 @@ impl Files {
             None => Err(format!("`{name}` was not read")),
         }
     }
+}
+
+/// What is told where a serial number cannot be read.
+fn serial_error(text: &str) -> String {
+    format!("`{text}` is not a serial number; write pairs of hex digits, such as `5a:01` or `5A01`")
 }
 
 /// Why a name cannot be one, if it cannot.

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use sidecar_config::Part;
 use sidecar_config::policy::{Backend, Listener, Policy, Route, Rule};
 
+use super::allow::check_allow;
 use super::matches::{check_match, check_pattern_count, hostname_error};
 use super::name_error;
 use crate::Revision;
@@ -105,6 +106,9 @@ fn check_rule(rule: &Rule, place: &str, problems: &mut Problems) {
     if rule.allow.is_empty() {
         let advice = "is empty; name who may call, or write `[{ anyone = {} }]`: absence never means anyone";
         problems.add(format_args!("{place}.allow"), advice);
+    }
+    for (index, entry) in rule.allow.iter().enumerate() {
+        check_allow(entry, &format!("{place}.allow[{index}]"), problems);
     }
     if rule.backends.is_empty() {
         problems.add(format_args!("{place}.backends"), "is empty; name at least one address or set of endpoints");

@@ -1,12 +1,15 @@
 //! Accepts part `trust`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
-use sidecar_config::Part;
-use sidecar_config::trust::{Bundle as BundleDocument, Trust};
+use sidecar_config::trust::{Bundle as BundleDocument, IdentityRevocation, SerialRevocation, Trust};
+use sidecar_config::{Part, UtcTime};
 
-use super::{Files, name_error};
+use super::{Files, name_error, serial_error};
 use crate::Revision;
+use crate::certificate::parse_serial;
+use crate::identity::Revocation;
 use crate::problem::{Problems, Refusal};
 use crate::snapshot::{AcceptedTrust, Bundle};
 
@@ -23,18 +26,52 @@ pub fn trust(document: &Trust, files: &Files) -> Result<AcceptedTrust, Refusal> 
         }
         bundles.push(read_bundle(name, bundle, files, &mut problems));
     }
-    let mut states = BTreeMap::new();
-    for (index, revocation) in document.revocations.identities.iter().enumerate() {
-        if states.insert(revocation.name.clone(), revocation.state).is_some() {
-            let place = format_args!("revocations.identities[{index}].name");
-            problems.add(place, format_args!("`{}` is listed twice; keep one state", revocation.name));
-        }
-    }
+    let revocations = read_revocations(&document.revocations.identities, &mut problems);
+    read_serials(&document.revocations.serials, &mut bundles, &mut problems);
     // By bundle: a root that moves from one bundle's file to another's changes who is trusted for what.
     let digests_of = |bundle: &Bundle| bundle.roots.iter().map(|root| root.facts.sha256).collect::<Vec<_>>();
     let digests: Vec<_> = bundles.iter().map(digests_of).collect();
     let revision = Revision::of(&(document, digests));
-    problems.or(revision, |revision| AcceptedTrust { revision, bundles, states })
+    problems.or(revision, |revision| AcceptedTrust { revision, bundles, revocations })
+}
+
+/// An identity that is not known is no mistake: the revocations of a namespace concern all its workloads, and each
+/// knows its own clients only.
+fn read_revocations(documents: &[IdentityRevocation], problems: &mut Problems) -> BTreeMap<String, Revocation> {
+    let mut revocations = BTreeMap::new();
+    for (index, document) in documents.iter().enumerate() {
+        let place = format!("revocations.identities[{index}]");
+        let accept_issued_after = document.accept_issued_after.map(UtcTime::seconds);
+        let revocation = Revocation { state: document.state, accept_issued_after };
+        if revocation == Revocation::default() {
+            let advice = "has neither state nor acceptIssuedAfter, so nothing is revoked; write at least one";
+            problems.add(&place, advice);
+        }
+        if revocations.insert(document.name.clone(), revocation).is_some() {
+            let detail = format_args!("`{}` is listed twice; keep one entry", document.name);
+            problems.add(format_args!("{place}.name"), detail);
+        }
+    }
+    revocations
+}
+
+/// A bundle that is not there is a mistake in this very part: the entry would revoke nothing, and nobody would know.
+fn read_serials(documents: &[SerialRevocation], bundles: &mut [Bundle], problems: &mut Problems) {
+    let mut serials: BTreeMap<&str, HashSet<Box<str>>> = BTreeMap::new();
+    for (index, document) in documents.iter().enumerate() {
+        let place = format!("revocations.serials[{index}]");
+        if !bundles.iter().any(|bundle| *bundle.name == *document.bundle) {
+            let detail = format_args!("there is no bundle `{}`; name one of trust.bundles", document.bundle);
+            problems.add(format_args!("{place}.bundle"), detail);
+        }
+        match parse_serial(&document.serial) {
+            Some(serial) => _ = serials.entry(&document.bundle).or_default().insert(serial),
+            None => problems.add(format_args!("{place}.serial"), serial_error(&document.serial)),
+        }
+    }
+    for bundle in bundles {
+        bundle.revoked = Arc::new(serials.remove(&*bundle.name).unwrap_or_default());
+    }
 }
 
 fn read_bundle(name: &str, document: &BundleDocument, files: &Files, problems: &mut Problems) -> Bundle {
@@ -60,5 +97,5 @@ fn read_bundle(name: &str, document: &BundleDocument, files: &Files, problems: &
             problems.add(place, format_args!("`{domain}` {advice}"));
         }
     }
-    Bundle { name: name.into(), roots, vouches_for: document.vouches_for.clone() }
+    Bundle { name: name.into(), roots, vouches_for: document.vouches_for.clone(), revoked: Arc::default() }
 }

@@ -20,10 +20,10 @@ fn a_good_trust_part() {
     assert_eq!(vouched[0].spiffe, ["demo.local"]);
     assert_eq!(vouched[1].spiffe, ["partner.example"]);
     assert_eq!((vouched[0].common_name, vouched[1].common_name), (true, false));
-    let states: Vec<_> = accepted.states.iter().map(|(name, state)| (name.as_str(), *state)).collect();
-    assert_eq!(states, [("a/b", RevocationState::Suspended), ("a/c", RevocationState::Revoked)]);
+    let states: Vec<_> = accepted.revocations.iter().map(|(name, revoked)| (name.as_str(), revoked.state)).collect();
+    assert_eq!(states, [("a/b", Some(RevocationState::Suspended)), ("a/c", Some(RevocationState::Revoked))]);
     let empty = accept::trust(&read(json!({})), &Files::default()).expect("a document without bundles");
-    assert_eq!((empty.bundles.len(), empty.states.len()), (0, 0));
+    assert_eq!((empty.bundles.len(), empty.revocations.len()), (0, 0));
 }
 
 #[test]

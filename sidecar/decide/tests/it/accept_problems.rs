@@ -89,7 +89,33 @@ fn trust_revocations() {
     ]);
     trust(
         trust_document(&states),
-        &[("trust.revocations.identities[2].name", "`a/b` is listed twice; keep one state")],
+        &[("trust.revocations.identities[2].name", "`a/b` is listed twice; keep one entry")],
+    );
+}
+
+#[test]
+fn trust_revocations_since_1_1() {
+    let mut document = trust_document(&json!([{"name": "a/b"}, {"name": "a/c", "state": "Revoked"}]));
+    document["revocations"]["serials"] = json!([
+        {"bundle": "ours", "serial": "5a01"},
+        {"bundle": "ours", "serial": "5A:01"},
+        {"bundle": "absent", "serial": "5a:01"},
+        {"bundle": "ours", "serial": "5a:1"},
+        {"bundle": "Ours", "serial": ""},
+    ]);
+    let serial = "is not a serial number; write pairs of hex digits, such as `5a:01` or `5A01`";
+    trust(
+        document,
+        &[
+            (
+                "trust.revocations.identities[0]",
+                "has neither state nor acceptIssuedAfter, so nothing is revoked; write at least one",
+            ),
+            ("trust.revocations.serials[2].bundle", "there is no bundle `absent`; name one of trust.bundles"),
+            ("trust.revocations.serials[3].serial", &format!("`5a:1` {serial}")),
+            ("trust.revocations.serials[4].bundle", "there is no bundle `Ours`; name one of trust.bundles"),
+            ("trust.revocations.serials[4].serial", &format!("`` {serial}")),
+        ],
     );
 }
 
@@ -147,8 +173,8 @@ fn identities_and_their_names() {
 
 #[test]
 fn identities_and_their_recognisers() {
-    let count =
-        |count: usize| format!("has {count} claims; write exactly one of uri, dnsName, commonName, fingerprint, lfdi");
+    let fields = "uri, dnsName, commonName, fingerprint, lfdi, sfdi, serial, spki";
+    let count = |count: usize| format!("has {count} claims; write exactly one of {fields}");
     let fingerprint = |text: &str| format!("`{text}` is not a fingerprint; write `sha256:` and 64 hex digits");
     let lfdi = |text: &str| format!("`{text}` is not an LFDI; write 40 hex digits");
     let long = |text: &str, times: usize| text.repeat(times);
@@ -174,12 +200,94 @@ fn identities_and_their_recognisers() {
     for text in [String::new(), long("ab", 19), long("ab", 21), long("g0", 20), long("\u{e9}", 20)] {
         rows.push((json!({"lfdi": text}), ".lfdi", lfdi(&text)));
     }
+    rows.extend(bad_short_forms_and_serials());
+    let spki = |text: &str| format!("`{text}` is not the digest of a public key; write `sha256:` and 64 hex digits");
+    for text in [long("ab", 32), format!("sha256:{}", long("ab", 31)), format!("sha256:{}", long("g0", 32))] {
+        rows.push((json!({"spki": text}), ".spki", spki(&text)));
+    }
     for (mut recogniser, field, detail) in rows {
         recogniser["bundle"] = json!("ours");
         let good = json!({"bundle": "ours", "dnsName": "a"});
         let document = json!([{"name": "a/b", "recognise": [good, recogniser]}]);
         identities(document, &[(&format!("identities[0].recognise[1]{field}"), &detail)]);
     }
+}
+
+fn bad_short_forms_and_serials() -> Vec<(Value, &'static str, String)> {
+    let form = "is not an SFDI; write 12 digits, zeros in front included";
+    let sum = "is not an SFDI: its last digit does not make the sum of its digits a multiple of ten; compare them";
+    let bits = "is not an SFDI: its first eleven digits are more than 36 bits hold; compare them";
+    let short = [
+        ("", form),
+        ("16726121139", form),
+        ("1672612113910", form),
+        ("+16726121139", form),
+        ("16726121139a", form),
+        ("167261211390", sum),
+        ("000000000001", sum),
+        // 2^36 - 1 is the last, 2^36 is one too many.
+        ("687194767366", bits),
+        ("999999999991", bits),
+    ];
+    let short = short.map(|(text, why)| (json!({"sfdi": text}), ".sfdi", format!("`{text}` {why}")));
+    let serials = ["", ":", "5", "5a0", "5a:1", "5a01:02", "5a:01:", ":5a", "0x5a", "5g", "5a 01", "-5a", "\u{e9}"];
+    let remedy = "is not a serial number; write pairs of hex digits, such as `5a:01` or `5A01`";
+    let serials = serials.map(|text| (json!({"serial": text}), ".serial", format!("`{text}` {remedy}")));
+    short.into_iter().chain(serials).collect()
+}
+
+#[test]
+fn labels() {
+    let known =
+        json!([{"name": "a", "labels": {"": "x", "a b": "x", "tier": ""}, "recognise": [{"bundle": "b", "uri": "c"}]}]);
+    identities(
+        known,
+        &[
+            ("identities[0].labels.", "the label is empty; give it a name"),
+            ("identities[0].labels.a b", "the label has ' ' in it; leave out white space and control characters"),
+        ],
+    );
+}
+
+#[test]
+fn policy_allow() {
+    let account = |namespace: &str, name: &str| json!({"namespace": namespace, "name": name});
+    let allow = json!([
+        {"identitySelector": {"matchLabels": {}}},
+        {"serviceAccount": account("", "a/b")},
+        {"serviceAccount": account("..", "*")},
+        {"serviceAccount": {"namespace": "a", "name": "b", "trustDomain": "Demo.local"}},
+        {"spiffe": "demo.local/ns/*"},
+        {"spiffe": "spiffe://demo.local/ns/*/sa/front"},
+        {"spiffe": "spiffe://demo.local/ns*"},
+        {"spiffe": "spiffe://demo.local/ns/"},
+        {"spiffe": "spiffe://*"},
+        {"spiffe": "spiffe://demo.local/ns/../*"},
+        {"spiffe": ""},
+        {"serviceAccount": account("a", "b")},
+        {"spiffe": "spiffe://demo.local/*"},
+    ]);
+    let part = |text: &str| format!("`{text}` cannot be in a SPIFFE ID; write letters, digits, `-`, `_` and `.`");
+    let domain = "is not a trust domain; write its name alone and in lower case, such as `demo.local`";
+    let id = "is not a SPIFFE ID; write one such as `spiffe://demo.local/ns/shop/sa/front`, \
+              or end it in `/*` for all below it";
+    let mut rows = vec![
+        (0, "identitySelector.matchLabels", "is empty, which would choose every identity; write a label".to_owned()),
+        (1, "serviceAccount.namespace", part("")),
+        (1, "serviceAccount.name", part("a/b")),
+        (2, "serviceAccount.namespace", part("..")),
+        (2, "serviceAccount.name", part("*")),
+        (3, "serviceAccount.trustDomain", format!("`Demo.local` {domain}")),
+    ];
+    for index in 4..=10 {
+        let text = allow[index]["spiffe"].as_str().expect("a text");
+        rows.push((index, "spiffe", format!("`{text}` {id}")));
+    }
+    let place = |index: usize, field: &str| format!("policy.routes[0].rules[0].allow[{index}].{field}");
+    let rows: Vec<_> = rows.into_iter().map(|(index, field, detail)| (place(index, field), detail)).collect();
+    let rows: Vec<_> = rows.iter().map(|(place, detail)| (place.as_str(), detail.as_str())).collect();
+    let routes = json!([{"name": "r", "listener": "main", "rules": [rule("a", &json!([]), &allow)]}]);
+    policy(json!({"listeners": [listener("main", 8443)], "routes": routes}), &rows);
 }
 
 fn policy(document: Value, rows: &[(&str, &str)]) {
@@ -463,7 +571,7 @@ fn all_problems_are_told_at_once() {
                 "trust.bundles.y.roots",
                 "`CN=device` is not a CA (basicConstraints CA:TRUE is missing); only CA certificates can be roots",
             ),
-            ("trust.revocations.identities[1].name", "`a` is listed twice; keep one state"),
+            ("trust.revocations.identities[1].name", "`a` is listed twice; keep one entry"),
         ],
     );
 }

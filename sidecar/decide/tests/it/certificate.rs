@@ -7,7 +7,10 @@ use rcgen::{
     SanType, SerialNumber, date_time_ymd,
 };
 use sha2::{Digest, Sha256};
+use sidecar_decide::certificate::sfdi_of;
 use sidecar_decide::{Certificate, CertificateFacts};
+
+use crate::fixture::facts;
 
 /// Made once by `openssl req -x509` (version 3.0); everything expected of it is what `openssl x509` prints.
 const FROZEN: &str = "\
@@ -259,4 +262,27 @@ fn a_changed_byte_is_read_or_refused() {
     }
     // As x509-parser 0.18 reads them, of 3 * 561. The others are in names, digests and signatures, where any byte may stand.
     assert_eq!((whole.len(), refused), (561, 246));
+}
+
+/// The first two are the standard's own (IEEE 2030.5); the others are its edges.
+#[test]
+fn short_forms_follow_from_long_ones() {
+    let rows = [
+        ("3E4F45AB31EDFE5B67E343E5E4562E31984E23E5", 167_261_211_391),
+        ("30a13b2277d008c891e06e1d34ee728cc3a6db2b", 130_539_648_399),
+        ("0000000000000000000000000000000000000000", 0),
+        // What follows the first 36 bits has no say.
+        ("000000000fffffffffffffffffffffffffffffff", 0),
+        ("0000000010000000000000000000000000000000", 19),
+        // A sum that is a multiple of ten already.
+        ("0000000130000000000000000000000000000000", 190),
+        ("ffffffffffffffffffffffffffffffffffffffff", 687_194_767_357),
+    ];
+    for (lfdi, sfdi) in rows {
+        let bytes: [u8; 20] = unhex(lfdi).try_into().expect("20 bytes");
+        assert_eq!(sfdi_of(&bytes), sfdi, "{lfdi}");
+        let mut sha256 = [0; 32];
+        sha256[..20].copy_from_slice(&bytes);
+        assert_eq!(CertificateFacts { sha256, ..facts("x", 1) }.sfdi(), sfdi, "{lfdi}");
+    }
 }

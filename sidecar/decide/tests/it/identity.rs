@@ -7,6 +7,11 @@ use crate::fixture::{Documents, expected, facts, told, trust_document};
 
 const SPIFFE: &str = "spiffe://demo.local/ns/shop/client/billing";
 
+/// The short form of a device whose certificate's SHA-256 is `ca` all along.
+const SFDI_OF_CA: &str = "544366051006";
+/// SHA-256 of the one byte `ab`, as `printf '\xab' | sha256sum` has it.
+const SHA256_OF_AB: &str = "087d80f7f182dd44f184aa86ca34488853ebcc04f0c60d5294919a466b463831";
+
 /// Everybody of these tables; the fingerprint of a digest byte stands for its whole certificate.
 fn everybody() -> Value {
     json!([
@@ -26,6 +31,9 @@ fn everybody() -> Value {
             {"bundle": "ours", "dnsName": "both.shop.svc"},
             {"bundle": "partner", "dnsName": "both.shop.svc"},
         ]},
+        {"name": "shop/short", "recognise": [{"bundle": "partner", "sfdi": SFDI_OF_CA}]},
+        {"name": "shop/numbered", "recognise": [{"bundle": "partner", "serial": "00:5A:0b"}]},
+        {"name": "shop/keyed", "recognise": [{"bundle": "partner", "spki": format!("sha256:{SHA256_OF_AB}")}]},
         {"name": "shop/gone", "recognise": [{"bundle": "ours", "dnsName": "gone.shop.svc"}]},
         {"name": "shop/paused", "recognise": [{"bundle": "ours", "dnsName": "paused.shop.svc"}]},
         // Two identities that claim the same.
@@ -168,6 +176,25 @@ fn a_digest_is_compared_whole() {
 }
 
 #[test]
+fn numbers_and_keys_are_compared_as_numbers_and_keys() {
+    let (ours, partner): (&[&str], &[&str]) = (&["ours"], &["partner"]);
+    let numbered = |serial: &str| CertificateFacts { serial: serial.to_owned(), ..facts("x", 1) };
+    check(&[
+        (facts("x", 0xca), partner, "shop/short"),
+        (facts("x", 0xca), ours, "?"),
+        (facts("x", 0xcb), partner, "?"),
+        (numbered("5a:0b"), partner, "shop/numbered"),
+        (numbered("5a:0b"), ours, "?"),
+        (numbered("5a0b"), partner, "?"),
+        (numbered("5a"), partner, "?"),
+        (numbered("5a:0b:00"), partner, "?"),
+        (CertificateFacts { spki: vec![0xab], ..facts("x", 1) }, partner, "shop/keyed"),
+        (CertificateFacts { spki: vec![0xab], ..facts("x", 1) }, ours, "?"),
+        (CertificateFacts { spki: vec![0xab, 0], ..facts("x", 1) }, partner, "?"),
+    ]);
+}
+
+#[test]
 fn two_identities_are_none() {
     let (ours, both): (&[&str], &[&str]) = (&["ours"], &["ours", "partner"]);
     check(&[
@@ -282,20 +309,23 @@ fn a_bundle_vouches_for_what_it_says_only() {
 fn a_claim_claimed_twice_is_told() {
     let (_, problems) = documents().link();
     let advice = "another identity claims the same under this bundle, so neither is recognised by it; remove one";
-    let rows = [("identities[10].recognise[0]", advice), ("identities[12].recognise[0]", advice)];
+    let rows = [("identities[13].recognise[0]", advice), ("identities[15].recognise[0]", advice)];
     assert_eq!(told(&problems), expected(&rows));
 }
 
 #[test]
 fn names_and_states_are_by_identity() {
     let snapshot = snapshot();
-    let nobody = snapshot.directory.name(13);
+    let nobody = snapshot.directory.name(16);
     assert_eq!(nobody, None);
-    assert_eq!(snapshot.directory.state(13), None);
-    assert_eq!(Caller::ANONYMOUS, Caller { bundles: Vec::new(), who: Who::Unknown });
+    assert_eq!(snapshot.directory.state(16), None);
+    assert_eq!(
+        Caller::ANONYMOUS,
+        Caller { bundles: Vec::new(), who: Who::Unknown, revoked: None, patterns: Vec::new() }
+    );
     let rows = [("shop/gone", "Some(Revoked)"), ("shop/paused", "Some(Suspended)"), ("shop/front", "None")];
     for (name, state) in rows {
-        let index = (0..13).find(|index| snapshot.directory.name(*index).is_some_and(|known| &**known == name));
+        let index = (0..16).find(|index| snapshot.directory.name(*index).is_some_and(|known| &**known == name));
         assert_eq!(format!("{:?}", snapshot.directory.state(index.expect("a known name"))), state, "{name}");
     }
 }

@@ -7,6 +7,7 @@ mod accept_matches;
 mod accept_problems;
 mod certificate;
 mod fixture;
+mod grants;
 mod identity;
 mod path;
 mod policy;

@@ -24,6 +24,7 @@ frozen! {
     TlsSelfSigned = "tls_self_signed" Client None, None, Some(48);
     TlsExpired = "tls_expired" Client None, None, Some(45);
     TlsNotYetValid = "tls_not_yet_valid" Client None, None, Some(45);
+    TlsRevoked = "tls_revoked" Client None, None, Some(44);
     TlsWrongPurpose = "tls_wrong_purpose" Client None, None, Some(43);
     TlsBadSignature = "tls_bad_signature" Client None, None, Some(51);
     TlsUnsupportedExtension = "tls_unsupported_extension" Client None, None, Some(42);
@@ -40,6 +41,8 @@ frozen! {
     PolicyNotAllowed = "policy_not_allowed" Client Some(403), Some(7), None;
     PolicyIdentitySuspended = "policy_identity_suspended" Client Some(403), Some(7), None;
     PolicyIdentityRevoked = "policy_identity_revoked" Client Some(403), Some(7), None;
+    PolicyCertificateRevoked = "policy_certificate_revoked" Client Some(403), Some(7), None;
+    PolicyIssuedTooEarly = "policy_issued_too_early" Client Some(403), Some(7), None;
     RouteNoHost = "route_no_host" Client Some(404), Some(12), None;
     RouteNoPath = "route_no_path" Client Some(404), Some(12), None;
     RouteNoMethod = "route_no_method" Client Some(405), Some(12), None;
@@ -77,14 +80,14 @@ fn the_table_is_the_frozen_one() {
 fn all_has_every_variant_once_and_in_order() {
     let frozen: Vec<_> = FROZEN.iter().map(|row| row.0).collect();
     assert_eq!(Reason::ALL.as_slice(), frozen);
-    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), 37);
+    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), 40);
 }
 
 #[test]
 fn codes_and_conditions_are_unique_and_one_name_in_two_spellings() {
     let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     let conditions: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.facts().condition).collect();
-    assert_eq!((codes.len(), conditions.len()), (37, 37));
+    assert_eq!((codes.len(), conditions.len()), (40, 40));
     for reason in Reason::ALL {
         assert_eq!(reason.facts().condition, camel_case(reason.code()));
         assert_eq!(reason.facts().condition, format!("{reason:?}"));

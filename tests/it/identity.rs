@@ -1,0 +1,141 @@
+//! Who a rule allows without naming them, and what is revoked: through the real binary.
+
+use postern_tests::ca::{Authority, Issued, LeafOptions};
+use postern_tests::config::client_uri;
+use postern_tests::gate::Gate;
+use serde_json::{Value, json};
+use sidecar_decide::Reason;
+use time::{Duration, OffsetDateTime};
+
+use crate::observed::{columns, newest, status, wait_until};
+use crate::reload::KeepAlive;
+
+const REQUEST: &str = "GET /orders HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+const ACCOUNT: &str = "spiffe://demo.local/ns/web/sa/front";
+
+fn issue(gate: &Gate, name: &str, leaf: &LeafOptions) -> Issued {
+    let issued = gate.authority.issue(leaf).unwrap();
+    gate.keep(name, &issued).unwrap();
+    issued
+}
+
+/// Changes part `trust` and waits until it is in use.
+fn change_trust(gate: &mut Gate, change: impl FnOnce(&mut Value)) {
+    let before = status(&gate.sidecar).parts.trust.loaded;
+    change(&mut gate.document["trust"]);
+    gate.folder.write_document(&gate.document).unwrap();
+    wait_until("another revision", || status(&gate.sidecar).parts.trust.loaded != before);
+}
+
+/// Status and reason of a call.
+fn call(gate: &Gate, certificate: &str) -> (Option<u16>, Option<String>) {
+    let answer = gate.curl(Some(certificate), "/orders").unwrap().call().unwrap();
+    (answer.status, answer.header("postern-reason").map(str::to_owned))
+}
+
+fn refused(reason: Reason) -> (Option<u16>, Option<String>) {
+    (reason.facts().http, Some(reason.code().to_owned()))
+}
+
+const ALLOWED: (Option<u16>, Option<String>) = (Some(200), None);
+
+#[test]
+fn a_revoked_serial_number_ends_the_handshake_and_refuses_open_connections() {
+    let mut gate = Gate::start().unwrap();
+    let issued = issue(&gate, "lost", &LeafOptions::client("billing", &client_uri("billing")));
+    let mut connection = KeepAlive::open(&gate, "lost");
+    assert_eq!(connection.ask("/orders"), 200);
+    // In the other notation than rows have.
+    let serial = issued.serial().unwrap().to_ascii_uppercase();
+    change_trust(&mut gate, |trust| {
+        trust["revocations"]["serials"] = json!([{ "bundle": "ours", "serial": serial }]);
+    });
+    wait_until("403", || connection.ask("/orders") == 403);
+    let refused = |rows: &[Value]| rows.last().is_some_and(|row| row["verdict"] == "refused");
+    wait_until("the refusal's row", || refused(&gate.rows(2).unwrap()));
+    let rows = gate.rows(2).unwrap();
+    let row = rows.last().unwrap();
+    assert_eq!(
+        columns(row, &["kind", "verdict", "reason", "identity", "status"]),
+        json!(["request", "refused", "policy_certificate_revoked", "demo/billing", 403])
+    );
+    for (count, flag) in (rows.len() + 1..).zip(["-tls1_3", "-tls1_2"]) {
+        let handshake = gate.openssl(Some("lost")).unwrap().arg(flag).talk(REQUEST).unwrap();
+        assert_eq!((handshake.status(), handshake.alert()), (None, Some(44)), "{flag}");
+        let row = newest(&gate.sidecar, count);
+        let shown = ["kind", "verdict", "reason", "identity", "bundle", "subject", "fingerprint"];
+        let fingerprint = format!("sha256:{}", issued.fingerprint().unwrap());
+        let expected = json!(["handshake", "refused", "tls_revoked", null, null, "CN=billing", fingerprint]);
+        assert_eq!(columns(&row, &shown), expected, "{flag}");
+    }
+    assert_eq!(call(&gate, "billing"), ALLOWED, "another certificate of the same identity");
+}
+
+#[test]
+fn an_older_certificate_is_refused_and_a_newer_is_not() {
+    let mut gate = Gate::start().unwrap();
+    let now = OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
+    let bound = now - Duration::minutes(10);
+    let billing = || LeafOptions::client("billing", &client_uri("billing"));
+    issue(&gate, "old", &LeafOptions { not_before: bound - Duration::seconds(1), ..billing() });
+    issue(&gate, "new", &LeafOptions { not_before: bound, ..billing() });
+    assert_eq!((call(&gate, "old"), call(&gate, "new")), (ALLOWED, ALLOWED));
+    let (date, hour, minute, second) = (bound.date(), bound.hour(), bound.minute(), bound.second());
+    let time = format!("{date}T{hour:02}:{minute:02}:{second:02}Z");
+    change_trust(&mut gate, |trust| {
+        trust["revocations"]["identities"] = json!([{ "name": "demo/billing", "acceptIssuedAfter": time }]);
+    });
+    wait_until("refused", || call(&gate, "old") == refused(Reason::PolicyIssuedTooEarly));
+    assert_eq!(call(&gate, "new"), ALLOWED);
+}
+
+#[test]
+fn labels_service_accounts_and_patterns_allow_whom_they_name() {
+    let gate = Gate::start_with(|document| {
+        document["identities"][1]["labels"] = json!({ "tier": "gold" });
+        document["policy"]["routes"][0]["rules"][0]["allow"] = json!([
+            { "identitySelector": { "matchLabels": { "tier": "gold" } } },
+            { "serviceAccount": { "namespace": "web", "name": "front" } },
+            { "spiffe": "spiffe://demo.local/ns/shop/*" },
+        ]);
+    })
+    .unwrap();
+    let accounts = [
+        ("front", ACCOUNT, ALLOWED),
+        ("back", "spiffe://demo.local/ns/web/sa/back", refused(Reason::PolicyNoIdentity)),
+        ("shop", "spiffe://demo.local/ns/shop/sa/any", ALLOWED),
+        ("shops", "spiffe://demo.local/ns/shops/sa/any", refused(Reason::PolicyNoIdentity)),
+    ];
+    for (name, uri, expected) in accounts {
+        issue(&gate, name, &LeafOptions::client(name, uri));
+        assert_eq!(call(&gate, name), expected, "{uri}");
+    }
+    assert_eq!(call(&gate, "reports"), ALLOWED);
+    assert_eq!(call(&gate, "billing"), refused(Reason::PolicyNotAllowed));
+    let row = newest(&gate.sidecar, 6);
+    assert_eq!(columns(&row, &["identity", "reason"]), json!(["demo/billing", "policy_not_allowed"]));
+}
+
+#[test]
+fn a_partner_that_claims_our_service_account_is_refused() {
+    let partner = Authority::new("Partner authority").unwrap();
+    let mut gate = Gate::start_with(|document| {
+        let account = json!({ "namespace": "web", "name": "front", "trustDomain": "demo.local" });
+        document["policy"]["routes"][0]["rules"][0]["allow"] =
+            json!([{ "serviceAccount": account }, { "spiffe": "spiffe://demo.local/*" }]);
+        document["policy"]["listeners"][0]["tls"]["trust"] = json!(["ours", "partner"]);
+    })
+    .unwrap();
+    gate.folder.write("partner.pem", partner.root_pem()).unwrap();
+    change_trust(&mut gate, |trust| {
+        trust["bundles"]["partner"] =
+            json!({ "roots": ["partner.pem"], "vouchesFor": { "spiffe": ["partner.example"] } });
+    });
+    issue(&gate, "ours", &LeafOptions::client("front", ACCOUNT));
+    let theirs = "spiffe://partner.example/ns/web/sa/front";
+    for (name, uri) in [("claims-ours", ACCOUNT), ("has-its-own", theirs)] {
+        gate.keep(name, &partner.issue(&LeafOptions::client("front", uri)).unwrap()).unwrap();
+        wait_until(name, || call(&gate, name) == refused(Reason::PolicyNoIdentity));
+    }
+    assert_eq!(call(&gate, "ours"), ALLOWED);
+}
