@@ -36,33 +36,19 @@ pub(super) fn certificate_reason(error: &webpki::Error, facts: &CertificateFacts
     }
 }
 
-/// The error rustls is told, which chooses the alert. The reason table records the alert; a test pins it.
-pub(super) fn certificate_error(error: &webpki::Error, facts: &CertificateFacts) -> Error {
-    use webpki::Error as E;
-    #[expect(deprecated, reason = "the variants without context choose the same alert and need no data")]
-    let told = match error {
-        E::UnknownIssuer => CertificateError::UnknownIssuer,
-        E::CaUsedAsEndEntity if facts.self_issued => CertificateError::UnknownIssuer,
-        E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
-        E::CertNotValidYet { .. } => CertificateError::NotValidYet,
-        E::CertRevoked => CertificateError::Revoked,
-        E::RequiredEkuNotFound | E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => {
-            CertificateError::InvalidPurpose
-        }
-        E::InvalidSignatureForPublicKey | E::SignatureAlgorithmMismatch => CertificateError::BadSignature,
-        E::UnsupportedCriticalExtension => CertificateError::UnhandledCriticalExtension,
-        E::UnsupportedSignatureAlgorithm
-        | E::UnsupportedSignatureAlgorithmContext(_)
-        | E::UnsupportedSignatureAlgorithmForPublicKey
-        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => CertificateError::UnsupportedSignatureAlgorithm,
-        E::NameConstraintViolation
-        | E::PathLenConstraintViolated
-        | E::EndEntityUsedAsCa
-        | E::CaUsedAsEndEntity
-        | E::MaximumPathDepthExceeded
-        | E::MaximumPathBuildCallsExceeded
-        | E::MaximumSignatureChecksExceeded
-        | E::MaximumNameConstraintComparisonsExceeded => CertificateError::Other(OtherError(Arc::new(error.clone()))),
+/// The error rustls is told, which chooses the alert: the one that the reason table has; a test pins it.
+pub(super) fn certificate_error(reason: Reason, cause: webpki::Error) -> Error {
+    let told = match reason {
+        Reason::TlsUnknownCa | Reason::TlsSelfSigned => CertificateError::UnknownIssuer,
+        Reason::TlsExpired => CertificateError::Expired,
+        Reason::TlsNotYetValid => CertificateError::NotValidYet,
+        Reason::TlsRevoked => CertificateError::Revoked,
+        Reason::TlsWrongPurpose => CertificateError::InvalidPurpose,
+        Reason::TlsBadSignature => CertificateError::BadSignature,
+        Reason::TlsUnsupportedExtension => CertificateError::UnhandledCriticalExtension,
+        #[expect(deprecated, reason = "the variant without context chooses the same alert and needs no data")]
+        Reason::TlsWeak => CertificateError::UnsupportedSignatureAlgorithm,
+        Reason::TlsConstraint => CertificateError::Other(OtherError(Arc::new(cause))),
         _ => CertificateError::BadEncoding,
     };
     told.into()

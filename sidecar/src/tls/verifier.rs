@@ -112,14 +112,16 @@ impl ClientCertVerifier for Verifier {
             self.leave(TlsPeer { refused: Some(Reason::TlsMalformed), ..TlsPeer::default() });
             return Err(CertificateError::BadEncoding.into());
         };
-        let verified = self.verify(leaf, intermediates, &facts, now);
-        let refused = verified.as_ref().err().map(|error| certificate_reason(error, &facts));
-        let answer = match &verified {
-            Ok(_) => Ok(ClientCertVerified::assertion()),
-            Err(error) => Err(certificate_error(error, &facts)),
+        let (bundles, refusal) = match self.verify(leaf, intermediates, &facts, now) {
+            Ok(bundles) => (bundles, None),
+            Err(error) => (Vec::new(), Some((certificate_reason(&error, &facts), error))),
         };
-        self.leave(TlsPeer { facts: Some(Arc::new(facts)), bundles: verified.unwrap_or_default(), refused });
-        answer
+        let refused = refusal.as_ref().map(|(reason, _)| *reason);
+        self.leave(TlsPeer { facts: Some(Arc::new(facts)), bundles, refused });
+        match refusal {
+            None => Ok(ClientCertVerified::assertion()),
+            Some((reason, error)) => Err(certificate_error(reason, error)),
+        }
     }
 
     fn verify_tls12_signature(
