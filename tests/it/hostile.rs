@@ -1,19 +1,20 @@
 //! What an attacker or an accident tries: requests that two servers read differently, files that are half written.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::thread;
 
 use postern_tests::ca::{Authority, LeafOptions};
 use postern_tests::clients::Curl;
 use postern_tests::config::{ConfigFolder, client_uri, document};
 use postern_tests::gate::Gate;
-use postern_tests::process::{Launch, Sidecar};
+use postern_tests::process::{Launch, Sidecar, built_sidecar};
 use postern_tests::upstream::Upstream;
 use serde_json::{Value, json};
 
-use crate::observed::{newest, wait_until};
+use crate::observed::{metric, newest, wait_until};
 
 /// `/` is open to everyone the listener lets in, `/admin` to billing alone.
 fn narrow_in_wide() -> Gate {
@@ -158,4 +159,27 @@ fn a_link_above_the_folder_is_followed_when_it_turns() {
     wait_until("the second release", || files.status(&sidecar) == Some(403));
     turn("release-3");
     wait_until("the third release", || files.status(&sidecar) == Some(200));
+}
+
+#[test]
+fn requests_of_one_client_leave_files_for_everybody_else() {
+    const FILES: usize = 200;
+    const UPSTREAMS: usize = (FILES - 64) / 2;
+    let limited = Files::new();
+    let script = limited.folder.file("limited");
+    let binary = built_sidecar().unwrap();
+    fs::write(&script, format!("#!/bin/sh\nulimit -n {FILES}\nexec {} \"$@\"\n", binary.display())).unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+    let open = |document: &mut Value| document["policy"]["routes"][0]["rules"][0]["matches"] = json!([]);
+    let gate = Gate::start_binary(script, open).unwrap();
+    let curl = gate.curl(Some("billing"), "/slow?ms=3000&number=[1-100]").unwrap().arg("--parallel");
+    let curl = curl.arg("--parallel-max").arg("100").arg("-o").arg("/dev/null").arg("-w").arg("%{http_code}\\n");
+    let calls = thread::spawn(move || curl.call().unwrap().text());
+    let in_use = "postern_upstream_connections_open";
+    wait_until("all connections to upstreams are in use", || metric(&gate.sidecar, in_use) == UPSTREAMS as u64);
+    let live = Curl::new(format!("http://{}/livez", gate.sidecar.status_address().unwrap())).call().unwrap();
+    assert_eq!(live.status, Some(200));
+    let codes = calls.join().unwrap();
+    let count = |code: &str| codes.lines().filter(|line| *line == code).count();
+    assert_eq!((count("200"), count("503")), (UPSTREAMS, 100 - UPSTREAMS));
 }
