@@ -47,7 +47,8 @@ impl Scene {
         // Clients must find their authority while the folder's files are swapped.
         gate.folder.write("clients-ca.crt", &files["ca.pem"]).unwrap();
         if way == Way::Swap {
-            gate.sidecar.kill().unwrap();
+            gate.sidecar.terminate().unwrap();
+            gate.sidecar.wait_exit().unwrap();
             names.iter().for_each(|name| fs::remove_file(gate.folder.file(name)).unwrap());
             publish(&mut gate, &files);
             gate.sidecar = gate.sidecar.launch().start_ready().unwrap();

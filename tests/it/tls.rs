@@ -33,10 +33,12 @@ impl Two {
         document["trust"]["bundles"]["partner"] =
             json!({ "roots": ["partner.pem"], "vouchesFor": { "spiffe": ["demo.local"] } });
         document["policy"]["listeners"][0]["tls"]["trust"] = json!(["ours", "partner"]);
-        let Gate { sidecar, upstream, folder, authority, .. } = gate;
+        let Gate { mut sidecar, upstream, folder, authority, .. } = gate;
         folder.write_document(&document).unwrap();
         let launch = sidecar.launch().clone();
-        drop(sidecar);
+        // Killed, it would leave a gap in the log if it had come to open it.
+        sidecar.terminate().unwrap();
+        sidecar.wait_exit().unwrap();
         let sidecar = launch.start_ready().unwrap();
         Self { gate: Gate { sidecar, upstream, folder, authority, document }, partner }
     }
