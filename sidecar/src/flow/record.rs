@@ -91,27 +91,5 @@ pub(super) fn microseconds(duration: Duration) -> u64 {
 
 /// An empty row of a kind, for a client.
 pub(super) fn blank(kind: crate::log::Kind, client: std::net::SocketAddr) -> Record {
-    Record {
-        time: SystemTime::now(),
-        kind,
-        verdict: Verdict::Refused,
-        reason: None,
-        scope: None,
-        peer: None,
-        sni: None,
-        resumed: false,
-        protocol: None,
-        method: None,
-        host: None,
-        path: None,
-        status: None,
-        request_bytes: 0,
-        response_bytes: 0,
-        duration_us: 0,
-        connect_us: None,
-        upstream_us: None,
-        upstream: None,
-        attempts: 0,
-        client_addr: Some(client),
-    }
+    Record { client_addr: Some(client), ..Record::new(kind, SystemTime::now()) }
 }

@@ -60,6 +60,36 @@ pub struct Record {
     pub client_addr: Option<SocketAddr>,
 }
 
+impl Record {
+    /// A row that knows nothing yet, and so is a refusal.
+    #[must_use]
+    pub fn new(kind: Kind, time: SystemTime) -> Self {
+        Self {
+            time,
+            kind,
+            verdict: Verdict::Refused,
+            reason: None,
+            scope: None,
+            peer: None,
+            sni: None,
+            resumed: false,
+            protocol: None,
+            method: None,
+            host: None,
+            path: None,
+            status: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            duration_us: 0,
+            connect_us: None,
+            upstream_us: None,
+            upstream: None,
+            attempts: 0,
+            client_addr: None,
+        }
+    }
+}
+
 /// What a decision is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

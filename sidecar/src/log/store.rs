@@ -15,8 +15,6 @@ use super::encode::{INSERT_SQL, encode, micros};
 use super::ids::Ids;
 use super::insert::{InsertError, insert};
 use super::prune::Room;
-use sidecar_decide::Verdict;
-
 use super::record::{Kind, Record, Scope, ScopeFacts};
 
 /// The schema this program writes; `PRAGMA user_version` of the file.
@@ -235,27 +233,9 @@ async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
 
 fn gap(now: SystemTime, silence_us: u64) -> Record {
     Record {
-        time: now,
-        kind: Kind::Gap,
-        verdict: Verdict::Allowed,
-        reason: None,
         // For the columns that name the pod.
         scope: Some(Arc::new(Scope::new(ScopeFacts::default()))),
-        peer: None,
-        sni: None,
-        resumed: false,
-        protocol: None,
-        method: None,
-        host: None,
-        path: None,
-        status: None,
-        request_bytes: 0,
-        response_bytes: 0,
         duration_us: silence_us,
-        connect_us: None,
-        upstream_us: None,
-        upstream: None,
-        attempts: 0,
-        client_addr: None,
+        ..Record::new(Kind::Gap, now)
     }
 }
