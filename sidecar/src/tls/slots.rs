@@ -16,6 +16,8 @@ use sidecar_config::policy::TlsVersion;
 use sidecar_decide::snapshot::Bundle;
 use sidecar_decide::{Listener, Snapshot};
 
+use super::path::anchor_sum;
+use super::peer::{Standing, TlsPeer};
 use super::verifier::{Anchors, Trust, Verifier, algorithms};
 use crate::limits::HANDSHAKE_SLOTS;
 
@@ -58,6 +60,11 @@ impl TlsContext {
         Self { provider, versions, trust: Arc::new(trust), resolver: Arc::new(OneCertificate(certificate)) }
     }
 
+    /// How a client that was verified before stands today.
+    pub fn standing(&self, peer: &TlsPeer) -> Standing {
+        self.trust.standing(peer)
+    }
+
     fn slot(&self) -> Result<Slot, rustls::Error> {
         let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust)));
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
@@ -79,7 +86,9 @@ fn anchors(bundle: &Bundle) -> Anchors {
         // A root was read as a certificate when its bundle was accepted; one that webpki cannot read anchors nothing.
         webpki::anchor_from_trusted_cert(&der).ok().map(|anchor: TrustAnchor<'_>| anchor.to_owned())
     });
-    Anchors { bundle: Arc::clone(&bundle.name), roots: roots.collect(), revoked: Arc::clone(&bundle.revoked) }
+    let roots: Vec<_> = roots.collect();
+    let sums = roots.iter().map(anchor_sum).collect();
+    Anchors { bundle: Arc::clone(&bundle.name), roots, sums, revoked: Arc::clone(&bundle.revoked) }
 }
 
 fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {
