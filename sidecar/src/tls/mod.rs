@@ -11,4 +11,4 @@ mod verifier;
 pub use handshake::accept;
 pub use key::ServerKey;
 pub use peer::{Standing, TlsPeer};
-pub use slots::{Slots, TlsContext};
+pub use slots::{ServerLeaf, Slots, TlsContext};

@@ -31,10 +31,20 @@ pub struct TlsContext {
     versions: &'static [&'static SupportedProtocolVersion],
     trust: Arc<Trust>,
     resolver: Arc<OneCertificate>,
+    leaf: Option<ServerLeaf>,
 }
 
 #[derive(Debug)]
 struct OneCertificate(Arc<CertifiedKey>);
+
+/// Which certificate of the gate's own a client was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLeaf {
+    /// SHA-256 over it.
+    pub sha256: [u8; 32],
+    /// The first second since the epoch in which it has expired.
+    pub expires: u64,
+}
 
 impl ResolvesServerCert for OneCertificate {
     fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
@@ -57,7 +67,16 @@ impl TlsContext {
             TlsVersion::V1_2 => ALL_VERSIONS,
             TlsVersion::V1_3 => ONLY_TLS13,
         };
-        Self { provider, versions, trust: Arc::new(trust), resolver: Arc::new(OneCertificate(certificate)) }
+        let leaf = snapshot.server.as_ref().and_then(|server| server.chain.first()).map(|leaf| ServerLeaf {
+            sha256: leaf.facts.sha256,
+            expires: u64::try_from(leaf.facts.not_after).unwrap_or(0).saturating_add(1),
+        });
+        Self { provider, versions, trust: Arc::new(trust), resolver: Arc::new(OneCertificate(certificate)), leaf }
+    }
+
+    /// The certificate that a client gets to see that asks for this name.
+    pub fn leaf(&self, _name: Option<&str>) -> Option<ServerLeaf> {
+        self.leaf
     }
 
     /// How a client that was verified before stands today.
@@ -116,6 +135,11 @@ impl Slots {
     /// No slots yet, for a listener.
     pub fn new(context: Arc<TlsContext>) -> Self {
         Self { context, free: RefCell::default() }
+    }
+
+    /// What they share.
+    pub fn context(&self) -> &TlsContext {
+        &self.context
     }
 
     pub(super) fn take(&self) -> Result<Slot, rustls::Error> {
