@@ -15,6 +15,7 @@ mod live;
 mod log;
 mod observed;
 mod reload;
+mod resume;
 mod routes;
 mod settings;
 mod status;

@@ -12,11 +12,11 @@ use sidecar_config::identity::Identity;
 use sidecar_config::status::{MESSAGE_MAX_BYTES, PartStatus};
 use sidecar_config::trust::Trust;
 use sidecar_config::{Document, Part};
-use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, accept, link};
+use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, Snapshot, accept, link};
 
 use super::generation::Generation;
 use super::read::Reading;
-use crate::tls::ServerKey;
+use crate::tls::{ServerKey, TicketKeys};
 
 /// In place of a revision where what was offered could not be parsed.
 const UNREADABLE: &str = "unreadable";
@@ -42,6 +42,7 @@ pub struct Publisher {
     path: PathBuf,
     parts: Parts,
     key: Option<ServerKey>,
+    tickets: TicketKeys,
     states: [PartStatus; 5],
     findings: Vec<Finding>,
 }
@@ -54,6 +55,7 @@ impl Publisher {
             path: path.to_owned(),
             parts: Parts::default(),
             key: None,
+            tickets: TicketKeys::new(),
             states: std::array::from_fn(|_| none.clone()),
             findings: Vec::new(),
         }
@@ -71,7 +73,7 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
-        Generation::new(snapshot, self.key.as_ref())
+        Generation::new(snapshot, self.key.as_ref(), &self.tickets)
     }
 
     fn take_all(&mut self, reading: &Reading, files: &Files) {
@@ -96,6 +98,11 @@ impl Publisher {
         if let Some(part) = self.take(Part::Endpoints, reading, list, endpoints, |part| &part.revision) {
             self.parts.endpoints = Some(part);
         }
+    }
+
+    /// What is served before the first offer.
+    pub fn nothing(&self) -> Generation {
+        Generation::new(Snapshot::default(), None, &self.tickets)
     }
 
     /// What was wrong with the last offer.
