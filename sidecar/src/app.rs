@@ -252,6 +252,9 @@ impl App {
         for finding in self.publisher.findings() {
             tracing::warn!(file = %finding.file.display(), "configuration: {}", finding.detail);
         }
+        for advice in self.publisher.advice() {
+            tracing::warn!(file = %advice.file.display(), "configuration: {}", advice.detail);
+        }
         let parts = self.publisher.states();
         for (part, state) in parts.named() {
             if let Some(since) = &state.kept_since {

@@ -194,12 +194,15 @@ fn validate(config: &Path) -> Result<()> {
     let mut publisher = Publisher::new(config);
     let generation = publisher.offer(&mut reading);
     errors.extend(publisher.findings().iter().map(ToString::to_string));
+    let mut out = io::stdout().lock();
+    for advice in publisher.advice().iter().chain(&publisher.unknown_revocations(&reading)) {
+        writeln!(out, "warning: {advice}")?;
+    }
     if errors.is_empty() {
         let (listeners, routes) = (generation.snapshot.listeners.len(), generation.snapshot.routes.len());
-        writeln!(io::stdout(), "{}: valid ({listeners} listeners, {routes} routes)", config.display())?;
+        writeln!(out, "{}: valid ({listeners} listeners, {routes} routes)", config.display())?;
         return Ok(());
     }
-    let mut out = io::stdout().lock();
     for error in &errors {
         writeln!(out, "{error}")?;
     }

@@ -1,6 +1,6 @@
 //! Accepts what was read, part by part, and makes the next generation of what was accepted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub struct Publisher {
     key: Option<ServerKey>,
     states: [PartStatus; 5],
     findings: Vec<Finding>,
+    /// What was strange about the last offer, and is served as it is.
+    advice: Vec<Finding>,
     /// What was accepted from the last offer.
     accepted: Vec<Part>,
     /// What was accepted before this start, for parts that the first offer does not give.
@@ -64,6 +66,7 @@ impl Publisher {
             key: None,
             states: std::array::from_fn(|_| none.clone()),
             findings: Vec::new(),
+            advice: Vec::new(),
             accepted: Vec::new(),
             kept: BTreeMap::new(),
         }
@@ -77,6 +80,7 @@ impl Publisher {
     /// Offers what was read. Every part is accepted or keeps its last good; the result is what to serve from now on.
     pub fn offer(&mut self, reading: &mut Reading) -> Generation {
         self.findings = reading.broken.iter().map(|(file, detail)| finding(file, detail)).collect();
+        self.advice = reading.advice.iter().map(|(file, detail)| finding(file, detail)).collect();
         let files = std::mem::take(&mut reading.files);
         if reading.is_complete() {
             self.say_empty(reading);
@@ -166,6 +170,29 @@ impl Publisher {
         &self.findings
     }
 
+    /// What was strange about the last offer, and is served as it is.
+    pub fn advice(&self) -> &[Finding] {
+        &self.advice
+    }
+
+    /// Revocations of identities that the same file does not have. In a folder it may well be so: the revocations of a
+    /// namespace concern all its workloads, and each knows its own clients only.
+    pub fn unknown_revocations(&self, reading: &Reading) -> Vec<Finding> {
+        let (Some(trust), Some(identities)) = (&self.parts.trust, &self.parts.identities) else { return Vec::new() };
+        if !reading.is_complete() {
+            return Vec::new();
+        }
+        let known: HashSet<_> = identities.identities.iter().map(|identity| &identity.name).collect();
+        let unknown = trust.revocations.keys().filter(|name| !known.contains(name));
+        let told = unknown.map(|name| {
+            let place = "`trust.revocations.identities`";
+            let detail =
+                format!("{place}: there is no identity `{name}`, so this refuses nobody; name one of identities");
+            finding(&self.path, &detail)
+        });
+        told.collect()
+    }
+
     /// The state of every part, for `/status`.
     pub fn states(&self) -> sidecar_config::status::Parts {
         let [trust, identity, identities, policy, endpoints] = self.states.clone();
@@ -230,7 +257,14 @@ impl Publisher {
         let details: Vec<_> = problems.iter().map(ToString::to_string).collect();
         let why = &mut self.states[part as usize].why;
         *why = Some(message(&why.iter().chain(&details).cloned().collect::<Vec<_>>().join("; ")));
-        self.findings.extend(details.iter().map(|detail| finding(&file, detail)));
+        // Where a part was refused and there is no other, it was told why: what names its contents has no fault of its own.
+        let refused = |part: Part| {
+            let state = &self.states[part as usize];
+            state.loaded == NONE && state.refused.is_some()
+        };
+        let own = problems.iter().filter(|problem| !problem.missing_in.is_some_and(refused));
+        let own: Vec<_> = own.map(|problem| finding(&file, &problem.to_string())).collect();
+        self.findings.extend(own);
     }
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sidecar_config::identity::Identity;
 use sidecar_config::trust::Trust;
-use sidecar_config::{ContractVersion, Document, Format, Part};
+use sidecar_config::{ContractVersion, Document, Format, Part, newer_places};
 use sidecar_decide::{Certificate, Files};
 use thiserror::Error;
 
@@ -33,6 +33,8 @@ pub struct Reading {
     pub parts: BTreeMap<Part, Offered>,
     /// Files that could not be read, and parts that were found twice.
     pub broken: Vec<(PathBuf, String)>,
+    /// What a document has that the version it names does not.
+    pub advice: Vec<(PathBuf, String)>,
     /// Whether absent parts are empty: a single file is the whole configuration, a file missing from a folder is not.
     pub is_whole: bool,
     /// Certificates and public keys of the files the parts refer to.
@@ -186,6 +188,7 @@ impl Reader {
         let value = format.parse(text).map_err(|error| error.to_string())?;
         let mut document = Document::from_value(value).map_err(|error| error.to_string())?;
         if let Some(settings) = document.settings.take() {
+            self.check_version(path, document.version, "settings", &settings);
             match &self.reading.settings {
                 Some((earlier, _)) => {
                     let detail = format!("`settings` is already in {}; keep it in one file", earlier.display());
@@ -196,6 +199,7 @@ impl Reader {
         }
         for part in Part::ALL {
             let Some(value) = document.take(part) else { continue };
+            self.check_version(path, document.version, part.name(), &value);
             if let Some(earlier) = self.reading.parts.get(&part) {
                 let detail = format!("`{part}` is already in {}; keep it in one file", earlier.file.display());
                 self.reading.broken.push((path.to_owned(), detail));
@@ -205,6 +209,18 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// A field that is newer than its document says is read all the same: it is known here, and refusing it could cost a
+    /// revocation. But a sidecar that reads no more than the document says refuses it.
+    fn check_version(&mut self, path: &Path, version: ContractVersion, name: &str, value: &Value) {
+        let newest = newer_places(version, name, value).into_iter().map(|(place, since)| {
+            let detail = format!(
+                "`{place}`: is since {since}, and the document says {version}: older sidecars may refuse it; write `version = \"{since}\"`"
+            );
+            (path.to_owned(), detail)
+        });
+        self.reading.advice.extend(newest);
     }
 
     /// Reads the PEM files that the parts refer to, relative to the file the part is in. What a part that cannot be
@@ -276,7 +292,7 @@ fn bounded_bytes(path: &Path) -> Result<(FileBytes, Option<SystemTime>), String>
     let metadata = path.metadata().map_err(told)?;
     if !metadata.is_file() {
         // Opening a pipe would wait for its other end, and everything else would wait too.
-        return Err("is not a file".to_owned());
+        return Err("is not a file; name one".to_owned());
     }
     let file = File::open(path).map_err(told)?;
     let bytes = FileBytes::read(file, metadata.len(), CONFIG_FILE_BYTES).map_err(told)?;
@@ -287,8 +303,9 @@ fn bounded_bytes(path: &Path) -> Result<(FileBytes, Option<SystemTime>), String>
 fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, String> {
     let mut certificates = Vec::new();
     for der in CertificateDer::pem_slice_iter(pem) {
-        let der = der.map_err(|error| format!("not valid PEM: {error}"))?;
-        certificates.push(Certificate::from_der(der.to_vec()).map_err(|error| error.to_string())?);
+        let der = der.map_err(|error| format!("not valid PEM: {error}; write it again"))?;
+        let certificate = Certificate::from_der(der.to_vec()).map_err(|error| format!("{error}; write it again"))?;
+        certificates.push(certificate);
     }
     Ok(certificates)
 }

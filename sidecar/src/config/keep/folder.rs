@@ -115,6 +115,7 @@ impl Folder {
         if metadata.mode() & 0o077 != 0 {
             return refuse("can be used by others; `chmod 700` it, or name a folder in it, which is made as needed");
         }
-        Ok(())
+        // Told once for the folder, not once for each file.
+        self.path.read_dir().map(drop)
     }
 }
