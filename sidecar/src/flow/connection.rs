@@ -13,18 +13,24 @@ use tokio_rustls::server::TlsStream;
 
 use super::gate::{Gate, Served};
 use super::http::handle;
+use super::live::Live;
 use super::record::{blank, microseconds};
 use crate::config::ListenerKey;
+use crate::ending::Ending;
 use crate::identity::{self, Negotiated};
 use crate::log::{Kind, Peer, Scope};
 use crate::protocol::{self, Closing, ServeError, Version};
-use crate::tls::{self, Slots, TlsPeer};
+use crate::tls::{self, ServerLeaf, Slots, TlsPeer};
 
 /// One client connection after its handshake.
 pub(super) struct Connection {
     pub(super) gate: Rc<Gate>,
-    listener: ListenerKey,
+    pub(super) ending: Rc<Ending>,
+    pub(super) listener: ListenerKey,
     peer: TlsPeer,
+    /// The certificate of the gate's own that it was shown.
+    leaf: Option<ServerLeaf>,
+    started: Instant,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
     pub(super) version: Version,
@@ -42,6 +48,8 @@ pub(super) struct View {
     /// Where decisions are made that no rule makes.
     pub(super) scope: Arc<Scope>,
     pub(super) caller: Caller,
+    /// Why the client would not be let in any more, if it would not.
+    pub(super) standing: Option<Reason>,
     pub(super) peer: Arc<Peer>,
 }
 
@@ -67,7 +75,10 @@ pub async fn serve(
             let connection = Rc::new(Connection {
                 negotiated: negotiated(&accepted.stream),
                 gate,
+                ending: Rc::default(),
                 listener,
+                leaf: slots.context().leaf(accepted.sni.as_deref()),
+                started,
                 peer: accepted.peer,
                 sni: accepted.sni,
                 version,
@@ -75,7 +86,11 @@ pub async fn serve(
                 requests: Cell::new(0),
                 view: RefCell::default(),
             });
+            // The slots belong to a generation, which a connection does not hold on to.
+            drop(slots);
+            let place = Live::enter(&connection);
             connection.run(accepted.stream, closing).await;
+            drop(place);
         }
         Err(failure) => match failure.reason {
             Some(reason) => {
@@ -146,7 +161,7 @@ impl Connection {
             connection.requests.set(connection.requests.get() + 1);
             handle(Rc::clone(&connection), request)
         };
-        match protocol::serve(stream, self.version, handler, closing).await {
+        match protocol::serve(stream, self.version, handler, closing, Rc::clone(&self.ending)).await {
             Err(ServeError::Malformed { status, source }) => {
                 tracing::debug!(client = %self.client, error = %source, "not valid HTTP");
                 self.no_request(Reason::ClientMalformed, status);
@@ -156,6 +171,37 @@ impl Connection {
             Err(ServeError::Broken(error)) => tracing::debug!(client = %self.client, %error, "connection broke"),
             Err(ServeError::Timeout) | Ok(()) => {}
         }
+    }
+
+    /// The first second since the epoch in which the client's certificate, or one above it, has expired.
+    pub(super) fn expires(&self) -> Option<u64> {
+        self.peer.path.as_ref().map(|path| path.expires())
+    }
+
+    /// When the certificate expires that it was shown, if a new connection would be shown another one.
+    pub(super) fn replaced(&self) -> Option<u64> {
+        let generation = &self.gate.served().generation;
+        let context = generation.tls.get(generation.listener(&self.listener)?)?.as_ref()?;
+        let (shown, now) = (self.leaf?, context.leaf(self.sni.as_deref())?);
+        (shown.sha256 != now.sha256).then_some(shown.expires)
+    }
+
+    /// Ends it now, with a row that says why.
+    pub(super) fn cut(&self, reason: Reason) {
+        if !self.ending.cut(reason) {
+            return;
+        }
+        let view = self.view();
+        let mut record = blank(Kind::Cut, self.client);
+        record.verdict = Verdict::Refused;
+        record.reason = Some(reason);
+        record.duration_us = microseconds(self.started.elapsed());
+        record.scope = Some(Arc::clone(&view.scope));
+        record.peer = Some(Arc::clone(&view.peer));
+        record.sni.clone_from(&self.sni);
+        record.protocol = Some(self.version.name());
+        self.gate.handshakes.cut(view.scope.listener.as_deref().unwrap_or_default(), reason);
+        self.gate.log.send(Box::new(record));
     }
 
     /// The row of a request that never became one.
@@ -191,11 +237,13 @@ impl Connection {
         let generation = &served.generation;
         let snapshot = &generation.snapshot;
         let listener = generation.listener(&self.listener);
-        let trusted = listener.map_or(&[][..], |index| &snapshot.listeners[index].bundles);
-        let caller = identity::resolve(snapshot, trusted, &self.peer);
+        let context = listener.and_then(|index| generation.tls.get(index)?.as_ref());
+        // Without its listener no rule serves the connection either.
+        let standing = context.map(|context| context.standing(&self.peer)).unwrap_or_default();
+        let caller = identity::resolve(snapshot, &standing, &self.peer);
         let peer = identity::logged(snapshot, &self.peer, &caller, self.negotiated);
         let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
         let scope = scope.unwrap_or_else(|| Arc::new(Scope::new(crate::log::ScopeFacts::default())));
-        View { listener, scope, caller, peer, served }
+        View { listener, scope, caller, standing: standing.refused, peer, served }
     }
 }

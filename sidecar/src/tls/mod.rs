@@ -2,6 +2,7 @@
 
 mod handshake;
 mod key;
+mod path;
 mod peer;
 mod reason;
 mod slots;
@@ -9,5 +10,5 @@ mod verifier;
 
 pub use handshake::accept;
 pub use key::ServerKey;
-pub use peer::TlsPeer;
-pub use slots::{Slots, TlsContext};
+pub use peer::{Standing, TlsPeer};
+pub use slots::{ServerLeaf, Slots, TlsContext};

@@ -16,6 +16,8 @@ use sidecar_config::policy::TlsVersion;
 use sidecar_decide::snapshot::Bundle;
 use sidecar_decide::{Listener, Snapshot};
 
+use super::path::anchor_sum;
+use super::peer::{Standing, TlsPeer};
 use super::verifier::{Anchors, Trust, Verifier, algorithms};
 use crate::limits::HANDSHAKE_SLOTS;
 
@@ -29,10 +31,20 @@ pub struct TlsContext {
     versions: &'static [&'static SupportedProtocolVersion],
     trust: Arc<Trust>,
     resolver: Arc<OneCertificate>,
+    leaf: Option<ServerLeaf>,
 }
 
 #[derive(Debug)]
 struct OneCertificate(Arc<CertifiedKey>);
+
+/// Which certificate of the gate's own a client was presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLeaf {
+    /// SHA-256 over it.
+    pub sha256: [u8; 32],
+    /// The first second since the epoch in which it has expired.
+    pub expires: u64,
+}
 
 impl ResolvesServerCert for OneCertificate {
     fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
@@ -55,7 +67,21 @@ impl TlsContext {
             TlsVersion::V1_2 => ALL_VERSIONS,
             TlsVersion::V1_3 => ONLY_TLS13,
         };
-        Self { provider, versions, trust: Arc::new(trust), resolver: Arc::new(OneCertificate(certificate)) }
+        let leaf = snapshot.server.as_ref().and_then(|server| server.chain.first()).map(|leaf| ServerLeaf {
+            sha256: leaf.facts.sha256,
+            expires: u64::try_from(leaf.facts.not_after).unwrap_or(0).saturating_add(1),
+        });
+        Self { provider, versions, trust: Arc::new(trust), resolver: Arc::new(OneCertificate(certificate)), leaf }
+    }
+
+    /// The certificate that a client gets to see that asks for this name.
+    pub fn leaf(&self, _name: Option<&str>) -> Option<ServerLeaf> {
+        self.leaf
+    }
+
+    /// How a client that was verified before stands today.
+    pub fn standing(&self, peer: &TlsPeer) -> Standing {
+        self.trust.standing(peer)
     }
 
     fn slot(&self) -> Result<Slot, rustls::Error> {
@@ -79,7 +105,9 @@ fn anchors(bundle: &Bundle) -> Anchors {
         // A root was read as a certificate when its bundle was accepted; one that webpki cannot read anchors nothing.
         webpki::anchor_from_trusted_cert(&der).ok().map(|anchor: TrustAnchor<'_>| anchor.to_owned())
     });
-    Anchors { bundle: Arc::clone(&bundle.name), roots: roots.collect(), revoked: Arc::clone(&bundle.revoked) }
+    let roots: Vec<_> = roots.collect();
+    let sums = roots.iter().map(anchor_sum).collect();
+    Anchors { bundle: Arc::clone(&bundle.name), roots, sums, revoked: Arc::clone(&bundle.revoked) }
 }
 
 fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {
@@ -107,6 +135,11 @@ impl Slots {
     /// No slots yet, for a listener.
     pub fn new(context: Arc<TlsContext>) -> Self {
         Self { context, free: RefCell::default() }
+    }
+
+    /// What they share.
+    pub fn context(&self) -> &TlsContext {
+        &self.context
     }
 
     pub(super) fn take(&self) -> Result<Slot, rustls::Error> {
