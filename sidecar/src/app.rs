@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sidecar_config::settings::Settings;
-use sidecar_decide::Snapshot;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -73,8 +72,8 @@ impl App {
     /// why, and is tried again.
     pub async fn start(config: &Path, settings: &Settings, reading: Reading) -> Result<Self, AppError> {
         let (most_connections, upstreams) = most_connections();
-        let nothing = Arc::new(Generation::new(Snapshot::default(), None));
         let mut publisher = Publisher::new(config);
+        let nothing = Arc::new(publisher.nothing());
         let state = Arc::new(State::new(
             settings.pod.uid.clone(),
             Arc::clone(&nothing),

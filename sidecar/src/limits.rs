@@ -54,6 +54,12 @@ pub const CUT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often the wall clock is looked at while certificates of open connections are waited for: it may be set.
 pub const CLOCK_CHECK: Duration = Duration::from_secs(10);
 
+/// How long a session can be resumed after its certificate was shown. A client that renews its certificate is known by
+/// the new one after that at the latest; one that polls every few minutes still saves most handshakes.
+pub const TICKET_LIFETIME: Duration = Duration::from_secs(3600);
+/// Bytes of a session ticket. Most of it is the client's chain; one with a longer chain is verified in full each time.
+pub const TICKET_BYTES: usize = 16 << 10;
+
 /// How long a client is listened to after the gate is done with its connection.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes it may send in that time: what is on its way in a connection's buffers.

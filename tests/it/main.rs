@@ -16,6 +16,7 @@ mod live;
 mod log;
 mod observed;
 mod reload;
+mod resume;
 mod routes;
 mod settings;
 mod soak;

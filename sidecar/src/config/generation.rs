@@ -7,7 +7,7 @@ use sidecar_config::policy::Mode;
 use sidecar_decide::{Listener, Rule, Snapshot};
 
 use crate::log::{Scope, ScopeFacts};
-use crate::tls::{ServerKey, TlsContext};
+use crate::tls::{ServerKey, TicketKeys, TlsContext};
 
 /// A snapshot and what is derived from it once, off the workers.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Derives everything from a snapshot and the server's key.
-    pub fn new(snapshot: Snapshot, key: Option<&ServerKey>) -> Self {
+    /// Derives everything from a snapshot, the server's key, and the keys of the session tickets.
+    pub fn new(snapshot: Snapshot, key: Option<&ServerKey>, tickets: &TicketKeys) -> Self {
         let certificate = snapshot.server.as_ref().zip(key).map(|(server, key)| key.certified(&server.chain));
         let revision = snapshot.policy_revision.as_ref().map(|revision| Box::from(revision.as_str()));
         let rule_scopes = snapshot.rules.iter().map(|rule| rule_scope(rule, revision.clone())).collect();
@@ -34,7 +34,7 @@ impl Generation {
         let listener_scopes = listener_scopes.collect();
         let tls = snapshot.listeners.iter().map(|listener| {
             let certificate = Arc::clone(certificate.as_ref()?);
-            Some(Arc::new(TlsContext::new(&snapshot, listener, certificate)))
+            Some(Arc::new(TlsContext::new(&snapshot, listener, certificate, tickets.clone())))
         });
         let tls = tls.collect();
         let listener_keys = snapshot.listeners.iter().map(ListenerKey::of).collect();

@@ -13,12 +13,12 @@ use sidecar_config::identity::Identity;
 use sidecar_config::status::{MESSAGE_MAX_BYTES, PartStatus};
 use sidecar_config::trust::Trust;
 use sidecar_config::{CONTRACT_MIN, Document, Part};
-use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, accept, link};
+use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, Snapshot, accept, link};
 
 use super::generation::Generation;
 use super::keep::Kept;
 use super::read::{Offered, Reading};
-use crate::tls::ServerKey;
+use crate::tls::{ServerKey, TicketKeys};
 
 /// In place of a revision where what was offered could not be parsed.
 const UNREADABLE: &str = "unreadable";
@@ -46,6 +46,7 @@ pub struct Publisher {
     path: PathBuf,
     parts: Parts,
     key: Option<ServerKey>,
+    tickets: TicketKeys,
     states: [PartStatus; 5],
     findings: Vec<Finding>,
     /// What was strange about the last offer, and is served as it is.
@@ -64,6 +65,7 @@ impl Publisher {
             path: path.to_owned(),
             parts: Parts::default(),
             key: None,
+            tickets: TicketKeys::new(),
             states: std::array::from_fn(|_| none.clone()),
             findings: Vec::new(),
             advice: Vec::new(),
@@ -94,7 +96,7 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
-        Generation::new(snapshot, self.key.as_ref())
+        Generation::new(snapshot, self.key.as_ref(), &self.tickets)
     }
 
     /// A single file that could be read and does not have a part says that the part is empty. There is no empty pair of
@@ -163,6 +165,11 @@ impl Publisher {
     /// What was accepted from the last offer.
     pub fn accepted(&self) -> &[Part] {
         &self.accepted
+    }
+
+    /// What is served before the first offer.
+    pub fn nothing(&self) -> Generation {
+        Generation::new(Snapshot::default(), None, &self.tickets)
     }
 
     /// What was wrong with the last offer.

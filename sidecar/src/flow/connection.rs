@@ -31,6 +31,7 @@ pub(super) struct Connection {
     /// The certificate of the gate's own that it was shown.
     leaf: Option<ServerLeaf>,
     started: Instant,
+    pub(super) is_resumed: bool,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
     pub(super) version: Version,
@@ -70,7 +71,7 @@ pub async fn serve(
     };
     match tls::accept(stream, &slots).await {
         Ok(accepted) => {
-            gate.handshakes.completed();
+            gate.handshakes.completed(accepted.is_resumed);
             let version = Version::of_alpn(accepted.stream.get_ref().1.alpn_protocol());
             let connection = Rc::new(Connection {
                 negotiated: negotiated(&accepted.stream),
@@ -79,6 +80,7 @@ pub async fn serve(
                 listener,
                 leaf: slots.context().leaf(accepted.sni.as_deref()),
                 started,
+                is_resumed: accepted.is_resumed,
                 peer: accepted.peer,
                 sni: accepted.sni,
                 version,
@@ -199,6 +201,7 @@ impl Connection {
         record.scope = Some(Arc::clone(&view.scope));
         record.peer = Some(Arc::clone(&view.peer));
         record.sni.clone_from(&self.sni);
+        record.resumed = self.is_resumed;
         record.protocol = Some(self.version.name());
         self.gate.handshakes.cut(view.scope.listener.as_deref().unwrap_or_default(), reason);
         self.gate.log.send(Box::new(record));
@@ -214,6 +217,7 @@ impl Connection {
         record.scope = Some(Arc::clone(&view.scope));
         record.peer = Some(Arc::clone(&view.peer));
         record.sni.clone_from(&self.sni);
+        record.resumed = self.is_resumed;
         record.protocol = Some(self.version.name());
         self.gate.cells.request(&view.scope, record.verdict, record.reason, std::time::Duration::ZERO);
         self.gate.log.send(Box::new(record));

@@ -133,6 +133,11 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
         family("postern_handshakes_refused_total", help, MetricType::COUNTER, refused),
         family("postern_connections_cut_total", "Open connections cut, by reason.", MetricType::COUNTER, cut),
         one_counter("postern_handshakes_completed_total", "TLS handshakes completed.", completed),
+        one_counter(
+            "postern_handshakes_resumed_total",
+            "TLS handshakes completed that resumed a session.",
+            sources.handshakes.resumed(),
+        ),
         one_gauge("postern_connections_open", "Client connections open.", float_of(sources.handshakes.open())),
         one_gauge(
             "postern_upstream_connections_open",

@@ -6,9 +6,11 @@ mod path;
 mod peer;
 mod reason;
 mod slots;
+mod ticket;
 mod verifier;
 
 pub use handshake::accept;
 pub use key::ServerKey;
 pub use peer::{Standing, TlsPeer};
 pub use slots::{ServerLeaf, Slots, TlsContext};
+pub use ticket::TicketKeys;

@@ -5,19 +5,21 @@
 //! thrown away), so a worker keeps some of those whose handshake has ended.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use sha2::{Digest, Sha256};
 use sidecar_config::policy::TlsVersion;
 use sidecar_decide::snapshot::Bundle;
 use sidecar_decide::{Listener, Snapshot};
 
-use super::path::anchor_sum;
+use super::path::{Sum, anchor_sum};
 use super::peer::{Standing, TlsPeer};
+use super::ticket::{BoundTickets, Cell, Seen, TicketKeys};
 use super::verifier::{Anchors, Trust, Verifier, algorithms};
 use crate::limits::HANDSHAKE_SLOTS;
 
@@ -32,6 +34,8 @@ pub struct TlsContext {
     trust: Arc<Trust>,
     resolver: Arc<OneCertificate>,
     leaf: Option<ServerLeaf>,
+    tickets: TicketKeys,
+    binding: Sum,
 }
 
 #[derive(Debug)]
@@ -54,7 +58,7 @@ impl ResolvesServerCert for OneCertificate {
 
 impl TlsContext {
     /// For a listener of a snapshot and the certificate it presents.
-    pub fn new(snapshot: &Snapshot, listener: &Listener, certificate: Arc<CertifiedKey>) -> Self {
+    pub fn new(snapshot: &Snapshot, listener: &Listener, certificate: Arc<CertifiedKey>, tickets: TicketKeys) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let bundles: Vec<_> = listener.bundles.iter().map(|index| &snapshot.bundles[*index]).collect();
         let trust = Trust {
@@ -71,7 +75,15 @@ impl TlsContext {
             sha256: leaf.facts.sha256,
             expires: u64::try_from(leaf.facts.not_after).unwrap_or(0).saturating_add(1),
         });
-        Self { provider, versions, trust: Arc::new(trust), resolver: Arc::new(OneCertificate(certificate)), leaf }
+        Self {
+            provider,
+            versions,
+            trust: Arc::new(trust),
+            resolver: Arc::new(OneCertificate(certificate)),
+            leaf,
+            tickets,
+            binding: binding(snapshot, listener),
+        }
     }
 
     /// The certificate that a client gets to see that asks for this name.
@@ -85,18 +97,32 @@ impl TlsContext {
     }
 
     fn slot(&self) -> Result<Slot, rustls::Error> {
-        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust)));
+        let cell = Cell::default();
+        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust), Arc::clone(&cell)));
+        let (keys, binding) = (self.tickets.clone(), self.binding);
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(self.versions)?
-            .with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>)
+            .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&self.resolver) as Arc<_>);
         config.ignore_client_order = true;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Without tickets every connection is verified in full; the default storage would resume TLS 1.2 by session id.
+        // The default storage would resume TLS 1.2 by session id, and ask neither verifier nor ticketer.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Slot { config: Arc::new(config), verifier })
+        config.ticketer = Arc::new(BoundTickets { keys, binding, cell: Arc::clone(&cell) });
+        config.send_tls13_tickets = 1;
+        Ok(Slot { config: Arc::new(config), cell })
     }
+}
+
+/// What a session is resumed under, or not at all: its listener with its mode and bundles, the trust, and the gate's own
+/// certificate, which a client that resumes does not get to see.
+fn binding(snapshot: &Snapshot, listener: &Listener) -> Sum {
+    let bundles: Vec<_> = listener.bundles.iter().map(|index| &snapshot.bundles[*index].name).collect();
+    let name = (listener.address.port() == 0).then_some(&listener.name);
+    let server = snapshot.server.as_ref().map(|server| &server.revision);
+    let bound = (listener.address, name, listener.client_auth, bundles, &snapshot.trust_revision, server);
+    // Derived and therefore unambiguous; it never leaves the process.
+    Sha256::digest(format!("{bound:?}")).into()
 }
 
 fn anchors(bundle: &Bundle) -> Anchors {
@@ -117,11 +143,18 @@ fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {
     store.subjects()
 }
 
-/// One handshake's configuration and the verifier inside it.
+/// One handshake's configuration, and where it leaves what it learns.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) config: Arc<ServerConfig>,
-    pub(super) verifier: Arc<Verifier>,
+    cell: Cell,
+}
+
+impl Slot {
+    /// Takes out what the handshake learned, and leaves the cell empty for the next one.
+    pub(super) fn take(&self) -> Seen {
+        std::mem::take(&mut *self.cell.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A worker's slots for one listener.

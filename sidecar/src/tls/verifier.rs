@@ -2,7 +2,7 @@
 //! presented when it refuses; a gate whose refusals are evidence needs both.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -16,6 +16,7 @@ use webpki::{EndEntityCert, KeyUsage};
 use super::path::{End, Sum, VerifiedPath, valid_until};
 use super::peer::{Standing, TlsPeer};
 use super::reason::{certificate_error, certificate_reason};
+use super::ticket::{Cell, Seen};
 
 /// The roots of one bundle, as webpki wants them.
 #[derive(Debug)]
@@ -75,21 +76,17 @@ impl Trust {
 #[derive(Debug)]
 pub(super) struct Verifier {
     trust: Arc<Trust>,
-    cell: Mutex<TlsPeer>,
+    cell: Cell,
 }
 
 impl Verifier {
-    pub(super) fn new(trust: Arc<Trust>) -> Self {
-        Self { trust, cell: Mutex::default() }
-    }
-
-    /// Takes out what the handshake learned, and leaves the cell empty for the next one.
-    pub(super) fn take(&self) -> TlsPeer {
-        std::mem::take(&mut *self.cell.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn new(trust: Arc<Trust>, cell: Cell) -> Self {
+        Self { trust, cell }
     }
 
     fn leave(&self, peer: TlsPeer) {
-        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = peer;
+        // A certificate is asked for in full handshakes only: whatever ticket was decrypted, it is not resumed.
+        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = Seen { peer, resumed: None };
     }
 
     fn verify(

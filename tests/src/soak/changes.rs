@@ -10,6 +10,9 @@ use crate::gate::Gate;
 use crate::upstream::Upstream;
 use crate::wait::{PATIENCE, eventually};
 
+/// Kinds of changes, which are made in turn; the first is a new certificate.
+pub(super) const KINDS: usize = 6;
+
 /// What is changed.
 pub(super) struct Scene {
     pub(super) gate: Gate,
@@ -35,7 +38,7 @@ impl Scene {
 
     /// Makes the change of a number and waits until it is in use.
     pub(super) fn change(&mut self, number: usize) -> Result<()> {
-        let change = match number % 6 {
+        let change = match number % KINDS {
             0 => Self::key_and_chain,
             1 => Self::trust,
             2 => Self::route,
@@ -43,7 +46,7 @@ impl Scene {
             4 => Self::identity,
             _ => Self::endpoints,
         };
-        change(self, number / 6).with_context(|| format!("change {number}"))
+        change(self, number / KINDS).with_context(|| format!("change {number}"))
     }
 
     fn key_and_chain(&mut self, _: usize) -> Result<()> {

@@ -44,9 +44,11 @@ pub fn run(reloads: usize) -> Result<Report> {
     ensure!(failed.is_empty(), "{} requests failed, such as {:?}", failed.len(), &failed[..failed.len().min(5)]);
     for (name, tally) in &clients {
         ensure!(tally.made > 0, "no request of {name} ended in all that time");
-        // One that was told to move makes another; whoever makes more lost one.
+        // A connection that was told to move is followed by another; whoever makes more lost one. curl does not show the
+        // GOAWAY of HTTP/2; a new certificate gives cause for one.
+        let told = if name.contains("HTTP/2") { reloads.div_ceil(changes::KINDS) } else { tally.told };
         let lost = tally.connects - tally.runs;
-        ensure!(lost <= tally.told, "{name}: {lost} connections ended, and {} were told to move", tally.told);
+        ensure!(lost <= told, "{name}: {lost} connections ended, and {told} were told to move");
     }
     scene.check_rows()?;
     Ok(Report { reloads, clients, memory_kib: memory.tenths(), slope_bytes: memory.slope_bytes() })
