@@ -14,6 +14,12 @@ pub const CONFIG_COMPARE: Duration = Duration::from_secs(5);
 pub const CONFIG_WRITER: Duration = Duration::from_secs(30);
 /// How long files must have rested to be taken by a comparison: nobody says then that their writer is done.
 pub const CONFIG_REST: Duration = Duration::from_secs(2);
+/// Bytes of one file in the state directory: a document and the certificates of some bundles, with room.
+pub const STATE_FILE_BYTES: u64 = 64 << 20;
+/// How often the state directory is tried again that could not be written.
+pub const STATE_RETRY: Duration = Duration::from_secs(5);
+/// Time for the state directory's last write at the end; what was accepted before the stop is there already.
+pub const STATE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a listener whose address is taken is tried again.
 pub const BIND_RETRY: Duration = Duration::from_secs(1);
 
