@@ -101,6 +101,7 @@ impl App {
                 log: sender.clone(),
                 cells: (state.requests.worker(), state.connections.worker()),
                 handshakes: Arc::clone(&state.handshakes),
+                under_way: state.under_way.clone(),
                 upstreams: Arc::clone(&state.upstreams),
                 drain_timeout: settings.drain_timeout.as_std(),
             };

@@ -14,6 +14,7 @@ pub mod config;
 mod ending;
 mod flow;
 mod identity;
+mod limit;
 mod limits;
 mod listener;
 pub mod log;
