@@ -20,6 +20,7 @@ mod listener;
 pub mod log;
 mod metrics;
 mod pool;
+mod processors;
 mod protocol;
 pub mod settings;
 mod state;
