@@ -84,7 +84,7 @@ fn names_tell_the_notation() {
 }
 
 /// Each bad example, and what its writer is told.
-const BAD: [(&str, &str); 31] = [
+const BAD: [(&str, &str); 32] = [
     (
         "allow-nobody-known.yaml",
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `identitySelector`, `serviceAccount`, `spiffe`, `verified`, `anyone`",
