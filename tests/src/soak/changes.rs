@@ -13,6 +13,10 @@ use crate::wait::{PATIENCE, eventually};
 /// Kinds of changes, which are made in turn; the first is a new certificate.
 pub(super) const KINDS: usize = 6;
 
+/// glibc's knobs (mallopt(3)).
+const ALLOCATOR: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "16384"), ("MALLOC_MMAP_THRESHOLD_", "32768")];
+
 /// What is changed.
 pub(super) struct Scene {
     pub(super) gate: Gate,
@@ -29,10 +33,12 @@ impl Scene {
             document["endpoints"] = json!([{ "name": "pool", "addresses": [{ "address": other.address() }] }]);
             document["policy"]["routes"][0]["rules"][0]["backends"] = json!([{ "endpoints": "pool" }]);
         })?;
-        // One arena: with one for each thread the allocator's free lists move by megabytes, and hide what leaks.
+        // What the allocator holds back moves by megabytes and hides what leaks: freed memory is given back at once.
         gate.sidecar.terminate()?;
         gate.sidecar.wait_exit()?;
-        gate.sidecar = gate.sidecar.launch().clone().variable("MALLOC_ARENA_MAX", "1").start_ready()?;
+        let launch = gate.sidecar.launch().clone();
+        let launch = ALLOCATOR.iter().fold(launch, |launch, (name, value)| launch.variable(name, value));
+        gate.sidecar = launch.start_ready()?;
         gate.folder.write("partner.pem", partner.root_pem())?;
         gate.document["trust"]["bundles"]["partner"] = json!({ "roots": ["partner.pem"] });
         let mut scene = Self { gate, other };
