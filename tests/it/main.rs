@@ -12,6 +12,7 @@ mod hostile;
 mod http;
 mod identity;
 mod keep;
+mod listeners;
 mod live;
 mod log;
 mod observed;
