@@ -106,7 +106,7 @@ impl Pending {
 
     fn try_enter(self: &Arc<Self>, limit: usize) -> Option<Pend> {
         let more = |count: usize| (count < limit).then_some(count + 1);
-        let before = self.count.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).ok()?;
+        let before = self.count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         if before + 1 == limit {
             self.begin_full();
         }
@@ -131,12 +131,14 @@ impl Pending {
 impl Drop for Pend {
     fn drop(&mut self) {
         let pending = &self.pending;
-        let left = pending.count.fetch_sub(1, Ordering::AcqRel) - 1;
+        // Who frees a place looks for those who wait, and who waits looks for a place, each after its own announcement: in
+        // one order for all threads, or both could miss the other.
+        let left = pending.count.fetch_sub(1, Ordering::SeqCst) - 1;
         if left <= self.limit - 1 - self.limit / CLEARLY_LESS && pending.full_since.load(Ordering::Acquire) != 0 {
             pending.full_since.store(0, Ordering::Release);
             pending.eased.notify_waiters();
         }
-        if pending.waiting.load(Ordering::Acquire) > 0 {
+        if pending.waiting.load(Ordering::SeqCst) > 0 {
             pending.freed.notify_one();
         }
     }
@@ -148,7 +150,7 @@ struct Waiting<'a>(&'a AtomicUsize);
 impl<'a> Waiting<'a> {
     fn begin(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
         let waits = Self(waiting);
-        (waiting.fetch_add(1, Ordering::AcqRel) < limit).then_some(waits)
+        (waiting.fetch_add(1, Ordering::SeqCst) < limit).then_some(waits)
     }
 }
 
