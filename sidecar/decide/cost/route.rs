@@ -1,48 +1,93 @@
-//! What finding a rule costs among few routes and among many, in instructions: run it under `valgrind --tool=callgrind`
-//! twice, with and without lookups; the difference is theirs.
+//! What finding a rule costs among few routes and among many, in instructions: `make decide-figures` counts those of
+//! `find_routes`.
 //!
-//! `route_cost ROUTES LOOKUPS`: routes of every kind of host and path, asked for the first and the last of each.
-#![expect(clippy::expect_used, reason = "an example says what it expects by unwrapping")]
+//! `decide-route-cost KIND ROUTES`: routes that are told apart by what the kind says, asked for the first and the last of them.
+#![expect(clippy::expect_used, clippy::panic, reason = "a measurement says what it expects by unwrapping")]
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
 use sidecar_decide::route::Request;
-use sidecar_decide::{Parts, Snapshot, accept, link};
+use sidecar_decide::{Parts, RouteTable, Snapshot, accept, link};
 
 /// Kinds of routes; each has its host and its path.
 const KINDS: usize = 4;
 
-/// The route of a number, and a request for it. The kinds take turns, so that many routes have all of them.
-fn route(number: usize) -> (Value, String, String) {
+/// Lookups that are counted.
+const LOOKUPS: usize = 1000;
+
+/// A route and a request that falls under it.
+struct Example {
+    document: Value,
+    host: String,
+    path: String,
+    method: Method,
+    headers: HeaderMap,
+}
+
+impl Example {
+    fn new(number: usize, hostname: &str, condition: &Value) -> Self {
+        let rules = json!([{
+            "name": "rule",
+            "matches": [condition],
+            "allow": [{"anyone": {}}],
+            "backends": [{"address": "127.0.0.1:8080"}],
+        }]);
+        let name = format!("shop/{number}");
+        let document = json!({"name": name, "listener": "gate", "hostnames": [hostname], "rules": rules});
+        let (host, path) = (hostname.replace('*', "a"), String::new());
+        Self { document, host, path, method: Method::GET, headers: HeaderMap::new() }
+    }
+
+    fn at(mut self, path: String) -> Self {
+        self.path = path;
+        self
+    }
+}
+
+/// The example of a number.
+fn example(kind: &str, number: usize) -> Example {
+    let shared = |condition: Value| Example::new(number, "shop.example.com", &condition);
+    let template = |value: String| shared(json!({"path": {"type": "Template", "value": value}, "method": "GET"}));
+    match kind {
+        "mixed" => mixed(number),
+        // These share their first segments.
+        "templates" => {
+            template(format!("/v1/shops/{{shop}}/of-{number}/{{id}}")).at(format!("/v1/shops/7/of-{number}/8"))
+        }
+        "below-parameters" => template(format!("/{{shop}}/{{year}}/x{number}")).at(format!("/7/2026/x{number}")),
+        "methods" => {
+            let method = format!("M{number}");
+            let made = shared(json!({"path": {"type": "Exact", "value": "/orders"}, "method": method}));
+            Example { method: method.parse().expect("a method"), ..made.at("/orders".to_owned()) }
+        }
+        "headers" => {
+            let header =
+                json!([{"name": "x-version", "value": "1"}, {"name": "x-tenant", "value": number.to_string()}]);
+            let mut made = shared(json!({"path": {"type": "PathPrefix", "value": "/"}, "headers": header}));
+            made.headers.insert("x-version", HeaderValue::from_static("1"));
+            made.headers.insert("x-tenant", HeaderValue::from(number));
+            made.at("/orders".to_owned())
+        }
+        other => panic!("there is no kind {other}"),
+    }
+}
+
+/// Every kind of host and path. The kinds take turns, so that many routes have all of them.
+fn mixed(number: usize) -> Example {
     let own = format!("service-{number}.example.com");
-    let (hostname, host, kind, value, path) = match number % KINDS {
-        0 => (own.clone(), own, "Exact", format!("/v1/orders/{number}"), format!("/v1/orders/{number}")),
-        1 => (own.clone(), own, "PathPrefix", format!("/v1/files/{number}"), format!("/v1/files/{number}/a/b")),
+    let (hostname, kind, value, path) = match number % KINDS {
+        0 => (own.as_str(), "Exact", format!("/v1/orders/{number}"), format!("/v1/orders/{number}")),
+        1 => (own.as_str(), "PathPrefix", format!("/v1/files/{number}"), format!("/v1/files/{number}/a/b")),
         // These share their hosts, so that their trees grow with the routes.
         2 => (
-            "*.many.example.com".to_owned(),
-            "a.many.example.com".to_owned(),
+            "*.many.example.com",
             "Template",
             format!("/v1/of-{number}/{{id}}/lines"),
             format!("/v1/of-{number}/7/lines"),
         ),
-        _ => (
-            "shop.example.com".to_owned(),
-            "shop.example.com".to_owned(),
-            "PathPrefix",
-            format!("/v1/shop-{number}"),
-            format!("/v1/shop-{number}/a/b"),
-        ),
+        _ => ("shop.example.com", "PathPrefix", format!("/v1/shop-{number}"), format!("/v1/shop-{number}/a/b")),
     };
-    let rules = json!([{
-        "name": "rule",
-        "matches": [{"path": {"type": kind, "value": value}, "method": "GET"}],
-        "allow": [{"anyone": {}}],
-        "backends": [{"address": "127.0.0.1:8080"}],
-    }]);
-    let document =
-        json!({"name": format!("shop/{number}"), "listener": "gate", "hostnames": [hostname], "rules": rules});
-    (document, host, path)
+    Example::new(number, hostname, &json!({"path": {"type": kind, "value": value}, "method": "GET"})).at(path)
 }
 
 fn snapshot(routes: &[Value]) -> Snapshot {
@@ -54,18 +99,23 @@ fn snapshot(routes: &[Value]) -> Snapshot {
 }
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|text| text.parse::<usize>().expect("a number"));
-    let (routes, lookups) = (arguments.next().unwrap_or(10), arguments.next().unwrap_or(10_000));
-    let made: Vec<_> = (0..routes).map(route).collect();
-    let documents: Vec<_> = made.iter().map(|(document, ..)| document.clone()).collect();
+    let mut arguments = std::env::args().skip(1);
+    let kind = arguments.next().unwrap_or_else(|| "mixed".to_owned());
+    let count = arguments.next().map_or(10, |text| text.parse().expect("a number"));
+    let made: Vec<_> = (0..count).map(|number| example(&kind, number)).collect();
+    let documents: Vec<_> = made.iter().map(|example| example.document.clone()).collect();
     let snapshot = snapshot(&documents);
     let table = &snapshot.listener("gate").expect("the listener").table;
-    let asked: Vec<_> = made[..KINDS].iter().chain(&made[routes - KINDS..]).collect();
-    let headers = HeaderMap::new();
-    let mut found = 0;
-    for (_, host, path) in asked.iter().cycle().take(lookups) {
-        let request = Request { host, path, method: &Method::GET, headers: &headers, query: None };
-        found += usize::from(table.find(&request).is_ok());
-    }
-    assert_eq!(found, lookups, "every request falls under a route");
+    let asked: Vec<_> = made[..KINDS].iter().chain(&made[count - KINDS..]).collect();
+    assert_eq!(find_routes(table, &asked), LOOKUPS, "every request falls under a route");
+}
+
+/// How many of the lookups find a rule.
+#[inline(never)]
+fn find_routes(table: &RouteTable, asked: &[&Example]) -> usize {
+    let lookups = asked.iter().cycle().take(LOOKUPS).filter(|example| {
+        let Example { host, path, method, headers, .. } = example;
+        table.find(&Request { host, path, method, headers, query: None }).is_ok()
+    });
+    lookups.count()
 }
