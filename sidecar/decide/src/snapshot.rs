@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sidecar_config::policy::{ClientAuth, Limits, Mode, Route, TlsVersion};
+use sidecar_config::policy::{ClientAuth, Limits, Mode, Protocol, Route, TlsVersion};
 use sidecar_config::trust::VouchesFor;
 
 use crate::certificate::Certificate;
@@ -129,6 +129,10 @@ pub struct Snapshot {
     pub routes: BTreeMap<String, Revision>,
     /// Bounds on what clients may take.
     pub limits: Limits,
+    /// Revision of the trust, by which connections were let in.
+    pub trust_revision: Option<Revision>,
+    /// Revision of the known identities.
+    pub identities_revision: Option<Revision>,
     /// Revision of the policy, for rows.
     pub policy_revision: Option<Revision>,
     /// The gate's own certificate.
@@ -142,7 +146,9 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Whether clients need a certificate.
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Whether clients need a certificate; without TLS none is asked for.
     pub client_auth: ClientAuth,
     /// Oldest TLS version.
     pub min_version: TlsVersion,

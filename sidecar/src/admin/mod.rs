@@ -34,7 +34,7 @@ pub async fn serve(listener: TcpListener, state: Arc<State>) {
                 let closing = closing.clone();
                 tokio::task::spawn_local(async move {
                     let handler = move |request: Request| std::future::ready(answer(&state, &request));
-                    let serving = protocol::serve(stream, Version::Http1, handler, closing);
+                    let serving = protocol::serve(stream, Version::Http1, handler, closing, Rc::default());
                     if let Ok(Err(error)) = timeout(ADMIN_TIMEOUT, serving).await {
                         tracing::debug!(%error, "status connection ended");
                     }
@@ -82,9 +82,11 @@ fn page(state: &State) -> Response {
     let status = state.status();
     let sources = metrics::Sources {
         requests: &state.requests,
+        connections: &state.connections,
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
         log: &state.log,
+        kept: &state.kept,
         status: &status,
         connections_limit: state.connections_limit(),
         leaf_not_after: state.leaf_not_after(),

@@ -15,7 +15,7 @@ use crate::log::Scope;
 pub const BUCKETS_US: [u64; 12] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
 
-/// Labels of a decision about a request.
+/// Labels of a decision about a request, or about a connection that is passed on as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestLabels {
     /// The listener it came to.
@@ -56,7 +56,7 @@ fn increase(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
 }
 
-/// Labels of a refused handshake.
+/// Labels of a refused handshake, or of a connection that was cut.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HandshakeLabels {
     /// The listener it came to.
@@ -69,20 +69,40 @@ pub struct HandshakeLabels {
 #[derive(Debug, Default)]
 pub struct Handshakes {
     refused: Mutex<HashMap<HandshakeLabels, u64>>,
+    cut: Mutex<HashMap<HandshakeLabels, u64>>,
     completed: AtomicU64,
+    resumed: AtomicU64,
     open: AtomicUsize,
 }
 
 impl Handshakes {
     /// Counts a handshake that led to a connection.
-    pub fn completed(&self) {
+    pub fn completed(&self, is_resumed: bool) {
         self.completed.fetch_add(1, Ordering::Relaxed);
+        self.resumed.fetch_add(u64::from(is_resumed), Ordering::Relaxed);
+    }
+
+    /// Handshakes that resumed a session.
+    pub fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::Relaxed)
     }
 
     /// Counts one that did not.
     pub fn refused(&self, listener: &str, reason: Option<Reason>) {
         let labels = HandshakeLabels { listener: listener.into(), reason };
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(labels).or_default() += 1;
+    }
+
+    /// Counts a connection that was cut.
+    pub fn cut(&self, listener: &str, reason: Reason) {
+        let labels = HandshakeLabels { listener: listener.into(), reason: Some(reason) };
+        *self.cut.lock().unwrap_or_else(PoisonError::into_inner).entry(labels).or_default() += 1;
+    }
+
+    /// All that were cut, by label.
+    pub fn read_cut(&self) -> Vec<(HandshakeLabels, u64)> {
+        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        cut.iter().map(|(labels, count)| (labels.clone(), *count)).collect()
     }
 
     /// All refused ones by label, and how many were completed.
@@ -158,8 +178,8 @@ type Held = (Arc<Scope>, Arc<RequestCell>);
 type Near = (usize, Verdict, Option<Reason>);
 
 impl Cells {
-    /// Counts a decision about a request.
-    pub fn request(&self, scope: &Arc<Scope>, verdict: Verdict, reason: Option<Reason>, duration: Duration) {
+    /// Counts a decision.
+    pub fn count(&self, scope: &Arc<Scope>, verdict: Verdict, reason: Option<Reason>, duration: Duration) {
         let mut near = self.near.borrow_mut();
         let key = (Arc::as_ptr(scope).addr(), verdict, reason);
         let (_, cell) = near.entry(key).or_insert_with(|| (Arc::clone(scope), self.find(scope, verdict, reason)));

@@ -2,12 +2,15 @@
 
 mod handshake;
 mod key;
+mod path;
 mod peer;
 mod reason;
 mod slots;
+mod ticket;
 mod verifier;
 
-pub use handshake::accept;
+pub use handshake::{Failure, accept};
 pub use key::ServerKey;
-pub use peer::TlsPeer;
-pub use slots::{Slots, TlsContext};
+pub use peer::{Standing, TlsPeer};
+pub use slots::{ServerLeaf, Slots, TlsContext};
+pub use ticket::TicketKeys;
