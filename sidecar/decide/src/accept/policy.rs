@@ -11,6 +11,7 @@ use super::matches::{check_match, check_pattern_count, hostname_error};
 use super::name_error;
 use crate::Revision;
 use crate::problem::{Problems, Refusal};
+use crate::route::RouteTable;
 use crate::snapshot::AcceptedPolicy;
 
 /// Most connections, requests or streams a document may ask for; the file limit is far below.
@@ -35,6 +36,10 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
     }
     check_pattern_count(&document.routes, &mut problems);
     check_limits(&document.limits, &mut problems);
+    // What is broken by itself is told first: it would be told here once more, in other words.
+    if problems.is_empty() {
+        check_tables(document, &mut problems);
+    }
     problems.or(Revision::of(document), |revision| AcceptedPolicy {
         revision,
         listeners: document.listeners.clone(),
@@ -89,6 +94,19 @@ fn check_route(route: &Route, place: &str, listeners: &[Listener], problems: &mu
             problems.add(format_args!("{place}.name"), taken("rule", &rule.name));
         }
         check_rule(rule, &place, problems);
+    }
+}
+
+/// A request's cost must not grow with the routes: what the compiled tables cannot promise is refused.
+fn check_tables(document: &Policy, problems: &mut Problems) {
+    for listener in &document.listeners {
+        let mut table = RouteTable::default();
+        for route in document.routes.iter().filter(|route| route.listener == listener.name) {
+            route.rules.iter().for_each(|rule| table.enter_rule(route, rule, 0));
+        }
+        if let Some(excess) = table.excess() {
+            problems.add("routes", format_args!("on listener `{}`, those {excess}", listener.name));
+        }
     }
 }
 
