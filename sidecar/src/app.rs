@@ -71,7 +71,7 @@ impl App {
     /// why, and is tried again.
     pub async fn start(config: &Path, settings: &Settings, reading: Reading) -> Result<Self, AppError> {
         let (most_connections, upstreams) = most_connections();
-        let nothing = Arc::new(Generation::new(Snapshot::default(), None));
+        let nothing = Arc::new(Generation::new(Snapshot::default(), &[]));
         let publisher = Publisher::new(config);
         let state = Arc::new(State::new(
             settings.pod.uid.clone(),

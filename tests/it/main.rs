@@ -15,6 +15,7 @@ mod log;
 mod observed;
 mod reload;
 mod routes;
+mod server_certificates;
 mod settings;
 mod status;
 mod tidy;

@@ -1,5 +1,7 @@
 //! What a certificate says, read once from its DER bytes; nothing here is verified.
 
+use std::net::IpAddr;
+
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -45,6 +47,8 @@ pub struct CertificateFacts {
     pub uris: Vec<String>,
     /// DNS subject alternative names, lower-case.
     pub dns_names: Vec<String>,
+    /// IP address subject alternative names.
+    pub addresses: Vec<IpAddr>,
     /// All subject alternative names, in the manner of `openssl`: `URI:…, DNS:…`.
     pub san: String,
     /// Seconds since the epoch from which it is valid.
@@ -84,6 +88,7 @@ impl CertificateFacts {
             serial: hex(unsigned(parsed.raw_serial()), ":"),
             uris: names.uris,
             dns_names: names.dns_names,
+            addresses: names.addresses,
             san: bounded(names.printed.join(", ")),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
@@ -182,6 +187,7 @@ pub(crate) fn parse_serial(text: &str) -> Option<Box<str>> {
 struct AlternativeNames {
     uris: Vec<String>,
     dns_names: Vec<String>,
+    addresses: Vec<IpAddr>,
     printed: Vec<String>,
 }
 
@@ -207,7 +213,13 @@ impl AlternativeNames {
                 self.dns_names.push(host.to_ascii_lowercase());
             }
             GeneralName::RFC822Name(mail) => self.printed.push(format!("email:{mail}")),
-            GeneralName::IPAddress(bytes) => self.printed.push(format!("IP:{}", address(bytes))),
+            GeneralName::IPAddress(bytes) => match address(bytes) {
+                Some(address) => {
+                    self.printed.push(format!("IP:{address}"));
+                    self.addresses.push(address);
+                }
+                None => self.printed.push(format!("IP:{}", hex(bytes, ":"))),
+            },
             GeneralName::DirectoryName(directory) => self.printed.push(format!("DirName:{directory}")),
             _ => self.printed.push("other".to_owned()),
         }
@@ -221,13 +233,11 @@ fn unsigned(number: &[u8]) -> &[u8] {
     &number[zeros.min(number.len().saturating_sub(1))..]
 }
 
-fn address(bytes: &[u8]) -> String {
+fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        std::net::Ipv4Addr::from(v4).to_string()
-    } else if let Ok(v6) = <[u8; 16]>::try_from(bytes) {
-        std::net::Ipv6Addr::from(v6).to_string()
+        Some(IpAddr::from(v4))
     } else {
-        hex(bytes, ":")
+        <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
     }
 }
 

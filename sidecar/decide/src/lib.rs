@@ -16,6 +16,7 @@ pub mod policy;
 mod problem;
 pub mod reason;
 pub mod route;
+pub mod server;
 pub mod snapshot;
 pub mod spiffe;
 
@@ -28,4 +29,5 @@ pub use policy::{Decision, Verdict};
 pub use problem::{Problem, Refusal};
 pub use reason::Reason;
 pub use route::RouteTable;
+pub use server::ServerCertificate;
 pub use snapshot::{Listener, Parts, Rule, Snapshot, Target};

@@ -131,6 +131,7 @@ impl<'a> PolicyLinker<'a> {
             address: document.address,
             client_auth: document.tls.client_auth,
             min_version: document.tls.min_version,
+            unknown_server_name: document.tls.unknown_server_name,
             bundles,
             table: crate::RouteTable::default(),
         }

@@ -29,6 +29,8 @@ pub enum Reason {
     TlsConstraint,
     /// The certificate cannot be parsed.
     TlsMalformed,
+    /// The client asks for a name that no certificate of the gate has.
+    TlsUnknownSni,
     /// Client and gate share no version, suite or group.
     TlsNothingInCommon,
     /// The client broke the TLS protocol, or does not speak TLS.
@@ -53,6 +55,8 @@ pub enum Reason {
     PolicyCertificateRevoked,
     /// The identity's certificates are accepted from a later time on.
     PolicyIssuedTooEarly,
+    /// The host is outside the names of the certificate that the connection was opened with.
+    RouteMisdirected,
     /// No route serves the host.
     RouteNoHost,
     /// No rule matches the path.
@@ -117,7 +121,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -130,6 +134,7 @@ impl Reason {
         Self::TlsWeak,
         Self::TlsConstraint,
         Self::TlsMalformed,
+        Self::TlsUnknownSni,
         Self::TlsNothingInCommon,
         Self::TlsProtocol,
         Self::TlsClientAlert,
@@ -142,6 +147,7 @@ impl Reason {
         Self::PolicyIdentityRevoked,
         Self::PolicyCertificateRevoked,
         Self::PolicyIssuedTooEarly,
+        Self::RouteMisdirected,
         Self::RouteNoHost,
         Self::RouteNoPath,
         Self::RouteNoMethod,
@@ -177,6 +183,7 @@ impl Reason {
             R::TlsWeak => tls("tls_weak", "TlsWeak", Some(51)),
             R::TlsConstraint => tls("tls_constraint", "TlsConstraint", Some(46)),
             R::TlsMalformed => tls("tls_malformed", "TlsMalformed", Some(42)),
+            R::TlsUnknownSni => tls("tls_unknown_sni", "TlsUnknownSni", Some(112)),
             R::TlsNothingInCommon => tls("tls_nothing_in_common", "TlsNothingInCommon", None),
             R::TlsProtocol => tls("tls_protocol", "TlsProtocol", None),
             R::TlsClientAlert => tls("tls_client_alert", "TlsClientAlert", None),
@@ -193,6 +200,7 @@ impl Reason {
                 http("policy_certificate_revoked", "PolicyCertificateRevoked", Side::Client, 403, 7)
             }
             R::PolicyIssuedTooEarly => http("policy_issued_too_early", "PolicyIssuedTooEarly", Side::Client, 403, 7),
+            R::RouteMisdirected => http("route_misdirected", "RouteMisdirected", Side::Client, 421, 14),
             R::RouteNoHost => http("route_no_host", "RouteNoHost", Side::Client, 404, 12),
             R::RouteNoPath => http("route_no_path", "RouteNoPath", Side::Client, 404, 12),
             R::RouteNoMethod => http("route_no_method", "RouteNoMethod", Side::Client, 405, 12),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sidecar_config::policy::{ClientAuth, Limits, Mode, Route, TlsVersion};
+use sidecar_config::policy::{ClientAuth, Limits, Mode, Route, TlsVersion, UnknownServerName};
 use sidecar_config::trust::VouchesFor;
 
 use crate::certificate::Certificate;
@@ -12,6 +12,7 @@ use crate::hash::Revision;
 use crate::identity::{BundleIndex, Caller, Claim, Directory, Revocation};
 use crate::policy::{self, Allowed, Decision};
 use crate::route::RouteTable;
+use crate::server::ServerCertificate;
 
 /// The last accepted form of every part; `None` before the first.
 #[derive(Clone, Debug, Default)]
@@ -61,15 +62,13 @@ impl Bundle {
     }
 }
 
-/// Part `identity`, accepted: chain and key belong together.
+/// Part `identity`, accepted: each chain and its key belong together.
 #[derive(Debug)]
 pub struct AcceptedIdentity {
-    /// Its revision; the key has no part in it.
+    /// Its revision; the keys have no part in it.
     pub revision: Revision,
-    /// Leaf first; never empty.
-    pub chain: Vec<Certificate>,
-    /// The file the key is in.
-    pub key_file: String,
+    /// The default first; never empty.
+    pub certificates: Vec<Arc<ServerCertificate>>,
 }
 
 /// Part `identities`, accepted.
@@ -131,7 +130,7 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Revision of the policy, for rows.
     pub policy_revision: Option<Revision>,
-    /// The gate's own certificate.
+    /// The gate's own certificates.
     pub server: Option<Arc<AcceptedIdentity>>,
 }
 
@@ -146,6 +145,8 @@ pub struct Listener {
     pub client_auth: ClientAuth,
     /// Oldest TLS version.
     pub min_version: TlsVersion,
+    /// What becomes of a client that asks for a name that no certificate has.
+    pub unknown_server_name: UnknownServerName,
     /// Bundles whose certificates it accepts, in the order of the document.
     pub bundles: Vec<BundleIndex>,
     /// Its routes.

@@ -41,7 +41,8 @@ impl fmt::Display for Finding {
 pub struct Publisher {
     path: PathBuf,
     parts: Parts,
-    key: Option<ServerKey>,
+    /// Of the accepted certificates, in their order.
+    keys: Vec<ServerKey>,
     states: [PartStatus; 5],
     findings: Vec<Finding>,
 }
@@ -53,7 +54,7 @@ impl Publisher {
         Self {
             path: path.to_owned(),
             parts: Parts::default(),
-            key: None,
+            keys: Vec::new(),
             states: std::array::from_fn(|_| none.clone()),
             findings: Vec::new(),
         }
@@ -71,7 +72,7 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
-        Generation::new(snapshot, self.key.as_ref())
+        Generation::new(snapshot, &self.keys)
     }
 
     fn take_all(&mut self, reading: &Reading, files: &Files) {
@@ -82,7 +83,8 @@ impl Publisher {
         }
         let identity = |document: &Identity| accept::identity(document, files);
         if let Some(part) = self.take(Part::Identity, reading, None, identity, |part| &part.revision) {
-            self.key = reading.keys.get(&part.key_file).cloned();
+            let files = part.certificates.iter().map(|certificate| &certificate.key_file);
+            self.keys = files.filter_map(|file| reading.keys.get(file)).cloned().collect();
             self.parts.identity = Some(part);
         }
         let identities = |document: &Vec<KnownIdentity>| accept::identities(document);

@@ -170,8 +170,11 @@ impl Reader {
             }
         }
         if let Some((path, identity)) = self.part::<Identity>(Part::Identity) {
-            self.certificates(&path, identity.chain);
-            self.key(&path, identity.key);
+            let more = identity.certificates.into_iter().map(|pair| (pair.chain, pair.key));
+            for (chain, key) in [(identity.chain, identity.key)].into_iter().chain(more) {
+                self.certificates(&path, chain);
+                self.key(&path, key);
+            }
         }
     }
 
@@ -190,6 +193,9 @@ impl Reader {
     }
 
     fn key(&mut self, document: &Path, name: String) {
+        if self.reading.files.public_keys.contains_key(&name) {
+            return;
+        }
         let read = self.bytes(&beside(document, &name));
         let key = read.and_then(|bytes| ServerKey::from_pem(&bytes)).map_err(|error| in_file(&name, &error));
         let public_key = key.as_ref().map_err(Clone::clone).and_then(|key| {

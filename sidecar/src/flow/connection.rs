@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use rustls::{CipherSuite, ProtocolVersion};
-use sidecar_decide::{Caller, Reason, Verdict};
+use sidecar_decide::{Caller, Reason, ServerCertificate, Verdict};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -27,6 +27,8 @@ pub(super) struct Connection {
     peer: TlsPeer,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
+    /// What the client was shown.
+    certificate: Arc<ServerCertificate>,
     pub(super) version: Version,
     pub(super) client: SocketAddr,
     /// Requests begun on it.
@@ -70,6 +72,7 @@ pub async fn serve(
                 listener,
                 peer: accepted.peer,
                 sni: accepted.sni,
+                certificate: accepted.certificate,
                 version,
                 client,
                 requests: Cell::new(0),
@@ -171,6 +174,14 @@ impl Connection {
         record.protocol = Some(self.version.name());
         self.gate.cells.request(&view.scope, record.verdict, record.reason, std::time::Duration::ZERO);
         self.gate.log.send(Box::new(record));
+    }
+
+    /// Whether a host is another certificate's than the one that this connection was opened with.
+    pub(super) fn is_misdirected(&self, view: &View, host: &str) -> bool {
+        let snapshot = &view.served.generation.snapshot;
+        let listener = view.listener.and_then(|index| snapshot.listeners.get(index));
+        let (Some(server), Some(listener)) = (&snapshot.server, listener) else { return false };
+        server.is_misdirected(&self.certificate, host, listener.unknown_server_name)
     }
 
     /// The client as the generation that is served now sees it.

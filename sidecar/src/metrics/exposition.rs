@@ -27,7 +27,7 @@ pub struct Sources<'a> {
     pub status: &'a Status,
     /// Most connections that may be open.
     pub connections_limit: usize,
-    /// When the gate's own leaf expires, seconds since the epoch.
+    /// When the first of the gate's own leaves expires, seconds since the epoch.
     pub leaf_not_after: Option<i64>,
 }
 
@@ -187,7 +187,7 @@ fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
         gauge(&[], &[], float(seconds))
     });
     let ready = f64::from(u8::from(sources.status.ready));
-    let expiry_help = "When the gate's own certificate expires, in seconds since the epoch.";
+    let expiry_help = "When the first of the gate's own certificates expires, in seconds since the epoch.";
     vec![
         family("postern_config_info", "Revision in use, by part of the configuration.", MetricType::GAUGE, revisions),
         family("postern_config_refused", "Whether the last offer of a part was refused.", MetricType::GAUGE, refused),

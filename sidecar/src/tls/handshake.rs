@@ -1,11 +1,12 @@
 //! One handshake: from an accepted socket to a TLS stream, or to a reason.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
 use rustls::server::Acceptor;
-use sidecar_decide::Reason;
+use sidecar_decide::{Reason, ServerCertificate};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -26,6 +27,8 @@ pub struct Accepted {
     pub peer: TlsPeer,
     /// The name it asked for.
     pub sni: Option<Box<str>>,
+    /// The certificate it was shown.
+    pub certificate: Arc<ServerCertificate>,
 }
 
 /// A handshake that failed.
@@ -73,8 +76,24 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
         Err(_) => return Err(Box::new(Failure::early(hello.take_io(), Some(Reason::TlsTimeout)))),
     };
     let sni: Option<Box<str>> = hello.client_hello().server_name().map(Into::into);
+    let address = if sni.is_none() { local_address(&hello.io) } else { None };
+    let chosen = match slots.choose(sni.as_deref(), address) {
+        Ok(chosen) => chosen,
+        Err(reason) => {
+            let mut stream = hello.io;
+            // Where the client does not take the alert, there is nobody to tell.
+            let _sent = timeout_at(deadline, stream.write_all(&alert(reason))).await;
+            return Err(Box::new(Failure {
+                stream: Some(stream),
+                reason: Some(reason),
+                peer: TlsPeer::default(),
+                sni,
+            }));
+        }
+    };
     // The versions come from this build's own provider, so the configuration cannot be inconsistent.
     let Ok(slot) = slots.take() else { return Err(Box::new(Failure::early(None, Some(Reason::TlsProtocol)))) };
+    slot.shown.set(chosen.certified);
     let finished = timeout_at(deadline, hello.into_stream(Arc::clone(&slot.config)).into_fallible()).await;
     let mut peer = slot.verifier.take();
     if !matches!(finished, Ok(Ok(_))) {
@@ -82,7 +101,7 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
         peer.bundles.clear();
     }
     let outcome = match finished {
-        Ok(Ok(stream)) => Ok(Accepted { stream, peer, sni }),
+        Ok(Ok(stream)) => Ok(Accepted { stream, peer, sni, certificate: chosen.certificate }),
         Ok(Err((error, stream))) => {
             let reason = Some(reason(&peer, &error));
             Err(Box::new(Failure { stream: Some(stream), reason, peer, sni }))
@@ -91,6 +110,19 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
     };
     slots.give_back(slot);
     outcome
+}
+
+/// Where the client has reached the gate; IPv4 as such, whatever kind of socket took it.
+fn local_address(stream: &TcpStream) -> Option<IpAddr> {
+    Some(stream.local_addr().ok()?.ip().to_canonical())
+}
+
+/// A record with the fatal alert of a reason (RFC 8446 §5.1, §6), for a client that no TLS connection is made with.
+fn alert(reason: Reason) -> [u8; 7] {
+    const ALERT: u8 = 21;
+    const FATAL: u8 = 2;
+    const INTERNAL_ERROR: u8 = 80;
+    [ALERT, 3, 3, 0, 2, FATAL, reason.facts().alert.unwrap_or(INTERNAL_ERROR)]
 }
 
 /// What the verifier said comes first: rustls' error then only repeats it.

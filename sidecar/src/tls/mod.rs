@@ -1,5 +1,6 @@
 //! TLS termination: who may connect is decided during the handshake, and every refusal leaves a row.
 
+mod certificates;
 mod handshake;
 mod key;
 mod peer;
@@ -7,6 +8,7 @@ mod reason;
 mod slots;
 mod verifier;
 
+pub use certificates::OwnCertificates;
 pub use handshake::accept;
 pub use key::ServerKey;
 pub use peer::TlsPeer;

@@ -5,17 +5,18 @@
 //! thrown away), so a worker keeps some of those whose handshake has ended.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, TrustAnchor};
-use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::NoServerSessionStorage;
 use rustls::{DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
-use sidecar_config::policy::TlsVersion;
+use sidecar_config::policy::{TlsVersion, UnknownServerName};
 use sidecar_decide::snapshot::Bundle;
-use sidecar_decide::{Listener, Snapshot};
+use sidecar_decide::{Listener, Reason, Snapshot};
 
+use super::certificates::{Chosen, OwnCertificates, Shown};
 use super::verifier::{Anchors, Trust, Verifier, algorithms};
 use crate::limits::HANDSHAKE_SLOTS;
 
@@ -28,21 +29,13 @@ pub struct TlsContext {
     provider: Arc<CryptoProvider>,
     versions: &'static [&'static SupportedProtocolVersion],
     trust: Arc<Trust>,
-    resolver: Arc<OneCertificate>,
-}
-
-#[derive(Debug)]
-struct OneCertificate(Arc<CertifiedKey>);
-
-impl ResolvesServerCert for OneCertificate {
-    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
+    certificates: OwnCertificates,
+    unknown_server_name: UnknownServerName,
 }
 
 impl TlsContext {
-    /// For a listener of a snapshot and the certificate it presents.
-    pub fn new(snapshot: &Snapshot, listener: &Listener, certificate: Arc<CertifiedKey>) -> Self {
+    /// For a listener of a snapshot and the certificates it presents.
+    pub fn new(snapshot: &Snapshot, listener: &Listener, certificates: OwnCertificates) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let bundles: Vec<_> = listener.bundles.iter().map(|index| &snapshot.bundles[*index]).collect();
         let trust = Trust {
@@ -55,21 +48,23 @@ impl TlsContext {
             TlsVersion::V1_2 => ALL_VERSIONS,
             TlsVersion::V1_3 => ONLY_TLS13,
         };
-        Self { provider, versions, trust: Arc::new(trust), resolver: Arc::new(OneCertificate(certificate)) }
+        let unknown_server_name = listener.unknown_server_name;
+        Self { provider, versions, trust: Arc::new(trust), certificates, unknown_server_name }
     }
 
     fn slot(&self) -> Result<Slot, rustls::Error> {
         let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust)));
+        let shown = Arc::new(Shown::default());
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(self.versions)?
             .with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>)
-            .with_cert_resolver(Arc::clone(&self.resolver) as Arc<_>);
+            .with_cert_resolver(Arc::clone(&shown) as Arc<_>);
         config.ignore_client_order = true;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // Without tickets every connection is verified in full; the default storage would resume TLS 1.2 by session id.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Slot { config: Arc::new(config), verifier })
+        Ok(Slot { config: Arc::new(config), verifier, shown })
     }
 }
 
@@ -89,11 +84,12 @@ fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {
     store.subjects()
 }
 
-/// One handshake's configuration and the verifier inside it.
+/// One handshake's configuration, and what is inside it that belongs to this handshake alone.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) config: Arc<ServerConfig>,
     pub(super) verifier: Arc<Verifier>,
+    pub(super) shown: Arc<Shown>,
 }
 
 /// A worker's slots for one listener.
@@ -107,6 +103,11 @@ impl Slots {
     /// No slots yet, for a listener.
     pub fn new(context: Arc<TlsContext>) -> Self {
         Self { context, free: RefCell::default() }
+    }
+
+    /// The certificate for a client that asks for `name`, or for none and has reached `address`.
+    pub(super) fn choose(&self, name: Option<&str>, address: Option<IpAddr>) -> Result<Chosen, Reason> {
+        self.context.certificates.choose(name, address, self.context.unknown_server_name)
     }
 
     pub(super) fn take(&self) -> Result<Slot, rustls::Error> {

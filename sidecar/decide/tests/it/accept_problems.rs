@@ -144,6 +144,40 @@ fn identity() {
     }
 }
 
+/// One pair that is wrong refuses the part: what is in use stays in use together.
+#[test]
+fn identity_with_more_certificates() {
+    let pair = |chain: &str, key: &str| json!({"chain": chain, "key": key});
+    let with =
+        |certificates: Value| read(json!({"chain": "server.pem", "key": "server.key", "certificates": certificates}));
+    let advice = "write the chain with its leaf first, and the key that leaf was issued for";
+    let refused = |certificates: Value, problems: &[(&str, &str)]| {
+        check(accept::identity(&with(certificates), &files()), Part::Identity, problems);
+    };
+    refused(
+        json!([pair("shop.pem", "shop.key"), pair("shop.pem", "server.key"), pair("absent.pem", "torn.key")]),
+        &[
+            ("identity.certificates[1].key", &format!("is not the key of `CN=shop` in `shop.pem`; {advice}")),
+            ("identity.certificates[2].chain", "`absent.pem` was not read"),
+            ("identity.certificates[2].key", "`torn.key` holds no private key"),
+        ],
+    );
+    refused(
+        json!([pair("server.pem", "server.key")]),
+        &[(
+            "identity.certificates[0].chain",
+            "has neither DNS nor IP subject alternative names, so no client could ask for it; issue it with the names \
+             it is for",
+        )],
+    );
+    let many = |count| Value::from(vec![pair("shop.pem", "shop.key"); count]);
+    assert!(accept::identity(&with(many(64)), &files()).is_ok());
+    refused(
+        many(65),
+        &[("identity.certificates", "are 65; at most 64 are allowed: put several names into one certificate")],
+    );
+}
+
 fn identities(document: Value, rows: &[(&str, &str)]) {
     let document: Vec<KnownIdentity> = read(document);
     check(accept::identities(&document), Part::Identities, rows);

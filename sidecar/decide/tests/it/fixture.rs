@@ -22,6 +22,7 @@ pub(crate) fn facts(subject: &str, digest: u8) -> CertificateFacts {
         serial: "01".to_owned(),
         uris: Vec::new(),
         dns_names: Vec::new(),
+        addresses: Vec::new(),
         san: String::new(),
         not_before: 0,
         not_after: 1,
@@ -50,6 +51,10 @@ pub(crate) fn files() -> Files {
     certificates("partner.pem", vec![root("partner", 0xb0)]);
     certificates("server.pem", vec![leaf("server", 0xc0), root("intermediate", 0xc1)]);
     certificates("not-ca.pem", vec![leaf("device", 0xd0)]);
+    let dns_names = vec!["*.shop.example".to_owned(), "shop.example".to_owned()];
+    let shop = Certificate { der: vec![0xe0], facts: CertificateFacts { dns_names, ..facts("shop", 0xe0) } };
+    certificates("shop.pem", vec![shop]);
+    files.public_keys.insert("shop.key".to_owned(), Ok(vec![0xe0]));
     certificates("empty.pem", Vec::new());
     files.certificates.insert("torn.pem".to_owned(), Err("`torn.pem` ends in the middle of a block".to_owned()));
     files.public_keys.insert("server.key".to_owned(), Ok(vec![0xc0]));

@@ -16,3 +16,4 @@ mod reason;
 mod route;
 mod route_conditions;
 mod route_paths;
+mod server;

@@ -31,6 +31,7 @@ frozen! {
     TlsWeak = "tls_weak" Client None, None, Some(51);
     TlsConstraint = "tls_constraint" Client None, None, Some(46);
     TlsMalformed = "tls_malformed" Client None, None, Some(42);
+    TlsUnknownSni = "tls_unknown_sni" Client None, None, Some(112);
     TlsNothingInCommon = "tls_nothing_in_common" Client None, None, None;
     TlsProtocol = "tls_protocol" Client None, None, None;
     TlsClientAlert = "tls_client_alert" Client None, None, None;
@@ -43,6 +44,7 @@ frozen! {
     PolicyIdentityRevoked = "policy_identity_revoked" Client Some(403), Some(7), None;
     PolicyCertificateRevoked = "policy_certificate_revoked" Client Some(403), Some(7), None;
     PolicyIssuedTooEarly = "policy_issued_too_early" Client Some(403), Some(7), None;
+    RouteMisdirected = "route_misdirected" Client Some(421), Some(14), None;
     RouteNoHost = "route_no_host" Client Some(404), Some(12), None;
     RouteNoPath = "route_no_path" Client Some(404), Some(12), None;
     RouteNoMethod = "route_no_method" Client Some(405), Some(12), None;
@@ -80,14 +82,14 @@ fn the_table_is_the_frozen_one() {
 fn all_has_every_variant_once_and_in_order() {
     let frozen: Vec<_> = FROZEN.iter().map(|row| row.0).collect();
     assert_eq!(Reason::ALL.as_slice(), frozen);
-    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), 40);
+    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), 42);
 }
 
 #[test]
 fn codes_and_conditions_are_unique_and_one_name_in_two_spellings() {
     let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     let conditions: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.facts().condition).collect();
-    assert_eq!((codes.len(), conditions.len()), (40, 40));
+    assert_eq!((codes.len(), conditions.len()), (42, 42));
     for reason in Reason::ALL {
         assert_eq!(reason.facts().condition, camel_case(reason.code()));
         assert_eq!(reason.facts().condition, format!("{reason:?}"));
