@@ -393,7 +393,7 @@ fn an_open_connection_is_decided_anew_with_every_request() {
     assert!(clients.iter().all(|client| *client == clients[0]), "one connection: {clients:?}");
     let mut reasons: Vec<_> = found.iter().map(|row| row["reason"].clone()).collect();
     reasons.dedup();
-    let expected = [json!(null), json!("policy_identity_revoked"), json!(null), json!("policy_no_certificate")];
+    let expected = [json!(null), json!("policy_identity_revoked"), json!(null), json!("tls_unknown_ca")];
     assert_eq!(reasons, expected);
 }
 
@@ -436,7 +436,7 @@ fn what_cannot_be_read_is_no_change() {
         ("", empty),
         ("\n", empty),
         ("{", "not valid JSON: line 1, column 1: EOF while parsing an object"),
-        ("{}", "`version` is missing; write `version = \"1.1\"` at the top"),
+        ("{}", "`version` is missing; write `version = \"1.2\"` at the top"),
     ];
     for (text, why) in table {
         scene.write(&[("postern.json", text.to_owned())]);

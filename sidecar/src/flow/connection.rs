@@ -202,8 +202,10 @@ impl Connection {
         let generation = &served.generation;
         let snapshot = &generation.snapshot;
         let listener = generation.listener(&self.listener);
-        let trusted = listener.map_or(&[][..], |index| &snapshot.listeners[index].bundles);
-        let caller = identity::resolve(snapshot, trusted, &self.peer);
+        let context = listener.and_then(|index| generation.tls.get(index)?.as_ref());
+        // Without its listener no rule serves the connection either.
+        let standing = context.map(|context| context.standing(&self.peer)).unwrap_or_default();
+        let caller = identity::resolve(snapshot, &standing, &self.peer);
         let peer = identity::logged(snapshot, &self.peer, &caller, self.negotiated);
         let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
         let scope = scope.unwrap_or_else(|| Arc::new(Scope::new(crate::log::ScopeFacts::default())));

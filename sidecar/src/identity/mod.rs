@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sidecar_decide::{Caller, Snapshot, Who};
 
 use crate::log::{Peer, PeerFacts};
-use crate::tls::TlsPeer;
+use crate::tls::{Standing, TlsPeer};
 
 /// What TLS agreed on, for rows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,14 +16,16 @@ pub struct Negotiated {
     pub cipher: Option<&'static str>,
 }
 
-/// Resolves a verified client against a snapshot. A bundle its listener does not trust any more vouches for nothing.
-pub fn resolve(snapshot: &Snapshot, trusted: &[usize], peer: &TlsPeer) -> Caller {
-    let bundles = peer.bundles.iter().filter_map(|name| snapshot.bundle(name));
-    let bundles: Vec<_> = bundles.filter(|bundle| trusted.contains(bundle)).collect();
-    match &peer.facts {
+/// Resolves a client against a snapshot, by the bundles that vouch for it today. One that would not be let in any more is
+/// refused by every rule, until its connection is cut.
+pub fn resolve(snapshot: &Snapshot, standing: &Standing, peer: &TlsPeer) -> Caller {
+    let bundles: Vec<_> = standing.bundles.iter().filter_map(|name| snapshot.bundle(name)).collect();
+    let mut caller = match &peer.facts {
         Some(facts) if !bundles.is_empty() => snapshot.directory.resolve(facts, bundles),
         _ => Caller::ANONYMOUS,
-    }
+    };
+    caller.revoked = standing.refused.or(caller.revoked);
+    caller
 }
 
 /// What rows say of a client whose identity is resolved.
@@ -45,7 +47,7 @@ fn describe(peer: &TlsPeer, identity: Option<Box<str>>, negotiated: Negotiated) 
     let text = |text: &String| (!text.is_empty()).then(|| Box::from(text.as_str()));
     Arc::new(Peer::new(PeerFacts {
         identity,
-        bundle: peer.bundles.first().map(|name| Box::from(&**name)),
+        bundle: peer.bundles().next().map(|name| Box::from(&**name)),
         subject: facts.and_then(|facts| text(&facts.subject)),
         san: facts.and_then(|facts| text(&facts.san)),
         issuer: facts.and_then(|facts| text(&facts.issuer)),

@@ -98,7 +98,7 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
     let mut peer = slot.verifier.take();
     if !matches!(finished, Ok(Ok(_))) {
         // The chain may have verified; that the client has the key was not shown.
-        peer.bundles.clear();
+        peer.path = None;
     }
     let outcome = match finished {
         Ok(Ok(stream)) => Ok(Accepted { stream, peer, sni, certificate: chosen.certificate }),

@@ -3,6 +3,7 @@
 mod certificates;
 mod handshake;
 mod key;
+mod path;
 mod peer;
 mod reason;
 mod slots;
@@ -11,5 +12,5 @@ mod verifier;
 pub use certificates::OwnCertificates;
 pub use handshake::accept;
 pub use key::ServerKey;
-pub use peer::TlsPeer;
+pub use peer::{Standing, TlsPeer};
 pub use slots::{Slots, TlsContext};

@@ -17,6 +17,8 @@ use sidecar_decide::snapshot::Bundle;
 use sidecar_decide::{Listener, Reason, Snapshot};
 
 use super::certificates::{Chosen, OwnCertificates, Shown};
+use super::path::anchor_sum;
+use super::peer::{Standing, TlsPeer};
 use super::verifier::{Anchors, Trust, Verifier, algorithms};
 use crate::limits::HANDSHAKE_SLOTS;
 
@@ -52,6 +54,11 @@ impl TlsContext {
         Self { provider, versions, trust: Arc::new(trust), certificates, unknown_server_name }
     }
 
+    /// How a client that was verified before stands today.
+    pub fn standing(&self, peer: &TlsPeer) -> Standing {
+        self.trust.standing(peer)
+    }
+
     fn slot(&self) -> Result<Slot, rustls::Error> {
         let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust)));
         let shown = Arc::new(Shown::default());
@@ -74,7 +81,9 @@ fn anchors(bundle: &Bundle) -> Anchors {
         // A root was read as a certificate when its bundle was accepted; one that webpki cannot read anchors nothing.
         webpki::anchor_from_trusted_cert(&der).ok().map(|anchor: TrustAnchor<'_>| anchor.to_owned())
     });
-    Anchors { bundle: Arc::clone(&bundle.name), roots: roots.collect(), revoked: Arc::clone(&bundle.revoked) }
+    let roots: Vec<_> = roots.collect();
+    let sums = roots.iter().map(anchor_sum).collect();
+    Anchors { bundle: Arc::clone(&bundle.name), roots, sums, revoked: Arc::clone(&bundle.revoked) }
 }
 
 fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {

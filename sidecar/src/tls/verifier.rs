@@ -13,7 +13,8 @@ use sidecar_config::policy::ClientAuth;
 use sidecar_decide::{CertificateFacts, Reason};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::peer::TlsPeer;
+use super::path::{End, Sum, VerifiedPath, valid_until};
+use super::peer::{Standing, TlsPeer};
 use super::reason::{certificate_error, certificate_reason};
 
 /// The roots of one bundle, as webpki wants them.
@@ -21,8 +22,19 @@ use super::reason::{certificate_error, certificate_reason};
 pub(super) struct Anchors {
     pub(super) bundle: Arc<str>,
     pub(super) roots: Vec<TrustAnchor<'static>>,
+    /// What each of them is known by, in their order.
+    pub(super) sums: Vec<Sum>,
     /// Serial numbers of leaves that are revoked.
     pub(super) revoked: Arc<HashSet<Box<str>>>,
+}
+
+impl Anchors {
+    fn end(&self, verified: &webpki::VerifiedPath<'_>) -> End {
+        // webpki gives back one of the roots it was given.
+        let index = self.roots.iter().position(|root| std::ptr::eq(root, verified.anchor()));
+        let anchor = index.and_then(|index| self.sums.get(index)).copied().unwrap_or_default();
+        End::of(&self.bundle, anchor, verified)
+    }
 }
 
 /// What all handshakes of a listener share.
@@ -33,6 +45,30 @@ pub(super) struct Trust {
     pub(super) bundles: Vec<Anchors>,
     pub(super) hints: Vec<DistinguishedName>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Trust {
+    /// How a client that was verified before stands today.
+    pub(super) fn standing(&self, peer: &TlsPeer) -> Standing {
+        let Some(path) = &peer.path else {
+            let is_missing = self.client_auth == ClientAuth::Required;
+            return Standing { bundles: Vec::new(), refused: is_missing.then_some(Reason::TlsNoCertificate) };
+        };
+        let mut standing = Standing::default();
+        for end in &path.ends {
+            let of_bundle = self.bundles.iter().find(|anchors| anchors.bundle == end.bundle);
+            let Some(anchors) = of_bundle.filter(|anchors| anchors.sums.contains(&end.anchor)) else { continue };
+            // Revoked under one bundle it is revoked, as in the handshake.
+            if peer.facts.as_ref().is_some_and(|facts| anchors.revoked.contains(&*facts.serial)) {
+                standing.refused = Some(Reason::PolicyCertificateRevoked);
+            }
+            standing.bundles.push(Arc::clone(&end.bundle));
+        }
+        if standing.bundles.is_empty() {
+            standing.refused = Some(Reason::TlsUnknownCa);
+        }
+        standing
+    }
 }
 
 /// Verifies the client of one handshake, and leaves what it saw in its cell.
@@ -62,9 +98,9 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         facts: &CertificateFacts,
         now: UnixTime,
-    ) -> Result<Vec<Arc<str>>, webpki::Error> {
+    ) -> Result<VerifiedPath, webpki::Error> {
         let leaf = EndEntityCert::try_from(leaf)?;
-        let mut bundles = Vec::new();
+        let mut path = VerifiedPath { leaf: facts.sha256, ends: Vec::new(), valid_until: u64::MAX };
         // A chain that no bundle knows is the least that can be said; a bundle that knows it says more.
         let mut refusal = webpki::Error::UnknownIssuer;
         for anchors in &self.trust.bundles {
@@ -80,12 +116,15 @@ impl Verifier {
             match verified {
                 // Revoked under one bundle it is revoked: another root above the same authority is no way around it.
                 Ok(_) if anchors.revoked.contains(&*facts.serial) => return Err(webpki::Error::CertRevoked),
-                Ok(_) => bundles.push(Arc::clone(&anchors.bundle)),
+                Ok(verified) => {
+                    path.ends.push(anchors.end(&verified));
+                    path.valid_until = path.valid_until.min(valid_until(facts, &verified));
+                }
                 Err(webpki::Error::UnknownIssuer) => {}
                 Err(error) => refusal = error,
             }
         }
-        if bundles.is_empty() { Err(refusal) } else { Ok(bundles) }
+        if path.ends.is_empty() { Err(refusal) } else { Ok(path) }
     }
 }
 
@@ -112,12 +151,12 @@ impl ClientCertVerifier for Verifier {
             self.leave(TlsPeer { refused: Some(Reason::TlsMalformed), ..TlsPeer::default() });
             return Err(CertificateError::BadEncoding.into());
         };
-        let (bundles, refusal) = match self.verify(leaf, intermediates, &facts, now) {
-            Ok(bundles) => (bundles, None),
-            Err(error) => (Vec::new(), Some((certificate_reason(&error, &facts), error))),
+        let (path, refusal) = match self.verify(leaf, intermediates, &facts, now) {
+            Ok(path) => (Some(Arc::new(path)), None),
+            Err(error) => (None, Some((certificate_reason(&error, &facts), error))),
         };
         let refused = refusal.as_ref().map(|(reason, _)| *reason);
-        self.leave(TlsPeer { facts: Some(Arc::new(facts)), bundles, refused });
+        self.leave(TlsPeer { facts: Some(Arc::new(facts)), path, refused });
         match refusal {
             None => Ok(ClientCertVerified::assertion()),
             Some((reason, error)) => Err(certificate_error(reason, error)),
