@@ -63,6 +63,8 @@ pub struct CertificateFacts {
     pub self_issued: bool,
     /// Whether basic constraints say it is a CA.
     pub is_ca: bool,
+    /// Whether its key usage lets it sign revocation lists; without that extension it may.
+    pub signs_crls: bool,
 }
 
 /// The bytes are not a certificate.
@@ -96,6 +98,7 @@ impl CertificateFacts {
             spki: parsed.public_key().raw.to_vec(),
             self_issued: parsed.subject().as_raw() == parsed.issuer().as_raw(),
             is_ca: parsed.is_ca(),
+            signs_crls: parsed.key_usage().ok().flatten().is_none_or(|usage| usage.value.crl_sign()),
         })
     }
 

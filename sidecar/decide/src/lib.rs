@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod certificate;
+pub mod crl;
 mod hash;
 pub mod identity;
 mod link;
@@ -22,6 +23,7 @@ pub mod spiffe;
 
 pub use accept::Files;
 pub use certificate::{Certificate, CertificateFacts};
+pub use crl::RevocationList;
 pub use hash::Revision;
 pub use identity::{Caller, Directory, Who};
 pub use link::link;

@@ -17,6 +17,8 @@ pub enum Reason {
     TlsNotYetValid,
     /// The certificate's serial number is revoked.
     TlsRevoked,
+    /// The revocation list of an authority in the chain is older than it may be.
+    TlsCrlExpired,
     /// The certificate's extended key usage does not include client authentication (RFC 5280 §4.2.1.12).
     TlsWrongPurpose,
     /// A signature in the chain or over the handshake does not verify.
@@ -121,13 +123,14 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
         Self::TlsExpired,
         Self::TlsNotYetValid,
         Self::TlsRevoked,
+        Self::TlsCrlExpired,
         Self::TlsWrongPurpose,
         Self::TlsBadSignature,
         Self::TlsUnsupportedExtension,
@@ -177,6 +180,7 @@ impl Reason {
             R::TlsExpired => tls("tls_expired", "TlsExpired", Some(45)),
             R::TlsNotYetValid => tls("tls_not_yet_valid", "TlsNotYetValid", Some(45)),
             R::TlsRevoked => tls("tls_revoked", "TlsRevoked", Some(44)),
+            R::TlsCrlExpired => tls("tls_crl_expired", "TlsCrlExpired", Some(48)),
             R::TlsWrongPurpose => tls("tls_wrong_purpose", "TlsWrongPurpose", Some(43)),
             R::TlsBadSignature => tls("tls_bad_signature", "TlsBadSignature", Some(51)),
             R::TlsUnsupportedExtension => tls("tls_unsupported_extension", "TlsUnsupportedExtension", Some(42)),

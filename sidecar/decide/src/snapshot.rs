@@ -8,6 +8,7 @@ use sidecar_config::policy::{ClientAuth, Limits, Mode, Route, TlsVersion, Unknow
 use sidecar_config::trust::VouchesFor;
 
 use crate::certificate::Certificate;
+use crate::crl::Revoked;
 use crate::hash::Revision;
 use crate::identity::{BundleIndex, Caller, Claim, Directory, Revocation};
 use crate::policy::{self, Allowed, Decision};
@@ -47,6 +48,10 @@ pub struct Bundle {
     pub name: Arc<str>,
     /// Its root certificates; never empty.
     pub roots: Vec<Certificate>,
+    /// CA certificates below the roots, for clients that do not send them.
+    pub intermediates: Vec<Certificate>,
+    /// What the revocation lists of its authorities say.
+    pub listed: Arc<Revoked>,
     /// What its certificates may claim.
     pub vouches_for: VouchesFor,
     /// Serial numbers of client certificates that are revoked, as [`CertificateFacts`](crate::CertificateFacts) writes

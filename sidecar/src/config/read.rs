@@ -21,7 +21,7 @@ use sidecar_decide::{Certificate, Files};
 use thiserror::Error;
 
 use crate::limits::{CONFIG_FILE_BYTES, CONFIG_FILES};
-use crate::tls::ServerKey;
+use crate::tls::{ServerKey, UnverifiedList};
 
 /// What was found at a configuration's path.
 #[derive(Debug, Default)]
@@ -164,10 +164,14 @@ impl Reader {
     /// read refers to is nobody's concern.
     fn references(&mut self) {
         if let Some((path, trust)) = self.part::<Trust>(Part::Trust) {
-            let roots: Vec<_> = trust.bundles.into_values().flat_map(|bundle| bundle.roots).collect();
-            for name in roots {
-                self.certificates(&path, name);
+            let mut lists = Vec::new();
+            for bundle in trust.bundles.into_values() {
+                let authorities = bundle.roots.into_iter().chain(bundle.intermediates);
+                authorities.for_each(|name| self.certificates(&path, name));
+                lists.extend(bundle.crls);
             }
+            // Their signers are among the certificates, so they come last.
+            lists.into_iter().for_each(|name| self.revocation_lists(&path, name));
         }
         if let Some((path, identity)) = self.part::<Identity>(Part::Identity) {
             let more = identity.certificates.into_iter().map(|pair| (pair.chain, pair.key));
@@ -189,6 +193,17 @@ impl Reader {
             let certificates =
                 read.and_then(|bytes| parse_certificates(&bytes)).map_err(|error| in_file(&name, &error));
             self.reading.files.certificates.insert(name, certificates);
+        }
+    }
+
+    fn revocation_lists(&mut self, document: &Path, name: String) {
+        if !self.reading.files.revocation_lists.contains_key(&name) {
+            let read = self.bytes(&beside(document, &name)).and_then(|bytes| UnverifiedList::read_all(&bytes));
+            let lists = read.map_err(|error| in_file(&name, &error)).map(|lists| {
+                let known = self.reading.files.certificates.values().flatten().flatten();
+                lists.into_iter().map(|list| list.signed_by(known.clone())).collect()
+            });
+            self.reading.files.revocation_lists.insert(name, lists);
         }
     }
 

@@ -1,6 +1,7 @@
 //! TLS termination: who may connect is decided during the handshake, and every refusal leaves a row.
 
 mod certificates;
+mod crl;
 mod handshake;
 mod key;
 mod path;
@@ -10,6 +11,7 @@ mod slots;
 mod verifier;
 
 pub use certificates::OwnCertificates;
+pub use crl::UnverifiedList;
 pub use handshake::accept;
 pub use key::ServerKey;
 pub use peer::{Standing, TlsPeer};

@@ -14,7 +14,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::{DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use sidecar_config::policy::{TlsVersion, UnknownServerName};
 use sidecar_decide::snapshot::Bundle;
-use sidecar_decide::{Listener, Reason, Snapshot};
+use sidecar_decide::{Certificate, Listener, Reason, Snapshot};
 
 use super::certificates::{Chosen, OwnCertificates, Shown};
 use super::path::anchor_sum;
@@ -83,13 +83,22 @@ fn anchors(bundle: &Bundle) -> Anchors {
     });
     let roots: Vec<_> = roots.collect();
     let sums = roots.iter().map(anchor_sum).collect();
-    Anchors { bundle: Arc::clone(&bundle.name), roots, sums, revoked: Arc::clone(&bundle.revoked) }
+    let der = |certificate: &Certificate| CertificateDer::from(certificate.der.clone());
+    Anchors {
+        bundle: Arc::clone(&bundle.name),
+        roots,
+        sums,
+        intermediates: bundle.intermediates.iter().map(der).collect(),
+        revoked: Arc::clone(&bundle.revoked),
+        listed: Arc::clone(&bundle.listed),
+    }
 }
 
 fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {
     let mut store = RootCertStore::empty();
-    let roots = bundles.iter().flat_map(|bundle| &bundle.roots);
-    store.add_parsable_certificates(roots.map(|root| CertificateDer::from(root.der.clone())));
+    // Some clients send nothing unless the name of their certificate's very issuer is among them.
+    let authorities = bundles.iter().flat_map(|bundle| bundle.roots.iter().chain(&bundle.intermediates));
+    store.add_parsable_certificates(authorities.map(|root| CertificateDer::from(root.der.clone())));
     store.subjects()
 }
 

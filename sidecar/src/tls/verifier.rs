@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -10,6 +11,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use sidecar_config::policy::ClientAuth;
+use sidecar_decide::crl::Revoked;
 use sidecar_decide::{CertificateFacts, Reason};
 use webpki::{EndEntityCert, KeyUsage};
 
@@ -24,8 +26,12 @@ pub(super) struct Anchors {
     pub(super) roots: Vec<TrustAnchor<'static>>,
     /// What each of them is known by, in their order.
     pub(super) sums: Vec<Sum>,
+    /// Between the roots and clients that send only their own certificate.
+    pub(super) intermediates: Vec<CertificateDer<'static>>,
     /// Serial numbers of leaves that are revoked.
     pub(super) revoked: Arc<HashSet<Box<str>>>,
+    /// What revocation lists say.
+    pub(super) listed: Arc<Revoked>,
 }
 
 impl Anchors {
@@ -34,6 +40,24 @@ impl Anchors {
         let index = self.roots.iter().position(|root| std::ptr::eq(root, verified.anchor()));
         let anchor = index.and_then(|index| self.sums.get(index)).copied().unwrap_or_default();
         End::of(&self.bundle, anchor, verified)
+    }
+
+    /// Whether a client whose path ends here is revoked.
+    fn is_revoked(&self, facts: &CertificateFacts, end: &End) -> bool {
+        self.revoked.contains(&*facts.serial) || end.is_listed(&self.listed)
+    }
+
+    /// Refuses a verified path that is revoked, and one about which it is not known any more whether it is.
+    fn check_revocation(&self, facts: &CertificateFacts, end: &End, now: UnixTime) -> Result<(), webpki::Error> {
+        if self.is_revoked(facts, end) {
+            return Err(webpki::Error::CertRevoked);
+        }
+        match end.believed_until(&self.listed).map(|until| Duration::from_secs(u64::try_from(until).unwrap_or(0))) {
+            Some(until) if until.as_secs() < now.as_secs() => {
+                Err(webpki::Error::CrlExpired { time: now, next_update: UnixTime::since_unix_epoch(until) })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -59,7 +83,7 @@ impl Trust {
             let of_bundle = self.bundles.iter().find(|anchors| anchors.bundle == end.bundle);
             let Some(anchors) = of_bundle.filter(|anchors| anchors.sums.contains(&end.anchor)) else { continue };
             // Revoked under one bundle it is revoked, as in the handshake.
-            if peer.facts.as_ref().is_some_and(|facts| anchors.revoked.contains(&*facts.serial)) {
+            if peer.facts.as_ref().is_some_and(|facts| anchors.is_revoked(facts, end)) {
                 standing.refused = Some(Reason::PolicyCertificateRevoked);
             }
             standing.bundles.push(Arc::clone(&end.bundle));
@@ -104,6 +128,14 @@ impl Verifier {
         // A chain that no bundle knows is the least that can be said; a bundle that knows it says more.
         let mut refusal = webpki::Error::UnknownIssuer;
         for anchors in &self.trust.bundles {
+            let all: Vec<_>;
+            let intermediates = if anchors.intermediates.is_empty() {
+                intermediates
+            } else {
+                let ours = anchors.intermediates.iter().map(|ours| CertificateDer::from(ours.as_ref()));
+                all = intermediates.iter().map(|theirs| CertificateDer::from(theirs.as_ref())).chain(ours).collect();
+                &all
+            };
             let verified = leaf.verify_for_usage(
                 self.trust.algorithms.all,
                 &anchors.roots,
@@ -114,10 +146,11 @@ impl Verifier {
                 None,
             );
             match verified {
-                // Revoked under one bundle it is revoked: another root above the same authority is no way around it.
-                Ok(_) if anchors.revoked.contains(&*facts.serial) => return Err(webpki::Error::CertRevoked),
                 Ok(verified) => {
-                    path.ends.push(anchors.end(&verified));
+                    let end = anchors.end(&verified);
+                    // Revoked under one bundle it is revoked: another root above the same authority is no way around it.
+                    anchors.check_revocation(facts, &end, now)?;
+                    path.ends.push(end);
                     path.valid_until = path.valid_until.min(valid_until(facts, &verified));
                 }
                 Err(webpki::Error::UnknownIssuer) => {}

@@ -30,6 +30,7 @@ pub(crate) fn facts(subject: &str, digest: u8) -> CertificateFacts {
         spki: vec![digest],
         self_issued: false,
         is_ca: false,
+        signs_crls: true,
     }
 }
 

@@ -25,6 +25,7 @@ frozen! {
     TlsExpired = "tls_expired" Client None, None, Some(45);
     TlsNotYetValid = "tls_not_yet_valid" Client None, None, Some(45);
     TlsRevoked = "tls_revoked" Client None, None, Some(44);
+    TlsCrlExpired = "tls_crl_expired" Client None, None, Some(48);
     TlsWrongPurpose = "tls_wrong_purpose" Client None, None, Some(43);
     TlsBadSignature = "tls_bad_signature" Client None, None, Some(51);
     TlsUnsupportedExtension = "tls_unsupported_extension" Client None, None, Some(42);
@@ -82,14 +83,14 @@ fn the_table_is_the_frozen_one() {
 fn all_has_every_variant_once_and_in_order() {
     let frozen: Vec<_> = FROZEN.iter().map(|row| row.0).collect();
     assert_eq!(Reason::ALL.as_slice(), frozen);
-    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), 42);
+    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), 43);
 }
 
 #[test]
 fn codes_and_conditions_are_unique_and_one_name_in_two_spellings() {
     let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     let conditions: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.facts().condition).collect();
-    assert_eq!((codes.len(), conditions.len()), (42, 42));
+    assert_eq!((codes.len(), conditions.len()), (43, 43));
     for reason in Reason::ALL {
         assert_eq!(reason.facts().condition, camel_case(reason.code()));
         assert_eq!(reason.facts().condition, format!("{reason:?}"));
