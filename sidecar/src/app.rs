@@ -207,8 +207,12 @@ impl App {
 
     /// Gives every worker the generation with its new sockets, and tells the world when all of them serve it.
     async fn spread(&mut self, sockets: Vec<Sockets>) {
+        let mut answers = Vec::with_capacity(self.workers.len());
         for (worker, sockets) in self.workers.iter().zip(sockets) {
-            worker.serve(&self.generation, sockets).await;
+            answers.push(worker.serve(&self.generation, sockets).await);
+        }
+        for answer in answers {
+            answer.wait().await;
         }
         let unbound = self.binder.unbound().iter();
         let unbound = unbound

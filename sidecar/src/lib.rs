@@ -9,7 +9,9 @@ pub mod app;
 mod balance;
 pub mod cli;
 mod client_stream;
+
 pub mod config;
+mod ending;
 mod flow;
 mod identity;
 mod limits;

@@ -38,6 +38,16 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// From accept to a finished handshake; a phone on a bad network needs some seconds, an attacker gets no more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a worker judges its open connections at a stretch after trust has changed; requests wait that long at most.
+pub const REVIEW_SLICE: Duration = Duration::from_micros(500);
+/// Over how long connections are spread that move to a new certificate of the gate: all at once they would be a burst of
+/// handshakes. Half the old certificate's time where that is less.
+pub const MOVE_WINDOW: Duration = Duration::from_secs(300);
+/// Time for connections that are cut at the end to write their rows.
+pub const CUT_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often the wall clock is looked at while certificates of open connections are waited for: it may be set.
+pub const CLOCK_CHECK: Duration = Duration::from_secs(10);
+
 /// How long a client is listened to after the gate is done with its connection.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes it may send in that time: what is on its way in a connection's buffers.

@@ -9,7 +9,11 @@ use postern_tests::clients::Curl;
 use postern_tests::config::ConfigFolder;
 use postern_tests::gate::Gate;
 use postern_tests::process::Launch;
+use serde_json::json;
 use sidecar_decide::Reason;
+
+use crate::observed::wait_until;
+use crate::reload::KeepAlive;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -88,10 +92,15 @@ fn view_columns() -> Vec<String> {
 
 #[test]
 fn metrics_are_the_pages() {
-    let gate = Gate::start().unwrap();
-    gate.curl(Some("billing"), "/orders/7").unwrap().call().unwrap();
+    let mut gate = Gate::start().unwrap();
+    KeepAlive::open(&gate, "billing").ask("/orders/7");
     gate.curl(None, "/orders/7").unwrap().call().unwrap();
-    gate.rows(2).unwrap();
+    let mut cut = KeepAlive::open(&gate, "reports");
+    cut.ask("/orders/7");
+    gate.document["trust"]["bundles"] = json!({});
+    gate.folder.write_document(&gate.document).unwrap();
+    wait_until("the connection's end", || cut.has_ended());
+    gate.rows(4).unwrap();
     let status = gate.sidecar.status_address().unwrap();
     let answer = Curl::new(format!("http://{status}/metrics")).call().unwrap();
     let text = answer.text();

@@ -60,8 +60,9 @@ fn what_does_not_finish_in_time_is_cut_and_recorded() {
         let (answer, exit) = drain_during_a_request(&mut gate, flag, "/slow?ms=60000", |_| {});
         assert_eq!((answer.status, exit.code()), (None, Some(0)), "{flag}");
         let found = rows_after_restart(&mut gate, 1);
-        let shown: Vec<_> = found.iter().map(|row| columns(row, &["kind", "verdict", "path"])).collect();
-        assert_eq!(shown, [json!(["request", "allowed", "/slow"])], "{flag}");
+        let shown: Vec<_> = found.iter().map(|row| columns(row, &["kind", "verdict", "reason", "path"])).collect();
+        let request = json!(["request", "allowed", "gate_drain_timeout", "/slow"]);
+        assert_eq!(shown, [request, json!(["cut", "refused", "gate_drain_timeout", null])], "{flag}");
     }
 }
 

@@ -11,6 +11,7 @@ mod exchange;
 mod hostile;
 mod http;
 mod identity;
+mod live;
 mod log;
 mod observed;
 mod reload;

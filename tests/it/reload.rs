@@ -17,7 +17,7 @@ use postern_tests::upstream::Upstream;
 use serde_json::{Value, json};
 use sidecar_config::status::{PartStatus, Parts};
 
-use crate::observed::{metric, rows, status, wait_until};
+use crate::observed::{metric, status, wait_until};
 
 /// How files are replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,8 +338,18 @@ impl KeepAlive {
         Self { openssl, input, output: BufReader::new(output) }
     }
 
+    /// Whether the gate has closed it.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.openssl.try_wait().unwrap().is_some()
+    }
+
     /// Asks for a path and reads the answer to its end: its status.
     pub(crate) fn ask(&mut self, path: &str) -> u16 {
+        self.ask_head(path).split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Asks for a path and reads the answer to its end: its head, in lower case.
+    pub(crate) fn ask_head(&mut self, path: &str) -> String {
         write!(self.input, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -349,7 +359,7 @@ impl KeepAlive {
         let (_, rest) = head.split_once("content-length: ").unwrap();
         let length: usize = rest.lines().next().unwrap().parse().unwrap();
         self.output.read_exact(&mut vec![0; length]).unwrap();
-        head.split(' ').nth(1).unwrap().parse().unwrap()
+        head
     }
 }
 
@@ -358,43 +368,6 @@ impl Drop for KeepAlive {
         let _ = self.openssl.kill();
         let _ = self.openssl.wait();
     }
-}
-
-#[test]
-fn an_open_connection_is_decided_anew_with_every_request() {
-    let mut scene = Scene::start(Way::Rename);
-    let mut connection = KeepAlive::open(&scene.gate, "billing");
-    assert_eq!(connection.ask("/orders"), 200);
-    scene.change(
-        |parts| &parts.trust,
-        |document| {
-            let states = document["trust"]["revocations"]["identities"].as_array_mut().unwrap();
-            states.push(json!({ "name": "demo/billing", "state": "Revoked" }));
-        },
-    );
-    wait_until("403", || connection.ask("/orders") == 403);
-    scene.change(
-        |parts| &parts.trust,
-        |document| {
-            document["trust"]["revocations"]["identities"].as_array_mut().unwrap().pop();
-        },
-    );
-    wait_until("200", || connection.ask("/orders") == 200);
-    // A bundle that is no longer there vouches for nobody, whatever it verified before.
-    scene.change(
-        |parts| &parts.trust,
-        |document| {
-            document["trust"]["bundles"] = json!({});
-        },
-    );
-    wait_until("403", || connection.ask("/orders") == 403);
-    let found = rows(&scene.gate.sidecar, 4);
-    let clients: Vec<_> = found.iter().map(|row| row["client_addr"].as_str().unwrap()).collect();
-    assert!(clients.iter().all(|client| *client == clients[0]), "one connection: {clients:?}");
-    let mut reasons: Vec<_> = found.iter().map(|row| row["reason"].clone()).collect();
-    reasons.dedup();
-    let expected = [json!(null), json!("policy_identity_revoked"), json!(null), json!("tls_unknown_ca")];
-    assert_eq!(reasons, expected);
 }
 
 #[test]

@@ -26,11 +26,13 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
     let mut snapshot = Snapshot { server: parts.identity.clone(), ..Snapshot::default() };
     if let Some(trust) = &parts.trust {
         snapshot.bundles.clone_from(&trust.bundles);
+        snapshot.trust_revision = Some(trust.revision.clone());
     }
     let mut problems = Problems::of(Part::Identities);
     let mut known = Known::default();
     if let Some(identities) = &parts.identities {
         add_identities(&mut snapshot, identities, &mut problems);
+        snapshot.identities_revision = Some(identities.revision.clone());
         known = Known::of(identities);
     }
     let mut found = problems.into_found();

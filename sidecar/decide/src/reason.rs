@@ -75,6 +75,11 @@ pub enum Reason {
     LimitConnections,
     /// The request's body is too large.
     LimitBodySize,
+    /// What the connection carried had not ended when the time to finish was over: the gate was stopped, or its listener
+    /// went.
+    GateDrainTimeout,
+    /// The gate's certificate was replaced, and the connection had not moved when the one it presented expired.
+    GateCertificateExpired,
     /// The rule's backends have no address.
     UpstreamNoEndpoint,
     /// The gate has as many connections to upstreams as it may have.
@@ -123,7 +128,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 45] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -159,6 +164,8 @@ impl Reason {
         Self::RouteBadPath,
         Self::LimitConnections,
         Self::LimitBodySize,
+        Self::GateDrainTimeout,
+        Self::GateCertificateExpired,
         Self::UpstreamNoEndpoint,
         Self::UpstreamPoolFull,
         Self::UpstreamConnect,
@@ -213,6 +220,10 @@ impl Reason {
             R::RouteBadPath => http("route_bad_path", "RouteBadPath", Side::Client, 400, 13),
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),
             R::LimitBodySize => http("limit_body_size", "LimitBodySize", Side::Client, 413, 8),
+            R::GateDrainTimeout => http("gate_drain_timeout", "GateDrainTimeout", Side::Gate, 503, 14),
+            R::GateCertificateExpired => {
+                http("gate_certificate_expired", "GateCertificateExpired", Side::Gate, 503, 14)
+            }
             R::UpstreamNoEndpoint => http("upstream_no_endpoint", "UpstreamNoEndpoint", Side::Upstream, 503, 14),
             R::UpstreamPoolFull => http("upstream_pool_full", "UpstreamPoolFull", Side::Upstream, 503, 14),
             R::UpstreamConnect => http("upstream_connect", "UpstreamConnect", Side::Upstream, 502, 14),

@@ -133,6 +133,10 @@ pub struct Snapshot {
     pub routes: BTreeMap<String, Revision>,
     /// Bounds on what clients may take.
     pub limits: Limits,
+    /// Revision of the trust, by which connections were let in.
+    pub trust_revision: Option<Revision>,
+    /// Revision of the known identities.
+    pub identities_revision: Option<Revision>,
     /// Revision of the policy, for rows.
     pub policy_revision: Option<Revision>,
     /// The gate's own certificates.

@@ -34,7 +34,7 @@ pub async fn serve(listener: TcpListener, state: Arc<State>) {
                 let closing = closing.clone();
                 tokio::task::spawn_local(async move {
                     let handler = move |request: Request| std::future::ready(answer(&state, &request));
-                    let serving = protocol::serve(stream, Version::Http1, handler, closing);
+                    let serving = protocol::serve(stream, Version::Http1, handler, closing, Rc::default());
                     if let Ok(Err(error)) = timeout(ADMIN_TIMEOUT, serving).await {
                         tracing::debug!(%error, "status connection ended");
                     }

@@ -41,6 +41,25 @@ impl Generation {
         Self { snapshot, rule_scopes, listener_scopes, listener_keys, tls }
     }
 
+    /// Whether a client that another generation has let in, and not refused since, may be judged otherwise by this one.
+    pub fn judges_anew(&self, other: &Self) -> bool {
+        let parts = |generation: &Self| {
+            (generation.snapshot.trust_revision.clone(), generation.snapshot.identities_revision.clone())
+        };
+        let trusted = |generation: &Self| {
+            let listeners = generation.listener_keys.iter().zip(&generation.snapshot.listeners);
+            listeners.map(|(key, listener)| (key.clone(), listener.client_auth, listener.bundles.clone())).collect()
+        };
+        let (mine, others): (Vec<_>, Vec<_>) = (trusted(self), trusted(other));
+        parts(self) != parts(other) || mine != others
+    }
+
+    /// Whether another generation presents another certificate.
+    pub fn presents_another(&self, other: &Self) -> bool {
+        let revision = |generation: &Self| generation.snapshot.server.as_ref().map(|server| server.revision.clone());
+        revision(self) != revision(other)
+    }
+
     /// Where a listener stands, if this generation still has it.
     pub fn listener(&self, key: &ListenerKey) -> Option<usize> {
         self.listener_keys.iter().position(|known| known == key)

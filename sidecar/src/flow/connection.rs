@@ -1,7 +1,7 @@
 //! The life of a connection: admission, handshake, then requests until it ends.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -13,8 +13,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::gate::{Gate, Served};
 use super::http::handle;
+use super::live::Live;
 use super::record::{blank, microseconds};
 use crate::config::ListenerKey;
+use crate::ending::Ending;
 use crate::identity::{self, Negotiated};
 use crate::log::{Kind, Peer, Scope};
 use crate::protocol::{self, Closing, ServeError, Version};
@@ -23,11 +25,15 @@ use crate::tls::{self, Slots, TlsPeer};
 /// One client connection after its handshake.
 pub(super) struct Connection {
     pub(super) gate: Rc<Gate>,
-    listener: ListenerKey,
+    pub(super) ending: Rc<Ending>,
+    pub(super) listener: ListenerKey,
     peer: TlsPeer,
+    started: Instant,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
-    /// What the client was shown.
+    /// Where the client has reached the gate, if it asked for no name.
+    reached: Option<IpAddr>,
+    /// The certificate of the gate's own that it was shown.
     certificate: Arc<ServerCertificate>,
     pub(super) version: Version,
     pub(super) client: SocketAddr,
@@ -44,6 +50,8 @@ pub(super) struct View {
     /// Where decisions are made that no rule makes.
     pub(super) scope: Arc<Scope>,
     pub(super) caller: Caller,
+    /// Why the client would not be let in any more, if it would not.
+    pub(super) standing: Option<Reason>,
     pub(super) peer: Arc<Peer>,
 }
 
@@ -69,16 +77,23 @@ pub async fn serve(
             let connection = Rc::new(Connection {
                 negotiated: negotiated(&accepted.stream),
                 gate,
+                ending: Rc::default(),
                 listener,
+                started,
                 peer: accepted.peer,
                 sni: accepted.sni,
+                reached: accepted.reached,
                 certificate: accepted.certificate,
                 version,
                 client,
                 requests: Cell::new(0),
                 view: RefCell::default(),
             });
+            // The slots belong to a generation, which a connection does not hold on to.
+            drop(slots);
+            let place = Live::enter(&connection);
             connection.run(accepted.stream, closing).await;
+            drop(place);
         }
         Err(failure) => match failure.reason {
             Some(reason) => {
@@ -149,7 +164,7 @@ impl Connection {
             connection.requests.set(connection.requests.get() + 1);
             handle(Rc::clone(&connection), request)
         };
-        match protocol::serve(stream, self.version, handler, closing).await {
+        match protocol::serve(stream, self.version, handler, closing, Rc::clone(&self.ending)).await {
             Err(ServeError::Malformed { status, source }) => {
                 tracing::debug!(client = %self.client, error = %source, "not valid HTTP");
                 self.no_request(Reason::ClientMalformed, status);
@@ -159,6 +174,40 @@ impl Connection {
             Err(ServeError::Broken(error)) => tracing::debug!(client = %self.client, %error, "connection broke"),
             Err(ServeError::Timeout) | Ok(()) => {}
         }
+    }
+
+    /// The first second since the epoch in which the client's certificate, or one above it, has expired.
+    pub(super) fn expires(&self) -> Option<u64> {
+        self.peer.path.as_ref().map(|path| path.expires())
+    }
+
+    /// When the certificate expires that it was shown, if a new connection would be shown another one.
+    pub(super) fn replaced(&self) -> Option<u64> {
+        let generation = &self.gate.served().generation;
+        let listener = generation.snapshot.listeners.get(generation.listener(&self.listener)?)?;
+        let server = generation.snapshot.server.as_ref()?;
+        // Who would be shown none any more has nowhere to move to.
+        let now = server.choose(self.sni.as_deref(), self.reached, listener.unknown_server_name).ok()?;
+        let (shown, now) = (self.certificate.facts()?, server.certificates.get(now)?.facts()?);
+        (shown.sha256 != now.sha256).then(|| u64::try_from(shown.not_after).unwrap_or(0).saturating_add(1))
+    }
+
+    /// Ends it now, with a row that says why.
+    pub(super) fn cut(&self, reason: Reason) {
+        if !self.ending.cut(reason) {
+            return;
+        }
+        let view = self.view();
+        let mut record = blank(Kind::Cut, self.client);
+        record.verdict = Verdict::Refused;
+        record.reason = Some(reason);
+        record.duration_us = microseconds(self.started.elapsed());
+        record.scope = Some(Arc::clone(&view.scope));
+        record.peer = Some(Arc::clone(&view.peer));
+        record.sni.clone_from(&self.sni);
+        record.protocol = Some(self.version.name());
+        self.gate.handshakes.cut(view.scope.listener.as_deref().unwrap_or_default(), reason);
+        self.gate.log.send(Box::new(record));
     }
 
     /// The row of a request that never became one.
@@ -209,6 +258,6 @@ impl Connection {
         let peer = identity::logged(snapshot, &self.peer, &caller, self.negotiated);
         let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
         let scope = scope.unwrap_or_else(|| Arc::new(Scope::new(crate::log::ScopeFacts::default())));
-        View { listener, scope, caller, peer, served }
+        View { listener, scope, caller, standing: standing.refused, peer, served }
     }
 }

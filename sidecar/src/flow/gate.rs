@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::live::Live;
 use crate::balance::RoundRobin;
 use crate::config::Generation;
 use crate::log;
@@ -13,6 +14,8 @@ use crate::pool::Pool;
 /// A worker's handles to what its connections need.
 pub struct Gate {
     served: RefCell<Rc<Served>>,
+    /// Open connections of clients.
+    pub live: Live,
     /// Connections to upstreams.
     pub pool: Rc<Pool>,
     /// Where rows go.
@@ -48,7 +51,8 @@ impl Gate {
         cells: Cells,
         handshakes: Arc<Handshakes>,
     ) -> Self {
-        Self { served: RefCell::new(Served::new(generation)), pool: Rc::new(pool), log, cells, handshakes }
+        let served = RefCell::new(Served::new(generation));
+        Self { served, live: Live::default(), pool: Rc::new(pool), log, cells, handshakes }
     }
 
     /// What is served now. A request keeps it to its end.

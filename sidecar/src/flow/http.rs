@@ -48,7 +48,7 @@ fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
     record.protocol = Some(connection.version.name());
     record.method = Some(head.method.clone());
     record.path = Some(clip(head.target.path()));
-    Draft::new(Rc::clone(&connection.gate), Arc::clone(&view.scope), Box::new(record))
+    Draft::new(Rc::clone(&connection.gate), Rc::clone(&connection.ending), Arc::clone(&view.scope), Box::new(record))
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.

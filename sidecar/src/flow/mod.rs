@@ -5,6 +5,7 @@ mod connection;
 mod forward;
 mod gate;
 mod http;
+mod live;
 mod record;
 
 pub use connection::serve;

@@ -8,11 +8,14 @@ use sidecar_decide::{Reason, Verdict};
 
 use super::body::Upload;
 use super::gate::Gate;
+use crate::ending::Ending;
 use crate::log::{Record, Scope};
 
-/// A request's row. Dropped before it is finished, it says that the client went away.
+/// A request's row. Dropped before it is finished, it says that the client went away, or why its connection was cut.
 pub(super) struct Draft {
     gate: Rc<Gate>,
+    /// Its connection's.
+    ending: Rc<Ending>,
     started: Instant,
     scope: Arc<Scope>,
     /// Taken when it is sent.
@@ -22,8 +25,8 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(gate: Rc<Gate>, scope: Arc<Scope>, record: Box<Record>) -> Self {
-        Self { gate, started: Instant::now(), scope, record: Some(record), upload: None }
+    pub(super) fn new(gate: Rc<Gate>, ending: Rc<Ending>, scope: Arc<Scope>, record: Box<Record>) -> Self {
+        Self { gate, ending, started: Instant::now(), scope, record: Some(record), upload: None }
     }
 
     /// Where the request's body is counted, if it has one.
@@ -78,7 +81,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        let failure = Reason::ClientClosed;
+        let failure = self.ending.cut_reason().unwrap_or(Reason::ClientClosed);
         self.edit(|record| record.status = record.status.or(failure.facts().http));
         self.send(Some(failure));
     }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use sidecar_decide::Reason;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -15,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::ListenerKey;
 use crate::flow::{self, Gate};
-use crate::limits::ACCEPT_BACKOFF;
+use crate::limits::{ACCEPT_BACKOFF, CUT_TIMEOUT};
 use crate::protocol::Closing;
 use crate::tls::Slots;
 
@@ -50,6 +51,9 @@ impl Acceptor {
         let finished = timeout(self.drain_timeout, async { while connections.join_next().await.is_some() {} }).await;
         if finished.is_err() {
             tracing::warn!(address = %self.key.address, connections = connections.len(), "connections cut at the end of the drain timeout");
+            self.gate.live.cut_all(&self.key, Reason::GateDrainTimeout);
+            // Those in a handshake are not among them; what is cut ends in its next turn.
+            let _ended = timeout(CUT_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await;
             connections.shutdown().await;
         }
     }

@@ -79,13 +79,13 @@ pub fn spawn(index: usize, generation: Arc<Generation>, handles: Handles) -> io:
 }
 
 impl Worker {
-    /// Has the worker serve a generation; resolves when it does, or has ended.
-    pub async fn serve(&self, generation: &Arc<Generation>, sockets: Sockets) {
+    /// Has the worker serve a generation.
+    pub async fn serve(&self, generation: &Arc<Generation>, sockets: Sockets) -> Answer {
         let (served, is_served) = oneshot::channel();
         let update = Update::Serve { generation: Arc::clone(generation), sockets, served };
-        if self.updates.send(update).await.is_ok() && timeout(WORKER_ANSWER, is_served).await.is_err() {
-            tracing::error!(after = ?WORKER_ANSWER, "a worker does not answer");
-        }
+        // A worker that has ended drops the answer, too.
+        let _ended = self.updates.send(update).await;
+        Answer(is_served)
     }
 
     /// Tells the worker to accept nothing more and to end.
@@ -96,6 +96,19 @@ impl Worker {
     /// Waits until the worker's thread has ended.
     pub async fn ended(&mut self) {
         let _sender_dropped = (&mut self.ended).await;
+    }
+}
+
+/// A worker's answer to a generation.
+#[must_use]
+pub struct Answer(oneshot::Receiver<()>);
+
+impl Answer {
+    /// Resolves when the worker serves it and has cut what it does not let in any more, or has ended.
+    pub async fn wait(self) {
+        if timeout(WORKER_ANSWER, self.0).await.is_err() {
+            tracing::error!(after = ?WORKER_ANSWER, "a worker does not answer");
+        }
     }
 }
 
@@ -114,6 +127,7 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
         tokio::select! {
             update = updates.recv() => match update {
                 Some(Update::Serve { generation, sockets, served }) => {
+                    let before = Arc::clone(&gate.served().generation);
                     gate.serve(Arc::clone(&generation));
                     refresh(&mut listeners, &generation);
                     for (key, socket) in sockets {
@@ -125,12 +139,19 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
                             None => tracing::error!(address = %key.address, "a socket came for a listener that is not there"),
                         }
                     }
+                    if generation.judges_anew(&before) {
+                        gate.live.review().await;
+                    }
+                    if generation.presents_another(&before) {
+                        gate.live.rotate().await;
+                    }
                     // Nobody waits any more where the process is ending.
                     let _told = served.send(());
                 }
                 Some(Update::Drain) | None => break,
             },
             Some(_ended) = acceptors.join_next() => {}
+            () = gate.live.tend() => {}
         }
     }
     for listening in listeners.values() {

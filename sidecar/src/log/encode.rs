@@ -61,6 +61,7 @@ fn kind(kind: Kind) -> i64 {
         Kind::Handshake => 1,
         Kind::Connection => 2,
         Kind::Gap => 3,
+        Kind::Cut => 4,
     }
 }
 

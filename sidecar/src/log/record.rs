@@ -99,6 +99,8 @@ pub enum Kind {
     Handshake,
     /// A connection that was closed before its handshake.
     Connection,
+    /// A connection that was open and was ended, because it would not be let in any more or its time was over.
+    Cut,
     /// Not a decision: here the process died and rows may be missing.
     Gap,
 }
@@ -111,6 +113,7 @@ impl Kind {
             Self::Request => "request",
             Self::Handshake => "handshake",
             Self::Connection => "connection",
+            Self::Cut => "cut",
             Self::Gap => "gap",
         }
     }

@@ -56,7 +56,7 @@ fn increase(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
 }
 
-/// Labels of a refused handshake.
+/// Labels of a refused handshake, or of a connection that was cut.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HandshakeLabels {
     /// The listener it came to.
@@ -69,6 +69,7 @@ pub struct HandshakeLabels {
 #[derive(Debug, Default)]
 pub struct Handshakes {
     refused: Mutex<HashMap<HandshakeLabels, u64>>,
+    cut: Mutex<HashMap<HandshakeLabels, u64>>,
     completed: AtomicU64,
     open: AtomicUsize,
 }
@@ -83,6 +84,18 @@ impl Handshakes {
     pub fn refused(&self, listener: &str, reason: Option<Reason>) {
         let labels = HandshakeLabels { listener: listener.into(), reason };
         *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(labels).or_default() += 1;
+    }
+
+    /// Counts a connection that was cut.
+    pub fn cut(&self, listener: &str, reason: Reason) {
+        let labels = HandshakeLabels { listener: listener.into(), reason: Some(reason) };
+        *self.cut.lock().unwrap_or_else(PoisonError::into_inner).entry(labels).or_default() += 1;
+    }
+
+    /// All that were cut, by label.
+    pub fn read_cut(&self) -> Vec<(HandshakeLabels, u64)> {
+        let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        cut.iter().map(|(labels, count)| (labels.clone(), *count)).collect()
     }
 
     /// All refused ones by label, and how many were completed.

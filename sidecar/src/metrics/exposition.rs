@@ -118,10 +118,16 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
         let reason = labels.reason.map_or("closed_before_first_byte", |reason| reason.code());
         counter(&["listener", "reason"], &[&labels.listener, reason], count)
     });
+    let cut = sources.handshakes.read_cut().into_iter().map(|(labels, count)| {
+        let reason = labels.reason.map_or("", |reason| reason.code());
+        counter(&["listener", "reason"], &[&labels.listener, reason], count)
+    });
+    let cut = cut.collect();
     let help = "TLS handshakes and connections refused, by reason.";
     let refused = refused.collect();
     vec![
         family("postern_handshakes_refused_total", help, MetricType::COUNTER, refused),
+        family("postern_connections_cut_total", "Open connections cut, by reason.", MetricType::COUNTER, cut),
         one_counter("postern_handshakes_completed_total", "TLS handshakes completed.", completed),
         one_gauge("postern_connections_open", "Client connections open.", float_of(sources.handshakes.open())),
         one_gauge(

@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 
-use http::header::HeaderMap;
+use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -19,6 +20,7 @@ use tokio::time::sleep;
 use super::runtime::{LocalExecutor, TokioTimer};
 use super::{Body, Head, Inbound, Request, Response, Version};
 use crate::client_stream::ClientStream;
+use crate::ending::{End, Ending};
 use crate::limits::{
     FIRST_REQUEST_GRACE, REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS, STREAMS_PER_CONNECTION,
 };
@@ -49,7 +51,13 @@ pub enum ServeError {
 ///
 /// # Errors
 /// When the connection ended on an error that no handler saw.
-pub async fn serve<S, H, F>(stream: S, version: Version, handler: H, mut closing: Closing) -> Result<(), ServeError>
+pub async fn serve<S, H, F>(
+    stream: S,
+    version: Version,
+    handler: H,
+    mut closing: Closing,
+    ending: Rc<Ending>,
+) -> Result<(), ServeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Fn(Request) -> F + 'static,
@@ -57,10 +65,19 @@ where
 {
     let asked = Rc::new(Cell::new(false));
     let has_asked = Rc::clone(&asked);
+    let answered = Rc::clone(&ending);
     let service = service_fn(move |request| {
         asked.set(true);
         let answer = handler(received(request));
-        async move { Ok::<_, Infallible>(sent(answer.await)) }
+        let ending = Rc::clone(&answered);
+        async move {
+            let mut response = sent(answer.await);
+            // HTTP/2 has GOAWAY for this.
+            if version == Version::Http1 && ending.asked() != End::Open {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     // Resolves once; afterwards the connection alone is waited for.
     let closed = async move {
@@ -70,31 +87,85 @@ where
             sleep(FIRST_REQUEST_GRACE).await;
         }
     };
-    let ended = match version {
+    match version {
         Version::Http1 => {
-            let mut connection =
-                pin!(http1_builder().serve_connection(TokioIo::new(ClientStream::new(stream)), service));
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = closed => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
+            let stream = TokioIo::new(ClientStream::new(stream));
+            drive(pin!(http1_builder().serve_connection(stream, service)), version, pin!(closed), &ending).await
         }
         Version::Http2 => {
-            let mut connection =
-                pin!(http2_builder().serve_connection(TokioIo::new(ClientStream::with_preface(stream)), service));
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = closed => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+            let stream = TokioIo::new(ClientStream::with_preface(stream));
+            drive(pin!(http2_builder().serve_connection(stream, service)), version, pin!(closed), &ending).await
+        }
+    }
+    .map_err(ServeError::of)
+}
+
+/// Drives a connection to its end, or to the one that is asked for.
+async fn drive<C>(
+    mut connection: Pin<&mut C>,
+    version: Version,
+    mut closed: Pin<&mut impl Future<Output = ()>>,
+    ending: &Ending,
+) -> hyper::Result<()>
+where
+    C: Future<Output = hyper::Result<()>> + Graceful,
+{
+    let mut known = End::Open;
+    let mut is_closed = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return ended,
+            () = closed.as_mut(), if !is_closed => {
+                is_closed = true;
+                connection.as_mut().finish();
+            }
+            asked = ending.beyond(known) => match asked {
+                // An idle HTTP/1.1 connection that is closed may meet its next request; the next answer says it instead.
+                End::Open | End::Finish if version == Version::Http1 => known = asked,
+                End::Open | End::Finish => {
+                    known = asked;
+                    connection.as_mut().finish();
+                }
+                End::Cut(_) => {
+                    connection.as_mut().finish();
+                    // What can be said at once is said: GOAWAY, or the alert that closes TLS.
+                    return poll_fn(|cx| Poll::Ready(match connection.as_mut().poll(cx) {
+                        Poll::Ready(ended) => ended,
+                        Poll::Pending => Ok(()),
+                    }))
+                    .await;
                 }
             }
         }
-    };
-    ended.map_err(ServeError::of)
+    }
+}
+
+/// A connection that can be asked to finish.
+trait Graceful {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<I, S> Graceful for http1::Connection<I, S>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    S: hyper::service::HttpService<Incoming, ResBody = Body>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, S> Graceful for http2::Connection<I, S, LocalExecutor>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+    S: hyper::service::HttpService<Incoming, ResBody = Body>,
+    S::Future: 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
 }
 
 fn http1_builder() -> http1::Builder {

@@ -27,6 +27,8 @@ pub struct Accepted {
     pub peer: TlsPeer,
     /// The name it asked for.
     pub sni: Option<Box<str>>,
+    /// Where it has reached the gate, if it asked for no name.
+    pub reached: Option<IpAddr>,
     /// The certificate it was shown.
     pub certificate: Arc<ServerCertificate>,
 }
@@ -76,8 +78,8 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
         Err(_) => return Err(Box::new(Failure::early(hello.take_io(), Some(Reason::TlsTimeout)))),
     };
     let sni: Option<Box<str>> = hello.client_hello().server_name().map(Into::into);
-    let address = if sni.is_none() { local_address(&hello.io) } else { None };
-    let chosen = match slots.choose(sni.as_deref(), address) {
+    let reached = if sni.is_none() { local_address(&hello.io) } else { None };
+    let chosen = match slots.choose(sni.as_deref(), reached) {
         Ok(chosen) => chosen,
         Err(reason) => {
             let mut stream = hello.io;
@@ -101,7 +103,7 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
         peer.path = None;
     }
     let outcome = match finished {
-        Ok(Ok(stream)) => Ok(Accepted { stream, peer, sni, certificate: chosen.certificate }),
+        Ok(Ok(stream)) => Ok(Accepted { stream, peer, sni, reached, certificate: chosen.certificate }),
         Ok(Err((error, stream))) => {
             let reason = Some(reason(&peer, &error));
             Err(Box::new(Failure { stream: Some(stream), reason, peer, sni }))

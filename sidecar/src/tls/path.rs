@@ -47,9 +47,9 @@ impl VerifiedPath {
         self.ends.iter().map(|end| &end.bundle)
     }
 
-    /// Seconds since the epoch until which it holds if nothing is revoked.
-    pub fn valid_until(&self) -> u64 {
-        self.valid_until
+    /// The first second since the epoch in which it has expired.
+    pub fn expires(&self) -> u64 {
+        self.valid_until.saturating_add(1)
     }
 }
 

@@ -54,6 +54,8 @@ frozen! {
     RouteBadPath = "route_bad_path" Client Some(400), Some(13), None;
     LimitConnections = "limit_connections" Gate Some(503), Some(14), None;
     LimitBodySize = "limit_body_size" Client Some(413), Some(8), None;
+    GateDrainTimeout = "gate_drain_timeout" Gate Some(503), Some(14), None;
+    GateCertificateExpired = "gate_certificate_expired" Gate Some(503), Some(14), None;
     UpstreamNoEndpoint = "upstream_no_endpoint" Upstream Some(503), Some(14), None;
     UpstreamPoolFull = "upstream_pool_full" Upstream Some(503), Some(14), None;
     UpstreamConnect = "upstream_connect" Upstream Some(502), Some(14), None;
@@ -83,14 +85,14 @@ fn the_table_is_the_frozen_one() {
 fn all_has_every_variant_once_and_in_order() {
     let frozen: Vec<_> = FROZEN.iter().map(|row| row.0).collect();
     assert_eq!(Reason::ALL.as_slice(), frozen);
-    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), 43);
+    assert_eq!(Reason::ALL.iter().collect::<BTreeSet<_>>().len(), FROZEN.len());
 }
 
 #[test]
 fn codes_and_conditions_are_unique_and_one_name_in_two_spellings() {
     let codes: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
     let conditions: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.facts().condition).collect();
-    assert_eq!((codes.len(), conditions.len()), (43, 43));
+    assert_eq!((codes.len(), conditions.len()), (FROZEN.len(), FROZEN.len()));
     for reason in Reason::ALL {
         assert_eq!(reason.facts().condition, camel_case(reason.code()));
         assert_eq!(reason.facts().condition, format!("{reason:?}"));
@@ -106,7 +108,7 @@ fn each_stage_answers_on_its_own_protocol() {
         let answers = (facts.http.is_some(), facts.grpc.is_some());
         let expected = match stage {
             "tls" => (false, false),
-            "policy" | "route" | "limit" | "upstream" | "client" => (true, true),
+            "policy" | "route" | "limit" | "gate" | "upstream" | "client" => (true, true),
             other => panic!("{reason}: `{other}` is no stage"),
         };
         assert_eq!(answers, expected, "{reason}");

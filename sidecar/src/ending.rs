@@ -1,0 +1,74 @@
+//! How a connection is asked to end from outside, by whoever watches over it.
+
+use std::cell::Cell;
+
+use sidecar_decide::Reason;
+use tokio::sync::Notify;
+
+/// What a connection was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing yet.
+    Open,
+    /// To take nothing new and to end when what it carries has ended.
+    Finish,
+    /// To end now, whatever it carries.
+    Cut(Reason),
+}
+
+/// One connection's end, shared by those who ask for it and those who carry it out. It only gets nearer.
+#[derive(Debug)]
+pub struct Ending {
+    asked: Cell<End>,
+    changed: Notify,
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self { asked: Cell::new(End::Open), changed: Notify::new() }
+    }
+}
+
+impl Ending {
+    /// What was asked so far.
+    pub fn asked(&self) -> End {
+        self.asked.get()
+    }
+
+    /// Why the connection is cut, if it is.
+    pub fn cut_reason(&self) -> Option<Reason> {
+        match self.asked.get() {
+            End::Cut(reason) => Some(reason),
+            End::Open | End::Finish => None,
+        }
+    }
+
+    /// Asks it to finish.
+    pub fn finish(&self) {
+        if self.asked.get() == End::Open {
+            self.asked.set(End::Finish);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Asks it to end now. `false` where it was asked before: the first reason stays.
+    pub fn cut(&self, reason: Reason) -> bool {
+        let is_first = self.cut_reason().is_none();
+        if is_first {
+            self.asked.set(End::Cut(reason));
+            self.changed.notify_one();
+        }
+        is_first
+    }
+
+    /// Waits until more was asked than `known`. For one task at a time.
+    pub async fn beyond(&self, known: End) -> End {
+        loop {
+            let asked = self.asked.get();
+            if asked != known {
+                return asked;
+            }
+            self.changed.notified().await;
+        }
+    }
+}
