@@ -83,6 +83,13 @@ impl State {
         certificates.iter().filter_map(|certificate| certificate.facts()).map(|facts| facts.not_after).min()
     }
 
+    /// When the first revocation list of each bundle must be replaced, seconds since the epoch.
+    pub fn crl_next_updates(&self) -> Vec<(Arc<str>, i64)> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let bundles = loaded.generation.snapshot.bundles.iter();
+        bundles.filter_map(|bundle| Some((Arc::clone(&bundle.name), bundle.listed.next_update()?))).collect()
+    }
+
     /// Why it is not ready; nothing when it is. A failing log is no reason: traffic goes on without it.
     pub fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();

@@ -15,6 +15,7 @@ mod live;
 mod log;
 mod observed;
 mod reload;
+mod revocation_lists;
 mod routes;
 mod server_certificates;
 mod settings;

@@ -88,6 +88,7 @@ fn page(state: &State) -> Response {
         status: &status,
         connections_limit: state.connections_limit(),
         leaf_not_after: state.leaf_not_after(),
+        crl_next_updates: state.crl_next_updates(),
     };
     match metrics::render(&sources) {
         Ok(page) => response(StatusCode::OK, METRICS, page),

@@ -1,6 +1,7 @@
 //! The `/metrics` page: all cells added up into Prometheus' families at each scrape.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -29,6 +30,8 @@ pub struct Sources<'a> {
     pub connections_limit: usize,
     /// When the first of the gate's own leaves expires, seconds since the epoch.
     pub leaf_not_after: Option<i64>,
+    /// When the first revocation list of a bundle must be replaced, seconds since the epoch, by the bundle's name.
+    pub crl_next_updates: Vec<(Arc<str>, i64)>,
 }
 
 /// The page, in Prometheus' text format.
@@ -192,12 +195,18 @@ fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
         let seconds = u64::try_from(seconds).unwrap_or(0);
         gauge(&[], &[], float(seconds))
     });
+    let lists = sources.crl_next_updates.iter().map(|(bundle, seconds)| {
+        let seconds = u64::try_from(*seconds).unwrap_or(0);
+        gauge(&["bundle"], &[&**bundle], float(seconds))
+    });
+    let lists_help = "When the first revocation list of a bundle must be replaced, in seconds since the epoch.";
     let ready = f64::from(u8::from(sources.status.ready));
     let expiry_help = "When the first of the gate's own certificates expires, in seconds since the epoch.";
     vec![
         family("postern_config_info", "Revision in use, by part of the configuration.", MetricType::GAUGE, revisions),
         family("postern_config_refused", "Whether the last offer of a part was refused.", MetricType::GAUGE, refused),
         family("postern_certificate_not_after_seconds", expiry_help, MetricType::GAUGE, expiry.into_iter().collect()),
+        family("postern_crl_next_update_seconds", lists_help, MetricType::GAUGE, lists.collect()),
         one_gauge("postern_ready", "Whether /readyz answers 200.", ready),
         family("postern_build_info", "This build.", MetricType::GAUGE, vec![build]),
     ]

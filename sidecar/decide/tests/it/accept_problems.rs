@@ -7,7 +7,7 @@ use sidecar_config::identities::KnownIdentity;
 use sidecar_config::{Document, Part};
 use sidecar_decide::{Refusal, accept};
 
-use crate::fixture::{expected, files, listener, read, rule, told, trust_document};
+use crate::fixture::{expected, files, listener, read, root, rule, told, trust_document};
 
 fn check<T: Debug>(accepted: Result<T, Refusal>, part: Part, rows: &[(&str, &str)]) {
     let problems = accepted.expect_err("a document with problems").problems;
@@ -116,6 +116,57 @@ fn trust_revocations_since_1_1() {
             ("trust.revocations.serials[4].bundle", "there is no bundle `Ours`; name one of trust.bundles"),
             ("trust.revocations.serials[4].serial", &format!("`` {serial}")),
         ],
+    );
+}
+
+#[test]
+fn trust_with_intermediates() {
+    let with = |intermediates: Value| json!({"roots": ["ours.pem"], "intermediates": intermediates});
+    let place = "trust.bundles.b.intermediates";
+    bundle(
+        &with(json!(["not-ca.pem", "absent.pem"])),
+        &[
+            ("trust.bundles.b.intermediates[1]", "`absent.pem` was not read"),
+            (
+                place,
+                "`CN=device` is not a CA (basicConstraints CA:TRUE is missing); only CA certificates can be intermediates",
+            ),
+        ],
+    );
+    bundle(&with(json!(vec!["partner.pem"; 65])), &[(place, "are 65; at most 64 are allowed")]);
+}
+
+#[test]
+fn trust_with_revocation_lists() {
+    let with = |lists: Value| json!({"roots": ["ours.pem"], "crls": lists});
+    let place = |index: usize| format!("trust.bundles.b.crls[{index}]");
+    let advice =
+        "is signed by no root or intermediate of this bundle; add the certificate of its issuer to `intermediates`";
+    bundle(
+        &with(json!(["ours.crl", "partner.crl", "stray.crl", "empty.crl", "torn.crl", "absent.crl"])),
+        &[
+            (&place(1), &format!("the list of `CN=partner` in `partner.crl` {advice}")),
+            (&place(2), &format!("the list of `CN=ours` in `stray.crl` {advice}")),
+            (
+                &place(3),
+                "`empty.crl` holds no revocation list; put PEM blocks `BEGIN X509 CRL` or one DER list into it",
+            ),
+            (&place(4), "`torn.crl`: not a list"),
+            (&place(5), "`absent.crl` was not read"),
+        ],
+    );
+    let mut files = files();
+    let mut root = root("ours", 0xa0);
+    root.facts.signs_crls = false;
+    files.certificates.insert("ours.pem".to_owned(), Ok(vec![root]));
+    check(
+        accept::trust(&read(json!({"bundles": {"b": with(json!(["ours.crl"]))}})), &files),
+        Part::Trust,
+        &[(
+            &place(0),
+            "the list in `ours.crl` is signed by `CN=ours`, whose key usage does not include cRLSign; have its certificate \
+             issued with it",
+        )],
     );
 }
 

@@ -6,6 +6,7 @@ mod accept;
 mod accept_matches;
 mod accept_problems;
 mod certificate;
+mod crl;
 mod fixture;
 mod grants;
 mod identity;
