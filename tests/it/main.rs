@@ -8,6 +8,7 @@
 mod docs;
 mod drain;
 mod exchange;
+mod handshakes;
 mod hostile;
 mod http;
 mod identity;
@@ -17,6 +18,7 @@ mod observed;
 mod reload;
 mod revocation_lists;
 mod routes;
+mod rustls_client;
 mod server_certificates;
 mod settings;
 mod status;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CustomExtension, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams,
     SanType, SerialNumber,
 };
@@ -51,6 +51,12 @@ impl Authority {
     #[must_use]
     pub fn certificate_pem(&self) -> String {
         self.issuer.pem()
+    }
+
+    /// Its key, PKCS#8, for what openssl has to sign.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
     }
 
     /// A revocation list of this authority's certificates: serial numbers in hex digits, and when the next one is due,
@@ -160,6 +166,8 @@ pub struct LeafOptions {
     pub is_ca: bool,
     /// Serial number, big endian; a random one where absent.
     pub serial: Option<Vec<u8>>,
+    /// Whether it has a critical extension that nobody knows.
+    pub is_odd: bool,
 }
 
 impl Default for LeafOptions {
@@ -175,6 +183,7 @@ impl Default for LeafOptions {
             purposes: Vec::new(),
             is_ca: false,
             serial: None,
+            is_odd: false,
         }
     }
 }
@@ -236,6 +245,11 @@ impl LeafOptions {
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = self.purposes.iter().map(|purpose| purpose.extended_key_usage()).collect();
         parameters.serial_number = self.serial.as_deref().map(SerialNumber::from_slice);
+        if self.is_odd {
+            let mut extension = CustomExtension::from_oid_content(&[2, 999, 1], vec![5, 0]);
+            extension.set_criticality(true);
+            parameters.custom_extensions = vec![extension];
+        }
         if self.is_ca {
             parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         }

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+use x509_parser::public_key::PublicKey;
 
 use crate::hash::{hex, unhex_all};
 
@@ -137,6 +138,16 @@ impl CertificateFacts {
     pub fn sfdi(&self) -> u64 {
         sfdi_of(&self.lfdi())
     }
+}
+
+/// Fewest bits of an RSA key that counts; aws-lc verifies no signature of a shorter one.
+const RSA_MIN_BITS: usize = 2048;
+
+/// Whether a DER certificate is for an RSA key that is too short.
+#[must_use]
+pub fn has_short_rsa_key(der: &[u8]) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(der) else { return false };
+    matches!(parsed.public_key().parsed(), Ok(PublicKey::RSA(key)) if key.key_size() < RSA_MIN_BITS)
 }
 
 /// The short form of a device identifier (IEEE 2030.5): the first 36 bits of the long form as a decimal number, and a

@@ -64,6 +64,10 @@ pub(super) fn handshake_reason(error: &io::Error) -> Option<Reason> {
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Some(Reason::TlsNothingInCommon),
         Error::AlertReceived(_) => Some(Reason::TlsClientAlert),
         // The handshake's own signature is checked by rustls, after the verifier accepted the chain.
+        Error::InvalidCertificate(
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+        ) => Some(Reason::TlsWeak),
         Error::InvalidCertificate(_) => Some(Reason::TlsBadSignature),
         _ => Some(Reason::TlsProtocol),
     }

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use sidecar_config::policy::ClientAuth;
+use sidecar_decide::certificate::has_short_rsa_key;
 use sidecar_decide::crl::Revoked;
 use sidecar_decide::{CertificateFacts, Reason};
 use webpki::{EndEntityCert, KeyUsage};
@@ -112,6 +113,13 @@ impl Verifier {
         std::mem::take(&mut *self.cell.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// A signature by a key that is too short fails like one that is wrong, and must not look like an attack.
+    fn note_short_key(&self, certificate: &CertificateDer<'_>) {
+        if has_short_rsa_key(certificate) {
+            self.cell.lock().unwrap_or_else(PoisonError::into_inner).refused = Some(Reason::TlsWeak);
+        }
+    }
+
     fn leave(&self, peer: TlsPeer) {
         *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = peer;
     }
@@ -202,7 +210,8 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.trust.algorithms)
+        let verified = verify_tls12_signature(message, certificate, signature, &self.trust.algorithms);
+        verified.inspect_err(|_| self.note_short_key(certificate))
     }
 
     fn verify_tls13_signature(
@@ -211,7 +220,8 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.trust.algorithms)
+        let verified = verify_tls13_signature(message, certificate, signature, &self.trust.algorithms);
+        verified.inspect_err(|_| self.note_short_key(certificate))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
