@@ -29,7 +29,7 @@ demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 le
 
 .PHONY: test
 test: ## Check format and lints, build, and run all tests
-	@scripts/need cc cargo curl nghttp openssl sqlite3
+	@scripts/need cc cargo curl nghttp openssl sqlite3 sslscan
 	$(call part,format,cargo fmt --all --check)
 	$(call part,lints,cargo clippy --workspace --all-targets -- --deny warnings)
 	$(call part,build,cargo build --workspace --bins)
@@ -54,6 +54,12 @@ figures: ## Measure the shipped binary: size, time to ready, idle memory
 	@scripts/need cc cargo curl
 	$(call part,dist build,cargo build --profile dist --package postern-sidecar --bin postern-sidecar)
 	$(call part,figures,cargo run --quiet --package postern-tests --bin postern-figures -- "$(CARGO_TARGET_DIR)/dist/postern-sidecar")
+
+.PHONY: soak
+soak: ## Change a busy gate's configuration 300 times: no request may fail, its memory may not grow
+	@scripts/need cc cargo curl
+	$(call part,build,cargo build --workspace --bins)
+	$(call part,soak,cargo run --quiet --package postern-tests --bin postern-soak -- 300)
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -14,6 +14,12 @@ pub const CONFIG_COMPARE: Duration = Duration::from_secs(5);
 pub const CONFIG_WRITER: Duration = Duration::from_secs(30);
 /// How long files must have rested to be taken by a comparison: nobody says then that their writer is done.
 pub const CONFIG_REST: Duration = Duration::from_secs(2);
+/// Bytes of one file in the state directory: a document and the certificates of some bundles, with room.
+pub const STATE_FILE_BYTES: u64 = 64 << 20;
+/// How often the state directory is tried again that could not be written.
+pub const STATE_RETRY: Duration = Duration::from_secs(5);
+/// Time for the state directory's last write at the end; what was accepted before the stop is there already.
+pub const STATE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a listener whose address is taken is tried again.
 pub const BIND_RETRY: Duration = Duration::from_secs(1);
 
@@ -47,6 +53,12 @@ pub const MOVE_WINDOW: Duration = Duration::from_secs(300);
 pub const CUT_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often the wall clock is looked at while certificates of open connections are waited for: it may be set.
 pub const CLOCK_CHECK: Duration = Duration::from_secs(10);
+
+/// How long a session can be resumed after its certificate was shown. A client that renews its certificate is known by
+/// the new one after that at the latest; one that polls every few minutes still saves most handshakes.
+pub const TICKET_LIFETIME: Duration = Duration::from_secs(3600);
+/// Bytes of a session ticket. Most of it is the client's chain; one with a longer chain is verified in full each time.
+pub const TICKET_BYTES: usize = 16 << 10;
 
 /// How long a client is listened to after the gate is done with its connection.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);

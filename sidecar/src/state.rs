@@ -9,7 +9,7 @@ use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::config::Generation;
+use crate::config::{Generation, KeepStats};
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
 use crate::upstream::Budget;
@@ -24,6 +24,8 @@ pub struct State {
     pub upstreams: Arc<Budget>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
+    /// How the state directory fares.
+    pub kept: Arc<KeepStats>,
     pod_uid: String,
     loaded: Mutex<Loaded>,
     draining: AtomicBool,
@@ -45,6 +47,7 @@ impl State {
             handshakes: Arc::default(),
             upstreams,
             log: Arc::default(),
+            kept: Arc::default(),
             pod_uid,
             loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),
             draining: AtomicBool::new(false),

@@ -85,7 +85,7 @@ fn columns_are_the_views() {
 
 /// The columns as the schema's own text has them.
 fn view_columns() -> Vec<String> {
-    let schema = page("sidecar/src/log/schema.sql");
+    let schema = page("sidecar/src/log/views.sql");
     let list = schema.split("CREATE VIEW requests AS SELECT").nth(1).unwrap().split("FROM").next().unwrap();
     list.split(',').map(|column| column.trim().to_owned()).collect()
 }

@@ -116,9 +116,9 @@ fn der(gate: &Gate, name: &str) -> Vec<u8> {
     run(command.args(arguments).current_dir(gate.folder.path()), b"", PATIENCE).unwrap().stdout
 }
 
-/// Every reason of a handshake's failure, and several ways to it where there are.
-fn table(gate: &Gate) -> Vec<Row> {
-    use Client::{Asks, Distrusts, Openssl, Presents, Sends, SendsAndWaits};
+/// What the certificate or the name is refused for.
+fn certificates(gate: &Gate) -> Vec<Row> {
+    use Client::{Asks, Openssl, Presents};
     use Reason as R;
     let curve = |name: &'static str| ["EC", "-pkeyopt", name];
     weak(gate, "sha1", &curve("ec_paramgen_curve:P-256"), "-sha1");
@@ -127,14 +127,9 @@ fn table(gate: &Gate) -> Vec<Row> {
     weak(gate, "brainpool", &curve("ec_paramgen_curve:brainpoolP256r1"), "-sha256");
     let key = |name: &str| std::fs::read_to_string(gate.folder.file(&format!("{name}.key"))).unwrap();
     let presents = |name: &str, signing: &str| Presents(der(gate, name), key(signing));
-    // OpenSSL itself offers the old and the weak only below its own level of security.
-    let old_10: &[&str] = &["-tls1", "-cipher", "DEFAULT:@SECLEVEL=0"];
-    let old_11: &[&str] = &["-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"];
-    let billing = Some("billing");
     let of_reason = |case, client, reason: Reason| (case, client, reason, reason.facts().alert);
     let mut torn = der(gate, "expired");
     torn.truncate(100);
-    let hello = |bytes: &[u8]| [&[22, 3, 1, 0, u8::try_from(bytes.len()).unwrap()], bytes].concat();
     vec![
         of_reason("no certificate", Openssl(None, &[]), R::TlsNoCertificate),
         of_reason("another authority's", Openssl(Some("foreign"), &[]), R::TlsUnknownCa),
@@ -156,6 +151,19 @@ fn table(gate: &Gate) -> Vec<Row> {
         of_reason("a key on brainpoolP256r1", presents("brainpool", "billing"), R::TlsWeak),
         of_reason("half a certificate", Presents(torn, key("billing")), R::TlsMalformed),
         of_reason("an unknown name", Asks("other.example"), R::TlsUnknownSni),
+    ]
+}
+
+/// What is refused before there is a certificate.
+fn hellos() -> Vec<Row> {
+    use Client::{Distrusts, Openssl, Sends, SendsAndWaits};
+    use Reason as R;
+    // OpenSSL itself offers the old and the weak only below its own level of security.
+    let old_10: &[&str] = &["-tls1", "-cipher", "DEFAULT:@SECLEVEL=0"];
+    let old_11: &[&str] = &["-tls1_1", "-cipher", "DEFAULT:@SECLEVEL=0"];
+    let billing = Some("billing");
+    let hello = |bytes: &[u8]| [&[22, 3, 1, 0, u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    vec![
         (
             "a group that the gate lacks",
             Openssl(billing, &["-groups", "P-521"]),
@@ -248,7 +256,7 @@ fn every_failed_handshake_has_its_reason_its_alert_and_its_row() {
     let rsa = ["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
     gate.folder.write("rsa.key", &run(command.args(rsa), b"", PATIENCE).unwrap().text()).unwrap();
     let mut covered = BTreeSet::new();
-    for (index, (case, client, reason, alert)) in table(&gate).into_iter().enumerate() {
+    for (index, (case, client, reason, alert)) in certificates(&gate).into_iter().chain(hellos()).enumerate() {
         let presented = match &client {
             Client::Openssl(Some(name), _) if reason.facts().alert.is_some() => json!(format!("CN={name}")),
             _ => Value::Null,

@@ -11,24 +11,20 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CipherSuite, ClientConfig, Error, NamedGroup, RootCertStore, SignatureScheme, StreamOwned, SupportedCipherSuite,
-};
+use rustls::{ClientConfig, Error, NamedGroup, RootCertStore, SignatureScheme, StreamOwned};
 
 const REQUEST: &[u8] = b"GET /orders HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 /// What a client offers.
 pub(crate) struct Offer {
     pub(crate) groups: Vec<&'static dyn SupportedKxGroup>,
-    pub(crate) suites: Vec<SupportedCipherSuite>,
     /// DER certificate, and PEM key that need not be the certificate's.
     pub(crate) certificate: Option<(Vec<u8>, String)>,
 }
 
 impl Default for Offer {
     fn default() -> Self {
-        let provider = aws_lc_rs::default_provider();
-        Self { groups: provider.kx_groups, suites: provider.cipher_suites, certificate: None }
+        Self { groups: aws_lc_rs::default_provider().kx_groups, certificate: None }
     }
 }
 
@@ -38,15 +34,13 @@ pub(crate) struct Seen {
     /// The alert that the gate sent.
     pub(crate) alert: Option<u8>,
     pub(crate) group: Option<NamedGroup>,
-    pub(crate) suite: Option<CipherSuite>,
     /// The beginning of the answer.
     pub(crate) answer: String,
 }
 
 /// Shakes hands with a listener and makes a request.
 pub(crate) fn talk(gate: &Gate, listener: &str, offer: Offer) -> Seen {
-    let provider =
-        CryptoProvider { kx_groups: offer.groups, cipher_suites: offer.suites, ..aws_lc_rs::default_provider() };
+    let provider = CryptoProvider { kx_groups: offer.groups, ..aws_lc_rs::default_provider() };
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(gate.folder.file("ca.pem")).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
@@ -73,7 +67,6 @@ pub(crate) fn talk(gate: &Gate, listener: &str, offer: Offer) -> Seen {
     Seen {
         alert,
         group: stream.conn.negotiated_key_exchange_group().map(SupportedKxGroup::name),
-        suite: stream.conn.negotiated_cipher_suite().map(|suite| suite.suite()),
         answer: String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned(),
     }
 }

@@ -268,6 +268,13 @@ impl OpensslClient {
         self
     }
 
+    /// More arguments.
+    #[must_use]
+    pub fn args(mut self, arguments: impl IntoIterator<Item = &'static str>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(str::to_owned));
+        self
+    }
+
     /// The authority that the server's certificate must come from.
     #[must_use]
     pub fn authority(self, file: impl Into<String>) -> Self {

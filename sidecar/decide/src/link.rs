@@ -62,7 +62,7 @@ fn add_identities(snapshot: &mut Snapshot, identities: &AcceptedIdentities, prob
             let place = format!("[{index}].recognise[{number}]");
             let Some(bundle_index) = snapshot.bundle(bundle) else {
                 let detail = format_args!("there is no bundle `{bundle}`; name one of trust.bundles");
-                problems.add(format_args!("{place}.bundle"), detail);
+                problems.add_missing(format_args!("{place}.bundle"), detail, Part::Trust);
                 continue;
             };
             if let Err(error) = vouched(&snapshot.bundles[bundle_index], claim) {
@@ -124,7 +124,7 @@ impl<'a> PolicyLinker<'a> {
                 Some(bundle) => bundles.push(bundle),
                 None => {
                     let place = format!("listeners[{index}].tls.trust[{number}]");
-                    missing(&mut self.problems, &place, "bundle", name, "trust.bundles");
+                    missing(&mut self.problems, &place, "bundle", name, Part::Trust);
                 }
             }
         }
@@ -180,7 +180,7 @@ impl<'a> PolicyLinker<'a> {
                 Some(set) => addresses.extend(set),
                 None => {
                     let place = format!("{place}.backends[{number}].endpoints");
-                    missing(&mut self.problems, &place, "set of endpoints", name, "endpoints");
+                    missing(&mut self.problems, &place, "set of endpoints", name, Part::Endpoints);
                     invalid = true;
                 }
             }
@@ -189,6 +189,7 @@ impl<'a> PolicyLinker<'a> {
     }
 }
 
-fn missing(problems: &mut Problems, place: &str, what: &str, name: &str, part: &str) {
-    problems.add(place, format_args!("there is no {what} `{name}`; name one of {part}"));
+fn missing(problems: &mut Problems, place: &str, what: &str, name: &str, part: Part) {
+    let list = if part == Part::Trust { "trust.bundles" } else { part.name() };
+    problems.add_missing(place, format_args!("there is no {what} `{name}`; name one of {list}"), part);
 }

@@ -85,6 +85,7 @@ fn page(state: &State) -> Response {
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
         log: &state.log,
+        kept: &state.kept,
         status: &status,
         connections_limit: state.connections_limit(),
         leaf_not_after: state.leaf_not_after(),

@@ -29,6 +29,7 @@ pub(super) struct Connection {
     pub(super) listener: ListenerKey,
     peer: TlsPeer,
     started: Instant,
+    pub(super) is_resumed: bool,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
     /// Where the client has reached the gate, if it asked for no name.
@@ -72,7 +73,7 @@ pub async fn serve(
     };
     match tls::accept(stream, &slots).await {
         Ok(accepted) => {
-            gate.handshakes.completed();
+            gate.handshakes.completed(accepted.is_resumed);
             let version = Version::of_alpn(accepted.stream.get_ref().1.alpn_protocol());
             let connection = Rc::new(Connection {
                 negotiated: negotiated(&accepted.stream),
@@ -80,6 +81,7 @@ pub async fn serve(
                 ending: Rc::default(),
                 listener,
                 started,
+                is_resumed: accepted.is_resumed,
                 peer: accepted.peer,
                 sni: accepted.sni,
                 reached: accepted.reached,
@@ -205,6 +207,7 @@ impl Connection {
         record.scope = Some(Arc::clone(&view.scope));
         record.peer = Some(Arc::clone(&view.peer));
         record.sni.clone_from(&self.sni);
+        record.resumed = self.is_resumed;
         record.protocol = Some(self.version.name());
         self.gate.handshakes.cut(view.scope.listener.as_deref().unwrap_or_default(), reason);
         self.gate.log.send(Box::new(record));
@@ -220,6 +223,7 @@ impl Connection {
         record.scope = Some(Arc::clone(&view.scope));
         record.peer = Some(Arc::clone(&view.peer));
         record.sni.clone_from(&self.sni);
+        record.resumed = self.is_resumed;
         record.protocol = Some(self.version.name());
         self.gate.cells.request(&view.scope, record.verdict, record.reason, std::time::Duration::ZERO);
         self.gate.log.send(Box::new(record));

@@ -45,6 +45,7 @@ fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
     record.scope = Some(Arc::clone(&view.scope));
     record.peer = Some(Arc::clone(&view.peer));
     record.sni.clone_from(&connection.sni);
+    record.resumed = connection.is_resumed;
     record.protocol = Some(connection.version.name());
     record.method = Some(head.method.clone());
     record.path = Some(clip(head.target.path()));

@@ -93,16 +93,12 @@ impl Live {
         self.connections.borrow().get(index).map(|open| Rc::clone(&open.connection))
     }
 
-    /// Judges every connection by what is served now, and cuts those that would not be let in any more. In slices, so
-    /// that requests on the others are not held up.
-    pub async fn review(&self) {
+    /// Visits every connection, in slices, so that requests on the others are not held up.
+    async fn each(&self, mut visit: impl FnMut(usize, &Connection)) {
         let mut slice = Instant::now();
         for index in 0..self.places() {
             let Some(connection) = self.connection(index) else { continue };
-            let view = connection.view();
-            if let Some(reason) = view.caller.revoked {
-                connection.cut(reason);
-            }
+            visit(index, &connection);
             if slice.elapsed() >= REVIEW_SLICE {
                 yield_now().await;
                 slice = Instant::now();
@@ -110,22 +106,27 @@ impl Live {
         }
     }
 
+    /// Judges every connection by what is served now, and cuts those that would not be let in any more.
+    pub async fn review(&self) {
+        self.each(|_, connection| {
+            if let Some(reason) = connection.view().caller.revoked {
+                connection.cut(reason);
+            }
+        })
+        .await;
+    }
+
     /// Has the connections that present a certificate of before move to the new one, one after the other; those that
     /// have not moved when theirs expires are cut.
     pub async fn rotate(&self) {
-        let mut slice = Instant::now();
         let mut old = Vec::new();
-        for index in 0..self.places() {
-            let Some(connection) = self.connection(index) else { continue };
+        self.each(|index, connection| {
             if let Some(expires) = connection.replaced() {
                 old.push((index, expires));
                 self.end_at(index, Some(expires));
             }
-            if slice.elapsed() >= REVIEW_SLICE {
-                yield_now().await;
-                slice = Instant::now();
-            }
-        }
+        })
+        .await;
         let Some(first) = old.iter().map(|(_, expires)| *expires).min() else { return };
         let left = Duration::from_secs(first.saturating_sub(unix_seconds()));
         let window = MOVE_WINDOW.min(left / 2);

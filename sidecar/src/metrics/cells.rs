@@ -71,13 +71,20 @@ pub struct Handshakes {
     refused: Mutex<HashMap<HandshakeLabels, u64>>,
     cut: Mutex<HashMap<HandshakeLabels, u64>>,
     completed: AtomicU64,
+    resumed: AtomicU64,
     open: AtomicUsize,
 }
 
 impl Handshakes {
     /// Counts a handshake that led to a connection.
-    pub fn completed(&self) {
+    pub fn completed(&self, is_resumed: bool) {
         self.completed.fetch_add(1, Ordering::Relaxed);
+        self.resumed.fetch_add(u64::from(is_resumed), Ordering::Relaxed);
+    }
+
+    /// Handshakes that resumed a session.
+    pub fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::Relaxed)
     }
 
     /// Counts one that did not.

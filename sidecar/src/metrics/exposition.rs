@@ -9,6 +9,7 @@ use prometheus::{Encoder, TextEncoder};
 use sidecar_config::status::Status;
 
 use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
+use crate::config::KeepStats;
 use crate::log;
 use crate::upstream::Budget;
 
@@ -24,6 +25,8 @@ pub struct Sources<'a> {
     pub upstreams: &'a Budget,
     /// The request log.
     pub log: &'a log::Stats,
+    /// The state directory.
+    pub kept: &'a KeepStats,
     /// What is loaded.
     pub status: &'a Status,
     /// Most connections that may be open.
@@ -43,6 +46,7 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
     families.extend(handshakes(sources));
     families.extend(request_log(sources.log));
     families.extend(state(sources));
+    families.extend(state_directory(sources));
     let mut page = Vec::new();
     // The encoder refuses a family without metrics.
     families.retain(|family| !family.get_metric().is_empty());
@@ -132,6 +136,11 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
         family("postern_handshakes_refused_total", help, MetricType::COUNTER, refused),
         family("postern_connections_cut_total", "Open connections cut, by reason.", MetricType::COUNTER, cut),
         one_counter("postern_handshakes_completed_total", "TLS handshakes completed.", completed),
+        one_counter(
+            "postern_handshakes_resumed_total",
+            "TLS handshakes completed that resumed a session.",
+            sources.handshakes.resumed(),
+        ),
         one_gauge("postern_connections_open", "Client connections open.", float_of(sources.handshakes.open())),
         one_gauge(
             "postern_upstream_connections_open",
@@ -179,14 +188,7 @@ fn request_log(stats: &log::Stats) -> Vec<MetricFamily> {
 }
 
 fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
-    let parts = &sources.status.parts;
-    let named = [
-        ("trust", &parts.trust),
-        ("identity", &parts.identity),
-        ("identities", &parts.identities),
-        ("policy", &parts.policy),
-        ("endpoints", &parts.endpoints),
-    ];
+    let named = sources.status.parts.named();
     let revisions = named.map(|(name, part)| gauge(&["part", "revision"], &[name, &part.loaded], 1.0)).to_vec();
     let refused =
         named.map(|(name, part)| gauge(&["part"], &[name], f64::from(u8::from(part.refused.is_some())))).to_vec();
@@ -209,6 +211,25 @@ fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
         family("postern_crl_next_update_seconds", lists_help, MetricType::GAUGE, lists.collect()),
         one_gauge("postern_ready", "Whether /readyz answers 200.", ready),
         family("postern_build_info", "This build.", MetricType::GAUGE, vec![build]),
+    ]
+}
+
+fn state_directory(sources: &Sources<'_>) -> Vec<MetricFamily> {
+    let kept = sources.status.parts.named();
+    let kept = kept.map(|(name, part)| gauge(&["part"], &[name], f64::from(u8::from(part.kept_since.is_some()))));
+    let help = "Whether a part in use comes from the state directory.";
+    vec![
+        family("postern_config_kept", help, MetricType::GAUGE, kept.to_vec()),
+        one_gauge(
+            "postern_state_unsaved",
+            "Parts and settings whose accepted content is not in the state directory yet.",
+            float_of(sources.kept.unsaved()),
+        ),
+        one_counter(
+            "postern_state_write_errors_total",
+            "Attempts to write to the state directory that failed.",
+            sources.kept.errors(),
+        ),
     ]
 }
 

@@ -5,17 +5,21 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
+use rustls::HandshakeKind;
+use rustls::pki_types::CertificateDer;
 use rustls::server::Acceptor;
-use sidecar_decide::{Reason, ServerCertificate};
+use sidecar_decide::{CertificateFacts, Reason, ServerCertificate};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::path::VerifiedPath;
 use super::peer::TlsPeer;
 use super::reason::handshake_reason;
 use super::slots::Slots;
+use super::ticket::{Seen, Ticket};
 use crate::client_stream::ClientStream;
 use crate::limits::HANDSHAKE_TIMEOUT;
 
@@ -27,6 +31,8 @@ pub struct Accepted {
     pub peer: TlsPeer,
     /// The name it asked for.
     pub sni: Option<Box<str>>,
+    /// Whether it resumed a session instead of showing its certificate.
+    pub is_resumed: bool,
     /// Where it has reached the gate, if it asked for no name.
     pub reached: Option<IpAddr>,
     /// The certificate it was shown.
@@ -97,13 +103,21 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
     let Ok(slot) = slots.take() else { return Err(Box::new(Failure::early(None, Some(Reason::TlsProtocol)))) };
     slot.shown.set(chosen.certified);
     let finished = timeout_at(deadline, hello.into_stream(Arc::clone(&slot.config)).into_fallible()).await;
-    let mut peer = slot.verifier.take();
+    let Seen { mut peer, resumed } = slot.take();
     if !matches!(finished, Ok(Ok(_))) {
         // The chain may have verified; that the client has the key was not shown.
         peer.path = None;
     }
     let outcome = match finished {
-        Ok(Ok(stream)) => Ok(Accepted { stream, peer, sni, reached, certificate: chosen.certificate }),
+        Ok(Ok(stream)) => {
+            let session = stream.get_ref().1;
+            let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+            if is_resumed {
+                let leaf = session.peer_certificates().and_then(<[_]>::first);
+                peer = resumed.zip(leaf).map(|(ticket, leaf)| resume(&ticket, leaf)).unwrap_or_default();
+            }
+            Ok(Accepted { stream, peer, sni, is_resumed, reached, certificate: chosen.certificate })
+        }
         Ok(Err((error, stream))) => {
             let reason = Some(reason(&peer, &error));
             Err(Box::new(Failure { stream: Some(stream), reason, peer, sni }))
@@ -112,6 +126,15 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
     };
     slots.give_back(slot);
     outcome
+}
+
+/// The client of a resumed session: the certificate it showed once, and what that rested on.
+fn resume(ticket: &Ticket, leaf: &CertificateDer<'_>) -> TlsPeer {
+    let facts = CertificateFacts::of(leaf).ok();
+    // Both are of one ticket; this makes sure that nothing is vouched for but the certificate that was verified.
+    let is_its = |path: &&Arc<VerifiedPath>| facts.as_ref().is_some_and(|facts| facts.sha256 == path.leaf);
+    let path = ticket.path.as_ref().filter(is_its).cloned();
+    TlsPeer { facts: facts.map(Arc::new), path, refused: None }
 }
 
 /// Where the client has reached the gate; IPv4 as such, whatever kind of socket took it.

@@ -8,6 +8,7 @@ mod path;
 mod peer;
 mod reason;
 mod slots;
+mod ticket;
 mod verifier;
 
 pub use certificates::OwnCertificates;
@@ -16,3 +17,4 @@ pub use handshake::accept;
 pub use key::ServerKey;
 pub use peer::{Standing, TlsPeer};
 pub use slots::{Slots, TlsContext};
+pub use ticket::TicketKeys;

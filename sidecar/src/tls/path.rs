@@ -19,6 +19,9 @@ pub struct VerifiedPath {
     pub(super) ends: Vec<End>,
     /// Seconds since the epoch after which some certificate on a path has expired.
     pub(super) valid_until: u64,
+    /// Seconds since the epoch after which a revocation list about some certificate on a path is too old. For the
+    /// handshake: what is open goes on.
+    pub(super) believed_until: u64,
 }
 
 /// The path to one bundle.

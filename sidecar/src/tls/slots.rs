@@ -6,19 +6,21 @@
 
 use std::cell::RefCell;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use rustls::server::NoServerSessionStorage;
 use rustls::{DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use sha2::{Digest, Sha256};
 use sidecar_config::policy::{TlsVersion, UnknownServerName};
 use sidecar_decide::snapshot::Bundle;
 use sidecar_decide::{Certificate, Listener, Reason, Snapshot};
 
 use super::certificates::{Chosen, OwnCertificates, Shown};
-use super::path::anchor_sum;
+use super::path::{Sum, anchor_sum};
 use super::peer::{Standing, TlsPeer};
+use super::ticket::{BoundTickets, Cell, Seen, TicketKeys};
 use super::verifier::{Anchors, Trust, Verifier, algorithms};
 use crate::limits::HANDSHAKE_SLOTS;
 
@@ -33,11 +35,13 @@ pub struct TlsContext {
     trust: Arc<Trust>,
     certificates: OwnCertificates,
     unknown_server_name: UnknownServerName,
+    tickets: TicketKeys,
+    binding: Sum,
 }
 
 impl TlsContext {
     /// For a listener of a snapshot and the certificates it presents.
-    pub fn new(snapshot: &Snapshot, listener: &Listener, certificates: OwnCertificates) -> Self {
+    pub fn new(snapshot: &Snapshot, listener: &Listener, certificates: OwnCertificates, tickets: TicketKeys) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let bundles: Vec<_> = listener.bundles.iter().map(|index| &snapshot.bundles[*index]).collect();
         let trust = Trust {
@@ -50,8 +54,8 @@ impl TlsContext {
             TlsVersion::V1_2 => ALL_VERSIONS,
             TlsVersion::V1_3 => ONLY_TLS13,
         };
-        let unknown_server_name = listener.unknown_server_name;
-        Self { provider, versions, trust: Arc::new(trust), certificates, unknown_server_name }
+        let (unknown_server_name, binding) = (listener.unknown_server_name, binding(snapshot, listener));
+        Self { provider, versions, trust: Arc::new(trust), certificates, unknown_server_name, tickets, binding }
     }
 
     /// How a client that was verified before stands today.
@@ -60,19 +64,33 @@ impl TlsContext {
     }
 
     fn slot(&self) -> Result<Slot, rustls::Error> {
-        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust)));
+        let cell = Cell::default();
+        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust), Arc::clone(&cell)));
+        let (keys, binding) = (self.tickets.clone(), self.binding);
         let shown = Arc::new(Shown::default());
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(self.versions)?
-            .with_client_cert_verifier(Arc::clone(&verifier) as Arc<_>)
+            .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&shown) as Arc<_>);
         config.ignore_client_order = true;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Without tickets every connection is verified in full; the default storage would resume TLS 1.2 by session id.
+        // The default storage would resume TLS 1.2 by session id, and ask neither verifier nor ticketer.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Slot { config: Arc::new(config), verifier, shown })
+        config.ticketer = Arc::new(BoundTickets { keys, binding, cell: Arc::clone(&cell) });
+        config.send_tls13_tickets = 1;
+        Ok(Slot { config: Arc::new(config), cell, shown })
     }
+}
+
+/// What a session is resumed under, or not at all: its listener with its mode and bundles, the trust, and the gate's own
+/// certificate, which a client that resumes does not get to see.
+fn binding(snapshot: &Snapshot, listener: &Listener) -> Sum {
+    let bundles: Vec<_> = listener.bundles.iter().map(|index| &snapshot.bundles[*index].name).collect();
+    let name = (listener.address.port() == 0).then_some(&listener.name);
+    let server = snapshot.server.as_ref().map(|server| &server.revision);
+    let bound = (listener.address, name, listener.client_auth, bundles, &snapshot.trust_revision, server);
+    // Derived and therefore unambiguous; it never leaves the process.
+    Sha256::digest(format!("{bound:?}")).into()
 }
 
 fn anchors(bundle: &Bundle) -> Anchors {
@@ -106,8 +124,17 @@ fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) config: Arc<ServerConfig>,
-    pub(super) verifier: Arc<Verifier>,
+    /// Where it leaves what it learns.
+    cell: Cell,
+    /// What it shows.
     pub(super) shown: Arc<Shown>,
+}
+
+impl Slot {
+    /// Takes out what the handshake learned, and leaves the cell empty for the next one.
+    pub(super) fn take(&self) -> Seen {
+        std::mem::take(&mut *self.cell.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A worker's slots for one listener.

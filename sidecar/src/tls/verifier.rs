@@ -2,7 +2,7 @@
 //! presented when it refuses; a gate whose refusals are evidence needs both.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -16,9 +16,10 @@ use sidecar_decide::crl::Revoked;
 use sidecar_decide::{CertificateFacts, Reason};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::path::{End, Sum, VerifiedPath, valid_until};
+use super::path::{self, End, Sum, VerifiedPath};
 use super::peer::{Standing, TlsPeer};
 use super::reason::{certificate_error, certificate_reason};
+use super::ticket::{Cell, Seen};
 
 /// The roots of one bundle, as webpki wants them.
 #[derive(Debug)]
@@ -48,17 +49,18 @@ impl Anchors {
         self.revoked.contains(&*facts.serial) || end.is_listed(&self.listed)
     }
 
-    /// Refuses a verified path that is revoked, and one about which it is not known any more whether it is.
-    fn check_revocation(&self, facts: &CertificateFacts, end: &End, now: UnixTime) -> Result<(), webpki::Error> {
+    /// Refuses a verified path that is revoked, and one about which it is not known any more whether it is. Until when
+    /// it is known, in seconds since the epoch.
+    fn check_revocation(&self, facts: &CertificateFacts, end: &End, now: UnixTime) -> Result<u64, webpki::Error> {
         if self.is_revoked(facts, end) {
             return Err(webpki::Error::CertRevoked);
         }
-        match end.believed_until(&self.listed).map(|until| Duration::from_secs(u64::try_from(until).unwrap_or(0))) {
-            Some(until) if until.as_secs() < now.as_secs() => {
-                Err(webpki::Error::CrlExpired { time: now, next_update: UnixTime::since_unix_epoch(until) })
-            }
-            _ => Ok(()),
+        let until = end.believed_until(&self.listed).map_or(u64::MAX, |until| u64::try_from(until).unwrap_or(0));
+        if until < now.as_secs() {
+            let next_update = UnixTime::since_unix_epoch(Duration::from_secs(until));
+            return Err(webpki::Error::CrlExpired { time: now, next_update });
         }
+        Ok(until)
     }
 }
 
@@ -100,28 +102,24 @@ impl Trust {
 #[derive(Debug)]
 pub(super) struct Verifier {
     trust: Arc<Trust>,
-    cell: Mutex<TlsPeer>,
+    cell: Cell,
 }
 
 impl Verifier {
-    pub(super) fn new(trust: Arc<Trust>) -> Self {
-        Self { trust, cell: Mutex::default() }
-    }
-
-    /// Takes out what the handshake learned, and leaves the cell empty for the next one.
-    pub(super) fn take(&self) -> TlsPeer {
-        std::mem::take(&mut *self.cell.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn new(trust: Arc<Trust>, cell: Cell) -> Self {
+        Self { trust, cell }
     }
 
     /// A signature by a key that is too short fails like one that is wrong, and must not look like an attack.
     fn note_short_key(&self, certificate: &CertificateDer<'_>) {
         if has_short_rsa_key(certificate) {
-            self.cell.lock().unwrap_or_else(PoisonError::into_inner).refused = Some(Reason::TlsWeak);
+            self.cell.lock().unwrap_or_else(PoisonError::into_inner).peer.refused = Some(Reason::TlsWeak);
         }
     }
 
     fn leave(&self, peer: TlsPeer) {
-        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = peer;
+        // A certificate is asked for in full handshakes only: whatever ticket was decrypted, it is not resumed.
+        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = Seen { peer, resumed: None };
     }
 
     fn verify(
@@ -132,7 +130,8 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<VerifiedPath, webpki::Error> {
         let leaf = EndEntityCert::try_from(leaf)?;
-        let mut path = VerifiedPath { leaf: facts.sha256, ends: Vec::new(), valid_until: u64::MAX };
+        let (ends, valid_until) = (Vec::new(), u64::MAX);
+        let mut path = VerifiedPath { leaf: facts.sha256, ends, valid_until, believed_until: u64::MAX };
         // A chain that no bundle knows is the least that can be said; a bundle that knows it says more.
         let mut refusal = webpki::Error::UnknownIssuer;
         for anchors in &self.trust.bundles {
@@ -157,9 +156,9 @@ impl Verifier {
                 Ok(verified) => {
                     let end = anchors.end(&verified);
                     // Revoked under one bundle it is revoked: another root above the same authority is no way around it.
-                    anchors.check_revocation(facts, &end, now)?;
+                    path.believed_until = path.believed_until.min(anchors.check_revocation(facts, &end, now)?);
                     path.ends.push(end);
-                    path.valid_until = path.valid_until.min(valid_until(facts, &verified));
+                    path.valid_until = path.valid_until.min(path::valid_until(facts, &verified));
                 }
                 Err(webpki::Error::UnknownIssuer) => {}
                 Err(error) => refusal = error,

@@ -50,7 +50,7 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in ["minimal", "full", "routes", "identity-1.1", "tls-1.2"] {
+    for name in ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "tls-1.2"] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -60,7 +60,7 @@ fn notations_agree() {
 
 #[test]
 fn what_is_written_back_reads_the_same() {
-    for name in ["full.json", "routes.json", "identity-1.1.json", "tls-1.2.json"] {
+    for name in ["full.json", "routes.json", "identity-1.1.json", "settings-1.2.json", "tls-1.2.json"] {
         let read = read_file(&folder("good").join(name)).unwrap();
         assert_eq!(read_value(serde_json::to_value(&read).unwrap()).unwrap(), read, "{name}");
     }
@@ -84,7 +84,7 @@ fn names_tell_the_notation() {
 }
 
 /// Each bad example, and what its writer is told.
-const BAD: [(&str, &str); 32] = [
+const BAD: [(&str, &str); 33] = [
     (
         "allow-nobody-known.yaml",
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `identitySelector`, `serviceAccount`, `spiffe`, `verified`, `anyone`",
@@ -143,6 +143,7 @@ const BAD: [(&str, &str); 32] = [
         "`policy.listeners[0].tls.unknownServerName`: unknown variant `refuse`, expected `Default` or `Refuse`",
     ),
     ("service-account-half.json", "`policy.routes[0].rules[0].allow[0].serviceAccount`: missing field `namespace`"),
+    ("state-dir-number.json", "`settings.stateDir`: invalid type: integer `1`, expected a string"),
     (
         "two-parts.toml",
         r#"`identity`: missing field `key`
