@@ -99,7 +99,7 @@ impl App {
         for index in 0..count {
             let handles = Handles {
                 log: sender.clone(),
-                cells: state.requests.worker(),
+                cells: (state.requests.worker(), state.connections.worker()),
                 handshakes: Arc::clone(&state.handshakes),
                 upstreams: Arc::clone(&state.upstreams),
                 drain_timeout: settings.drain_timeout.as_std(),

@@ -75,6 +75,17 @@ pub const REQUEST_HEADERS: usize = 128;
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for the first request of a connection that was accepted just before its listener closed.
 pub const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// Bytes read from an upstream at once for a connection that is passed on as it is: one TLS record (RFC 8446 §5.1). One
+/// buffer a worker.
+pub const RELAY_BUFFER_BYTES: usize = 16 << 10;
+/// Pieces passed on in one direction before the other direction and other connections have their turn.
+pub const RELAY_ROUNDS: usize = 16;
+/// How long a connection that is passed on may be quiet: databases and message brokers keep theirs for long, and TCP's
+/// keep-alive finds those whose client has vanished. Envoy has the same hour.
+pub const RELAY_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The same once the upstream has ended and the client was told so: it has nothing to wait for any more.
+pub const RELAY_ENDING_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Streams open at once on one HTTP/2 connection (RFC 9113 §6.5.2 recommends no fewer than 100).
 pub const STREAMS_PER_CONNECTION: u32 = 128;
 

@@ -13,6 +13,7 @@ mod hostile;
 mod http;
 mod identity;
 mod keep;
+mod listeners;
 mod live;
 mod log;
 mod observed;

@@ -18,6 +18,8 @@ const SINCE: &[(&str, u16)] = &[
     ("identities/[]/recognise/[]/sfdi", 1),
     ("identities/[]/recognise/[]/serial", 1),
     ("identities/[]/recognise/[]/spki", 1),
+    ("policy/listeners/[]/protocol/=HTTP", 2),
+    ("policy/listeners/[]/protocol/=TLS", 2),
     ("policy/routes/[]/hostnames/[]/~*.", 1),
     ("policy/routes/[]/rules/[]/matches/[]/path/type/=Template", 1),
     ("policy/routes/[]/rules/[]/matches/[]/path/type/=RegularExpression", 1),

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::Part;
-use sidecar_config::policy::{Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
+use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
 
 use self::allowed::Known;
 use crate::identity::Claim;
@@ -119,7 +119,8 @@ impl<'a> PolicyLinker<'a> {
 
     fn listener(&mut self, index: usize, document: &ListenerDocument) -> Listener {
         let mut bundles = Vec::new();
-        for (number, name) in document.tls.trust.iter().enumerate() {
+        let tls = document.tls.as_ref();
+        for (number, name) in tls.map_or(&[][..], |tls| &tls.trust).iter().enumerate() {
             match self.snapshot.bundle(name) {
                 Some(bundle) => bundles.push(bundle),
                 None => {
@@ -131,9 +132,10 @@ impl<'a> PolicyLinker<'a> {
         Listener {
             name: document.name.as_str().into(),
             address: document.address,
-            client_auth: document.tls.client_auth,
-            min_version: document.tls.min_version,
-            unknown_server_name: document.tls.unknown_server_name,
+            protocol: document.protocol,
+            client_auth: tls.map_or(ClientAuth::None, |tls| tls.client_auth),
+            min_version: tls.map(|tls| tls.min_version).unwrap_or_default(),
+            unknown_server_name: tls.map(|tls| tls.unknown_server_name).unwrap_or_default(),
             bundles,
             table: crate::RouteTable::default(),
         }

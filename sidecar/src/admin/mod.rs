@@ -82,6 +82,7 @@ fn page(state: &State) -> Response {
     let status = state.status();
     let sources = metrics::Sources {
         requests: &state.requests,
+        connections: &state.connections,
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
         log: &state.log,

@@ -34,9 +34,10 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
         return Ok(());
     }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    match found {
-        0 => drop(sqlx::raw_sql(TABLES).execute(&mut *transaction).await?),
-        _ => add_short_forms(&mut transaction).await?,
+    if found == 0 {
+        sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
+    } else {
+        add_short_forms(&mut transaction).await?;
     }
     sqlx::raw_sql("DROP VIEW IF EXISTS requests; DROP VIEW IF EXISTS entry").execute(&mut *transaction).await?;
     sqlx::raw_sql(VIEWS).execute(&mut *transaction).await?;

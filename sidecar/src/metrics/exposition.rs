@@ -19,6 +19,8 @@ const MICROSECONDS_PER_SECOND: f64 = 1e6;
 pub struct Sources<'a> {
     /// The workers' cells.
     pub requests: &'a Registry,
+    /// Their cells for connections that are passed on as they are.
+    pub connections: &'a Registry,
     /// Handshakes and connections.
     pub handshakes: &'a Handshakes,
     /// Connections to upstreams.
@@ -42,7 +44,11 @@ pub struct Sources<'a> {
 /// # Errors
 /// When a family cannot be encoded, which would be a fault of this module.
 pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
-    let mut families = requests(sources.requests);
+    let mut families = vec![
+        decided(sources.requests, "postern_requests_total", "Requests decided."),
+        durations(sources.requests),
+        decided(sources.connections, "postern_forwarded_connections_total", "Connections of TLS listeners decided."),
+    ];
     families.extend(handshakes(sources));
     families.extend(request_log(sources.log));
     families.extend(state(sources));
@@ -54,35 +60,31 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
     Ok(page)
 }
 
-fn requests(registry: &Registry) -> Vec<MetricFamily> {
+fn decided(registry: &Registry, name: &str, help: &str) -> MetricFamily {
     let mut counts = BTreeMap::new();
-    let mut durations: BTreeMap<_, Durations> = BTreeMap::new();
-    registry.for_each(|labels, cell| {
-        *counts.entry(labels.clone()).or_insert(0) += cell.count.load(Relaxed);
-        let scope = [labels.listener.clone(), labels.route.clone(), labels.rule.clone()];
-        durations.entry(scope).or_default().add(cell);
-    });
+    registry.for_each(|labels, cell| *counts.entry(labels.clone()).or_insert(0) += cell.count.load(Relaxed));
     let counted = counts.into_iter().map(|(labels, count)| {
         let reason = labels.reason.map_or("", |reason| reason.code());
         let verdict = labels.verdict.name();
         let names = ["listener", "route", "rule", "verdict", "reason"];
         counter(&names, &[&labels.listener, &labels.route, &labels.rule, verdict, reason], count)
     });
-    let counted = counted.collect();
+    family(name, help, MetricType::COUNTER, counted.collect())
+}
+
+fn durations(registry: &Registry) -> MetricFamily {
+    let mut durations: BTreeMap<_, Durations> = BTreeMap::new();
+    registry.for_each(|labels, cell| {
+        let scope = [labels.listener.clone(), labels.route.clone(), labels.rule.clone()];
+        durations.entry(scope).or_default().add(cell);
+    });
     let timed = durations.into_iter().map(|([listener, route, rule], durations)| {
         let mut metric = labelled(&["listener", "route", "rule"], &[&listener, &route, &rule]);
         metric.set_histogram(durations.histogram());
         metric
     });
-    vec![
-        family("postern_requests_total", "Requests decided.", MetricType::COUNTER, counted),
-        family(
-            "postern_request_duration_seconds",
-            "From a request's head to the end of its response.",
-            MetricType::HISTOGRAM,
-            timed.collect(),
-        ),
-    ]
+    let help = "From a request's head to the end of its response.";
+    family("postern_request_duration_seconds", help, MetricType::HISTOGRAM, timed.collect())
 }
 
 #[derive(Default)]

@@ -13,7 +13,7 @@ mod verifier;
 
 pub use certificates::OwnCertificates;
 pub use crl::UnverifiedList;
-pub use handshake::accept;
+pub use handshake::{Failure, accept};
 pub use key::ServerKey;
 pub use peer::{Standing, TlsPeer};
 pub use slots::{Slots, TlsContext};

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor};
 use rustls::server::NoServerSessionStorage;
 use rustls::{DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use sha2::{Digest, Sha256};
-use sidecar_config::policy::{TlsVersion, UnknownServerName};
+use sidecar_config::policy::{Protocol, TlsVersion, UnknownServerName};
 use sidecar_decide::snapshot::Bundle;
 use sidecar_decide::{Certificate, Listener, Reason, Snapshot};
 
@@ -27,11 +27,15 @@ use crate::limits::HANDSHAKE_SLOTS;
 static ALL_VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 static ONLY_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
+static HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
+
 /// What all handshakes of one listener share, for one generation of the configuration.
 #[derive(Debug)]
 pub struct TlsContext {
     provider: Arc<CryptoProvider>,
     versions: &'static [&'static SupportedProtocolVersion],
+    /// Offered by ALPN; nothing where any protocol may be inside.
+    protocols: &'static [&'static [u8]],
     trust: Arc<Trust>,
     certificates: OwnCertificates,
     unknown_server_name: UnknownServerName,
@@ -54,8 +58,20 @@ impl TlsContext {
             TlsVersion::V1_2 => ALL_VERSIONS,
             TlsVersion::V1_3 => ONLY_TLS13,
         };
-        let (unknown_server_name, binding) = (listener.unknown_server_name, binding(snapshot, listener));
-        Self { provider, versions, trust: Arc::new(trust), certificates, unknown_server_name, tickets, binding }
+        let protocols = match listener.protocol {
+            Protocol::Https => HTTP,
+            Protocol::Http | Protocol::Tls => &[],
+        };
+        Self {
+            provider,
+            versions,
+            protocols,
+            trust: Arc::new(trust),
+            certificates,
+            unknown_server_name: listener.unknown_server_name,
+            tickets,
+            binding: binding(snapshot, listener),
+        }
     }
 
     /// How a client that was verified before stands today.
@@ -73,7 +89,7 @@ impl TlsContext {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&shown) as Arc<_>);
         config.ignore_client_order = true;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = self.protocols.iter().map(|protocol| protocol.to_vec()).collect();
         // The default storage would resume TLS 1.2 by session id, and ask neither verifier nor ticketer.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::new(BoundTickets { keys, binding, cell: Arc::clone(&cell) });
