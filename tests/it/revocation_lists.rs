@@ -5,11 +5,15 @@ use std::fs;
 use postern_tests::ca::{Authority, Issued, LeafOptions, RevocationList, openssl_fact};
 use postern_tests::config::client_uri;
 use postern_tests::gate::Gate;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use sidecar_config::status::{PartStatus, Parts};
 use sidecar_decide::Reason;
 
 use crate::observed::{columns, metric, newest, status, wait_until};
 use crate::reload::KeepAlive;
+use crate::rustls_client::{self, Offer};
 
 const REQUEST: &str = "GET /orders HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 const HOUR: i64 = 60;
@@ -191,4 +195,43 @@ fn an_entry_that_appears_cuts_what_is_open() {
     let row = newest(&below.gate.sidecar, 2);
     let shown = columns(&row, &["kind", "verdict", "reason", "subject"]);
     assert_eq!(shown, json!(["cut", "refused", "policy_certificate_revoked", "CN=billing"]));
+}
+
+/// Chains are remembered: what is verified once is not verified again under the same trust, and never beyond it.
+#[test]
+fn a_known_chain_is_known_under_one_trust_only() {
+    let mut gate = Gate::start_with(|document| document["settings"]["workers"] = json!(1)).unwrap();
+    let chains = |gate: &Gate| {
+        let count = |result| metric(&gate.sidecar, &format!("postern_client_chains_total{{result=\"{result}\"}}"));
+        (count("verified"), count("known"))
+    };
+    let shake =
+        |gate: &Gate, certificate: &str| gate.openssl(Some(certificate)).unwrap().talk(REQUEST).unwrap().alert();
+    assert_eq!((shake(&gate, "billing"), chains(&gate)), (None, (1, 0)));
+    assert_eq!((shake(&gate, "billing"), chains(&gate)), (None, (1, 1)));
+    assert_eq!((shake(&gate, "reports"), chains(&gate)), (None, (2, 1)));
+    // Another key for a known certificate is found out all the same.
+    let billing = gate.folder.file("billing.pem");
+    let pem = fs::read_to_string(billing).unwrap();
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec();
+    let key = fs::read_to_string(gate.folder.file("reports.key")).unwrap();
+    let stolen = Offer { certificate: Some((der, key)), ..Offer::default() };
+    assert_eq!(rustls_client::talk(&gate, "gate", stolen).alert, Reason::TlsBadSignature.facts().alert);
+    let load = |gate: &mut Gate, part: fn(&Parts) -> &PartStatus, change: &dyn Fn(&mut Value)| {
+        let before = part(&status(&gate.sidecar).parts).loaded.clone();
+        change(&mut gate.document);
+        gate.folder.write_document(&gate.document).unwrap();
+        wait_until("another revision", || part(&status(&gate.sidecar).parts).loaded != before);
+    };
+    load(&mut gate, |parts| &parts.policy, &|document| document["policy"]["limits"] = json!({ "maxConnections": 9 }));
+    assert_eq!((shake(&gate, "billing"), chains(&gate)), (None, (2, 2)));
+    load(&mut gate, |parts| &parts.trust, &|document| {
+        document["trust"]["revocations"]["serials"] = json!([{ "bundle": "ours", "serial": "01" }]);
+    });
+    assert_eq!((shake(&gate, "billing"), chains(&gate)), (None, (3, 2)));
+    let serial = openssl_fact(&pem, "-serial").unwrap();
+    load(&mut gate, |parts| &parts.trust, &|document| {
+        document["trust"]["revocations"]["serials"] = json!([{ "bundle": "ours", "serial": serial }]);
+    });
+    assert_eq!((shake(&gate, "billing"), chains(&gate)), (Reason::TlsRevoked.facts().alert, (3, 2)));
 }

@@ -149,7 +149,7 @@ async fn secured(
         Ok(accepted) => accepted,
         Err(failure) => return refuse_handshake(&gate, &listener, client, arrival, *failure).await,
     };
-    gate.handshakes.completed(accepted.is_resumed);
+    gate.handshakes.completed(accepted.is_resumed, accepted.is_known);
     let connection = Rc::new(Connection {
         negotiated: negotiated(&accepted.stream),
         gate,

@@ -132,6 +132,8 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
         counter(&["listener", "reason"], &[&labels.listener, reason], count)
     });
     let cut = cut.collect();
+    let chains = ["verified", "known"].into_iter().zip(sources.handshakes.chains());
+    let chains = chains.map(|(result, count)| counter(&["result"], &[result], count)).collect();
     let help = "TLS handshakes and connections refused, by reason.";
     let refused = refused.collect();
     vec![
@@ -143,6 +145,7 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
             "TLS handshakes completed that resumed a session.",
             sources.handshakes.resumed(),
         ),
+        family("postern_client_chains_total", "Chains of clients, verified or known.", MetricType::COUNTER, chains),
         one_gauge("postern_connections_open", "Client connections open.", float_of(sources.handshakes.open())),
         one_gauge(
             "postern_upstream_connections_open",

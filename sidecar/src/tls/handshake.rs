@@ -33,6 +33,8 @@ pub struct Accepted {
     pub sni: Option<Box<str>>,
     /// Whether it resumed a session instead of showing its certificate.
     pub is_resumed: bool,
+    /// Whether its chain was known from an earlier handshake; `None` where it presented none.
+    pub is_known: Option<bool>,
     /// Where it has reached the gate, if it asked for no name.
     pub reached: Option<IpAddr>,
     /// The certificate it was shown.
@@ -103,7 +105,7 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
     let Ok(slot) = slots.take() else { return Err(Box::new(Failure::early(None, Some(Reason::TlsProtocol)))) };
     slot.shown.set(chosen.certified);
     let finished = timeout_at(deadline, hello.into_stream(Arc::clone(&slot.config)).into_fallible()).await;
-    let Seen { mut peer, resumed } = slot.take();
+    let Seen { mut peer, resumed, is_known } = slot.take();
     if !matches!(finished, Ok(Ok(_))) {
         // The chain may have verified; that the client has the key was not shown.
         peer.path = None;
@@ -116,7 +118,7 @@ pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Fa
                 let leaf = session.peer_certificates().and_then(<[_]>::first);
                 peer = resumed.zip(leaf).map(|(ticket, leaf)| resume(&ticket, leaf)).unwrap_or_default();
             }
-            Ok(Accepted { stream, peer, sni, is_resumed, reached, certificate: chosen.certificate })
+            Ok(Accepted { stream, peer, sni, is_resumed, is_known, reached, certificate: chosen.certificate })
         }
         Ok(Err((error, stream))) => {
             let reason = Some(reason(&peer, &error));

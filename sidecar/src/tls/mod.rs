@@ -1,6 +1,7 @@
 //! TLS termination: who may connect is decided during the handshake, and every refusal leaves a row.
 
 mod certificates;
+mod chains;
 mod crl;
 mod handshake;
 mod key;

@@ -18,6 +18,7 @@ use sidecar_decide::snapshot::Bundle;
 use sidecar_decide::{Certificate, Listener, Reason, Snapshot};
 
 use super::certificates::{Chosen, OwnCertificates, Shown};
+use super::chains::Chains;
 use super::path::{Sum, anchor_sum};
 use super::peer::{Standing, TlsPeer};
 use super::ticket::{BoundTickets, Cell, Seen, TicketKeys};
@@ -79,9 +80,9 @@ impl TlsContext {
         self.trust.standing(peer)
     }
 
-    fn slot(&self) -> Result<Slot, rustls::Error> {
+    fn slot(&self, chains: &Arc<Chains>) -> Result<Slot, rustls::Error> {
         let cell = Cell::default();
-        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust), Arc::clone(&cell)));
+        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust), Arc::clone(chains), Arc::clone(&cell)));
         let (keys, binding) = (self.tickets.clone(), self.binding);
         let shown = Arc::new(Shown::default());
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
@@ -157,13 +158,16 @@ impl Slot {
 #[derive(Debug)]
 pub struct Slots {
     context: Arc<TlsContext>,
+    chains: Arc<Chains>,
     free: RefCell<Vec<Slot>>,
 }
 
 impl Slots {
-    /// No slots yet, for a listener.
-    pub fn new(context: Arc<TlsContext>) -> Self {
-        Self { context, free: RefCell::default() }
+    /// No slots yet, for a listener. The chains that it has known so far stay known as long as it judges alike.
+    pub fn new(context: Arc<TlsContext>, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| before.context.binding == context.binding);
+        let chains = before.map(|before| Arc::clone(&before.chains)).unwrap_or_default();
+        Self { context, chains, free: RefCell::default() }
     }
 
     /// The certificate for a client that asks for `name`, or for none and has reached `address`.
@@ -174,7 +178,7 @@ impl Slots {
     pub(super) fn take(&self) -> Result<Slot, rustls::Error> {
         match self.free.borrow_mut().pop() {
             Some(slot) => Ok(slot),
-            None => self.context.slot(),
+            None => self.context.slot(&self.chains),
         }
     }
 

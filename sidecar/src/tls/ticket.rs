@@ -43,6 +43,8 @@ pub(super) struct Seen {
     pub(super) peer: TlsPeer,
     /// The last ticket that could be decrypted: the one that is resumed, if the session is.
     pub(super) resumed: Option<Ticket>,
+    /// Whether the client's chain was known from an earlier handshake; `None` where it presented none that verifies.
+    pub(super) is_known: Option<bool>,
 }
 
 /// Where a handshake's verifier and ticketer leave what they see.

@@ -16,6 +16,7 @@ use sidecar_decide::crl::Revoked;
 use sidecar_decide::{CertificateFacts, Reason};
 use webpki::{EndEntityCert, KeyUsage};
 
+use super::chains::{Chain, Chains};
 use super::path::{self, End, Sum, VerifiedPath};
 use super::peer::{Standing, TlsPeer};
 use super::reason::{certificate_error, certificate_reason};
@@ -102,12 +103,13 @@ impl Trust {
 #[derive(Debug)]
 pub(super) struct Verifier {
     trust: Arc<Trust>,
+    chains: Arc<Chains>,
     cell: Cell,
 }
 
 impl Verifier {
-    pub(super) fn new(trust: Arc<Trust>, cell: Cell) -> Self {
-        Self { trust, cell }
+    pub(super) fn new(trust: Arc<Trust>, chains: Arc<Chains>, cell: Cell) -> Self {
+        Self { trust, chains, cell }
     }
 
     /// A signature by a key that is too short fails like one that is wrong, and must not look like an attack.
@@ -117,9 +119,9 @@ impl Verifier {
         }
     }
 
-    fn leave(&self, peer: TlsPeer) {
+    fn leave(&self, peer: TlsPeer, is_known: Option<bool>) {
         // A certificate is asked for in full handshakes only: whatever ticket was decrypted, it is not resumed.
-        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = Seen { peer, resumed: None };
+        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = Seen { peer, resumed: None, is_known };
     }
 
     fn verify(
@@ -187,8 +189,13 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let Ok(facts) = CertificateFacts::of(leaf) else {
-            self.leave(TlsPeer { refused: Some(Reason::TlsMalformed), ..TlsPeer::default() });
+        let sum = Chains::sum(leaf, intermediates);
+        if let Some(Chain { facts, path, .. }) = self.chains.find(&sum, now) {
+            self.leave(TlsPeer { facts: Some(facts), path: Some(path), refused: None }, Some(true));
+            return Ok(ClientCertVerified::assertion());
+        }
+        let Ok(facts) = CertificateFacts::of(leaf).map(Arc::new) else {
+            self.leave(TlsPeer { refused: Some(Reason::TlsMalformed), ..TlsPeer::default() }, None);
             return Err(CertificateError::BadEncoding.into());
         };
         let (path, refusal) = match self.verify(leaf, intermediates, &facts, now) {
@@ -196,7 +203,11 @@ impl ClientCertVerifier for Verifier {
             Err(error) => (None, Some((certificate_reason(&error, &facts), error))),
         };
         let refused = refusal.as_ref().map(|(reason, _)| *reason);
-        self.leave(TlsPeer { facts: Some(Arc::new(facts)), path, refused });
+        if let Some(path) = &path {
+            self.chains.insert(sum, &facts, path, now);
+        }
+        let is_known = path.is_some().then_some(false);
+        self.leave(TlsPeer { facts: Some(facts), path, refused }, is_known);
         match refusal {
             None => Ok(ClientCertVerified::assertion()),
             Some((reason, error)) => Err(certificate_error(reason, error)),
