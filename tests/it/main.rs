@@ -18,6 +18,7 @@ mod live;
 mod log;
 mod observed;
 mod offers;
+mod pressure;
 mod reload;
 mod resume;
 mod revocation_lists;
