@@ -159,7 +159,8 @@ fn a_list_of_somebody_else_is_refused() {
         fs::rename(below.gate.folder.file(".a"), below.gate.folder.file("a.crl")).unwrap();
         wait_until(&expected, || {
             let why = status(&below.gate.sidecar).parts.trust.why.unwrap_or_default();
-            expected.starts_with(why.trim_end_matches('…')) || why.starts_with(&expected)
+            // Told messages are cut at 256 bytes.
+            !why.is_empty() && (expected.starts_with(why.trim_end_matches('…')) || why.starts_with(&expected))
         });
     }
     assert_eq!(status(&below.gate.sidecar).parts.trust.loaded, before);
