@@ -223,6 +223,28 @@ fn what_is_not_http_is_answered_and_recorded() {
 }
 
 #[test]
+fn a_malformed_upload_is_recorded_as_such() {
+    let gate = open_gate();
+    let table = [
+        ("a chunk's size that is none", "5\r\nhello\r\nxyz\r\n", "client_malformed"),
+        ("a first chunk that is none", "\r\n\r\n", "client_malformed"),
+        ("a chunk longer than its size", "5\r\nhello, world\r\n0\r\n\r\n", "client_malformed"),
+        ("a size that is too large", "f0000000000000003\r\nhello", "client_malformed"),
+        ("a trailer that is none", "5\r\nhello\r\n0\r\nno colon\r\n\r\n", "client_malformed"),
+    ];
+    for (index, (case, body, reason)) in table.into_iter().enumerate() {
+        let head = "POST /orders HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let client = gate.openssl(Some("billing")).unwrap().arg("-quiet");
+        let handshake = client.talk(&format!("{head}{body}")).unwrap();
+        assert_eq!(handshake.status(), Some(400), "{case}: {handshake:?}");
+        let row = newest(&gate.sidecar, index + 1);
+        let shown = columns(&row, &["verdict", "reason", "status", "identity"]);
+        assert_eq!(shown, json!(["allowed", reason, 400, "demo/billing"]), "{case}");
+    }
+    assert_eq!(rows(&gate.sidecar, table.len()).len(), table.len());
+}
+
+#[test]
 fn a_length_beside_a_coding_counts_for_nothing() {
     let gate = open_gate();
     let (length, coding) = ("Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n");

@@ -149,7 +149,7 @@ impl<'a> PolicyLinker<'a> {
                 route: Arc::clone(&name),
                 name: rule.name.as_str().into(),
                 mode: rule.mode,
-                allowed: self.known.allowed(&mut self.snapshot, rule, &place, &mut self.problems),
+                allowed: self.known.allowed(&mut self.snapshot, route, rule, &place, &mut self.problems),
                 target: self.target(&place, rule),
             };
             let rule_index = self.snapshot.rules.len();

@@ -86,7 +86,9 @@ impl http_body::Body for UploadBody {
                 }
             }
             Some(Err(error)) => {
-                self.state.failed.set(Some(Reason::ClientClosed));
+                let is_malformed = matches!(error, BodyError::Malformed(_));
+                let reason = if is_malformed { Reason::ClientMalformed } else { Reason::ClientClosed };
+                self.state.failed.set(Some(reason));
                 Some(Err(error))
             }
             None => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
 use sidecar_decide::{Reason, Verdict, path, route};
@@ -42,7 +42,13 @@ pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Resp
             Ok(_pending) => forward(Rc::clone(&connection.gate), &view, passage, request, draft).await,
             Err(reason) => refuse(draft, reason, Some(request.body)),
         },
-        Err(reason) => refuse(draft, reason, Some(request.body)),
+        Err(reason) => {
+            let mut response = refuse(draft, reason, Some(request.body));
+            if reason == Reason::RouteNoMethod {
+                response.headers.insert(ALLOW, allowed_methods(&view, &request.head));
+            }
+            response
+        }
     }
 }
 
@@ -104,6 +110,19 @@ fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) 
         return Err(Reason::LimitBodySize);
     }
     Ok(passage)
+}
+
+/// What a 405 must say (RFC 9110 §15.5.6): the methods of its host and path; none for a tunnel, which has no path.
+fn allowed_methods(view: &View, head: &Head) -> HeaderValue {
+    let methods = || {
+        let (host, path) = (host_of(head).ok()?, path::normalise(head.target.path()).ok()?);
+        let listener = view.served.generation.snapshot.listeners.get(view.listener?)?;
+        let (method, headers, query) = (&head.method, &head.headers, head.target.query());
+        let methods = listener.table.methods(&route::Request { host, path: &path, method, headers, query });
+        HeaderValue::try_from(methods.join(", ")).ok()
+    };
+    let tunnel = head.method == Method::CONNECT;
+    (!tunnel).then(methods).flatten().unwrap_or_else(|| HeaderValue::from_static(""))
 }
 
 /// The one host a request is for: of its target, else of its one `Host` (RFC 9112 §3.2).

@@ -127,6 +127,17 @@ impl RouteTable {
         found.ok_or_else(|| search.furthest())
     }
 
+    /// The methods that rules of a request's host and path ask for, sorted, each once: what `Allow` names where
+    /// [`Self::find`] says [`Reason::RouteNoMethod`].
+    #[must_use]
+    pub fn methods(&self, request: &Request<'_>) -> Vec<String> {
+        let path = &*match_key(request.path);
+        let mut search = Search::for_methods(request);
+        // No rule fits, so that none of the tables is left out.
+        let _ = self.tables(&canonical_host(request.host)).find_map(|table| table.find(path, &mut search));
+        search.methods()
+    }
+
     /// The tables that a host falls under, most specific first.
     fn tables(&self, host: &str) -> impl Iterator<Item = &HostTable> {
         let parents = host::parents(host).filter(|parent| parent.len() <= self.longest_wildcard_bytes);
