@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod certificate;
+pub mod filter;
 mod hash;
 pub mod identity;
 mod link;

@@ -53,6 +53,8 @@ pub enum Reason {
     PolicyCertificateRevoked,
     /// The identity's certificates are accepted from a later time on.
     PolicyIssuedTooEarly,
+    /// A rule tells the application of the caller, and its certificate has something that no header field can carry.
+    PolicyIdentityUnwritable,
     /// No route serves the host.
     RouteNoHost,
     /// No rule matches the path.
@@ -69,6 +71,8 @@ pub enum Reason {
     LimitConnections,
     /// The request's body is too large.
     LimitBodySize,
+    /// What a rule tells the application of the caller is too much for a request's head.
+    LimitIdentitySize,
     /// What the connection carried had not ended when the time to finish was over: the gate was stopped, or its listener
     /// went.
     GateDrainTimeout,
@@ -122,7 +126,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 44] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -147,6 +151,7 @@ impl Reason {
         Self::PolicyIdentityRevoked,
         Self::PolicyCertificateRevoked,
         Self::PolicyIssuedTooEarly,
+        Self::PolicyIdentityUnwritable,
         Self::RouteNoHost,
         Self::RouteNoPath,
         Self::RouteNoMethod,
@@ -155,6 +160,7 @@ impl Reason {
         Self::RouteBadPath,
         Self::LimitConnections,
         Self::LimitBodySize,
+        Self::LimitIdentitySize,
         Self::GateDrainTimeout,
         Self::GateCertificateExpired,
         Self::UpstreamNoEndpoint,
@@ -200,6 +206,9 @@ impl Reason {
                 http("policy_certificate_revoked", "PolicyCertificateRevoked", Side::Client, 403, 7)
             }
             R::PolicyIssuedTooEarly => http("policy_issued_too_early", "PolicyIssuedTooEarly", Side::Client, 403, 7),
+            R::PolicyIdentityUnwritable => {
+                http("policy_identity_unwritable", "PolicyIdentityUnwritable", Side::Client, 403, 7)
+            }
             R::RouteNoHost => http("route_no_host", "RouteNoHost", Side::Client, 404, 12),
             R::RouteNoPath => http("route_no_path", "RouteNoPath", Side::Client, 404, 12),
             R::RouteNoMethod => http("route_no_method", "RouteNoMethod", Side::Client, 405, 12),
@@ -208,6 +217,7 @@ impl Reason {
             R::RouteBadPath => http("route_bad_path", "RouteBadPath", Side::Client, 400, 13),
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),
             R::LimitBodySize => http("limit_body_size", "LimitBodySize", Side::Client, 413, 8),
+            R::LimitIdentitySize => http("limit_identity_size", "LimitIdentitySize", Side::Client, 431, 8),
             R::GateDrainTimeout => http("gate_drain_timeout", "GateDrainTimeout", Side::Gate, 503, 14),
             R::GateCertificateExpired => {
                 http("gate_certificate_expired", "GateCertificateExpired", Side::Gate, 503, 14)

@@ -6,14 +6,19 @@ use sidecar_config::Part;
 use sidecar_config::policy::{Backend, Listener, Policy, Route, Rule};
 
 use super::allow::check_allow;
+use super::filters::check_filters;
 use super::matches::{check_match, check_pattern_count, hostname_error};
 use super::name_error;
 use crate::Revision;
+use crate::filter::GateNames;
 use crate::problem::{Problems, Refusal};
 use crate::snapshot::AcceptedPolicy;
 
 /// Most client connections a document may ask for; the file limit is far below.
 const CONNECTIONS_MAX: u32 = 1_000_000;
+
+/// Most proxies in front of the gate: more than anybody has, and few enough to read all they said.
+const TRUSTED_HOPS_MAX: u8 = 16;
 
 /// Accepts the listeners, routes and limits of a document.
 ///
@@ -22,13 +27,14 @@ const CONNECTIONS_MAX: u32 = 1_000_000;
 pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
     let mut problems = Problems::of(Part::Policy);
     check_listeners(&document.listeners, &mut problems);
+    let gate_names = GateNames::of(&document.routes, document.forwarding.trusted_hops);
     let mut names = HashSet::new();
     for (index, route) in document.routes.iter().enumerate() {
         let place = format!("routes[{index}]");
         if !names.insert(&route.name) {
             problems.add(format_args!("{place}.name"), taken("route", &route.name));
         }
-        check_route(route, &place, &document.listeners, &mut problems);
+        check_route(route, &place, &document.listeners, &gate_names, &mut problems);
     }
     check_pattern_count(&document.routes, &mut problems);
     let limit = document.limits.max_connections;
@@ -36,11 +42,17 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
         let detail = format_args!("is {limit}; write a number from 1 to {CONNECTIONS_MAX}");
         problems.add("limits.maxConnections", detail);
     }
+    let hops = document.forwarding.trusted_hops;
+    if hops > TRUSTED_HOPS_MAX {
+        let detail = format_args!("is {hops}; write a number from 0 to {TRUSTED_HOPS_MAX}");
+        problems.add("forwarding.trustedHops", detail);
+    }
     problems.or(Revision::of(document), |revision| AcceptedPolicy {
         revision,
         listeners: document.listeners.clone(),
         routes: document.routes.iter().map(|route| (route.clone(), route_hash(route, &document.listeners))).collect(),
         limits: document.limits.clone(),
+        trusted_hops: hops,
     })
 }
 
@@ -73,7 +85,7 @@ fn check_listeners(listeners: &[Listener], problems: &mut Problems) {
     }
 }
 
-fn check_route(route: &Route, place: &str, listeners: &[Listener], problems: &mut Problems) {
+fn check_route(route: &Route, place: &str, listeners: &[Listener], gate_names: &GateNames, problems: &mut Problems) {
     if let Some(error) = name_error(&route.name) {
         problems.add(format_args!("{place}.name"), error);
     }
@@ -92,16 +104,16 @@ fn check_route(route: &Route, place: &str, listeners: &[Listener], problems: &mu
         if !names.insert(&rule.name) {
             problems.add(format_args!("{place}.name"), taken("rule", &rule.name));
         }
-        check_rule(rule, &place, problems);
+        check_rule(rule, &place, gate_names, problems);
     }
 }
 
-fn check_rule(rule: &Rule, place: &str, problems: &mut Problems) {
+fn check_rule(rule: &Rule, place: &str, gate_names: &GateNames, problems: &mut Problems) {
     if let Some(error) = name_error(&rule.name) {
         problems.add(format_args!("{place}.name"), error);
     }
     for (index, condition) in rule.matches.iter().enumerate() {
-        check_match(condition, &format!("{place}.matches[{index}]"), problems);
+        check_match(condition, &format!("{place}.matches[{index}]"), gate_names, problems);
     }
     if rule.allow.is_empty() {
         let advice = "is empty; name who may call, or write `[{ anyone = {} }]`: absence never means anyone";
@@ -110,6 +122,7 @@ fn check_rule(rule: &Rule, place: &str, problems: &mut Problems) {
     for (index, entry) in rule.allow.iter().enumerate() {
         check_allow(entry, &format!("{place}.allow[{index}]"), problems);
     }
+    check_filters(&rule.filters, place, gate_names, problems);
     if rule.backends.is_empty() {
         problems.add(format_args!("{place}.backends"), "is empty; name at least one address or set of endpoints");
     }

@@ -43,6 +43,7 @@ frozen! {
     PolicyIdentityRevoked = "policy_identity_revoked" Client Some(403), Some(7), None;
     PolicyCertificateRevoked = "policy_certificate_revoked" Client Some(403), Some(7), None;
     PolicyIssuedTooEarly = "policy_issued_too_early" Client Some(403), Some(7), None;
+    PolicyIdentityUnwritable = "policy_identity_unwritable" Client Some(403), Some(7), None;
     RouteNoHost = "route_no_host" Client Some(404), Some(12), None;
     RouteNoPath = "route_no_path" Client Some(404), Some(12), None;
     RouteNoMethod = "route_no_method" Client Some(405), Some(12), None;
@@ -51,6 +52,7 @@ frozen! {
     RouteBadPath = "route_bad_path" Client Some(400), Some(13), None;
     LimitConnections = "limit_connections" Gate Some(503), Some(14), None;
     LimitBodySize = "limit_body_size" Client Some(413), Some(8), None;
+    LimitIdentitySize = "limit_identity_size" Client Some(431), Some(8), None;
     GateDrainTimeout = "gate_drain_timeout" Gate Some(503), Some(14), None;
     GateCertificateExpired = "gate_certificate_expired" Gate Some(503), Some(14), None;
     UpstreamNoEndpoint = "upstream_no_endpoint" Upstream Some(503), Some(14), None;
