@@ -73,6 +73,8 @@ pub enum Reason {
     LimitBodySize,
     /// What a rule tells the application of the caller is too much for a request's head.
     LimitIdentitySize,
+    /// Nothing passed on the connection for too long.
+    LimitIdle,
     /// What the connection carried had not ended when the time to finish was over: the gate was stopped, or its listener
     /// went.
     GateDrainTimeout,
@@ -126,7 +128,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -161,6 +163,7 @@ impl Reason {
         Self::LimitConnections,
         Self::LimitBodySize,
         Self::LimitIdentitySize,
+        Self::LimitIdle,
         Self::GateDrainTimeout,
         Self::GateCertificateExpired,
         Self::UpstreamNoEndpoint,
@@ -218,6 +221,7 @@ impl Reason {
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),
             R::LimitBodySize => http("limit_body_size", "LimitBodySize", Side::Client, 413, 8),
             R::LimitIdentitySize => http("limit_identity_size", "LimitIdentitySize", Side::Client, 431, 8),
+            R::LimitIdle => http("limit_idle", "LimitIdle", Side::Client, 408, 4),
             R::GateDrainTimeout => http("gate_drain_timeout", "GateDrainTimeout", Side::Gate, 503, 14),
             R::GateCertificateExpired => {
                 http("gate_certificate_expired", "GateCertificateExpired", Side::Gate, 503, 14)

@@ -5,6 +5,7 @@ mod endpoints;
 mod filters;
 mod identities;
 mod identity;
+mod listeners;
 mod matches;
 mod policy;
 mod trust;
