@@ -8,6 +8,7 @@
 mod docs;
 mod drain;
 mod exchange;
+mod forward;
 mod hostile;
 mod http;
 mod identity;

@@ -8,6 +8,7 @@ use super::live::Live;
 use super::relay::RelayBuffer;
 use crate::balance::RoundRobin;
 use crate::config::Generation;
+use crate::filter::RequestIds;
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
 use crate::pool::Pool;
@@ -19,6 +20,8 @@ pub struct Gate {
     pub live: Live,
     /// Connections to upstreams.
     pub pool: Rc<Pool>,
+    /// Ids of requests.
+    pub request_ids: RequestIds,
     /// Where rows go.
     pub log: log::Sender,
     /// Counts of requests.
@@ -60,6 +63,7 @@ impl Gate {
             served: RefCell::new(Served::new(generation)),
             live: Live::default(),
             pool: Rc::new(pool),
+            request_ids: RequestIds::default(),
             log,
             cells,
             connection_cells,

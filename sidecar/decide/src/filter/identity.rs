@@ -113,7 +113,7 @@ fn fact_of(client: &Client<'_>, fact: IdentityFact) -> Result<Option<String>, Re
         IdentityFact::Issuer => Some(names(client)?.1),
         IdentityFact::Sha256 => Some(hex(&facts.sha256, "")),
         IdentityFact::Lfdi => Some(facts.lfdi_hex()),
-        IdentityFact::Sfdi => Some(format!("{:012}", facts.sfdi())),
+        IdentityFact::Sfdi => Some(facts.sfdi_digits()),
         IdentityFact::EscapedPem => Some(certificate(client)),
         IdentityFact::Rfc9440 => client.chain.first().map(|der| byte_sequence(der)),
         IdentityFact::Rfc9440Chain => {

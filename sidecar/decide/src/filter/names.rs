@@ -90,11 +90,20 @@ impl GateNames {
         is_hop(name) && !is_told
     }
 
-    /// Drops what a client must not say, from a head or from trailers.
+    /// Drops what a client must not say from a head.
     pub fn strip(&self, headers: &mut HeaderMap) {
         let owned: Vec<HeaderName> = headers.keys().filter(|name| self.owns(name)).cloned().collect();
         for name in owned {
             headers.remove(name);
+        }
+    }
+
+    /// Drops it from trailers, with what belongs to a head only (RFC 9110 §6.5.1): some servers merge the two.
+    pub fn strip_trailers(&self, trailers: &mut HeaderMap) {
+        let owned = |name: &&HeaderName| self.owns(name) || is_hop(name) || is_fixed(name);
+        let owned: Vec<HeaderName> = trailers.keys().filter(owned).cloned().collect();
+        for name in owned {
+            trailers.remove(name);
         }
     }
 }
