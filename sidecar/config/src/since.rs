@@ -16,6 +16,7 @@ const SINCE: &[(&str, u16)] = &[
     ("identities/[]/recognise/[]/spki", 1),
     ("policy/listeners/[]/protocol/=HTTP", 2),
     ("policy/listeners/[]/protocol/=TLS", 2),
+    ("policy/forwarding", 2),
     ("policy/routes/[]/hostnames/[]/~*.", 1),
     ("policy/routes/[]/rules/[]/matches/[]/path/type/=Template", 1),
     ("policy/routes/[]/rules/[]/matches/[]/path/type/=RegularExpression", 1),
@@ -24,6 +25,7 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/routes/[]/rules/[]/allow/[]/identitySelector", 1),
     ("policy/routes/[]/rules/[]/allow/[]/serviceAccount", 1),
     ("policy/routes/[]/rules/[]/allow/[]/spiffe", 1),
+    ("policy/routes/[]/rules/[]/filters", 2),
 ];
 
 /// The first place of each kind in a part (or `settings`) that `version` does not have, with the version that has it.

@@ -43,7 +43,7 @@ fn check_identity(identity: &ForwardIdentity, place: &str, problems: &mut Proble
     let mut fields = HashSet::new();
     for (index, field) in identity.x_forwarded_client_cert.iter().enumerate() {
         if !fields.insert(field) {
-            let detail = format_args!("{field:?} is named before; name each once");
+            let detail = "is named before; name each once";
             problems.add(format_args!("{place}.xForwardedClientCert[{index}]"), detail);
         }
     }
