@@ -17,6 +17,7 @@ mod listeners;
 mod live;
 mod log;
 mod observed;
+mod pressure;
 mod reload;
 mod resume;
 mod routes;

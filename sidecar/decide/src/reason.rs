@@ -73,6 +73,12 @@ pub enum Reason {
     LimitBodySize,
     /// What a rule tells the application of the caller is too much for a request's head.
     LimitIdentitySize,
+    /// Too many requests wait for their response's head, and have for too long.
+    LimitPending,
+    /// Too many requests and connections are being passed on.
+    LimitStreams,
+    /// Too many handshakes are under way.
+    LimitHandshakes,
     /// Nothing passed on the connection for too long.
     LimitIdle,
     /// What the connection carried had not ended when the time to finish was over: the gate was stopped, or its listener
@@ -128,7 +134,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 48] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -163,6 +169,9 @@ impl Reason {
         Self::LimitConnections,
         Self::LimitBodySize,
         Self::LimitIdentitySize,
+        Self::LimitPending,
+        Self::LimitStreams,
+        Self::LimitHandshakes,
         Self::LimitIdle,
         Self::GateDrainTimeout,
         Self::GateCertificateExpired,
@@ -221,6 +230,9 @@ impl Reason {
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),
             R::LimitBodySize => http("limit_body_size", "LimitBodySize", Side::Client, 413, 8),
             R::LimitIdentitySize => http("limit_identity_size", "LimitIdentitySize", Side::Client, 431, 8),
+            R::LimitPending => http("limit_pending", "LimitPending", Side::Gate, 503, 14),
+            R::LimitStreams => http("limit_streams", "LimitStreams", Side::Gate, 503, 14),
+            R::LimitHandshakes => http("limit_handshakes", "LimitHandshakes", Side::Gate, 503, 14),
             R::LimitIdle => http("limit_idle", "LimitIdle", Side::Client, 408, 4),
             R::GateDrainTimeout => http("gate_drain_timeout", "GateDrainTimeout", Side::Gate, 503, 14),
             R::GateCertificateExpired => {

@@ -16,6 +16,7 @@ use super::connection::{Connection, View};
 use super::forward::forward;
 use super::record::{Draft, blank};
 use crate::filter;
+use crate::limit::Pend;
 use crate::log::{Kind, clip};
 use crate::protocol::{Body, Head, Inbound, Request, Response};
 
@@ -38,9 +39,20 @@ pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> 
     filter::arrive(&view.served.generation.snapshot, &mut request.head.headers);
     let mut draft = draft(&connection, &view, &request.head);
     match decide(&view, &request.head, &mut draft) {
-        Ok(passage) => forward(&connection, &view, passage, request, draft).await,
+        Ok(passage) => match admit(&connection, &view, &mut draft).await {
+            // Counted until there is a response's head: what is not answered holds back what comes.
+            Ok(_pending) => forward(&connection, &view, passage, request, draft).await,
+            Err(reason) => refuse(draft, reason, Some(request.body)),
+        },
         Err(reason) => refuse(draft, reason, Some(request.body)),
     }
+}
+
+/// Waits for a place among the requests that are under way.
+async fn admit(connection: &Connection, view: &View, draft: &mut Draft) -> Result<Pend, Reason> {
+    let limits = &view.served.generation.snapshot.limits;
+    draft.enter(limits)?;
+    connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))
 }
 
 fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use sidecar_config::Part;
-use sidecar_config::policy::{Backend, Listener, Policy, Route, Rule};
+use sidecar_config::policy::{Backend, Limits, Listener, Policy, Route, Rule};
+use sidecar_config::{Duration, Part};
 
 use super::allow::check_allow;
 use super::filters::check_filters;
@@ -15,8 +15,10 @@ use crate::filter::GateNames;
 use crate::problem::{Problems, Refusal};
 use crate::snapshot::AcceptedPolicy;
 
-/// Most client connections a document may ask for; the file limit is far below.
-const CONNECTIONS_MAX: u32 = 1_000_000;
+/// Most connections, requests or streams a document may ask for; the file limit is far below.
+const LIMIT_MAX: u32 = 1_000_000;
+/// Longest time that nothing may be accepted: clients give up before.
+const PENDING_TIMEOUT_MAX: Duration = Duration::from_millis(60_000);
 
 /// Most proxies in front of the gate: more than anybody has, and few enough to read all they said.
 const TRUSTED_HOPS_MAX: u8 = 16;
@@ -38,11 +40,7 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
         check_route(route, &place, &document.listeners, &gate_names, &mut problems);
     }
     check_pattern_count(&document.routes, &mut problems);
-    let limit = document.limits.max_connections;
-    if !(1..=CONNECTIONS_MAX).contains(&limit) {
-        let detail = format_args!("is {limit}; write a number from 1 to {CONNECTIONS_MAX}");
-        problems.add("limits.maxConnections", detail);
-    }
+    check_limits(&document.limits, &mut problems);
     let hops = document.forwarding.trusted_hops;
     if hops > TRUSTED_HOPS_MAX {
         let detail = format_args!("is {hops}; write a number from 0 to {TRUSTED_HOPS_MAX}");
@@ -55,6 +53,20 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
         limits: document.limits.clone(),
         trusted_hops: hops,
     })
+}
+
+fn check_limits(limits: &Limits, problems: &mut Problems) {
+    let numbers = [
+        ("limits.maxConnections", limits.max_connections),
+        ("limits.maxPendingRequests", limits.max_pending_requests),
+        ("limits.maxStreams", limits.max_streams),
+    ];
+    for (place, limit) in numbers.into_iter().filter(|(_, limit)| !(1..=LIMIT_MAX).contains(limit)) {
+        problems.add(place, format_args!("is {limit}; write a number from 1 to {LIMIT_MAX}"));
+    }
+    if limits.pending_timeout > PENDING_TIMEOUT_MAX {
+        problems.add("limits.pendingTimeout", "is more than a minute, in which nothing would be accepted; write less");
+    }
 }
 
 /// A route's hash covers its listener, because the same rules behind other TLS settings are another promise.
