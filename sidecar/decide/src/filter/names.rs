@@ -30,25 +30,23 @@ const FIXED: [&str; 11] = [
     "http2-settings",
 ];
 
-/// Whether a field, in any spelling, says who a caller is, whatever is configured.
-fn is_claim(name: &HeaderName) -> bool {
-    let name = folded(name.as_str());
-    CLAIMS.iter().any(|prefix| name.starts_with(prefix)) || CLAIM_NAMES.contains(&&*name)
+/// Whether a field, by its folded name, says who a caller is, whatever is configured.
+fn is_claim(folded: &str) -> bool {
+    CLAIMS.iter().any(|prefix| folded.starts_with(prefix)) || CLAIM_NAMES.contains(&folded)
 }
 
 /// Whether a field, in any spelling, says how a request came to the gate.
 pub(crate) fn is_hop(name: &HeaderName) -> bool {
-    let name = folded(name.as_str());
-    (name.starts_with(HOPS) && !is_claim_name(&name)) || HOP_NAMES.contains(&&*name)
+    is_folded_hop(&folded(name.as_str()))
+}
+
+fn is_folded_hop(folded: &str) -> bool {
+    (folded.starts_with(HOPS) && !is_claim(folded)) || HOP_NAMES.contains(&folded)
 }
 
 /// Whether a field is none that a rule may touch.
 pub(crate) fn is_fixed(name: &HeaderName) -> bool {
     FIXED.contains(&name.as_str())
-}
-
-fn is_claim_name(folded: &str) -> bool {
-    CLAIMS.iter().any(|prefix| folded.starts_with(prefix))
 }
 
 /// A name as an application may come to see it: letters and digits stay, everything else is one sign. CGI, and so WSGI,
@@ -81,13 +79,13 @@ impl GateNames {
     #[must_use]
     pub fn owns(&self, name: &HeaderName) -> bool {
         let spelled = name.as_str();
-        let name_folded = folded(spelled);
-        if is_claim(name) || self.configured.contains(&*name_folded) {
+        let folded = folded(spelled);
+        if is_claim(&folded) || self.configured.contains(&*folded) {
             return true;
         }
         // A trusted hop spells them as they are, and no hop that is looked at writes the others.
-        let is_told = self.trusts_hops && *name_folded == *spelled && !matches!(spelled, "forwarded" | "x-real-ip");
-        is_hop(name) && !is_told
+        let is_told = self.trusts_hops && *folded == *spelled && !matches!(spelled, "forwarded" | "x-real-ip");
+        is_folded_hop(&folded) && !is_told
     }
 
     /// Drops what a client must not say from a head.

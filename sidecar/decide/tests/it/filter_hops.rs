@@ -13,7 +13,7 @@ fn head(fields: &[(&'static str, &'static str)]) -> HeaderMap {
 
 /// All values of a field.
 fn all<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h str> {
-    headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    headers.get_all(name).iter().map(|value| value.to_str().expect("text")).collect()
 }
 
 #[test]

@@ -22,10 +22,10 @@ fn told(filter: &Value) -> Snapshot {
 /// What a caller under bundle `ours` is told by a filter: names and values.
 fn fields(filter: &Value, facts: &CertificateFacts, chain: &[&[u8]]) -> Result<Vec<(String, String)>, Reason> {
     let snapshot = told(filter);
-    let bundles = [&snapshot.bundles[snapshot.bundle("ours").unwrap()]];
+    let bundles = [&snapshot.bundles[snapshot.bundle("ours").expect("a bundle of the fixture")]];
     let client = Client { chain, facts, identity: Some("demo/billing"), bundles: &bundles };
-    let written = snapshot.rules[0].filters.identity.as_ref().unwrap().of_client(&client)?;
-    let text = |value: HeaderValue| String::from_utf8(value.as_bytes().to_vec()).unwrap();
+    let written = snapshot.rules[0].filters.identity.as_ref().expect("the filter").of_client(&client)?;
+    let text = |value: HeaderValue| String::from_utf8(value.as_bytes().to_vec()).expect("text");
     Ok(written.into_iter().map(|(name, value)| (name.to_string(), text(value))).collect())
 }
 
