@@ -7,13 +7,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::Part;
-use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
+use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument};
 
 use self::allowed::Known;
 use crate::filter::{Filters, GateNames, IdentityHeaders};
 use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
-use crate::route::HostCondition;
 use crate::snapshot::{
     AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Bundle, Listener, Parts, Rule, Snapshot, Target,
 };
@@ -142,6 +141,7 @@ impl<'a> PolicyLinker<'a> {
             protocol: document.protocol,
             client_auth: tls.map_or(ClientAuth::None, |tls| tls.client_auth),
             min_version: tls.map(|tls| tls.min_version).unwrap_or_default(),
+            unknown_server_name: tls.map(|tls| tls.unknown_server_name).unwrap_or_default(),
             bundles,
             table: crate::RouteTable::default(),
         }
@@ -168,15 +168,9 @@ impl<'a> PolicyLinker<'a> {
 
     /// Enters a rule into its listener's table.
     fn enter(&mut self, route: &Route, rule: &RuleDocument, rule_index: usize) {
-        let everything = [Match::default()];
-        let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
-        let hosts: Vec<_> = match route.hostnames.as_slice() {
-            [] => vec![HostCondition::Any],
-            names => names.iter().map(|name| HostCondition::of(name)).collect(),
-        };
         let listeners = &mut self.snapshot.listeners;
         let Some(listener) = listeners.iter_mut().find(|listener| *listener.name == *route.listener) else { return };
-        listener.table.enter(&hosts, matches, rule_index);
+        listener.table.enter_rule(route, rule, rule_index);
     }
 
     /// A rule's filters. What several rules tell of their callers in the same way is one, and worked out once.

@@ -38,7 +38,7 @@ pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> 
     let view = connection.view();
     filter::arrive(&view.served.generation.snapshot, &mut request.head.headers);
     let mut draft = draft(&connection, &view, &request.head);
-    match decide(&view, &request.head, &mut draft) {
+    match decide(&connection, &view, &request.head, &mut draft) {
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
             Ok(_pending) => forward(&connection, &view, passage, request, draft).await,
@@ -69,13 +69,16 @@ fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
-fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
+fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
     // A tunnel is asked for, and there are none.
     if head.method == Method::CONNECT {
         return Err(Reason::RouteNoMethod);
     }
     let host = host_of(head)?;
     draft.edit(|record| record.host = Some(clip(host)));
+    if connection.is_misdirected(view, host) {
+        return Err(Reason::RouteMisdirected);
+    }
     let path = path::normalise(head.target.path())?;
     if let Cow::Owned(path) = &path {
         draft.edit(|record| record.path = Some(clip(path)));

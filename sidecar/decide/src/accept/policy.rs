@@ -13,6 +13,7 @@ use super::name_error;
 use crate::Revision;
 use crate::filter::GateNames;
 use crate::problem::{Problems, Refusal};
+use crate::route::RouteTable;
 use crate::snapshot::AcceptedPolicy;
 
 /// Most connections, requests or streams a document may ask for; the file limit is far below.
@@ -45,6 +46,10 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
     if hops > TRUSTED_HOPS_MAX {
         let detail = format_args!("is {hops}; write a number from 0 to {TRUSTED_HOPS_MAX}");
         problems.add("forwarding.trustedHops", detail);
+    }
+    // What is broken by itself is told first: it would be told here once more, in other words.
+    if problems.is_empty() {
+        check_tables(document, &mut problems);
     }
     problems.or(Revision::of(document), |revision| AcceptedPolicy {
         revision,
@@ -101,6 +106,19 @@ fn check_route(route: &Route, place: &str, listeners: &[Listener], gate_names: &
             problems.add(format_args!("{place}.name"), taken("rule", &rule.name));
         }
         check_rule(rule, &place, gate_names, problems);
+    }
+}
+
+/// A request's cost must not grow with the routes: what the compiled tables cannot promise is refused.
+fn check_tables(document: &Policy, problems: &mut Problems) {
+    for listener in &document.listeners {
+        let mut table = RouteTable::default();
+        for route in document.routes.iter().filter(|route| route.listener == listener.name) {
+            route.rules.iter().for_each(|rule| table.enter_rule(route, rule, 0));
+        }
+        if let Some(excess) = table.excess() {
+            problems.add("routes", format_args!("on listener `{}`, those {excess}", listener.name));
+        }
     }
 }
 
