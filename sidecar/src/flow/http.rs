@@ -15,6 +15,7 @@ use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
 use super::record::{Draft, blank};
+use crate::filter;
 use crate::limit::Pend;
 use crate::log::{Kind, clip};
 use crate::protocol::{Body, Head, Inbound, Request, Response};
@@ -33,13 +34,14 @@ pub(super) struct Passage {
 }
 
 /// Answers one request.
-pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Response {
+pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> Response {
     let view = connection.view();
+    filter::arrive(&view.served.generation.snapshot, &mut request.head.headers);
     let mut draft = draft(&connection, &view, &request.head);
     match decide(&connection, &view, &request.head, &mut draft) {
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
-            Ok(_pending) => forward(Rc::clone(&connection.gate), &view, passage, request, draft).await,
+            Ok(_pending) => forward(&connection, &view, passage, request, draft).await,
             Err(reason) => refuse(draft, reason, Some(request.body)),
         },
         Err(reason) => {

@@ -2,6 +2,7 @@
 
 mod allow;
 mod endpoints;
+mod filters;
 mod identities;
 mod identity;
 mod listeners;
