@@ -9,7 +9,7 @@ use super::ids::RowIds;
 use super::insert::Value;
 use sidecar_decide::Verdict;
 
-use super::record::{Kind, Record, clipped};
+use super::record::{Client, Kind, Record, clipped};
 
 /// Inserts one row of [`encode`]; `seq` is SQLite's to count.
 pub(super) const INSERT_SQL: &CStr = c"INSERT INTO decision (time, kind, repeat, verdict, reason, scope, peer, sni, resumed, \
@@ -24,8 +24,7 @@ pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds) -> [Value<'a>; COLUMN
     [
         Value::Integer(micros(record.time)),
         Value::Integer(kind(record.kind)),
-        // What adds `repeat` up counts decisions, and a gap is none.
-        if gap { Value::Integer(0) } else { Value::Null },
+        if record.repeat == 1 { Value::Null } else { count(record.repeat) },
         if gap { Value::Null } else { Value::Integer(verdict(record.verdict)) },
         ids.reason.map_or(Value::Null, Value::Integer),
         ids.scope.map_or(Value::Null, Value::Integer),
@@ -44,7 +43,11 @@ pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds) -> [Value<'a>; COLUMN
         record.upstream_us.map_or(Value::Null, count),
         record.upstream.map_or(Value::Null, address),
         Value::Integer(i64::from(record.attempts)),
-        record.client_addr.map_or(Value::Null, address),
+        match record.client_addr {
+            None => Value::Null,
+            Some(Client::Address(client)) => address(client),
+            Some(Client::Network(network)) => Value::Text(Cow::Owned(network.to_string())),
+        },
     ]
 }
 

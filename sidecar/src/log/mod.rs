@@ -11,6 +11,7 @@ mod prune;
 pub mod query;
 mod queue;
 mod record;
+mod refusals;
 mod stats;
 mod store;
 mod writer;
@@ -20,7 +21,7 @@ mod tests;
 
 pub use print::Output;
 pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
-pub use record::{Interned, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip};
+pub use record::{Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip};
 pub use stats::{DropReason, Stats};
 pub use store::StoreError;
 pub use writer::{Summary, Writer, WriterOptions, start};

@@ -1,7 +1,8 @@
 //! One decision as the request path hands it over, and the two parts of it that many decisions share.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,6 +21,8 @@ pub struct Record {
     pub time: SystemTime,
     /// What was decided about.
     pub kind: Kind,
+    /// Decisions it stands for: none for a gap, several where refusals share a row.
+    pub repeat: u64,
     /// The decision; not shown for a gap.
     pub verdict: Verdict,
     /// Why it was refused, or why an allowed request failed.
@@ -56,8 +59,8 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// How often the request was sent to an upstream.
     pub attempts: u8,
-    /// The client's address; absent for a gap.
-    pub client_addr: Option<SocketAddr>,
+    /// Where the client is; absent for a gap, and for refusals of clients too many to tell apart.
+    pub client_addr: Option<Client>,
 }
 
 impl Record {
@@ -67,6 +70,7 @@ impl Record {
         Self {
             time,
             kind,
+            repeat: u64::from(kind != Kind::Gap),
             verdict: Verdict::Refused,
             reason: None,
             scope: None,
@@ -88,10 +92,48 @@ impl Record {
             client_addr: None,
         }
     }
+
+    /// Whether it is a refusal that anybody can cause, as often as he likes, without being known to anyone.
+    pub(super) fn is_before_authentication(&self) -> bool {
+        self.verdict == Verdict::Refused && matches!(self.kind, Kind::Handshake | Kind::Connection)
+    }
+}
+
+/// One client, or the network in which several are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Its address and port.
+    Address(SocketAddr),
+    /// The network of several.
+    Network(Network),
+}
+
+impl From<SocketAddr> for Client {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+/// A network of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// A /24: its first 24 bits.
+    V4(u32),
+    /// A /48: its first 48 bits.
+    V6(u64),
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(bits) => write!(f, "{}/24", Ipv4Addr::from_bits(bits << 8)),
+            Self::V6(bits) => write!(f, "{}/48", Ipv6Addr::from_bits(u128::from(*bits) << 80)),
+        }
+    }
 }
 
 /// What a decision is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// One HTTP request.
     Request,

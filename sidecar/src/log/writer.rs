@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sidecar_config::settings::Pod;
 use tokio::runtime::{Builder, Runtime};
 
-use super::queue::{Closer, Receiver};
+use super::queue::{Closer, Receiver, decisions};
 use super::record::Record;
 use super::stats::DropReason;
 use super::store::{Store, StoreError, StoreOptions};
@@ -75,7 +75,7 @@ pub struct Writer {
 pub struct Summary {
     /// Rows written since the start.
     pub written: u64,
-    /// Rows given up at the stop; counted as [`DropReason::WriteFailed`].
+    /// Decisions given up at the stop; counted as [`DropReason::WriteFailed`].
     pub lost: u64,
     /// Whether the store was closed as one from which nothing is missing.
     pub clean: bool,
@@ -95,7 +95,7 @@ impl Writer {
             // The disk does not answer. The process ends; waiting for the thread would keep it from that.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let stats = self.closer.stats();
-                let lost = stats.queue_depth() as u64;
+                let lost = stats.waiting();
                 stats.add_dropped(DropReason::WriteFailed, lost);
                 Summary { written: stats.rows_written(), lost, clean: false }
             }
@@ -124,9 +124,11 @@ impl Worker {
         let mut lost = 0;
         // Opened before there is anything to write: a store that fails is known at once.
         while self.open() && self.receiver.gather(&mut batch, self.flush_every) {
+            self.receiver.stats().set_in_hand(decisions(&batch));
             let wrote = self.write(&batch);
+            self.receiver.stats().set_in_hand(0);
             if !wrote {
-                lost += batch.len() as u64;
+                lost += decisions(&batch);
             }
             batch.clear();
             if !wrote || self.out_of_time() {

@@ -71,7 +71,7 @@ fn addresses_come_back() {
     for address in ["0.0.0.0:0", "255.255.255.255:65535", "[2001:db8::1]:443", "[fe80::1%3]:1", "127.0.0.1:6190"] {
         let (_folder, path) = folder();
         let parsed: SocketAddr = address.parse().unwrap();
-        written(&path, vec![Record { client_addr: Some(parsed), upstream: Some(parsed), ..request(0) }]);
+        written(&path, vec![Record { client_addr: Some(parsed.into()), upstream: Some(parsed), ..request(0) }]);
         assert_eq!(ask(&path, "SELECT client_addr, upstream FROM requests"), format!("{address},{address}"));
     }
 }

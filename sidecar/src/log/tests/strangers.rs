@@ -1,0 +1,103 @@
+//! Refusals before authentication: every one is counted, and none takes the place of what a known client did.
+
+use std::net::Ipv4Addr;
+
+use sidecar_decide::Reason;
+
+use super::*;
+
+/// A refused handshake from one of many addresses, with a certificate of its own.
+fn stranger(number: u32) -> Box<Record> {
+    let peer = PeerFacts {
+        subject: Some(format!("CN=stranger {number}, O={}", "x".repeat(500)).into()),
+        fingerprint: Some(format!("sha256:{number:064x}").into()),
+        ..PeerFacts::default()
+    };
+    let address = SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 | number << 4), 4242));
+    Box::new(Record {
+        reason: Some(Reason::TlsUnknownCa),
+        scope: Some(Arc::new(Scope::new(ScopeFacts { listener: Some("main".into()), ..ScopeFacts::default() }))),
+        peer: Some(Arc::new(Peer::new(peer))),
+        client_addr: Some(address.into()),
+        ..Record::new(Kind::Handshake, UNIX_EPOCH + Duration::from_secs(1_700_000_000))
+    })
+}
+
+#[test]
+fn a_flood_is_few_rows_and_every_refusal_counts() {
+    let (_folder, path) = folder();
+    let log = Log::start(&path, LARGE);
+    thread::scope(|threads| {
+        for worker in 0..4 {
+            let sender = log.sender.clone();
+            threads.spawn(move || (0..5000).for_each(|number| sender.send(stranger(5000 * worker + number))));
+        }
+    });
+    assert_eq!(log.stats.refusals_held(), 20_000 - 1010);
+    assert_eq!(log.stop(), Summary { written: 1011, lost: 0, clean: true });
+    assert_eq!(
+        ask(&path, "SELECT count(*), sum(repeat), max(repeat), count(DISTINCT id) FROM requests"),
+        "1011,20000,18990,1011"
+    );
+    assert_eq!(
+        ask(&path, "SELECT kind, verdict, reason, listener, subject, client_addr FROM requests WHERE repeat > 1"),
+        "handshake,refused,tls_unknown_ca,main,,"
+    );
+}
+
+#[test]
+fn what_is_held_is_written_when_its_time_is_over() {
+    let (_folder, path) = folder();
+    let log = Log::start_with(Refusals::new(Duration::from_millis(100)), &path, LARGE);
+    for _ in 0..30 {
+        log.sender.send(stranger(7));
+    }
+    wait("the shared row", || log.stats.rows_written() == 11);
+    assert_eq!((log.stats.refusals_held(), log.stats.queue_depth()), (0, 0));
+    let row = "SELECT repeat, client_addr, substr(subject, 1, 13) FROM requests WHERE repeat > 1";
+    assert_eq!(ask(&path, row), "20,10.0.0.0/24,CN=stranger 7");
+    // The next one begins another window, and a row.
+    log.sender.send(stranger(7));
+    wait("the next row", || log.stats.rows_written() == 12);
+    assert!(log.stop().clean);
+}
+
+#[test]
+fn while_the_store_is_away_half_the_queue_is_for_known_clients() {
+    let (folder, _) = folder();
+    let late = folder.path().join("late");
+    let path = late.join("requests.db");
+    let log = Log::start(&path, LARGE);
+    wait("the first failure", || log.stats.write_errors() > 0);
+    // Not so many that they share rows for another cause.
+    let half = QUEUE_ROWS as u32 / 2;
+    for number in 0..half + 1000 {
+        log.sender.send(stranger(number % 900));
+    }
+    assert_eq!((log.stats.queue_depth(), log.stats.refusals_held()), (QUEUE_ROWS / 2 + 1, 999));
+    for number in 0..u64::from(half) - 1 {
+        log.sender.send(Box::new(request(number)));
+    }
+    assert_eq!((log.stats.queue_depth(), log.stats.rows_dropped_total()), (QUEUE_ROWS, 0));
+    std::fs::create_dir(&late).unwrap();
+    let rows = log.stop();
+    assert_eq!((rows.lost, rows.clean), (0, true));
+    assert_eq!(
+        ask(&path, "SELECT sum(repeat), sum(kind = 'request') FROM requests"),
+        format!("{},{}", 2 * half + 999, half - 1)
+    );
+}
+
+#[test]
+fn what_is_held_and_cannot_be_written_at_the_stop_is_counted() {
+    let (folder, _) = folder();
+    let log = Log::start(&folder.path().join("absent").join("requests.db"), LARGE);
+    for _ in 0..30 {
+        log.sender.send(stranger(7));
+    }
+    let (stats, sender) = (Arc::clone(&log.stats), log.sender.clone());
+    assert_eq!(log.writer.stop(Duration::from_millis(50)), Summary { written: 0, lost: 30, clean: false });
+    sender.send(stranger(7));
+    let dropped = [DropReason::WriteFailed, DropReason::Stopped].map(|reason| stats.rows_dropped(reason));
+    assert_eq!((dropped, stats.waiting()), ([30, 1], 0));
+}
