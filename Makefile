@@ -55,6 +55,12 @@ figures: ## Measure the shipped binary: size, time to ready, idle memory
 	$(call part,dist build,cargo build --profile dist --package postern-sidecar --bin postern-sidecar)
 	$(call part,figures,cargo run --quiet --package postern-tests --bin postern-figures -- "$(CARGO_TARGET_DIR)/dist/postern-sidecar")
 
+.PHONY: soak
+soak: ## Change a busy gate's configuration 300 times: no request may fail, its memory may not grow
+	@scripts/need cc cargo curl
+	$(call part,build,cargo build --workspace --bins)
+	$(call part,soak,cargo run --quiet --package postern-tests --bin postern-soak -- 300)
+
 .PHONY: clean
 clean: ## Remove what was built
 	@cargo clean

@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sidecar_config::policy::Protocol;
 use sidecar_config::status::{ContractRange, Parts, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::config::Generation;
+use crate::config::{Generation, KeepStats};
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
 use crate::upstream::Budget;
@@ -18,12 +19,16 @@ use crate::upstream::Budget;
 pub struct State {
     /// Counts of requests.
     pub requests: Arc<Registry>,
+    /// Counts of connections that are passed on as they are.
+    pub connections: Arc<Registry>,
     /// Counts of handshakes and connections.
     pub handshakes: Arc<Handshakes>,
     /// Connections to upstreams.
     pub upstreams: Arc<Budget>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
+    /// How the state directory fares.
+    pub kept: Arc<KeepStats>,
     pod_uid: String,
     loaded: Mutex<Loaded>,
     draining: AtomicBool,
@@ -42,9 +47,11 @@ impl State {
     pub fn new(pod_uid: String, generation: Arc<Generation>, parts: Parts, upstreams: Arc<Budget>) -> Self {
         Self {
             requests: Arc::default(),
+            connections: Arc::default(),
             handshakes: Arc::default(),
             upstreams,
             log: Arc::default(),
+            kept: Arc::default(),
             pod_uid,
             loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),
             draining: AtomicBool::new(false),
@@ -93,7 +100,7 @@ impl State {
         if snapshot.policy_revision.is_none() {
             reasons.push("no policy loaded".to_owned());
         }
-        if !snapshot.listeners.is_empty() {
+        if snapshot.listeners.iter().any(|listener| listener.protocol != Protocol::Http) {
             match leaf(&loaded.generation) {
                 None => reasons.push("no certificate loaded".to_owned()),
                 Some(facts) if facts.not_after < unix_seconds() => reasons.push("certificate expired".to_owned()),

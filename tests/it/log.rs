@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::observed::{columns, metric, rows, wait_metric};
 
 /// The view's columns: what users build their queries on.
-const COLUMNS: [&str; 47] = [
+const COLUMNS: [&str; 48] = [
     "id",
     "time",
     "kind",
@@ -40,6 +40,7 @@ const COLUMNS: [&str; 47] = [
     "fingerprint",
     "spki",
     "lfdi",
+    "sfdi",
     "tls_version",
     "cipher",
     "resumed",

@@ -6,5 +6,7 @@ pub mod clients;
 pub mod config;
 pub mod gate;
 pub mod process;
+pub mod python;
+pub mod soak;
 pub mod upstream;
 pub mod wait;

@@ -36,17 +36,24 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is spoken on it.
     pub protocol: Protocol,
-    /// TLS settings.
-    pub tls: ListenerTls,
+    /// TLS settings; required with `HTTPS` and `TLS`, refused with `HTTP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
 }
 
 /// What a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/2 over TLS, chosen by ALPN.
     #[serde(rename = "HTTPS")]
     Https,
+    /// HTTP/1.1, and HTTP/2 from clients that begin with it, without TLS: nobody has a certificate. Since 1.2.
+    #[serde(rename = "HTTP")]
+    Http,
+    /// Any protocol over TLS: who may connect is decided once, then bytes are passed on. Since 1.2.
+    #[serde(rename = "TLS")]
+    Tls,
 }
 
 /// TLS on a listener.
@@ -100,7 +107,7 @@ pub struct Route {
     pub name: String,
     /// Name of the listener it is served on.
     pub listener: String,
-    /// Hosts it serves, compared without case and port; `*.example.com` is every name that ends in `.example.com`.
+    /// Hosts it serves, compared without case and port, on a `TLS` listener with the name the client asks for (SNI); `*.example.com` is every name that ends in `.example.com`.
     /// Empty means any host.
     #[serde(default)]
     pub hostnames: Vec<String>,

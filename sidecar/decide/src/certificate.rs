@@ -5,7 +5,7 @@ use thiserror::Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
-use crate::hash::{hex, unhex_all};
+use crate::hash::{hex, unhex, unhex_all};
 
 /// Longest subject, issuer or list of names that is kept, in bytes: a stranger's certificate may be 64 KiB of names.
 const NAME_MAX_BYTES: usize = 1024;
@@ -129,6 +129,22 @@ impl CertificateFacts {
     pub fn sfdi(&self) -> u64 {
         sfdi_of(&self.lfdi())
     }
+
+    /// The short form device identifier in its 12 digits.
+    #[must_use]
+    pub fn sfdi_digits(&self) -> String {
+        digits(self.sfdi())
+    }
+}
+
+/// The short form of a long one, both as they are written; `None` where it is no long form.
+#[must_use]
+pub fn sfdi_of_hex(lfdi: &str) -> Option<String> {
+    unhex(lfdi).map(|lfdi| digits(sfdi_of(&lfdi)))
+}
+
+fn digits(sfdi: u64) -> String {
+    format!("{sfdi:012}")
 }
 
 /// The short form of a device identifier (IEEE 2030.5): the first 36 bits of the long form as a decimal number, and a

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::Part;
-use sidecar_config::policy::{Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
+use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
 
 use self::allowed::Known;
 use crate::identity::Claim;
@@ -62,7 +62,7 @@ fn add_identities(snapshot: &mut Snapshot, identities: &AcceptedIdentities, prob
             let place = format!("[{index}].recognise[{number}]");
             let Some(bundle_index) = snapshot.bundle(bundle) else {
                 let detail = format_args!("there is no bundle `{bundle}`; name one of trust.bundles");
-                problems.add(format_args!("{place}.bundle"), detail);
+                problems.add_missing(format_args!("{place}.bundle"), detail, Part::Trust);
                 continue;
             };
             if let Err(error) = vouched(&snapshot.bundles[bundle_index], claim) {
@@ -119,20 +119,22 @@ impl<'a> PolicyLinker<'a> {
 
     fn listener(&mut self, index: usize, document: &ListenerDocument) -> Listener {
         let mut bundles = Vec::new();
-        for (number, name) in document.tls.trust.iter().enumerate() {
+        let tls = document.tls.as_ref();
+        for (number, name) in tls.map_or(&[][..], |tls| &tls.trust).iter().enumerate() {
             match self.snapshot.bundle(name) {
                 Some(bundle) => bundles.push(bundle),
                 None => {
                     let place = format!("listeners[{index}].tls.trust[{number}]");
-                    missing(&mut self.problems, &place, "bundle", name, "trust.bundles");
+                    missing(&mut self.problems, &place, "bundle", name, Part::Trust);
                 }
             }
         }
         Listener {
             name: document.name.as_str().into(),
             address: document.address,
-            client_auth: document.tls.client_auth,
-            min_version: document.tls.min_version,
+            protocol: document.protocol,
+            client_auth: tls.map_or(ClientAuth::None, |tls| tls.client_auth),
+            min_version: tls.map(|tls| tls.min_version).unwrap_or_default(),
             bundles,
             table: crate::RouteTable::default(),
         }
@@ -179,7 +181,7 @@ impl<'a> PolicyLinker<'a> {
                 Some(set) => addresses.extend(set),
                 None => {
                     let place = format!("{place}.backends[{number}].endpoints");
-                    missing(&mut self.problems, &place, "set of endpoints", name, "endpoints");
+                    missing(&mut self.problems, &place, "set of endpoints", name, Part::Endpoints);
                     invalid = true;
                 }
             }
@@ -188,6 +190,7 @@ impl<'a> PolicyLinker<'a> {
     }
 }
 
-fn missing(problems: &mut Problems, place: &str, what: &str, name: &str, part: &str) {
-    problems.add(place, format_args!("there is no {what} `{name}`; name one of {part}"));
+fn missing(problems: &mut Problems, place: &str, what: &str, name: &str, part: Part) {
+    let list = if part == Part::Trust { "trust.bundles" } else { part.name() };
+    problems.add_missing(place, format_args!("there is no {what} `{name}`; name one of {list}"), part);
 }

@@ -69,6 +69,8 @@ pub enum Reason {
     LimitConnections,
     /// The request's body is too large.
     LimitBodySize,
+    /// Nothing passed on the connection for too long.
+    LimitIdle,
     /// What the connection carried had not ended when the time to finish was over: the gate was stopped, or its listener
     /// went.
     GateDrainTimeout,
@@ -122,7 +124,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -155,6 +157,7 @@ impl Reason {
         Self::RouteBadPath,
         Self::LimitConnections,
         Self::LimitBodySize,
+        Self::LimitIdle,
         Self::GateDrainTimeout,
         Self::GateCertificateExpired,
         Self::UpstreamNoEndpoint,
@@ -208,6 +211,7 @@ impl Reason {
             R::RouteBadPath => http("route_bad_path", "RouteBadPath", Side::Client, 400, 13),
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),
             R::LimitBodySize => http("limit_body_size", "LimitBodySize", Side::Client, 413, 8),
+            R::LimitIdle => http("limit_idle", "LimitIdle", Side::Client, 408, 4),
             R::GateDrainTimeout => http("gate_drain_timeout", "GateDrainTimeout", Side::Gate, 503, 14),
             R::GateCertificateExpired => {
                 http("gate_certificate_expired", "GateCertificateExpired", Side::Gate, 503, 14)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sidecar_config::policy::{ClientAuth, Limits, Mode, Route, TlsVersion};
+use sidecar_config::policy::{ClientAuth, Limits, Mode, Protocol, Route, TlsVersion};
 use sidecar_config::trust::VouchesFor;
 
 use crate::certificate::Certificate;
@@ -146,7 +146,9 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Whether clients need a certificate.
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Whether clients need a certificate; without TLS none is asked for.
     pub client_auth: ClientAuth,
     /// Oldest TLS version.
     pub min_version: TlsVersion,

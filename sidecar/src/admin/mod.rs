@@ -82,9 +82,11 @@ fn page(state: &State) -> Response {
     let status = state.status();
     let sources = metrics::Sources {
         requests: &state.requests,
+        connections: &state.connections,
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
         log: &state.log,
+        kept: &state.kept,
         status: &status,
         connections_limit: state.connections_limit(),
         leaf_not_after: state.leaf_not_after(),

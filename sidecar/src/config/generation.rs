@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sidecar_config::policy::Mode;
+use sidecar_config::policy::{Mode, Protocol};
 use sidecar_decide::{Listener, Rule, Snapshot};
 
 use crate::log::{Scope, ScopeFacts};
@@ -20,7 +20,7 @@ pub struct Generation {
     pub listener_scopes: Vec<Arc<Scope>>,
     /// What each listener is known by over reloads.
     pub listener_keys: Vec<ListenerKey>,
-    /// TLS by listener; `None` without a certificate, and then the listener does not listen.
+    /// TLS by listener; `None` for `HTTP`, and without a certificate.
     pub tls: Vec<Option<Arc<TlsContext>>>,
 }
 
@@ -33,7 +33,8 @@ impl Generation {
         let listener_scopes = snapshot.listeners.iter().map(|listener| listener_scope(listener, revision.clone()));
         let listener_scopes = listener_scopes.collect();
         let tls = snapshot.listeners.iter().map(|listener| {
-            let certificate = Arc::clone(certificate.as_ref()?);
+            let certificate = certificate.as_ref().filter(|_| listener.protocol != Protocol::Http)?;
+            let certificate = Arc::clone(certificate);
             Some(Arc::new(TlsContext::new(&snapshot, listener, certificate, tickets.clone())))
         });
         let tls = tls.collect();
@@ -50,8 +51,11 @@ impl Generation {
             let listeners = generation.listener_keys.iter().zip(&generation.snapshot.listeners);
             listeners.map(|(key, listener)| (key.clone(), listener.client_auth, listener.bundles.clone())).collect()
         };
+        // Requests are decided one by one; what is passed on as it comes was decided by the policy of its beginning.
+        let forwards = self.snapshot.listeners.iter().any(|listener| listener.protocol == Protocol::Tls);
+        let policy_differs = self.snapshot.policy_revision != other.snapshot.policy_revision;
         let (mine, others): (Vec<_>, Vec<_>) = (trusted(self), trusted(other));
-        parts(self) != parts(other) || mine != others
+        parts(self) != parts(other) || mine != others || (forwards && policy_differs)
     }
 
     /// Whether another generation presents another certificate.
@@ -65,6 +69,13 @@ impl Generation {
         self.listener_keys.iter().position(|known| known == key)
     }
 
+    /// The listeners that can serve: with TLS, those that have a certificate.
+    pub fn listening(&self) -> Vec<ListenerKey> {
+        let listeners = self.listener_keys.iter().zip(&self.tls);
+        let can_serve = |(key, tls): &(&ListenerKey, &Option<_>)| key.protocol == Protocol::Http || tls.is_some();
+        listeners.filter(can_serve).map(|(key, _)| key.clone()).collect()
+    }
+
     /// What a listener is called; empty if this generation does not have it.
     pub fn listener_name(&self, key: &ListenerKey) -> Arc<str> {
         let listener = self.listener(key).and_then(|index| self.snapshot.listeners.get(index));
@@ -72,19 +83,22 @@ impl Generation {
     }
 }
 
-/// What makes two listeners the same over a reload, so that sockets and connections are kept: the address, whatever the
-/// listener is called. Only port 0, which asks for any port, needs the name to tell two apart.
+/// What makes two listeners the same over a reload, so that sockets and connections are kept: address and protocol,
+/// whatever the listener is called. Only port 0, which asks for any port, needs the name to tell two apart. Were the
+/// protocol not in it, connections from before would be served by rules that count on another one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerKey {
     /// The address as configured.
     pub address: SocketAddr,
+    /// What is spoken on it.
+    pub protocol: Protocol,
     name: Option<Arc<str>>,
 }
 
 impl ListenerKey {
     fn of(listener: &Listener) -> Self {
         let name = (listener.address.port() == 0).then(|| Arc::clone(&listener.name));
-        Self { address: listener.address, name }
+        Self { address: listener.address, protocol: listener.protocol, name }
     }
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::live::Live;
+use super::relay::RelayBuffer;
 use crate::balance::RoundRobin;
 use crate::config::Generation;
 use crate::log;
@@ -22,6 +23,10 @@ pub struct Gate {
     pub log: log::Sender,
     /// Counts of requests.
     pub cells: Cells,
+    /// Counts of connections that are passed on as they are.
+    pub connection_cells: Cells,
+    /// What those are read into.
+    pub relay_buffer: RelayBuffer,
     /// Counts of handshakes and connections, of all workers.
     pub handshakes: Arc<Handshakes>,
 }
@@ -48,11 +53,19 @@ impl Gate {
         generation: Arc<Generation>,
         pool: Pool,
         log: log::Sender,
-        cells: Cells,
+        (cells, connection_cells): (Cells, Cells),
         handshakes: Arc<Handshakes>,
     ) -> Self {
-        let served = RefCell::new(Served::new(generation));
-        Self { served, live: Live::default(), pool: Rc::new(pool), log, cells, handshakes }
+        Self {
+            served: RefCell::new(Served::new(generation)),
+            live: Live::default(),
+            pool: Rc::new(pool),
+            log,
+            cells,
+            connection_cells,
+            relay_buffer: RelayBuffer::default(),
+            handshakes,
+        }
     }
 
     /// What is served now. A request keeps it to its end.
@@ -64,5 +77,6 @@ impl Gate {
     pub fn serve(&self, generation: Arc<Generation>) {
         *self.served.borrow_mut() = Served::new(generation);
         self.cells.new_generation();
+        self.connection_cells.new_generation();
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
@@ -43,13 +44,14 @@ pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Resp
 fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
     let mut record = blank(Kind::Request, connection.client);
     record.scope = Some(Arc::clone(&view.scope));
-    record.peer = Some(Arc::clone(&view.peer));
+    record.peer.clone_from(&view.peer);
     record.sni.clone_from(&connection.sni);
     record.resumed = connection.is_resumed;
     record.protocol = Some(connection.version.name());
     record.method = Some(head.method.clone());
     record.path = Some(clip(head.target.path()));
-    Draft::new(Rc::clone(&connection.gate), Rc::clone(&connection.ending), Arc::clone(&view.scope), Box::new(record))
+    let (gate, ending) = (Rc::clone(&connection.gate), Rc::clone(&connection.ending));
+    Draft::new(gate, ending, Arc::clone(&view.scope), Instant::now(), Box::new(record))
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.

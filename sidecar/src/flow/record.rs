@@ -1,4 +1,4 @@
-//! A row in the making: opened when a request arrives, sent once, whatever becomes of the request.
+//! A row in the making: opened when a request or a connection arrives, sent once, whatever becomes of it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,9 +9,10 @@ use sidecar_decide::{Reason, Verdict};
 use super::body::Upload;
 use super::gate::Gate;
 use crate::ending::Ending;
-use crate::log::{Record, Scope};
+use crate::log::{Kind, Record, Scope};
 
-/// A request's row. Dropped before it is finished, it says that the client went away, or why its connection was cut.
+/// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
+/// client went away, or why its connection was cut.
 pub(super) struct Draft {
     gate: Rc<Gate>,
     /// Its connection's.
@@ -25,8 +26,14 @@ pub(super) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(gate: Rc<Gate>, ending: Rc<Ending>, scope: Arc<Scope>, record: Box<Record>) -> Self {
-        Self { gate, ending, started: Instant::now(), scope, record: Some(record), upload: None }
+    pub(super) fn new(
+        gate: Rc<Gate>,
+        ending: Rc<Ending>,
+        scope: Arc<Scope>,
+        started: Instant,
+        record: Box<Record>,
+    ) -> Self {
+        Self { gate, ending, started, scope, record: Some(record), upload: None }
     }
 
     /// Where the request's body is counted, if it has one.
@@ -72,9 +79,12 @@ impl Draft {
         if record.verdict != Verdict::WouldRefuse {
             record.reason = failure.or(record.reason);
         }
-        record.request_bytes = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        if let Some(upload) = &self.upload {
+            record.request_bytes = upload.bytes();
+        }
         record.duration_us = microseconds(elapsed);
-        self.gate.cells.request(&self.scope, record.verdict, record.reason, elapsed);
+        let cells = if record.kind == Kind::Request { &self.gate.cells } else { &self.gate.connection_cells };
+        cells.count(&self.scope, record.verdict, record.reason, elapsed);
         self.gate.log.send(record);
     }
 }
@@ -82,7 +92,11 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         let failure = self.ending.cut_reason().unwrap_or(Reason::ClientClosed);
-        self.edit(|record| record.status = record.status.or(failure.facts().http));
+        self.edit(|record| {
+            if record.kind == Kind::Request {
+                record.status = record.status.or(failure.facts().http);
+            }
+        });
         self.send(Some(failure));
     }
 }
@@ -93,6 +107,6 @@ pub(super) fn microseconds(duration: Duration) -> u64 {
 }
 
 /// An empty row of a kind, for a client.
-pub(super) fn blank(kind: crate::log::Kind, client: std::net::SocketAddr) -> Record {
+pub(super) fn blank(kind: Kind, client: std::net::SocketAddr) -> Record {
     Record { client_addr: Some(client.into()), ..Record::new(kind, SystemTime::now()) }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use sidecar_config::policy::Protocol;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,9 +15,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::accept::Acceptor;
-use super::bind::{Sockets, listening};
+use super::bind::Sockets;
 use crate::config::{Generation, ListenerKey};
-use crate::flow::Gate;
+use crate::flow::{Door, Gate};
 use crate::limits::{WORKER_ANSWER, WORKER_UPDATES};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
@@ -43,8 +44,8 @@ enum Update {
 pub struct Handles {
     /// Where its rows go.
     pub log: log::Sender,
-    /// Where it counts requests.
-    pub cells: Cells,
+    /// Where it counts requests, and connections that are passed on as they are.
+    pub cells: (Cells, Cells),
     /// Where all workers count connections.
     pub handshakes: Arc<Handshakes>,
     /// What its connections to upstreams count in.
@@ -113,7 +114,7 @@ impl Answer {
 }
 
 struct Listening {
-    slots: watch::Sender<Rc<Slots>>,
+    door: watch::Sender<Door>,
     /// Tells the acceptor and its connections to finish, by being set or dropped.
     closing: watch::Sender<bool>,
 }
@@ -160,22 +161,25 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
     while acceptors.join_next().await.is_some() {}
 }
 
-/// Gives the listeners that stay the new generation's TLS, and tells those that go to finish.
+/// Gives the listeners that stay the new generation's TLS settings, and tells those that go to finish.
 fn refresh(listeners: &mut HashMap<ListenerKey, Listening>, generation: &Generation) {
-    let keys = listening(generation);
+    let keys = generation.listening();
     listeners.retain(|key, listening| {
         let stays = keys.contains(key);
-        match slots(generation, key) {
-            Some(slots) if stays => drop(listening.slots.send_replace(slots)),
+        match door(generation, key) {
+            Some(door) if stays => drop(listening.door.send_replace(door)),
             _ => drop(listening.closing.send_replace(true)),
         }
         stays
     });
 }
 
-fn slots(generation: &Generation, key: &ListenerKey) -> Option<Rc<Slots>> {
+fn door(generation: &Generation, key: &ListenerKey) -> Option<Door> {
+    if key.protocol == Protocol::Http {
+        return Some(Door::Open);
+    }
     let context = generation.tls.get(generation.listener(key)?)?.as_ref()?;
-    Some(Rc::new(Slots::new(Arc::clone(context))))
+    Some(Door::Tls(Rc::new(Slots::new(Arc::clone(context)))))
 }
 
 fn listen(
@@ -184,11 +188,11 @@ fn listen(
     key: &ListenerKey,
     drain_timeout: Duration,
 ) -> Option<(Listening, Acceptor)> {
-    let (slots, newest) = watch::channel(slots(generation, key)?);
+    let (door, newest) = watch::channel(door(generation, key)?);
     let (closing, is_closing) = watch::channel(false);
     let acceptor =
-        Acceptor { gate: Rc::clone(gate), key: key.clone(), slots: newest, closing: is_closing, drain_timeout };
-    Some((Listening { slots, closing }, acceptor))
+        Acceptor { gate: Rc::clone(gate), key: key.clone(), door: newest, closing: is_closing, drain_timeout };
+    Some((Listening { door, closing }, acceptor))
 }
 
 async fn accept_on(acceptor: Acceptor, socket: std::net::TcpListener) {

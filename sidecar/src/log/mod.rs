@@ -12,6 +12,7 @@ pub mod query;
 mod queue;
 mod record;
 mod refusals;
+mod schema;
 mod stats;
 mod store;
 mod writer;

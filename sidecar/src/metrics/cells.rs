@@ -15,7 +15,7 @@ use crate::log::Scope;
 pub const BUCKETS_US: [u64; 12] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
 
-/// Labels of a decision about a request.
+/// Labels of a decision about a request, or about a connection that is passed on as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestLabels {
     /// The listener it came to.
@@ -178,8 +178,8 @@ type Held = (Arc<Scope>, Arc<RequestCell>);
 type Near = (usize, Verdict, Option<Reason>);
 
 impl Cells {
-    /// Counts a decision about a request.
-    pub fn request(&self, scope: &Arc<Scope>, verdict: Verdict, reason: Option<Reason>, duration: Duration) {
+    /// Counts a decision.
+    pub fn count(&self, scope: &Arc<Scope>, verdict: Verdict, reason: Option<Reason>, duration: Duration) {
         let mut near = self.near.borrow_mut();
         let key = (Arc::as_ptr(scope).addr(), verdict, reason);
         let (_, cell) = near.entry(key).or_insert_with(|| (Arc::clone(scope), self.find(scope, verdict, reason)));

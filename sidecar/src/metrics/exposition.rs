@@ -8,6 +8,7 @@ use prometheus::{Encoder, TextEncoder};
 use sidecar_config::status::Status;
 
 use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
+use crate::config::KeepStats;
 use crate::log;
 use crate::upstream::Budget;
 
@@ -17,12 +18,16 @@ const MICROSECONDS_PER_SECOND: f64 = 1e6;
 pub struct Sources<'a> {
     /// The workers' cells.
     pub requests: &'a Registry,
+    /// Their cells for connections that are passed on as they are.
+    pub connections: &'a Registry,
     /// Handshakes and connections.
     pub handshakes: &'a Handshakes,
     /// Connections to upstreams.
     pub upstreams: &'a Budget,
     /// The request log.
     pub log: &'a log::Stats,
+    /// The state directory.
+    pub kept: &'a KeepStats,
     /// What is loaded.
     pub status: &'a Status,
     /// Most connections that may be open.
@@ -36,10 +41,15 @@ pub struct Sources<'a> {
 /// # Errors
 /// When a family cannot be encoded, which would be a fault of this module.
 pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
-    let mut families = requests(sources.requests);
+    let mut families = vec![
+        decided(sources.requests, "postern_requests_total", "Requests decided."),
+        durations(sources.requests),
+        decided(sources.connections, "postern_forwarded_connections_total", "Connections of TLS listeners decided."),
+    ];
     families.extend(handshakes(sources));
     families.extend(request_log(sources.log));
     families.extend(state(sources));
+    families.extend(state_directory(sources));
     let mut page = Vec::new();
     // The encoder refuses a family without metrics.
     families.retain(|family| !family.get_metric().is_empty());
@@ -47,35 +57,31 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
     Ok(page)
 }
 
-fn requests(registry: &Registry) -> Vec<MetricFamily> {
+fn decided(registry: &Registry, name: &str, help: &str) -> MetricFamily {
     let mut counts = BTreeMap::new();
-    let mut durations: BTreeMap<_, Durations> = BTreeMap::new();
-    registry.for_each(|labels, cell| {
-        *counts.entry(labels.clone()).or_insert(0) += cell.count.load(Relaxed);
-        let scope = [labels.listener.clone(), labels.route.clone(), labels.rule.clone()];
-        durations.entry(scope).or_default().add(cell);
-    });
+    registry.for_each(|labels, cell| *counts.entry(labels.clone()).or_insert(0) += cell.count.load(Relaxed));
     let counted = counts.into_iter().map(|(labels, count)| {
         let reason = labels.reason.map_or("", |reason| reason.code());
         let verdict = labels.verdict.name();
         let names = ["listener", "route", "rule", "verdict", "reason"];
         counter(&names, &[&labels.listener, &labels.route, &labels.rule, verdict, reason], count)
     });
-    let counted = counted.collect();
+    family(name, help, MetricType::COUNTER, counted.collect())
+}
+
+fn durations(registry: &Registry) -> MetricFamily {
+    let mut durations: BTreeMap<_, Durations> = BTreeMap::new();
+    registry.for_each(|labels, cell| {
+        let scope = [labels.listener.clone(), labels.route.clone(), labels.rule.clone()];
+        durations.entry(scope).or_default().add(cell);
+    });
     let timed = durations.into_iter().map(|([listener, route, rule], durations)| {
         let mut metric = labelled(&["listener", "route", "rule"], &[&listener, &route, &rule]);
         metric.set_histogram(durations.histogram());
         metric
     });
-    vec![
-        family("postern_requests_total", "Requests decided.", MetricType::COUNTER, counted),
-        family(
-            "postern_request_duration_seconds",
-            "From a request's head to the end of its response.",
-            MetricType::HISTOGRAM,
-            timed.collect(),
-        ),
-    ]
+    let help = "From a request's head to the end of its response.";
+    family("postern_request_duration_seconds", help, MetricType::HISTOGRAM, timed.collect())
 }
 
 #[derive(Default)]
@@ -191,14 +197,7 @@ fn request_log(stats: &log::Stats) -> Vec<MetricFamily> {
 }
 
 fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
-    let parts = &sources.status.parts;
-    let named = [
-        ("trust", &parts.trust),
-        ("identity", &parts.identity),
-        ("identities", &parts.identities),
-        ("policy", &parts.policy),
-        ("endpoints", &parts.endpoints),
-    ];
+    let named = sources.status.parts.named();
     let revisions = named.map(|(name, part)| gauge(&["part", "revision"], &[name, &part.loaded], 1.0)).to_vec();
     let refused =
         named.map(|(name, part)| gauge(&["part"], &[name], f64::from(u8::from(part.refused.is_some())))).to_vec();
@@ -215,6 +214,25 @@ fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
         family("postern_certificate_not_after_seconds", expiry_help, MetricType::GAUGE, expiry.into_iter().collect()),
         one_gauge("postern_ready", "Whether /readyz answers 200.", ready),
         family("postern_build_info", "This build.", MetricType::GAUGE, vec![build]),
+    ]
+}
+
+fn state_directory(sources: &Sources<'_>) -> Vec<MetricFamily> {
+    let kept = sources.status.parts.named();
+    let kept = kept.map(|(name, part)| gauge(&["part"], &[name], f64::from(u8::from(part.kept_since.is_some()))));
+    let help = "Whether a part in use comes from the state directory.";
+    vec![
+        family("postern_config_kept", help, MetricType::GAUGE, kept.to_vec()),
+        one_gauge(
+            "postern_state_unsaved",
+            "Parts and settings whose accepted content is not in the state directory yet.",
+            float_of(sources.kept.unsaved()),
+        ),
+        one_counter(
+            "postern_state_write_errors_total",
+            "Attempts to write to the state directory that failed.",
+            sources.kept.errors(),
+        ),
     ]
 }
 

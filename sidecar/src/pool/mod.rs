@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::limits::{IDLE_CONNECTION_TIMEOUT, IDLE_CONNECTIONS_PER_ADDRESS};
-use crate::protocol::Upstream;
+use crate::protocol::{self, Upstream};
 use crate::upstream::{Budget, ConnectError, Place, connect};
 
 /// The pool of one worker.
@@ -57,13 +58,21 @@ impl Pool {
     /// # Errors
     /// When none can be made.
     pub async fn lease_new(&self, address: SocketAddr) -> Result<Lease, ConnectError> {
-        let connected = match connect(address, &self.budget).await {
+        let (stream, place) = self.dial(address).await?;
+        let connection = protocol::connect(stream).await.map_err(|error| ConnectError::Protocol(error.to_string()))?;
+        Ok(Lease { connection, address, place, is_reused: false })
+    }
+
+    /// A new connection to an address, for whatever is spoken on it; it never comes back to the pool.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub async fn dial(&self, address: SocketAddr) -> Result<(TcpStream, Place), ConnectError> {
+        match connect(address, &self.budget).await {
             // What waits for other addresses makes room.
             Err(ConnectError::Full) if self.close_one_idle() => connect(address, &self.budget).await,
             connected => connected,
-        };
-        let (connection, place) = connected?;
-        Ok(Lease { connection, address, place, is_reused: false })
+        }
     }
 
     fn close_one_idle(&self) -> bool {

@@ -9,7 +9,7 @@ mod slots;
 mod ticket;
 mod verifier;
 
-pub use handshake::accept;
+pub use handshake::{Failure, accept};
 pub use key::ServerKey;
 pub use peer::{Standing, TlsPeer};
 pub use slots::{ServerLeaf, Slots, TlsContext};

@@ -13,7 +13,7 @@ use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use sha2::{Digest, Sha256};
-use sidecar_config::policy::TlsVersion;
+use sidecar_config::policy::{Protocol, TlsVersion};
 use sidecar_decide::snapshot::Bundle;
 use sidecar_decide::{Listener, Snapshot};
 
@@ -26,11 +26,15 @@ use crate::limits::HANDSHAKE_SLOTS;
 static ALL_VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 static ONLY_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
+static HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
+
 /// What all handshakes of one listener share, for one generation of the configuration.
 #[derive(Debug)]
 pub struct TlsContext {
     provider: Arc<CryptoProvider>,
     versions: &'static [&'static SupportedProtocolVersion],
+    /// Offered by ALPN; nothing where any protocol may be inside.
+    protocols: &'static [&'static [u8]],
     trust: Arc<Trust>,
     resolver: Arc<OneCertificate>,
     leaf: Option<ServerLeaf>,
@@ -71,6 +75,10 @@ impl TlsContext {
             TlsVersion::V1_2 => ALL_VERSIONS,
             TlsVersion::V1_3 => ONLY_TLS13,
         };
+        let protocols = match listener.protocol {
+            Protocol::Https => HTTP,
+            Protocol::Http | Protocol::Tls => &[],
+        };
         let leaf = snapshot.server.as_ref().and_then(|server| server.chain.first()).map(|leaf| ServerLeaf {
             sha256: leaf.facts.sha256,
             expires: u64::try_from(leaf.facts.not_after).unwrap_or(0).saturating_add(1),
@@ -78,6 +86,7 @@ impl TlsContext {
         Self {
             provider,
             versions,
+            protocols,
             trust: Arc::new(trust),
             resolver: Arc::new(OneCertificate(certificate)),
             leaf,
@@ -105,7 +114,7 @@ impl TlsContext {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&self.resolver) as Arc<_>);
         config.ignore_client_order = true;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = self.protocols.iter().map(|protocol| protocol.to_vec()).collect();
         // The default storage would resume TLS 1.2 by session id, and ask neither verifier nor ticketer.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::new(BoundTickets { keys, binding, cell: Arc::clone(&cell) });

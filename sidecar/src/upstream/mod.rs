@@ -10,7 +10,6 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::limits::CONNECT_TIMEOUT;
-use crate::protocol::{self, Upstream};
 
 /// How many connections to upstreams the process may have, so that what it needs besides always finds a file.
 #[derive(Debug)]
@@ -75,11 +74,10 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// When no connection can be made in time.
-pub async fn connect(address: SocketAddr, budget: &Arc<Budget>) -> Result<(Upstream, Place), ConnectError> {
+pub async fn connect(address: SocketAddr, budget: &Arc<Budget>) -> Result<(TcpStream, Place), ConnectError> {
     let place = budget.take().ok_or(ConnectError::Full)?;
     let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| ConnectError::Timeout)??;
     // A request's head must not wait for the acknowledgement of the one before (Nagle's algorithm).
     stream.set_nodelay(true)?;
-    let connection = protocol::connect(stream).await.map_err(|error| ConnectError::Protocol(error.to_string()))?;
-    Ok((connection, place))
+    Ok((stream, place))
 }

@@ -4,6 +4,7 @@ mod allow;
 mod endpoints;
 mod identities;
 mod identity;
+mod listeners;
 mod matches;
 mod policy;
 mod trust;

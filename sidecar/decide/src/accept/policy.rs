@@ -1,11 +1,12 @@
 //! Accepts part `policy`: what can be said about it without the other parts.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use sidecar_config::Part;
 use sidecar_config::policy::{Backend, Listener, Policy, Route, Rule};
 
 use super::allow::check_allow;
+use super::listeners::{check_listeners, check_served};
 use super::matches::{check_match, check_pattern_count, hostname_error};
 use super::name_error;
 use crate::Revision;
@@ -50,34 +51,17 @@ fn route_hash(route: &Route, listeners: &[Listener]) -> Revision {
     Revision::of(&(listener, route))
 }
 
-fn taken(what: &str, name: &str) -> String {
+pub(super) fn taken(what: &str, name: &str) -> String {
     format!("`{name}` is taken by an earlier {what}; names are unique")
-}
-
-fn check_listeners(listeners: &[Listener], problems: &mut Problems) {
-    let mut names = HashSet::new();
-    let mut addresses = BTreeSet::new();
-    for (index, listener) in listeners.iter().enumerate() {
-        let place = format!("listeners[{index}]");
-        if let Some(error) = name_error(&listener.name) {
-            problems.add(format_args!("{place}.name"), error);
-        }
-        if !names.insert(&listener.name) {
-            problems.add(format_args!("{place}.name"), taken("listener", &listener.name));
-        }
-        // Port 0 asks for any free port, so two of those are two listeners.
-        if listener.address.port() != 0 && !addresses.insert(listener.address) {
-            let detail = format_args!("{} is taken by an earlier listener; choose another port", listener.address);
-            problems.add(format_args!("{place}.address"), detail);
-        }
-    }
 }
 
 fn check_route(route: &Route, place: &str, listeners: &[Listener], problems: &mut Problems) {
     if let Some(error) = name_error(&route.name) {
         problems.add(format_args!("{place}.name"), error);
     }
-    if !listeners.iter().any(|listener| listener.name == route.listener) {
+    if let Some(listener) = listeners.iter().find(|listener| listener.name == route.listener) {
+        check_served(route, listener, place, problems);
+    } else {
         let detail = format_args!("there is no listener `{}`; name one of policy.listeners", route.listener);
         problems.add(format_args!("{place}.listener"), detail);
     }
