@@ -21,7 +21,7 @@ use crate::limits::{CONFIG_COMPARE, CONFIG_DEBOUNCE, CONFIG_WRITER};
 const DEBOUNCE_MAX: Duration = Duration::from_millis(200);
 
 /// What a database keeps beside its file.
-const LOG_SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+const LOG_SUFFIXES: [&str; 6] = ["", "-wal", "-shm", "-journal", ".damaged", ".damaged-wal"];
 
 /// Changes of some folders, debounced.
 pub struct Changes {

@@ -28,9 +28,16 @@ pub(super) enum Value<'a> {
 /// SQLite refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{message} (code {code})")]
-pub(super) struct InsertError {
+pub struct InsertError {
     code: c_int,
     message: String,
+}
+
+impl InsertError {
+    /// SQLite's extended result code.
+    pub(super) fn code(&self) -> i32 {
+        self.code
+    }
 }
 
 /// Executes `sql` once a row. The caller holds a transaction, or every row would be one of its own.

@@ -97,6 +97,13 @@ impl Record {
     pub(super) fn is_before_authentication(&self) -> bool {
         self.verdict == Verdict::Refused && matches!(self.kind, Kind::Handshake | Kind::Connection)
     }
+
+    /// Whether it is a refusal of a client that nothing vouches for: such rows have a part of the store to themselves.
+    pub(super) fn is_strangers(&self) -> bool {
+        let is_vouched_for = self.peer.as_ref().is_some_and(|peer| peer.bundle.is_some());
+        self.is_before_authentication()
+            || (self.verdict == Verdict::Refused && self.kind == Kind::Request && !is_vouched_for)
+    }
 }
 
 /// One client, or the network in which several are.

@@ -9,6 +9,7 @@ pub struct Stats {
     dropped: [AtomicU64; DropReason::ALL.len()],
     pruned: AtomicU64,
     write_errors: AtomicU64,
+    set_aside: AtomicU64,
     store_up: AtomicBool,
     database_bytes: AtomicU64,
     held: AtomicU64,
@@ -67,6 +68,15 @@ impl Stats {
     /// Attempts to open or write the store that failed.
     pub fn write_errors(&self) -> u64 {
         self.write_errors.load(Ordering::Relaxed)
+    }
+
+    /// Damaged files that were set aside.
+    pub fn files_set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_set_aside(&self) {
+        self.set_aside.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the last attempt on the store succeeded.

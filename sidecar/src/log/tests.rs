@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::query::{self, Filter, Printed, QueryError};
 use super::queue::channel_with;
 use super::refusals::{Refusals, WINDOW};
-use super::store::{Store, StoreOptions};
+use super::store::{Opening, Store, StoreOptions};
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -180,6 +180,11 @@ fn request_log(stats: &log::Stats) -> Vec<MetricFamily> {
             "Attempts to open or write the log that failed.",
             stats.write_errors(),
         ),
+        one_counter(
+            "postern_log_files_set_aside_total",
+            "Damaged log files that were set aside, and new ones begun.",
+            stats.files_set_aside(),
+        ),
         one_gauge("postern_log_queue_rows", "Rows waiting to be written.", float_of(stats.queue_depth())),
         one_gauge(
             "postern_log_refusals_held",

@@ -101,3 +101,75 @@ fn what_is_held_and_cannot_be_written_at_the_stop_is_counted() {
     let dropped = [DropReason::WriteFailed, DropReason::Stopped].map(|reason| stats.rows_dropped(reason));
     assert_eq!((dropped, stats.waiting()), ([30, 1], 0));
 }
+
+/// Writes `count` records, 500 at a time; how many rows made place for them.
+fn write(store: &mut Store, max_size: u64, count: u32, record: impl Fn(u32) -> Box<Record>) -> u64 {
+    (0..count)
+        .step_by(500)
+        .map(|first| {
+            let batch: Vec<_> = (first..first + 500).map(&record).collect();
+            let done = block_on(store.write(&batch)).unwrap();
+            assert!(done.database_bytes < max_size + max_size / 4, "{} bytes", done.database_bytes);
+            done.pruned
+        })
+        .sum()
+}
+
+#[test]
+fn refusals_of_strangers_displace_themselves_alone() {
+    let (_folder, path) = folder();
+    let max_size = 4 << 20;
+    let options = StoreOptions { path: path.clone(), max_size, pod: pod() };
+    let mut store = block_on(Store::open(&options, Opening::First)).unwrap();
+    // What known clients did fills their part of the log.
+    while write(&mut store, max_size, 500, |number| Box::new(request(number.into()))) == 0 {}
+    let known = "SELECT count(*), min(seq), max(seq) FROM decision";
+    let yesterday = ask(&path, known);
+    // Far more than the log can hold, in every way a stranger can be refused.
+    let pruned = write(&mut store, max_size, 60_000, |number| {
+        let record = *stranger(number);
+        Box::new(match number % 3 {
+            0 => record,
+            1 => Record { kind: Kind::Connection, ..record },
+            _ => Record { kind: Kind::Request, path: Some("/admin".into()), ..record },
+        })
+    });
+    assert_eq!(ask(&path, known), yesterday);
+    let strangers: u64 = ask(&path, "SELECT count(*) FROM refusal").parse().unwrap();
+    assert_eq!(strangers + pruned, 60_000);
+    assert!((400..2000).contains(&strangers), "{strangers} refusals in an eighth of the log");
+    // Their size is in the file: whoever opens it next goes on from there.
+    block_on(store.close_clean()).unwrap();
+    let mut store = block_on(Store::open(&options, Opening::First)).unwrap();
+    let pruned = write(&mut store, max_size, 3000, stranger);
+    assert!((2000..4000).contains(&pruned), "{pruned}");
+    block_on(store.close_clean()).unwrap();
+    assert_eq!(ask(&path, known), yesterday);
+    assert_eq!(ask(&path, "SELECT count(*), sum(listener = 'main') FROM refusal_scope"), "1,1");
+    assert_eq!(ask(&path, "SELECT count(*) FROM peer"), "1", "what strangers show is in their rows");
+    let whole = "SELECT count(*) = count(DISTINCT id), count(*) = count(listener) FROM requests";
+    assert_eq!(ask(&path, whole), "1,1");
+}
+
+#[test]
+fn who_is_a_stranger() {
+    let bundle = |bundle: Option<&str>| {
+        Some(Arc::new(Peer::new(PeerFacts { bundle: bundle.map(Into::into), ..PeerFacts::default() })))
+    };
+    let refused = |kind, peer| Record { peer, ..Record::new(kind, UNIX_EPOCH) };
+    let table = [
+        (refused(Kind::Handshake, None), true),
+        (refused(Kind::Handshake, bundle(Some("fleet"))), true),
+        (refused(Kind::Connection, None), true),
+        (refused(Kind::Request, None), true),
+        (refused(Kind::Request, bundle(None)), true),
+        (refused(Kind::Request, bundle(Some("fleet"))), false),
+        (Record { verdict: Verdict::Allowed, ..refused(Kind::Request, None) }, false),
+        (Record { verdict: Verdict::WouldRefuse, ..refused(Kind::Request, None) }, false),
+        (refused(Kind::Cut, None), false),
+        (refused(Kind::Gap, None), false),
+    ];
+    for (record, expected) in table {
+        assert_eq!(record.is_strangers(), expected, "{record:?}");
+    }
+}
