@@ -4,6 +4,9 @@
 //! transaction each. What finds the queue full is counted in [`Stats`], never waited for and never lost silently.
 
 mod encode;
+mod filter;
+mod follow;
+mod guard;
 mod ids;
 mod insert;
 mod print;
@@ -20,6 +23,9 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use filter::{Filter, fingerprint, serial, statuses};
+pub use follow::follow;
+pub use guard::bound_memory;
 pub use print::Output;
 pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
 pub use record::{Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip};

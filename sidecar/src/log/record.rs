@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -130,6 +130,16 @@ pub enum Network {
     V6(u64),
 }
 
+impl Network {
+    /// The network of a client: what one customer or one subscriber usually has.
+    pub(super) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.to_bits() >> 8),
+            IpAddr::V6(v6) => Self::V6(u64::try_from(v6.to_bits() >> 80).unwrap_or_default()),
+        }
+    }
+}
+
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -155,6 +165,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Request, Self::Handshake, Self::Connection, Self::Cut, Self::Gap];
+
     /// The word in rows.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -2,7 +2,6 @@
 //! as many as he likes, so neither the log nor memory may grow with them. Pure: the clock is a value.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use sidecar_decide::Reason;
@@ -111,7 +110,7 @@ impl Refusals {
 impl Key {
     fn of(record: &Record) -> Self {
         let network = record.client_addr.and_then(|client| match client {
-            Client::Address(address) => Some(Network::of(address)),
+            Client::Address(address) => Some(Network::of(address.ip())),
             Client::Network(network) => Some(network),
         });
         let fingerprint = record.peer.as_ref().and_then(|peer| peer.fingerprint.clone());
@@ -143,18 +142,8 @@ fn join(held: &mut Record, record: &Record) {
 
 fn network(record: &Record) -> Option<Network> {
     match record.client_addr? {
-        Client::Address(address) => Some(Network::of(address)),
+        Client::Address(address) => Some(Network::of(address.ip())),
         Client::Network(network) => Some(network),
-    }
-}
-
-impl Network {
-    /// The network of a client: what one customer or one subscriber usually has, 256 addresses of IPv4 or a /48 of IPv6.
-    fn of(address: SocketAddr) -> Self {
-        match address.ip().to_canonical() {
-            IpAddr::V4(v4) => Self::V4(v4.to_bits() >> 8),
-            IpAddr::V6(v6) => Self::V6(u64::try_from(v6.to_bits() >> 80).unwrap_or_default()),
-        }
     }
 }
 

@@ -15,7 +15,7 @@ use sidecar_config::settings::Pod;
 use sidecar_decide::Verdict;
 use tempfile::TempDir;
 
-use super::query::{self, Filter, Printed, QueryError};
+use super::query::{self, Printed, QueryError};
 use super::queue::channel_with;
 use super::refusals::{Refusals, WINDOW};
 use super::store::{Opening, Store, StoreOptions};
@@ -99,7 +99,11 @@ fn scope() -> Scope {
 }
 
 fn peer(identity: &str) -> Peer {
-    Peer::new(PeerFacts {
+    Peer::new(facts(identity))
+}
+
+fn facts(identity: &str) -> PeerFacts {
+    PeerFacts {
         identity: Some(identity.into()),
         bundle: Some("fleet".into()),
         subject: Some(format!("CN={identity}").into()),
@@ -112,7 +116,7 @@ fn peer(identity: &str) -> Peer {
         sfdi: Some("5f".into()),
         tls_version: Some("TLSv1.3"),
         cipher: Some("TLS13_AES_256_GCM_SHA384"),
-    })
+    }
 }
 
 fn wait(what: &str, condition: impl Fn() -> bool) {

@@ -1,5 +1,6 @@
 //! Which refusals are rows of their own, and what the others become.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
