@@ -20,6 +20,7 @@ use crate::limits::{
 };
 use crate::listener::{Binder, Handles, Sockets, Worker, spawn};
 use crate::log::QUEUE_ROWS;
+use crate::processors::Workers;
 use crate::state::State;
 use crate::upstream::Budget;
 use crate::{admin, log, settings};
@@ -82,9 +83,10 @@ impl App {
         ));
         let status_server = serve_status(settings.status_address, &state).await?;
         let (sender, log) = start_log(config, settings, &state)?;
-        let count = settings::workers(settings);
+        let Workers { count, why } = settings::workers(settings);
         tracing::info!(
             workers = count,
+            workers_why = %why,
             connections = most_connections,
             upstream_connections = upstreams,
             log = %settings::log_path(settings, config).display(),
@@ -101,6 +103,7 @@ impl App {
                 log: sender.clone(),
                 cells: (state.requests.worker(), state.connections.worker()),
                 handshakes: Arc::clone(&state.handshakes),
+                under_way: state.under_way.clone(),
                 upstreams: Arc::clone(&state.upstreams),
                 drain_timeout: settings.drain_timeout.as_std(),
             };

@@ -60,6 +60,13 @@ pub const TICKET_LIFETIME: Duration = Duration::from_secs(3600);
 /// Bytes of a session ticket. Most of it is the client's chain; one with a longer chain is verified in full each time.
 pub const TICKET_BYTES: usize = 16 << 10;
 
+/// Handshakes of a worker under way at once, from the client's first byte on; the others wait their turn. Some 25 KiB each,
+/// and at a round trip of 200 ms still more than a processor can do in that time.
+pub const HANDSHAKES_PER_WORKER: usize = 512;
+
+/// How long one waits for its turn: half of a handshake's time, so that what is left is worth having.
+pub const HANDSHAKE_TURN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a client is listened to after the gate is done with its connection.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes it may send in that time: what is on its way in a connection's buffers.

@@ -9,8 +9,8 @@ use sidecar_config::Document;
 use sidecar_config::settings::Settings;
 
 use crate::config::{Reading, recall_settings};
-use crate::limits::WORKERS_DEFAULT_MAX;
 use crate::log::QUEUE_ROWS;
+use crate::processors::{self, Why, Workers};
 
 /// Kubernetes injects `POSTERN_SERVICE_HOST` and the like for a Service of that name; two underscores are ours.
 const PREFIX: &str = "POSTERN__";
@@ -213,25 +213,10 @@ fn config_folder(config: &Path) -> &Path {
     if config.is_dir() { config } else { config.parent().unwrap_or(Path::new("")) }
 }
 
-/// How many workers to start.
-pub fn workers(settings: &Settings) -> usize {
-    settings.workers.map_or_else(default_workers, usize::from)
-}
-
-/// As many as the CPU limit and affinity allow, at most four. In Kubernetes without a limit the whole node would count,
-/// which is not this pod's to take: there it is one.
-fn default_workers() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
-    let node = std::fs::read_dir("/sys/devices/system/cpu").map_or(0, count_cpus);
-    let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    if in_kubernetes && allowed >= node { 1 } else { allowed.clamp(1, WORKERS_DEFAULT_MAX) }
-}
-
-fn count_cpus(entries: std::fs::ReadDir) -> usize {
-    let names = entries.flatten().map(|entry| entry.file_name());
-    let cpus = names.filter(|name| {
-        let name = name.to_string_lossy();
-        name.strip_prefix("cpu").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
-    });
-    cpus.count()
+/// How many workers to start, and why so many.
+pub fn workers(settings: &Settings) -> Workers {
+    match settings.workers {
+        Some(count) => Workers { count: usize::from(count), why: Why::Setting },
+        None => processors::workers(std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()),
+    }
 }

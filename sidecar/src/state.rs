@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sidecar_config::policy::Protocol;
+use sidecar_config::policy::{Limits, Protocol};
 use sidecar_config::status::{ContractRange, Parts, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::{Generation, KeepStats};
+use crate::limit::UnderWay;
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
 use crate::upstream::Budget;
@@ -23,6 +24,8 @@ pub struct State {
     pub connections: Arc<Registry>,
     /// Counts of handshakes and connections.
     pub handshakes: Arc<Handshakes>,
+    /// What is under way.
+    pub under_way: UnderWay,
     /// Connections to upstreams.
     pub upstreams: Arc<Budget>,
     /// Counts of the request log.
@@ -49,6 +52,7 @@ impl State {
             requests: Arc::default(),
             connections: Arc::default(),
             handshakes: Arc::default(),
+            under_way: UnderWay::default(),
             upstreams,
             log: Arc::default(),
             kept: Arc::default(),
@@ -77,10 +81,9 @@ impl State {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Most client connections that may be open.
-    pub fn connections_limit(&self) -> usize {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        usize::try_from(loaded.generation.snapshot.limits.max_connections).unwrap_or(usize::MAX)
+    /// The bounds that the configuration sets, as they count.
+    pub fn limits(&self) -> Limits {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation.snapshot.limits.clone()
     }
 
     /// When the gate's own leaf expires, seconds since the epoch.

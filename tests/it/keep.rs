@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use postern_tests::gate::Gate;
 use postern_tests::process::{Launch, built_sidecar};
@@ -288,4 +289,45 @@ fn a_directory_that_others_can_use_is_not_used() {
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     wait_metric(&gate.sidecar, "postern_state_unsaved", 0);
     gate.sidecar.wait_for("the recovery", |line| line.message() == "the state directory is written again").unwrap();
+}
+
+#[test]
+fn a_directory_is_found_by_a_variable_where_no_file_can_name_it() {
+    let mut gate = start(Layout::File);
+    let before = loaded(&status(&gate.sidecar).parts);
+    gate.sidecar.kill().unwrap();
+    fs::rename(gate.folder.file("state"), gate.folder.file("elsewhere")).unwrap();
+    fs::write(gate.folder.file("postern.json"), "{").unwrap();
+    let launch = launch(&gate, Layout::File);
+    // Without it the gate does not know of its state, nor on which port its status is: it waits.
+    gate.sidecar = launch.clone().variable("POSTERN__STATUS_ADDRESS", "127.0.0.1:0").start().unwrap();
+    gate.sidecar.wait_for("not ready", |line| line.message() == "not ready").unwrap();
+    assert_eq!(loaded(&status(&gate.sidecar).parts), ["none"; 5]);
+    gate.sidecar.kill().unwrap();
+    gate.sidecar = launch.variable("POSTERN__STATE_DIR", "elsewhere").start_ready().unwrap();
+    assert_eq!(loaded(&status(&gate.sidecar).parts), before);
+}
+
+#[test]
+fn a_directory_that_is_the_configurations_own_hides_no_change() {
+    let mut gate = start(Layout::Folder);
+    let seen = gate.sidecar.lines().len();
+    let loaded = "configuration loaded";
+    for part in PARTS {
+        fs::remove_file(gate.folder.file(&format!("{part}.json"))).unwrap();
+    }
+    gate.document["settings"]["stateDir"] = json!(".");
+    gate.folder.write_document(&gate.document).unwrap();
+    fs::remove_file(gate.folder.file("settings.json")).unwrap();
+    gate.sidecar.wait_for_after(seen, loaded, |line| line.message() == loaded).unwrap();
+    fs::set_permissions(gate.folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    restart(&mut gate, Layout::Folder);
+    wait_metric(&gate.sidecar, "postern_state_unsaved", 0);
+    assert!(gate.folder.file("trust.state").is_file());
+    gate.document["trust"]["revocations"]["identities"] = json!([{ "name": "demo/billing", "state": "Revoked" }]);
+    let (seen, written) = (gate.sidecar.lines().len(), Instant::now());
+    gate.folder.write_document(&gate.document).unwrap();
+    let line = gate.sidecar.wait_for_after(seen, loaded, |line| line.message() == loaded).unwrap();
+    // Comparing would find it too, and not before the file has rested for two seconds.
+    assert!(line.at.duration_since(written) < Duration::from_secs(2));
 }

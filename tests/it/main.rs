@@ -16,6 +16,7 @@ mod listeners;
 mod live;
 mod log;
 mod observed;
+mod pressure;
 mod reload;
 mod resume;
 mod routes;

@@ -74,16 +74,20 @@ fn a_stream_of_changes_does_not_put_off_reading_them() {
                 thread::sleep(Duration::from_millis(5));
             }
         });
-        let seen = gate.sidecar.lines().len();
-        let text = suspend_somebody(&mut gate, "demo/reports");
-        let written = Instant::now();
-        gate.folder.write("postern.json", &text).unwrap();
-        let loaded = gate.sidecar.wait_for_after(seen, "the change", |line| line.message() == "configuration loaded");
+        let tries = ["demo/reports", "demo/mallory", "demo/other"].map(|name| {
+            let seen = gate.sidecar.lines().len();
+            let text = suspend_somebody(&mut gate, name);
+            let written = Instant::now();
+            gate.folder.write("postern.json", &text).unwrap();
+            let loaded = "configuration loaded";
+            let line = gate.sidecar.wait_for_after(seen, loaded, |line| line.message() == loaded);
+            line.map(|line| line.at.duration_since(written))
+        });
         stop.store(true, Ordering::Relaxed);
-        loaded.unwrap().at.duration_since(written)
+        tries.map(Result::unwrap)
     });
-    // At most 200 ms by design; a comparison would find it too, and not before the file has rested for two seconds.
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // At most 200 ms by design, and what a machine takes to read it; the best of some, because others are at work on it.
+    assert!(took.iter().any(|took| *took < Duration::from_millis(400)), "{took:?}");
 }
 
 type Part = fn(&Parts) -> &PartStatus;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Size;
 use crate::words::{address, some_address};
+use crate::{Duration, Size};
 
 /// Listeners, routes and limits of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,11 +287,26 @@ pub struct Limits {
     /// Bytes of one request's body.
     #[serde(default = "default_max_request_body_size")]
     pub max_request_body_size: Size,
+    /// Requests at once whose response's head has not come; 1 to 1000000. Since 1.2.
+    #[serde(default = "default_max_pending_requests", skip_serializing_if = "is_default_max_pending_requests")]
+    pub max_pending_requests: u32,
+    /// How long nothing is accepted or refused at that limit; up to a minute. Since 1.2.
+    #[serde(default = "default_pending_timeout", skip_serializing_if = "is_default_pending_timeout")]
+    pub pending_timeout: Duration,
+    /// Requests and connections that are passed on at once, to their last byte; 1 to 1000000. Since 1.2.
+    #[serde(default = "default_max_streams", skip_serializing_if = "is_default_max_streams")]
+    pub max_streams: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_connections: default_max_connections(), max_request_body_size: default_max_request_body_size() }
+        Self {
+            max_connections: default_max_connections(),
+            max_request_body_size: default_max_request_body_size(),
+            max_pending_requests: default_max_pending_requests(),
+            pending_timeout: default_pending_timeout(),
+            max_streams: default_max_streams(),
+        }
     }
 }
 
@@ -303,4 +318,35 @@ fn default_max_connections() -> u32 {
 /// Bodies are streamed, so this bounds abuse and not memory.
 fn default_max_request_body_size() -> Size {
     Size::from_bytes(1 << 30)
+}
+
+/// Envoy's default. An application that owes so many answers has stopped giving them, or needs to be told apart from one
+/// that has by whoever knows it.
+fn default_max_pending_requests() -> u32 {
+    1024
+}
+
+/// A revision must not change because a version has one more field.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_default_max_pending_requests(requests: &u32) -> bool {
+    *requests == default_max_pending_requests()
+}
+
+/// Longer than a burst or a pause for garbage, shorter than a caller's patience.
+fn default_pending_timeout() -> Duration {
+    Duration::from_millis(1000)
+}
+
+fn is_default_pending_timeout(timeout: &Duration) -> bool {
+    *timeout == default_pending_timeout()
+}
+
+/// As many as connections: each may be in the middle of something.
+fn default_max_streams() -> u32 {
+    10_000
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_default_max_streams(streams: &u32) -> bool {
+    *streams == default_max_streams()
 }

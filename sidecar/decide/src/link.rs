@@ -6,12 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::Part;
-use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
+use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument};
 
 use self::allowed::Known;
 use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
-use crate::route::HostCondition;
 use crate::snapshot::{
     AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Bundle, Listener, Parts, Rule, Snapshot, Target,
 };
@@ -160,15 +159,9 @@ impl<'a> PolicyLinker<'a> {
 
     /// Enters a rule into its listener's table.
     fn enter(&mut self, route: &Route, rule: &RuleDocument, rule_index: usize) {
-        let everything = [Match::default()];
-        let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
-        let hosts: Vec<_> = match route.hostnames.as_slice() {
-            [] => vec![HostCondition::Any],
-            names => names.iter().map(|name| HostCondition::of(name)).collect(),
-        };
         let listeners = &mut self.snapshot.listeners;
         let Some(listener) = listeners.iter_mut().find(|listener| *listener.name == *route.listener) else { return };
-        listener.table.enter(&hosts, matches, rule_index);
+        listener.table.enter_rule(route, rule, rule_index);
     }
 
     fn target(&mut self, place: &str, rule: &RuleDocument) -> Target {

@@ -62,6 +62,10 @@ impl Problems {
         self.found.push(Problem { part: self.part, path, detail: detail.to_string(), missing_in });
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
     pub(crate) fn into_found(self) -> Vec<Problem> {
         self.found
     }

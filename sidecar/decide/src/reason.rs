@@ -69,6 +69,12 @@ pub enum Reason {
     LimitConnections,
     /// The request's body is too large.
     LimitBodySize,
+    /// Too many requests wait for their response's head, and have for too long.
+    LimitPending,
+    /// Too many requests and connections are being passed on.
+    LimitStreams,
+    /// Too many handshakes are under way.
+    LimitHandshakes,
     /// Nothing passed on the connection for too long.
     LimitIdle,
     /// What the connection carried had not ended when the time to finish was over: the gate was stopped, or its listener
@@ -124,7 +130,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 46] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -157,6 +163,9 @@ impl Reason {
         Self::RouteBadPath,
         Self::LimitConnections,
         Self::LimitBodySize,
+        Self::LimitPending,
+        Self::LimitStreams,
+        Self::LimitHandshakes,
         Self::LimitIdle,
         Self::GateDrainTimeout,
         Self::GateCertificateExpired,
@@ -211,6 +220,9 @@ impl Reason {
             R::RouteBadPath => http("route_bad_path", "RouteBadPath", Side::Client, 400, 13),
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),
             R::LimitBodySize => http("limit_body_size", "LimitBodySize", Side::Client, 413, 8),
+            R::LimitPending => http("limit_pending", "LimitPending", Side::Gate, 503, 14),
+            R::LimitStreams => http("limit_streams", "LimitStreams", Side::Gate, 503, 14),
+            R::LimitHandshakes => http("limit_handshakes", "LimitHandshakes", Side::Gate, 503, 14),
             R::LimitIdle => http("limit_idle", "LimitIdle", Side::Client, 408, 4),
             R::GateDrainTimeout => http("gate_drain_timeout", "GateDrainTimeout", Side::Gate, 503, 14),
             R::GateCertificateExpired => {

@@ -88,7 +88,9 @@ fn page(state: &State) -> Response {
         log: &state.log,
         kept: &state.kept,
         status: &status,
-        connections_limit: state.connections_limit(),
+        under_way: &state.under_way,
+        workers: state.requests.workers(),
+        limits: state.limits(),
         leaf_not_after: state.leaf_not_after(),
     };
     match metrics::render(&sources) {

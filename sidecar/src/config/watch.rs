@@ -23,6 +23,9 @@ const DEBOUNCE_MAX: Duration = Duration::from_millis(200);
 /// What a database keeps beside its file.
 const LOG_SUFFIXES: [&str; 6] = ["", "-wal", "-shm", "-journal", ".damaged", ".damaged-wal"];
 
+/// What files of the state directory end in.
+const STATE_SUFFIXES: [&[u8]; 2] = [b".state", b".state.new"];
+
 /// Changes of some folders, debounced.
 pub struct Changes {
     events: mpsc::Receiver<()>,
@@ -78,7 +81,7 @@ pub fn watch(log: &Path, state: Option<&Path>) -> Changes {
     let log = log.file_name().unwrap_or_default().to_os_string();
     let state = state.map(Path::to_owned);
     let is_ours = move |path: &PathBuf| {
-        if state.as_ref().is_some_and(|state| path.starts_with(state)) {
+        if state.as_ref().is_some_and(|state| is_state(state, path)) {
             return true;
         }
         let name = path.file_name().map(|name| name.as_encoded_bytes());
@@ -103,6 +106,12 @@ pub fn watch(log: &Path, state: Option<&Path>) -> Changes {
     let mut compare = interval(CONFIG_COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Changes { events, watcher, folders: BTreeSet::new(), compare, writers }
+}
+
+/// Whether it is the state directory or one of the files in it, which may be the configuration's folder too.
+fn is_state(folder: &Path, path: &Path) -> bool {
+    let name = path.file_name().map_or(&b""[..], |name| name.as_encoded_bytes());
+    path == folder || (path.parent() == Some(folder) && STATE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)))
 }
 
 /// Whether an event says that a change is complete.

@@ -142,7 +142,7 @@ async fn secured(
     arrival: Arrival,
     closing: Closing,
 ) {
-    let accepted = match tls::accept(stream, &slots).await {
+    let accepted = match tls::accept(stream, &slots, &gate.handshake_turns).await {
         Ok(accepted) => accepted,
         Err(failure) => return refuse_handshake(&gate, &listener, client, arrival, *failure).await,
     };

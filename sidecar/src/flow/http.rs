@@ -15,6 +15,7 @@ use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
 use super::record::{Draft, blank};
+use crate::limit::Pend;
 use crate::log::{Kind, clip};
 use crate::protocol::{Body, Head, Inbound, Request, Response};
 
@@ -36,9 +37,20 @@ pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Resp
     let view = connection.view();
     let mut draft = draft(&connection, &view, &request.head);
     match decide(&view, &request.head, &mut draft) {
-        Ok(passage) => forward(Rc::clone(&connection.gate), &view, passage, request, draft).await,
+        Ok(passage) => match admit(&connection, &view, &mut draft).await {
+            // Counted until there is a response's head: what is not answered holds back what comes.
+            Ok(_pending) => forward(Rc::clone(&connection.gate), &view, passage, request, draft).await,
+            Err(reason) => refuse(draft, reason, Some(request.body)),
+        },
         Err(reason) => refuse(draft, reason, Some(request.body)),
     }
+}
+
+/// Waits for a place among the requests that are under way.
+async fn admit(connection: &Connection, view: &View, draft: &mut Draft) -> Result<Pend, Reason> {
+    let limits = &view.served.generation.snapshot.limits;
+    draft.enter(limits)?;
+    connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))
 }
 
 fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {

@@ -4,11 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use sidecar_config::policy::Limits;
 use sidecar_decide::{Reason, Verdict};
 
 use super::body::Upload;
 use super::gate::Gate;
 use crate::ending::Ending;
+use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
@@ -21,6 +23,8 @@ pub(super) struct Draft {
     scope: Arc<Scope>,
     /// Taken when it is sent.
     record: Option<Box<Record>>,
+    /// Its place among what is being passed on, once it has one.
+    stream: Option<Place>,
     /// Counted by the request's body, which hyper owns; `None` without one.
     upload: Option<Rc<Upload>>,
 }
@@ -33,7 +37,26 @@ impl Draft {
         started: Instant,
         record: Box<Record>,
     ) -> Self {
-        Self { gate, ending, started, scope, record: Some(record), upload: None }
+        Self { gate, ending, started, scope, record: Some(record), stream: None, upload: None }
+    }
+
+    /// Takes a place among what is being passed on, until the row is sent.
+    ///
+    /// # Errors
+    /// Why there is none; the row then says that it was refused.
+    pub(super) fn enter(&mut self, limits: &Limits) -> Result<(), Reason> {
+        match self.gate.stream(limits) {
+            Ok(place) => self.stream = Some(place),
+            Err(reason) => return Err(self.refused(reason)),
+        }
+        Ok(())
+    }
+
+    /// It was allowed by its rule, and is refused for want of a place.
+    pub(super) fn refused(&mut self, reason: Reason) -> Reason {
+        let scope = Arc::clone(&self.scope);
+        self.decided(&scope, Verdict::Refused, Some(reason));
+        reason
     }
 
     /// Where the request's body is counted, if it has one.

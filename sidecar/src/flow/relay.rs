@@ -7,13 +7,14 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use sidecar_decide::Reason;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
 use crate::limits::{RELAY_BUFFER_BYTES, RELAY_ENDING_TIMEOUT, RELAY_IDLE_TIMEOUT, RELAY_ROUNDS};
@@ -81,8 +82,7 @@ impl<'a> Relay<'a> {
     }
 
     async fn pass(&mut self) -> Result<(), Reason> {
-        let mut last_progress = Instant::now();
-        let mut deadline = pin!(sleep_until(last_progress + RELAY_IDLE_TIMEOUT));
+        let mut quiet = Quiet::begin();
         poll_fn(|cx| {
             let before = self.progress();
             let up = self.poll_up(cx)?;
@@ -90,27 +90,10 @@ impl<'a> Relay<'a> {
             if up.is_ready() && down.is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            if self.progress() != before {
-                last_progress = Instant::now();
-            }
-            // The timer is moved when it fires and when the time gets shorter, and not at every byte.
-            let due = last_progress + self.patience();
-            if due < deadline.deadline() {
-                deadline.as_mut().reset(due);
-            }
-            while deadline.as_mut().poll(cx).is_ready() {
-                if deadline.deadline() >= due {
-                    return Poll::Ready(Err(Reason::LimitIdle));
-                }
-                deadline.as_mut().reset(due);
-            }
-            Poll::Pending
+            let patience = if self.down == Direction::Closed { RELAY_ENDING_TIMEOUT } else { RELAY_IDLE_TIMEOUT };
+            quiet.poll(self.progress() != before, patience, cx).map(|()| Err(Reason::LimitIdle))
         })
         .await
-    }
-
-    fn patience(&self) -> std::time::Duration {
-        if self.down == Direction::Closed { RELAY_ENDING_TIMEOUT } else { RELAY_IDLE_TIMEOUT }
     }
 
     fn progress(&self) -> (u64, u64, Direction, Direction) {
@@ -195,8 +178,87 @@ impl Drop for Relay<'_> {
     }
 }
 
+/// Since when nothing has passed.
+struct Quiet {
+    last_progress: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Quiet {
+    fn begin() -> Self {
+        let now = Instant::now();
+        Self { last_progress: now, timer: Box::pin(sleep_until(now + RELAY_IDLE_TIMEOUT)) }
+    }
+
+    /// Ready when nothing has passed for that long.
+    fn poll(&mut self, has_progress: bool, patience: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if has_progress {
+            self.last_progress = Instant::now();
+        }
+        // The timer is moved when it fires and when the time gets shorter, and not at every byte.
+        let due = self.last_progress + patience;
+        if due < self.timer.deadline() {
+            self.timer.as_mut().reset(due);
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if self.timer.deadline() >= due {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}
+
 /// Lets the other direction and other connections have their turn: two fast ends would never wait.
 fn again_later<T>(cx: &mut Context<'_>) -> Poll<T> {
     cx.waker().wake_by_ref();
     Poll::Pending
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use tokio::time::{Instant, advance, timeout};
+
+    use super::Quiet;
+    use crate::limits::{RELAY_ENDING_TIMEOUT, RELAY_IDLE_TIMEOUT};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// How long it takes from now until it is over, when nothing passes any more.
+    async fn over(quiet: &mut Quiet, patience: Duration) -> Duration {
+        let begun = Instant::now();
+        poll_fn(|cx| quiet.poll(false, patience, cx)).await;
+        begun.elapsed()
+    }
+
+    async fn something_passes(quiet: &mut Quiet) {
+        let waited = timeout(Duration::ZERO, poll_fn(|cx| quiet.poll(true, RELAY_IDLE_TIMEOUT, cx)));
+        assert!(waited.await.is_err(), "not over while something passes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_quiet_is_over_after_its_time() {
+        assert!(over(&mut Quiet::begin(), RELAY_IDLE_TIMEOUT).await.abs_diff(RELAY_IDLE_TIMEOUT) < SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passes_begins_the_time_anew() {
+        let mut quiet = Quiet::begin();
+        for _ in 0..3 {
+            advance(RELAY_IDLE_TIMEOUT - SECOND * 2).await;
+            something_passes(&mut quiet).await;
+        }
+        assert!(over(&mut quiet, RELAY_IDLE_TIMEOUT).await.abs_diff(RELAY_IDLE_TIMEOUT) < SECOND);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ended_upstream_shortens_it() {
+        let mut quiet = Quiet::begin();
+        something_passes(&mut quiet).await;
+        assert!(over(&mut quiet, RELAY_ENDING_TIMEOUT).await.abs_diff(RELAY_ENDING_TIMEOUT) < SECOND);
+    }
 }

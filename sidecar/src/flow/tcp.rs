@@ -102,6 +102,11 @@ async fn connect(
     rule: usize,
     row: &mut Row,
 ) -> Result<(TcpStream, Place), Reason> {
+    let limits = &view.served.generation.snapshot.limits;
+    row.open(|draft| draft.enter(limits))?;
+    // Counted until it is connected, as a request is until it is answered.
+    let pended = connection.gate.pend(limits).await;
+    let _pending = row.open(|draft| pended.map_err(|reason| draft.refused(reason)))?;
     let Target::Addresses(addresses) = &view.served.generation.snapshot.rules[rule].target else {
         return Err(Reason::RouteInvalid);
     };
@@ -130,6 +135,11 @@ impl Row {
         if let Some(draft) = &mut self.draft {
             edit(draft);
         }
+    }
+
+    /// The draft; there is one until the row is finished.
+    fn open<T>(&mut self, edit: impl FnOnce(&mut Draft) -> Result<T, Reason>) -> Result<T, Reason> {
+        self.draft.as_mut().map_or(Err(Reason::ClientClosed), edit)
     }
 
     fn tried(&mut self, address: SocketAddr, asked: Instant, is_connected: bool) {

@@ -37,7 +37,7 @@ impl Acceptor {
         let mut closing = self.closing.clone();
         loop {
             tokio::select! {
-                accepted = listener.accept() => self.take(accepted, &mut connections).await,
+                accepted = self.accept(&listener) => self.take(accepted, &mut connections).await,
                 Some(_ended) = connections.join_next() => {}
                 _ = closing.wait_for(|closing| *closing) => break,
             }
@@ -55,6 +55,12 @@ impl Acceptor {
             let _ended = timeout(CUT_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await;
             connections.shutdown().await;
         }
+    }
+
+    /// The next connection, once there is room for what it may ask.
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        self.gate.room().await;
+        listener.accept().await
     }
 
     async fn take(&self, accepted: io::Result<(TcpStream, SocketAddr)>, connections: &mut JoinSet<()>) {

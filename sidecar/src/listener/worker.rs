@@ -18,6 +18,7 @@ use super::accept::Acceptor;
 use super::bind::Sockets;
 use crate::config::{Generation, ListenerKey};
 use crate::flow::{Door, Gate};
+use crate::limit::UnderWay;
 use crate::limits::{WORKER_ANSWER, WORKER_UPDATES};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
@@ -48,6 +49,8 @@ pub struct Handles {
     pub cells: (Cells, Cells),
     /// Where all workers count connections.
     pub handshakes: Arc<Handshakes>,
+    /// Where all workers count what is under way.
+    pub under_way: UnderWay,
     /// What its connections to upstreams count in.
     pub upstreams: Arc<Budget>,
     /// Time for connections to finish.
@@ -120,8 +123,8 @@ struct Listening {
 }
 
 async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::Receiver<Update>) {
-    let Handles { log, cells, handshakes, upstreams, drain_timeout } = handles;
-    let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), log, cells, handshakes));
+    let Handles { log, cells, handshakes, under_way, upstreams, drain_timeout } = handles;
+    let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), log, cells, handshakes, under_way));
     let mut listeners: HashMap<ListenerKey, Listening> = HashMap::new();
     let mut acceptors = JoinSet::new();
     loop {

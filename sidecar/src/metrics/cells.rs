@@ -153,6 +153,11 @@ impl Registry {
         Cells { registry: Arc::clone(self), worker: workers.len() - 1, near: RefCell::default() }
     }
 
+    /// How many workers have a place.
+    pub fn workers(&self) -> usize {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Calls with every cell there is.
     pub fn for_each(&self, mut call: impl FnMut(&RequestLabels, &RequestCell)) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);

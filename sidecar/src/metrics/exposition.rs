@@ -5,10 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
+use sidecar_config::policy::Limits;
 use sidecar_config::status::Status;
 
 use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
 use crate::config::KeepStats;
+use crate::limit::UnderWay;
+use crate::limits::HANDSHAKES_PER_WORKER;
 use crate::log;
 use crate::upstream::Budget;
 
@@ -30,8 +33,12 @@ pub struct Sources<'a> {
     pub kept: &'a KeepStats,
     /// What is loaded.
     pub status: &'a Status,
-    /// Most connections that may be open.
-    pub connections_limit: usize,
+    /// What is under way.
+    pub under_way: &'a UnderWay,
+    /// Workers.
+    pub workers: usize,
+    /// The bounds that the configuration sets.
+    pub limits: Limits,
     /// When the gate's own leaf expires, seconds since the epoch.
     pub leaf_not_after: Option<i64>,
 }
@@ -47,6 +54,7 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
         decided(sources.connections, "postern_forwarded_connections_total", "Connections of TLS listeners decided."),
     ];
     families.extend(handshakes(sources));
+    families.extend(under_way(sources));
     families.extend(request_log(sources.log));
     families.extend(state(sources));
     families.extend(state_directory(sources));
@@ -154,7 +162,35 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
         one_gauge(
             "postern_connections_limit",
             "Client connections that may be open.",
-            float_of(sources.connections_limit),
+            f64::from(sources.limits.max_connections),
+        ),
+    ]
+}
+
+fn under_way(sources: &Sources<'_>) -> Vec<MetricFamily> {
+    let (now, limits) = (sources.under_way, &sources.limits);
+    vec![
+        one_gauge(
+            "postern_requests_pending",
+            "Requests that wait for their response's head.",
+            float_of(now.pending.count()),
+        ),
+        one_gauge(
+            "postern_requests_pending_limit",
+            "Requests that may wait for it.",
+            f64::from(limits.max_pending_requests),
+        ),
+        one_gauge("postern_handshakes_open", "TLS handshakes under way.", float_of(now.handshakes.taken())),
+        one_gauge(
+            "postern_handshakes_limit",
+            "TLS handshakes that may be under way, of all workers.",
+            float_of(sources.workers * HANDSHAKES_PER_WORKER),
+        ),
+        one_gauge("postern_streams_open", "Requests and connections being passed on.", float_of(now.streams.taken())),
+        one_gauge(
+            "postern_streams_limit",
+            "Requests and connections that may be passed on at once.",
+            f64::from(limits.max_streams),
         ),
     ]
 }

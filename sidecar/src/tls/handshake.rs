@@ -20,7 +20,8 @@ use super::reason::handshake_reason;
 use super::slots::Slots;
 use super::ticket::{Seen, Ticket};
 use crate::client_stream::ClientStream;
-use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::limit::Turns;
+use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKE_TURN_TIMEOUT};
 
 /// A finished handshake.
 pub struct Accepted {
@@ -62,13 +63,18 @@ impl Failure {
 }
 
 /// Performs the handshake on a stream.
-pub async fn accept(stream: TcpStream, slots: &Slots) -> Result<Accepted, Box<Failure>> {
+pub async fn accept(stream: TcpStream, slots: &Slots, turns: &Turns) -> Result<Accepted, Box<Failure>> {
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     match timeout_at(deadline, stream.peek(&mut [0])).await {
         Ok(Ok(1..)) => {}
         Ok(Ok(0) | Err(_)) => return Err(Box::new(Failure::early(None, None))),
         Err(_) => return Err(Box::new(Failure::early(Some(stream), Some(Reason::TlsTimeout)))),
     }
+    // What has not sent a byte waits for free; from here on it costs memory.
+    let patience = deadline.min(Instant::now() + HANDSHAKE_TURN_TIMEOUT);
+    let Ok(_turn) = timeout_at(patience, turns.next()).await else {
+        return Err(Box::new(Failure::early(Some(stream), Some(Reason::LimitHandshakes))));
+    };
     let mut hello = pin!(LazyConfigAcceptor::new(Acceptor::default(), stream));
     let hello = match timeout_at(deadline, hello.as_mut()).await {
         Ok(Ok(hello)) => hello,

@@ -4,9 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use postern_tests::soak;
 
-/// What each reload may leave behind. A leak of one generation would be tens of KiB; what the allocator's free lists and
-/// the log's page cache still do in the second half of a run is below this.
-const SLOPE_LIMIT_BYTES: f64 = 4096.0;
+/// What each reload may leave behind. Measured over 300: 2 to 11 KiB either way, which is the allocator and the log's
+/// caches (over 1000 it is level); 186 KiB where every generation is leaked on purpose.
+const SLOPE_LIMIT_BYTES: f64 = 32.0 * 1024.0;
 
 fn main() -> Result<()> {
     let reloads = std::env::args().nth(1).context("usage: postern-soak RELOADS")?.parse()?;

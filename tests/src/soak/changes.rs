@@ -13,6 +13,13 @@ use crate::wait::{PATIENCE, eventually};
 /// Kinds of changes, which are made in turn; the first is a new certificate.
 pub(super) const KINDS: usize = 6;
 
+/// glibc's knobs (mallopt(3)).
+const ALLOCATOR: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "16384"), ("MALLOC_MMAP_THRESHOLD_", "32768")];
+
+/// Identities that are known and never come.
+const IDENTITIES: usize = 500;
+
 /// What is changed.
 pub(super) struct Scene {
     pub(super) gate: Gate,
@@ -28,7 +35,17 @@ impl Scene {
             document["settings"]["stateDir"] = json!("state");
             document["endpoints"] = json!([{ "name": "pool", "addresses": [{ "address": other.address() }] }]);
             document["policy"]["routes"][0]["rules"][0]["backends"] = json!([{ "endpoints": "pool" }]);
+            forward(document);
+            // Enough that a generation that is never freed is seen among what the allocator does.
+            let many = (0..IDENTITIES).map(|number| known(&format!("known-{number}")));
+            document["identities"].as_array_mut().into_iter().for_each(|known| known.extend(many.clone()));
         })?;
+        // What the allocator holds back moves by megabytes and hides what leaks: freed memory is given back at once.
+        gate.sidecar.terminate()?;
+        gate.sidecar.wait_exit()?;
+        let launch = gate.sidecar.launch().clone();
+        let launch = ALLOCATOR.iter().fold(launch, |launch, (name, value)| launch.variable(name, value));
+        gate.sidecar = launch.start_ready()?;
         gate.folder.write("partner.pem", partner.root_pem())?;
         gate.document["trust"]["bundles"]["partner"] = json!({ "roots": ["partner.pem"] });
         let mut scene = Self { gate, other };
@@ -81,13 +98,14 @@ impl Scene {
         let listeners = &mut self.gate.document["policy"]["listeners"];
         let mut second = listeners[0].clone();
         second["name"] = json!("second");
-        *listeners = if round.is_multiple_of(2) { json!([listeners[0], second]) } else { json!([listeners[0]]) };
+        let (gate, raw) = (&listeners[0], &listeners[1]);
+        *listeners = if round.is_multiple_of(2) { json!([gate, raw, second]) } else { json!([gate, raw]) };
         self.publish("policy")
     }
 
     fn identity(&mut self, round: usize) -> Result<()> {
         let identities = self.gate.document["identities"].as_array_mut().context("identities")?;
-        identities.truncate(3);
+        identities.truncate(3 + IDENTITIES);
         let mut new = known(&format!("new-{round}"));
         new["recognise"][0]["uri"] = json!(client_uri(&format!("renewed-{round}")));
         identities.push(new);
@@ -121,8 +139,24 @@ impl Scene {
     pub(super) fn check_rows(&self) -> Result<()> {
         let sql = "select kind, reason, status, sum(repeat) as n from requests group by 1, 2, 3";
         let rows = self.gate.sidecar.launch().query(sql)?;
-        let is_good = |row: &Value| row["kind"] == "request" && row["reason"].is_null() && row["status"] == 200;
+        let is_good = |row: &Value| {
+            row["reason"].is_null()
+                && (row["kind"] == "connection" || (row["kind"] == "request" && row["status"] == 200))
+        };
         ensure!(!rows.is_empty() && rows.iter().all(is_good), "rows of other than good requests: {rows:?}");
         Ok(())
     }
+}
+
+/// Listener `raw` passes connections on to the same addresses.
+fn forward(document: &mut Value) {
+    let policy = &mut document["policy"];
+    let mut listener = policy["listeners"][0].clone();
+    listener["name"] = json!("raw");
+    listener["protocol"] = json!("TLS");
+    let allow = json!([{ "identity": "demo/billing" }]);
+    let rule = json!({ "name": "all", "allow": allow, "backends": [{ "endpoints": "pool" }] });
+    let route = json!({ "name": "demo/raw", "listener": "raw", "rules": [rule] });
+    policy["listeners"] = json!([policy["listeners"][0], listener]);
+    policy["routes"] = json!([policy["routes"][0], route]);
 }

@@ -15,12 +15,11 @@ impl Memory {
         Self { process, samples_kib: Vec::new() }
     }
 
-    /// Takes a sample: pages that are this process's alone and written to, which is heap and stacks without the binary
-    /// and the log's mapped file.
+    /// Takes a sample: anonymous pages, which are heap and stacks without the binary and the log's mapped file.
     pub(super) fn sample(&mut self) -> Result<()> {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:"));
-        let line = line.context("no Private_Dirty in smaps_rollup")?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+        let line = line.context("no Anonymous in smaps_rollup")?;
         self.samples_kib.push(line.trim().trim_end_matches(" kB").parse()?);
         Ok(())
     }

@@ -38,6 +38,7 @@ pub struct Tally {
 /// A kind of client: what curl is told besides, and what it has to print of each request.
 struct Kind {
     name: &'static str,
+    listener: &'static str,
     path: String,
     arguments: Vec<String>,
     expected: String,
@@ -47,11 +48,16 @@ impl Kind {
     fn new(name: &'static str, path: &str, arguments: &[&str], bytes: Option<usize>) -> Self {
         let expected = bytes.map_or_else(|| "200".to_owned(), |bytes| format!("200 {bytes}"));
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        Self { name, path: path.to_owned(), arguments, expected }
+        Self { name, listener: "gate", path: path.to_owned(), arguments, expected }
+    }
+
+    /// The same at the listener that passes bytes on: what answers then is the application itself.
+    fn forwarded(self) -> Self {
+        Self { listener: "raw", ..self }
     }
 }
 
-/// The kinds of traffic. What is to be served over TLS without HTTP, WebSocket and gRPC become rows here.
+/// The kinds of traffic. WebSocket and gRPC become rows here.
 fn kinds() -> Vec<Kind> {
     let (download, upload) = (format!("/bytes?n={BODY_BYTES}"), format!("@{BODY_FILE}"));
     let slow = |version| ["--limit-rate", "1500k", version];
@@ -67,6 +73,9 @@ fn kinds() -> Vec<Kind> {
         Kind::new("download", &download, &slow("--http1.1"), Some(BODY_BYTES)),
         Kind::new("download HTTP/2", &download, &slow("--http2"), Some(BODY_BYTES)),
         Kind::new("upload", "/upload", &sending("--http1.1"), None),
+        Kind::new("L4", "/orders/[1-200]", &["--http1.1"], None).forwarded(),
+        Kind::new("L4 idle", "/orders/[1-5]", &["--http1.1", "--rate", "30/m"], None).forwarded(),
+        Kind::new("L4 download", &download, &slow("--http1.1"), Some(BODY_BYTES)).forwarded(),
         Kind::new("upload HTTP/2", "/upload", &sending("--http2"), None),
     ]
 }
@@ -77,7 +86,9 @@ impl Traffic {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for kind in kinds() {
-            let curl = gate.curl(Some("billing"), &kind.path)?;
+            let port = gate.sidecar.listener(kind.listener)?.port();
+            let curl = Curl::new(format!("https://localhost:{port}{}", kind.path)).folder(gate.folder.path());
+            let curl = curl.authority("ca.pem").certificate("billing");
             let curl = kind.arguments.iter().fold(curl, |curl, argument| curl.arg(argument));
             let bytes = if kind.expected == "200" { "" } else { " %{size_download}" };
             let shown = format!("%{{num_connects}} %header{{connection}}|%{{http_code}}{bytes}|%{{errormsg}}\\n");

@@ -51,6 +51,9 @@ frozen! {
     RouteBadPath = "route_bad_path" Client Some(400), Some(13), None;
     LimitConnections = "limit_connections" Gate Some(503), Some(14), None;
     LimitBodySize = "limit_body_size" Client Some(413), Some(8), None;
+    LimitPending = "limit_pending" Gate Some(503), Some(14), None;
+    LimitStreams = "limit_streams" Gate Some(503), Some(14), None;
+    LimitHandshakes = "limit_handshakes" Gate Some(503), Some(14), None;
     LimitIdle = "limit_idle" Client Some(408), Some(4), None;
     GateDrainTimeout = "gate_drain_timeout" Gate Some(503), Some(14), None;
     GateCertificateExpired = "gate_certificate_expired" Gate Some(503), Some(14), None;

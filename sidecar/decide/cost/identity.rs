@@ -1,5 +1,7 @@
-//! What resolving a caller and deciding costs among many known identities, counted in instructions:
-//! `valgrind --tool=callgrind --toggle-collect='*resolve_and_decide*' identity_cost COUNT`, for 10 and for 100000.
+//! What resolving a caller and deciding costs among many known identities, in instructions: `make decide-figures` counts
+//! those of `resolve_and_decide`.
+//!
+//! `decide-identity-cost COUNT`: so many identities.
 
 #![expect(clippy::print_stdout, reason = "it is a program, and this is its answer")]
 
