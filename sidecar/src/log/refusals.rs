@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use sidecar_decide::Reason;
 
+use super::queue::Batch;
 use super::record::{Client, Kind, Network, Record};
 
 /// How long refusals are counted before they become a row.
@@ -82,7 +83,7 @@ impl Refusals {
     }
 
     /// The rows of what is held, oldest first. What comes next begins a window.
-    pub(super) fn flush(&mut self) -> Vec<Box<Record>> {
+    pub(super) fn flush(&mut self) -> Batch {
         let mut rows: Vec<_> = self.tallies.drain().filter_map(|(_, tally)| tally.held).collect();
         rows.sort_unstable_by_key(|record| record.time);
         *self = Self::new(self.window);
@@ -109,16 +110,12 @@ impl Refusals {
 
 impl Key {
     fn of(record: &Record) -> Self {
-        let network = record.client_addr.and_then(|client| match client {
-            Client::Address(address) => Some(Network::of(address.ip())),
-            Client::Network(network) => Some(network),
-        });
         let fingerprint = record.peer.as_ref().and_then(|peer| peer.fingerprint.clone());
         Self {
             listener: record.scope.as_ref().and_then(|scope| scope.listener.clone()),
             kind: record.kind,
             reason: record.reason,
-            client: Some((network, fingerprint)),
+            client: Some((network(record), fingerprint)),
         }
     }
 }
@@ -141,10 +138,10 @@ fn join(held: &mut Record, record: &Record) {
 }
 
 fn network(record: &Record) -> Option<Network> {
-    match record.client_addr? {
-        Client::Address(address) => Some(Network::of(address.ip())),
-        Client::Network(network) => Some(network),
-    }
+    record.client_addr.map(|client| match client {
+        Client::Address(address) => Network::of(address.ip()),
+        Client::Network(network) => network,
+    })
 }
 
 #[cfg(test)]

@@ -24,8 +24,11 @@ fn refusal(second: u64, address: &str, fingerprint: &str) -> Box<Record> {
     })
 }
 
+/// See [`shown`].
+type Shown = (u64, String, String, u64, u64);
+
 /// What a row says of those it stands for: how many, where, which certificate, from when on, how long.
-fn shown(record: &Record) -> (u64, String, String, u64, u64) {
+fn shown(record: &Record) -> Shown {
     let client = match record.client_addr {
         None => String::new(),
         Some(Client::Address(address)) => address.to_string(),
@@ -37,7 +40,7 @@ fn shown(record: &Record) -> (u64, String, String, u64, u64) {
 }
 
 /// Refusals of one window: how many are rows of their own, and what the others become.
-fn counted(records: impl IntoIterator<Item = Box<Record>>) -> (usize, Vec<(u64, String, String, u64, u64)>) {
+fn counted(records: impl IntoIterator<Item = Box<Record>>) -> (usize, Vec<Shown>) {
     let (mut refusals, now) = (Refusals::new(MINUTE), Instant::now());
     let rows = records.into_iter().filter_map(|record| refusals.take(record, now, false)).count();
     let held = refusals.held();

@@ -70,7 +70,7 @@ fn while_the_store_is_away_half_the_queue_is_for_known_clients() {
     let log = Log::start(&path, LARGE);
     wait("the first failure", || log.stats.write_errors() > 0);
     // Not so many that they share rows for another cause.
-    let half = QUEUE_ROWS as u32 / 2;
+    let half = u32::try_from(QUEUE_ROWS).unwrap() / 2;
     for number in 0..half + 1000 {
         log.sender.send(stranger(number % 900));
     }

@@ -281,8 +281,11 @@ fn files_of_others_and_of_the_future_are_refused() {
     }
 }
 
+/// What a damage is, and how it is done.
+type Damage = (&'static str, fn(&Path));
+
 /// Ways in which a file is damaged.
-const DAMAGES: [(&str, fn(&Path)); 4] = [
+const DAMAGES: [Damage; 4] = [
     ("no database at all", |path| fs::write(path, "no database at all, and longer than a header".repeat(100)).unwrap()),
     ("a header of garbage", |path| overwrite(path, 0, 100)),
     ("a page that is torn", |path| overwrite(path, 4096, 2 * 4096)),
