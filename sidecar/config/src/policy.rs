@@ -70,6 +70,27 @@ pub struct ListenerTls {
     /// Names of the bundles whose certificates are accepted.
     #[serde(default)]
     pub trust: Vec<String>,
+    /// What becomes of a client that asks for a name that no certificate has. Since 1.2.
+    #[serde(default, skip_serializing_if = "UnknownServerName::is_default")]
+    pub unknown_server_name: UnknownServerName,
+}
+
+/// What becomes of a client that asks for a name (SNI) that no certificate of part `identity` has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum UnknownServerName {
+    /// It is shown the first certificate, `chain` and `key`.
+    #[default]
+    Default,
+    /// Its handshake is refused.
+    Refuse,
+}
+
+impl UnknownServerName {
+    /// Left out of what is written, so that documents of older versions keep their revisions.
+    fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
 }
 
 /// Whether a client must present a certificate.

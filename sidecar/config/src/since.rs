@@ -8,6 +8,10 @@ use crate::{CONTRACT_MIN, ContractVersion};
 /// every key of a map, `=` a text and `~` the beginning of one.
 const SINCE: &[(&str, u16)] = &[
     ("settings/stateDir", 2),
+    ("trust/bundles/*/intermediates", 2),
+    ("trust/bundles/*/crls", 2),
+    ("identity/certificates", 2),
+    ("policy/listeners/[]/tls/unknownServerName", 2),
     ("trust/revocations/serials", 1),
     ("trust/revocations/identities/[]/acceptIssuedAfter", 1),
     ("identities/[]/labels", 1),
@@ -87,6 +91,10 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(newer_places("1.1".parse().unwrap(), "policy", &policy), []);
+        let trust = json!({ "bundles": { "a": { "roots": [] }, "b": { "crls": [], "intermediates": [] } } });
+        let found = newer_places("1.1".parse().unwrap(), "trust", &trust);
+        let found: Vec<_> = found.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(found, ["trust.bundles.b.intermediates", "trust.bundles.b.crls"]);
         assert_eq!(newer_places(CONTRACT_MIN, "trust", &policy), []);
         assert_eq!(newer_places(CONTRACT_MIN, "policy", &json!([{}, 1, null])), []);
     }

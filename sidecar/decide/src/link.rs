@@ -134,6 +134,7 @@ impl<'a> PolicyLinker<'a> {
             protocol: document.protocol,
             client_auth: tls.map_or(ClientAuth::None, |tls| tls.client_auth),
             min_version: tls.map(|tls| tls.min_version).unwrap_or_default(),
+            unknown_server_name: tls.map(|tls| tls.unknown_server_name).unwrap_or_default(),
             bundles,
             table: crate::RouteTable::default(),
         }

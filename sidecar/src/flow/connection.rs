@@ -1,14 +1,14 @@
 //! The life of a connection: admission, handshake, then requests, or bytes both ways, until it ends.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use rustls::{CipherSuite, ProtocolVersion};
 use sidecar_config::policy::Protocol;
-use sidecar_decide::{Caller, Reason, Verdict};
+use sidecar_decide::{Caller, Reason, ServerCertificate, Verdict};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -23,7 +23,7 @@ use crate::ending::Ending;
 use crate::identity::{self, Negotiated};
 use crate::log::{Kind, Peer, Scope};
 use crate::protocol::{self, Closing, NoRequest, ServeError, Version};
-use crate::tls::{self, ServerLeaf, Slots, TlsPeer};
+use crate::tls::{self, Slots, TlsPeer};
 
 /// One client connection after its handshake.
 pub(super) struct Connection {
@@ -32,11 +32,13 @@ pub(super) struct Connection {
     pub(super) listener: ListenerKey,
     /// What its handshake showed; `None` without TLS.
     peer: Option<TlsPeer>,
-    /// The certificate of the gate's own that it was shown.
-    leaf: Option<ServerLeaf>,
     pub(super) is_resumed: bool,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
+    /// Where the client has reached the gate, if it asked for no name.
+    reached: Option<IpAddr>,
+    /// The certificate of the gate's own that it was shown; `None` without TLS.
+    certificate: Option<Arc<ServerCertificate>>,
     pub(super) version: Version,
     pub(super) client: SocketAddr,
     pub(super) arrival: Arrival,
@@ -111,7 +113,8 @@ async fn plain(
         ending: Rc::default(),
         listener,
         peer: None,
-        leaf: None,
+        reached: None,
+        certificate: None,
         is_resumed: false,
         negotiated: Negotiated::default(),
         sni: None,
@@ -146,16 +149,17 @@ async fn secured(
         Ok(accepted) => accepted,
         Err(failure) => return refuse_handshake(&gate, &listener, client, arrival, *failure).await,
     };
-    gate.handshakes.completed(accepted.is_resumed);
+    gate.handshakes.completed(accepted.is_resumed, accepted.is_known);
     let connection = Rc::new(Connection {
         negotiated: negotiated(&accepted.stream),
         gate,
         ending: Rc::default(),
-        leaf: slots.context().leaf(accepted.sni.as_deref()),
         is_resumed: accepted.is_resumed,
         listener,
         peer: Some(accepted.peer),
         sni: accepted.sni,
+        reached: accepted.reached,
+        certificate: Some(accepted.certificate),
         version: Version::of_alpn(accepted.stream.get_ref().1.alpn_protocol()),
         client,
         arrival,
@@ -265,9 +269,12 @@ impl Connection {
     /// When the certificate expires that it was shown, if a new connection would be shown another one.
     pub(super) fn replaced(&self) -> Option<u64> {
         let generation = &self.gate.served().generation;
-        let context = generation.tls.get(generation.listener(&self.listener)?)?.as_ref()?;
-        let (shown, now) = (self.leaf?, context.leaf(self.sni.as_deref())?);
-        (shown.sha256 != now.sha256).then_some(shown.expires)
+        let listener = generation.snapshot.listeners.get(generation.listener(&self.listener)?)?;
+        let server = generation.snapshot.server.as_ref()?;
+        // Who would be shown none any more has nowhere to move to.
+        let now = server.choose(self.sni.as_deref(), self.reached, listener.unknown_server_name).ok()?;
+        let (shown, now) = (self.certificate.as_ref()?.facts()?, server.certificates.get(now)?.facts()?);
+        (shown.sha256 != now.sha256).then(|| u64::try_from(shown.not_after).unwrap_or(0).saturating_add(1))
     }
 
     /// Ends it now, with a row that says why.
@@ -303,6 +310,16 @@ impl Connection {
         record.protocol = Some(self.version.name());
         self.gate.cells.count(&view.scope, record.verdict, record.reason, std::time::Duration::ZERO);
         self.gate.log.send(Box::new(record));
+    }
+
+    /// Whether a host is another certificate's than the one that this connection was opened with.
+    pub(super) fn is_misdirected(&self, view: &View, host: &str) -> bool {
+        let snapshot = &view.served.generation.snapshot;
+        let listener = view.listener.and_then(|index| snapshot.listeners.get(index));
+        let (Some(server), Some(shown), Some(listener)) = (&snapshot.server, &self.certificate, listener) else {
+            return false;
+        };
+        server.is_misdirected(shown, host, listener.unknown_server_name)
     }
 
     fn listener_name(&self) -> Arc<str> {

@@ -36,7 +36,7 @@ pub(super) struct Passage {
 pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Response {
     let view = connection.view();
     let mut draft = draft(&connection, &view, &request.head);
-    match decide(&view, &request.head, &mut draft) {
+    match decide(&connection, &view, &request.head, &mut draft) {
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
             Ok(_pending) => forward(Rc::clone(&connection.gate), &view, passage, request, draft).await,
@@ -67,13 +67,16 @@ fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
-fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
+fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
     // A tunnel is asked for, and there are none.
     if head.method == Method::CONNECT {
         return Err(Reason::RouteNoMethod);
     }
     let host = host_of(head)?;
     draft.edit(|record| record.host = Some(clip(host)));
+    if connection.is_misdirected(view, host) {
+        return Err(Reason::RouteMisdirected);
+    }
     let path = path::normalise(head.target.path())?;
     if let Cow::Owned(path) = &path {
         draft.edit(|record| record.path = Some(clip(path)));

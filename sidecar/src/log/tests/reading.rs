@@ -85,6 +85,8 @@ fn certificate() -> CertificateFacts {
         spki: Vec::new(),
         self_issued: false,
         is_ca: false,
+        signs_crls: true,
+        addresses: Vec::new(),
     }
 }
 
