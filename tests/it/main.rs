@@ -8,6 +8,7 @@
 mod docs;
 mod drain;
 mod exchange;
+mod faults;
 mod forward;
 mod handshakes;
 mod hostile;
