@@ -152,7 +152,9 @@ async fn secured(
     arrival: Arrival,
     closing: Closing,
 ) {
-    let accepted = match tls::accept(stream, &slots, &gate.handshake_turns).await {
+    // In boxes, the handshake and then its stream: what a future holds at any time, its task has room for at all times, and
+    // an idle connection is to be small.
+    let accepted = match Box::pin(tls::accept(stream, &slots, &gate.handshake_turns)).await {
         Ok(accepted) => accepted,
         Err(failure) => return refuse_handshake(&gate, &listener, client, arrival, *failure).await,
     };
@@ -178,7 +180,7 @@ async fn secured(
     drop(slots);
     let place = Live::enter(&connection);
     match connection.listener.protocol {
-        Protocol::Tls => tcp::serve(connection, accepted.stream).await,
+        Protocol::Tls => Box::pin(tcp::serve(connection, accepted.stream)).await,
         Protocol::Http | Protocol::Https => {
             let stream = SessionStream::new(accepted.stream);
             // Nobody else sets it.
@@ -260,7 +262,8 @@ impl Connection {
         let connection = Rc::clone(&self);
         let handler = move |request| {
             connection.requests.set(connection.requests.get() + 1);
-            handle(Rc::clone(&connection), request)
+            // In a box of its own: hyper keeps room for it with each connection, and moves it about.
+            Box::pin(handle(Rc::clone(&connection), request))
         };
         match protocol::serve(stream, self.version, handler, closing, Rc::clone(&self.ending)).await {
             Err(ServeError::Malformed { status, source }) => {
