@@ -71,6 +71,8 @@ pub const HANDSHAKE_TURN_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes it may send in that time: what is on its way in a connection's buffers.
 pub const LINGER_BYTES: usize = 1 << 20;
+/// Verified chains that a worker knows for a listener, about 2 KiB each: the clients that one gate has at a time.
+pub const KNOWN_CHAINS: usize = 512;
 /// Handshake configurations a worker keeps for the next handshakes on a listener, about 1 KiB each.
 pub const HANDSHAKE_SLOTS: usize = 64;
 

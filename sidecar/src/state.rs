@@ -86,10 +86,18 @@ impl State {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation.snapshot.limits.clone()
     }
 
-    /// When the gate's own leaf expires, seconds since the epoch.
+    /// When the first of the gate's own leaves expires, seconds since the epoch.
     pub fn leaf_not_after(&self) -> Option<i64> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        leaf(&loaded.generation).map(|facts| facts.not_after)
+        let certificates = &loaded.generation.snapshot.server.as_ref()?.certificates;
+        certificates.iter().filter_map(|certificate| certificate.facts()).map(|facts| facts.not_after).min()
+    }
+
+    /// When the first revocation list of each bundle must be replaced, seconds since the epoch.
+    pub fn crl_next_updates(&self) -> Vec<(Arc<str>, i64)> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let bundles = loaded.generation.snapshot.bundles.iter();
+        bundles.filter_map(|bundle| Some((Arc::clone(&bundle.name), bundle.listed.next_update()?))).collect()
     }
 
     /// Why it is not ready; nothing when it is. A failing log is no reason: traffic goes on without it.
@@ -132,8 +140,9 @@ impl State {
     }
 }
 
+/// The leaf of the default certificate: one for some other name that expires must not make the whole gate unready.
 fn leaf(generation: &Generation) -> Option<&sidecar_decide::CertificateFacts> {
-    Some(&generation.snapshot.server.as_ref()?.chain.first()?.facts)
+    generation.snapshot.server.as_ref()?.certificates.first()?.facts()
 }
 
 fn rfc3339(seconds: i64) -> Option<String> {

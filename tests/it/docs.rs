@@ -105,7 +105,10 @@ fn metrics_are_the_pages() {
     gate.curl(None, "/orders/7").unwrap().call().unwrap();
     let mut cut = KeepAlive::open(&gate, "reports");
     cut.ask("/orders/7");
-    gate.document["trust"]["bundles"] = json!({});
+    let other = Authority::new("Another authority").unwrap();
+    gate.folder.write("other.pem", other.root_pem()).unwrap();
+    gate.folder.write("other.crl", &other.revocation_list(&[], 60).unwrap().pem).unwrap();
+    gate.document["trust"]["bundles"] = json!({ "other": { "roots": ["other.pem"], "crls": ["other.crl"] } });
     gate.folder.write_document(&gate.document).unwrap();
     wait_until("the connection's end", || cut.has_ended());
     gate.rows(5).unwrap();

@@ -17,11 +17,15 @@ fn open_gate() -> Gate {
     Gate::start_with(|document| document["policy"]["routes"][0]["rules"][0]["matches"] = json!([])).unwrap()
 }
 
-/// The headers the upstream saw, without those that curl adds by itself, sorted.
+/// What curl and the gate add to every request.
+const ALWAYS: [&str; 6] =
+    ["accept", "user-agent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
+
+/// The headers the upstream saw, without those that curl and the gate add by themselves, sorted.
 fn headers_seen(echo: &Value) -> Vec<(String, String)> {
     let pairs = echo["headers"].as_array().unwrap().iter();
     let pairs = pairs.map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].as_str().unwrap().to_owned()));
-    let mut seen: Vec<_> = pairs.filter(|(name, _)| !["user-agent", "accept"].contains(&name.as_str())).collect();
+    let mut seen: Vec<_> = pairs.filter(|(name, _)| !ALWAYS.contains(&name.as_str())).collect();
     seen.sort_unstable();
     seen
 }

@@ -6,6 +6,7 @@
 
 mod document;
 pub mod endpoints;
+pub mod filters;
 mod format;
 pub mod identities;
 pub mod identity;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::filters::Filter;
 use crate::words::{address, some_address};
 use crate::{Duration, Size};
 
@@ -22,6 +23,9 @@ pub struct Policy {
     /// Bounds on what clients may take.
     #[serde(default)]
     pub limits: Limits,
+    /// What is believed of those in front of the gate. Since contract 1.2.
+    #[serde(default, skip_serializing_if = "Forwarding::is_default")]
+    pub forwarding: Forwarding,
 }
 
 /// One address the gate listens on.
@@ -70,6 +74,27 @@ pub struct ListenerTls {
     /// Names of the bundles whose certificates are accepted.
     #[serde(default)]
     pub trust: Vec<String>,
+    /// What becomes of a client that asks for a name that no certificate has. Since 1.2.
+    #[serde(default, skip_serializing_if = "UnknownServerName::is_default")]
+    pub unknown_server_name: UnknownServerName,
+}
+
+/// What becomes of a client that asks for a name (SNI) that no certificate of part `identity` has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum UnknownServerName {
+    /// It is shown the first certificate, `chain` and `key`.
+    #[default]
+    Default,
+    /// Its handshake is refused.
+    Refuse,
+}
+
+impl UnknownServerName {
+    /// Left out of what is written, so that documents of older versions keep their revisions.
+    fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
 }
 
 /// Whether a client must present a certificate.
@@ -130,6 +155,9 @@ pub struct Rule {
     /// Whether a caller that `allow` does not name is refused.
     #[serde(default)]
     pub mode: Mode,
+    /// What is done to requests and responses on their way, at most one of each kind. Since contract 1.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
     /// Where the requests go, in turn.
     pub backends: Vec<Backend>,
 }
@@ -274,6 +302,24 @@ pub struct Backend {
     /// Name of a set in part `endpoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<String>,
+}
+
+/// Proxies in front of the gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Forwarding {
+    /// How many there are, one behind the other; 0 to 16. What they say in `x-forwarded-for`, `x-forwarded-proto`,
+    /// `x-forwarded-host` and `x-request-id` is believed.
+    #[serde(default)]
+    pub trusted_hops: u8,
+}
+
+impl Forwarding {
+    // Serde gives a reference. Left out, it leaves revisions of policies as they were before 1.2.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Bounds on what clients may take.

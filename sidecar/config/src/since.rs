@@ -8,6 +8,10 @@ use crate::{CONTRACT_MIN, ContractVersion};
 /// every key of a map, `=` a text and `~` the beginning of one.
 const SINCE: &[(&str, u16)] = &[
     ("settings/stateDir", 2),
+    ("trust/bundles/*/intermediates", 2),
+    ("trust/bundles/*/crls", 2),
+    ("identity/certificates", 2),
+    ("policy/listeners/[]/tls/unknownServerName", 2),
     ("trust/revocations/serials", 1),
     ("trust/revocations/identities/[]/acceptIssuedAfter", 1),
     ("identities/[]/labels", 1),
@@ -16,6 +20,7 @@ const SINCE: &[(&str, u16)] = &[
     ("identities/[]/recognise/[]/spki", 1),
     ("policy/listeners/[]/protocol/=HTTP", 2),
     ("policy/listeners/[]/protocol/=TLS", 2),
+    ("policy/forwarding", 2),
     ("policy/limits/maxPendingRequests", 2),
     ("policy/limits/pendingTimeout", 2),
     ("policy/limits/maxStreams", 2),
@@ -27,6 +32,7 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/routes/[]/rules/[]/allow/[]/identitySelector", 1),
     ("policy/routes/[]/rules/[]/allow/[]/serviceAccount", 1),
     ("policy/routes/[]/rules/[]/allow/[]/spiffe", 1),
+    ("policy/routes/[]/rules/[]/filters", 2),
 ];
 
 /// The first place of each kind in a part (or `settings`) that `version` does not have, with the version that has it.
@@ -87,6 +93,10 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(newer_places("1.1".parse().unwrap(), "policy", &policy), []);
+        let trust = json!({ "bundles": { "a": { "roots": [] }, "b": { "crls": [], "intermediates": [] } } });
+        let found = newer_places("1.1".parse().unwrap(), "trust", &trust);
+        let found: Vec<_> = found.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(found, ["trust.bundles.b.intermediates", "trust.bundles.b.crls"]);
         assert_eq!(newer_places(CONTRACT_MIN, "trust", &policy), []);
         assert_eq!(newer_places(CONTRACT_MIN, "policy", &json!([{}, 1, null])), []);
     }

@@ -49,6 +49,7 @@ fn root() -> CertificateFacts {
         issuer: "CN=ours".to_owned(),
         common_name: Some("ours".to_owned()),
         serial: "5a:01".to_owned(),
+        addresses: Vec::new(),
         uris: Vec::new(),
         dns_names: Vec::new(),
         san: String::new(),
@@ -58,6 +59,7 @@ fn root() -> CertificateFacts {
         spki: vec![0; 91],
         self_issued: true,
         is_ca: true,
+        signs_crls: true,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod allowed;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use sidecar_config::Part;
 use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument};
 
 use self::allowed::Known;
+use crate::filter::{Filters, GateNames, IdentityHeaders};
 use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
 use crate::snapshot::{
@@ -45,7 +47,8 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
     }
     if let Some(policy) = &parts.policy {
         let problems = Problems::of(Part::Policy);
-        let linker = PolicyLinker { snapshot, known, endpoints: parts.endpoints.as_deref(), problems };
+        let linker =
+            PolicyLinker { snapshot, known, endpoints: parts.endpoints.as_deref(), told: HashSet::new(), problems };
         let (linked, problems) = linker.run(policy);
         snapshot = linked;
         found.extend(problems);
@@ -98,12 +101,16 @@ struct PolicyLinker<'a> {
     snapshot: Snapshot,
     known: Known<'a>,
     endpoints: Option<&'a AcceptedEndpoints>,
+    told: HashSet<Arc<IdentityHeaders>>,
     problems: Problems,
 }
 
 impl<'a> PolicyLinker<'a> {
     fn run(mut self, policy: &'a AcceptedPolicy) -> (Snapshot, Vec<Problem>) {
         self.snapshot.limits = policy.limits.clone();
+        self.snapshot.trusted_hops = policy.trusted_hops;
+        let routes = policy.routes.iter().map(|(route, _)| route);
+        self.snapshot.gate_names = Arc::new(GateNames::of(routes, policy.trusted_hops));
         self.snapshot.policy_revision = Some(policy.revision.clone());
         for (index, listener) in policy.listeners.iter().enumerate() {
             let listener = self.listener(index, listener);
@@ -134,6 +141,7 @@ impl<'a> PolicyLinker<'a> {
             protocol: document.protocol,
             client_auth: tls.map_or(ClientAuth::None, |tls| tls.client_auth),
             min_version: tls.map(|tls| tls.min_version).unwrap_or_default(),
+            unknown_server_name: tls.map(|tls| tls.unknown_server_name).unwrap_or_default(),
             bundles,
             table: crate::RouteTable::default(),
         }
@@ -149,6 +157,7 @@ impl<'a> PolicyLinker<'a> {
                 name: rule.name.as_str().into(),
                 mode: rule.mode,
                 allowed: self.known.allowed(&mut self.snapshot, route, rule, &place, &mut self.problems),
+                filters: self.filters(rule),
                 target: self.target(&place, rule),
             };
             let rule_index = self.snapshot.rules.len();
@@ -162,6 +171,18 @@ impl<'a> PolicyLinker<'a> {
         let listeners = &mut self.snapshot.listeners;
         let Some(listener) = listeners.iter_mut().find(|listener| *listener.name == *route.listener) else { return };
         listener.table.enter_rule(route, rule, rule_index);
+    }
+
+    /// A rule's filters. What several rules tell of their callers in the same way is one, and worked out once.
+    fn filters(&mut self, rule: &RuleDocument) -> Filters {
+        let mut filters = Filters::of(&rule.filters);
+        if let Some(identity) = &mut filters.identity {
+            match self.told.get(identity) {
+                Some(same) => *identity = Arc::clone(same),
+                None => drop(self.told.insert(Arc::clone(identity))),
+            }
+        }
+        filters
     }
 
     fn target(&mut self, place: &str, rule: &RuleDocument) -> Target {

@@ -92,6 +92,7 @@ fn page(state: &State) -> Response {
         workers: state.requests.workers(),
         limits: state.limits(),
         leaf_not_after: state.leaf_not_after(),
+        crl_next_updates: state.crl_next_updates(),
     };
     match metrics::render(&sources) {
         Ok(page) => response(StatusCode::OK, METRICS, page),

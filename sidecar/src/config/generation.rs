@@ -7,7 +7,7 @@ use sidecar_config::policy::{Mode, Protocol};
 use sidecar_decide::{Listener, Rule, Snapshot};
 
 use crate::log::{Scope, ScopeFacts};
-use crate::tls::{ServerKey, TicketKeys, TlsContext};
+use crate::tls::{OwnCertificates, ServerKey, TicketKeys, TlsContext};
 
 /// A snapshot and what is derived from it once, off the workers.
 #[derive(Debug)]
@@ -25,17 +25,17 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Derives everything from a snapshot, the server's key, and the keys of the session tickets.
-    pub fn new(snapshot: Snapshot, key: Option<&ServerKey>, tickets: &TicketKeys) -> Self {
-        let certificate = snapshot.server.as_ref().zip(key).map(|(server, key)| key.certified(&server.chain));
+    /// Derives everything from a snapshot, the keys of the server's certificates, in their order, and the keys of the
+    /// session tickets.
+    pub fn new(snapshot: Snapshot, keys: &[ServerKey], tickets: &TicketKeys) -> Self {
+        let certificates = snapshot.server.as_ref().and_then(|server| OwnCertificates::new(server, keys));
         let revision = snapshot.policy_revision.as_ref().map(|revision| Box::from(revision.as_str()));
         let rule_scopes = snapshot.rules.iter().map(|rule| rule_scope(rule, revision.clone())).collect();
         let listener_scopes = snapshot.listeners.iter().map(|listener| listener_scope(listener, revision.clone()));
         let listener_scopes = listener_scopes.collect();
         let tls = snapshot.listeners.iter().map(|listener| {
-            let certificate = certificate.as_ref().filter(|_| listener.protocol != Protocol::Http)?;
-            let certificate = Arc::clone(certificate);
-            Some(Arc::new(TlsContext::new(&snapshot, listener, certificate, tickets.clone())))
+            let certificates = certificates.clone().filter(|_| listener.protocol != Protocol::Http)?;
+            Some(Arc::new(TlsContext::new(&snapshot, listener, certificates, tickets.clone())))
         });
         let tls = tls.collect();
         let listener_keys = snapshot.listeners.iter().map(ListenerKey::of).collect();

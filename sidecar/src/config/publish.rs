@@ -45,7 +45,8 @@ impl fmt::Display for Finding {
 pub struct Publisher {
     path: PathBuf,
     parts: Parts,
-    key: Option<ServerKey>,
+    /// Of the accepted certificates, in their order.
+    keys: Vec<ServerKey>,
     tickets: TicketKeys,
     states: [PartStatus; 5],
     findings: Vec<Finding>,
@@ -64,7 +65,7 @@ impl Publisher {
         Self {
             path: path.to_owned(),
             parts: Parts::default(),
-            key: None,
+            keys: Vec::new(),
             tickets: TicketKeys::new(),
             states: std::array::from_fn(|_| none.clone()),
             findings: Vec::new(),
@@ -96,7 +97,7 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
-        Generation::new(snapshot, self.key.as_ref(), &self.tickets)
+        Generation::new(snapshot, &self.keys, &self.tickets)
     }
 
     /// A single file that could be read and does not have a part says that the part is empty. There is no empty pair of
@@ -144,7 +145,8 @@ impl Publisher {
                 let accept = |document: &Identity| accept::identity(document, files);
                 let accepted = self.accept(part, reading, accept, |part| &part.revision);
                 if let Some(part) = &accepted {
-                    self.key = reading.keys.get(&part.key_file).cloned();
+                    let files = part.certificates.iter().map(|certificate| &certificate.key_file);
+                    self.keys = files.filter_map(|file| reading.keys.get(file)).cloned().collect();
                 }
                 put(accepted, &mut self.parts.identity)
             }
@@ -169,7 +171,7 @@ impl Publisher {
 
     /// What is served before the first offer.
     pub fn nothing(&self) -> Generation {
-        Generation::new(Snapshot::default(), None, &self.tickets)
+        Generation::new(Snapshot::default(), &[], &self.tickets)
     }
 
     /// What was wrong with the last offer.

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use super::FileBytes;
 use crate::limits::{CONFIG_FILE_BYTES, CONFIG_FILES};
-use crate::tls::ServerKey;
+use crate::tls::{ServerKey, UnverifiedList};
 
 /// What was found at a configuration's path.
 #[derive(Debug, Default)]
@@ -227,14 +227,21 @@ impl Reader {
     /// read refers to is nobody's concern.
     fn references(&mut self) {
         if let Some(trust) = self.part::<Trust>(Part::Trust) {
-            let roots: Vec<_> = trust.bundles.into_values().flat_map(|bundle| bundle.roots).collect();
-            for name in roots {
-                self.certificates(Part::Trust, name);
+            let mut lists = Vec::new();
+            for bundle in trust.bundles.into_values() {
+                let authorities = bundle.roots.into_iter().chain(bundle.intermediates);
+                authorities.for_each(|name| self.certificates(Part::Trust, name));
+                lists.extend(bundle.crls);
             }
+            // Their signers are among the certificates, so they come last.
+            lists.into_iter().for_each(|name| self.revocation_lists(Part::Trust, name));
         }
         if let Some(identity) = self.part::<Identity>(Part::Identity) {
-            self.certificates(Part::Identity, identity.chain);
-            self.key(Part::Identity, identity.key);
+            let more = identity.certificates.into_iter().map(|pair| (pair.chain, pair.key));
+            for (chain, key) in [(identity.chain, identity.key)].into_iter().chain(more) {
+                self.certificates(Part::Identity, chain);
+                self.key(Part::Identity, key);
+            }
         }
     }
 
@@ -263,6 +270,15 @@ impl Reader {
         let read =
             |name: &str| read.and_then(|bytes| parse_certificates(&bytes)).map_err(|error| in_file(name, &error));
         self.reading.files.certificates.entry(name).or_insert_with_key(|name| read(name));
+    }
+
+    fn revocation_lists(&mut self, part: Part, name: String) {
+        let read = self.source(part, &name).and_then(|bytes| UnverifiedList::read_all(&bytes));
+        let lists = read.map_err(|error| in_file(&name, &error)).map(|lists| {
+            let known = self.reading.files.certificates.values().flatten().flatten();
+            lists.into_iter().map(|list| list.signed_by(known.clone())).collect()
+        });
+        self.reading.files.revocation_lists.insert(name, lists);
     }
 
     fn key(&mut self, part: Part, name: String) {

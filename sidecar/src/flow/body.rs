@@ -3,11 +3,13 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use sidecar_decide::Reason;
+use sidecar_decide::filter::GateNames;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::gate::Gate;
@@ -56,13 +58,15 @@ impl Upload {
 }
 
 /// A request's body on its way to the upstream, which ends with an error at its bound.
-pub(super) fn upload(inner: Inbound, max_bytes: u64, state: Rc<Upload>) -> Body {
-    Body::Stream(Box::pin(UploadBody { inner, max_bytes, state }))
+pub(super) fn upload(inner: Inbound, max_bytes: u64, names: Arc<GateNames>, state: Rc<Upload>) -> Body {
+    Body::Stream(Box::pin(UploadBody { inner, max_bytes, names, state }))
 }
 
 struct UploadBody {
     inner: Inbound,
     max_bytes: u64,
+    /// What its trailers must not say either.
+    names: Arc<GateNames>,
     state: Rc<Upload>,
 }
 
@@ -74,7 +78,10 @@ impl http_body::Body for UploadBody {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         self.state.last_progress.set(Instant::now());
         Poll::Ready(match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    self.names.strip_trailers(trailers);
+                }
                 let passed = self.state.bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
                 if passed > self.max_bytes {
                     self.state.failed.set(Some(Reason::LimitBodySize));

@@ -1,14 +1,15 @@
 //! The life of a connection: admission, handshake, then requests, or bytes both ways, until it ends.
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use rustls::{CipherSuite, ProtocolVersion};
 use sidecar_config::policy::Protocol;
-use sidecar_decide::{Caller, Reason, Verdict};
+use sidecar_decide::filter::{Client, IdentityHeaders};
+use sidecar_decide::{Caller, Reason, ServerCertificate, Verdict, Who};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -20,10 +21,11 @@ use super::record::{blank, microseconds};
 use super::tcp;
 use crate::config::ListenerKey;
 use crate::ending::Ending;
+use crate::filter::{Fields, Told};
 use crate::identity::{self, Negotiated};
 use crate::log::{Kind, Peer, Scope};
 use crate::protocol::{self, Closing, NoRequest, ServeError, Version};
-use crate::tls::{self, ServerLeaf, Slots, TlsPeer};
+use crate::tls::{self, Session, SessionStream, Slots, TlsPeer};
 
 /// One client connection after its handshake.
 pub(super) struct Connection {
@@ -32,11 +34,15 @@ pub(super) struct Connection {
     pub(super) listener: ListenerKey,
     /// What its handshake showed; `None` without TLS.
     peer: Option<TlsPeer>,
-    /// The certificate of the gate's own that it was shown.
-    leaf: Option<ServerLeaf>,
+    /// Where its certificates are, for as long as HTTP is spoken over TLS.
+    session: OnceCell<Session>,
     pub(super) is_resumed: bool,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
+    /// Where the client has reached the gate, if it asked for no name.
+    reached: Option<IpAddr>,
+    /// The certificate of the gate's own that it was shown; `None` without TLS.
+    certificate: Option<Arc<ServerCertificate>>,
     pub(super) version: Version,
     pub(super) client: SocketAddr,
     pub(super) arrival: Arrival,
@@ -57,6 +63,8 @@ pub(super) struct View {
     pub(super) standing: Option<Reason>,
     /// `None` without TLS.
     pub(super) peer: Option<Arc<Peer>>,
+    /// What rules tell the application of it.
+    told: Told,
 }
 
 /// How a client comes in.
@@ -111,7 +119,9 @@ async fn plain(
         ending: Rc::default(),
         listener,
         peer: None,
-        leaf: None,
+        session: OnceCell::new(),
+        reached: None,
+        certificate: None,
         is_resumed: false,
         negotiated: Negotiated::default(),
         sni: None,
@@ -146,16 +156,18 @@ async fn secured(
         Ok(accepted) => accepted,
         Err(failure) => return refuse_handshake(&gate, &listener, client, arrival, *failure).await,
     };
-    gate.handshakes.completed(accepted.is_resumed);
+    gate.handshakes.completed(accepted.is_resumed, accepted.is_known);
     let connection = Rc::new(Connection {
         negotiated: negotiated(&accepted.stream),
         gate,
         ending: Rc::default(),
-        leaf: slots.context().leaf(accepted.sni.as_deref()),
         is_resumed: accepted.is_resumed,
         listener,
         peer: Some(accepted.peer),
+        session: OnceCell::new(),
         sni: accepted.sni,
+        reached: accepted.reached,
+        certificate: Some(accepted.certificate),
         version: Version::of_alpn(accepted.stream.get_ref().1.alpn_protocol()),
         client,
         arrival,
@@ -167,7 +179,12 @@ async fn secured(
     let place = Live::enter(&connection);
     match connection.listener.protocol {
         Protocol::Tls => tcp::serve(connection, accepted.stream).await,
-        Protocol::Http | Protocol::Https => connection.run(accepted.stream, closing).await,
+        Protocol::Http | Protocol::Https => {
+            let stream = SessionStream::new(accepted.stream);
+            // Nobody else sets it.
+            let _new = connection.session.set(stream.session());
+            connection.run(stream, closing).await;
+        }
     }
     drop(place);
 }
@@ -265,9 +282,12 @@ impl Connection {
     /// When the certificate expires that it was shown, if a new connection would be shown another one.
     pub(super) fn replaced(&self) -> Option<u64> {
         let generation = &self.gate.served().generation;
-        let context = generation.tls.get(generation.listener(&self.listener)?)?.as_ref()?;
-        let (shown, now) = (self.leaf?, context.leaf(self.sni.as_deref())?);
-        (shown.sha256 != now.sha256).then_some(shown.expires)
+        let listener = generation.snapshot.listeners.get(generation.listener(&self.listener)?)?;
+        let server = generation.snapshot.server.as_ref()?;
+        // Who would be shown none any more has nowhere to move to.
+        let now = server.choose(self.sni.as_deref(), self.reached, listener.unknown_server_name).ok()?;
+        let (shown, now) = (self.certificate.as_ref()?.facts()?, server.certificates.get(now)?.facts()?);
+        (shown.sha256 != now.sha256).then(|| u64::try_from(shown.not_after).unwrap_or(0).saturating_add(1))
     }
 
     /// Ends it now, with a row that says why.
@@ -305,6 +325,16 @@ impl Connection {
         self.gate.log.send(Box::new(record));
     }
 
+    /// Whether a host is another certificate's than the one that this connection was opened with.
+    pub(super) fn is_misdirected(&self, view: &View, host: &str) -> bool {
+        let snapshot = &view.served.generation.snapshot;
+        let listener = view.listener.and_then(|index| snapshot.listeners.get(index));
+        let (Some(server), Some(shown), Some(listener)) = (&snapshot.server, &self.certificate, listener) else {
+            return false;
+        };
+        server.is_misdirected(shown, host, listener.unknown_server_name)
+    }
+
     fn listener_name(&self) -> Arc<str> {
         self.gate.served().generation.listener_name(&self.listener)
     }
@@ -331,6 +361,29 @@ impl Connection {
         }
     }
 
+    /// What a rule tells the application of the client; nothing of one whose certificate nobody vouches for.
+    pub(super) fn told(&self, view: &View, headers: &Arc<IdentityHeaders>) -> Rc<Fields> {
+        view.told.fields(headers, |headers| {
+            let snapshot = &view.served.generation.snapshot;
+            let bundles: Vec<_> = view.caller.bundles.iter().filter_map(|index| snapshot.bundles.get(*index)).collect();
+            let facts = self.peer.as_ref().and_then(|peer| peer.facts.as_deref());
+            let Some(facts) = facts.filter(|_| !bundles.is_empty()) else { return Ok(Vec::new()) };
+            let identity = match view.caller.who {
+                Who::Known(index) => snapshot.directory.name(index).map(|name| &**name),
+                Who::Unknown | Who::Ambiguous => None,
+            };
+            let session = self.session.get();
+            let fields = session.and_then(|session| {
+                session.chain(|chain| {
+                    let chain: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
+                    headers.of_client(&Client { chain: &chain, facts, identity, bundles: &bundles })
+                })
+            });
+            // A client with a certificate has a session; were it gone, nothing could be said, and silence would be a lie.
+            fields.unwrap_or(Err(Reason::PolicyIdentityUnwritable))
+        })
+    }
+
     fn look(&self, served: Rc<Served>) -> View {
         let generation = &served.generation;
         let snapshot = &generation.snapshot;
@@ -344,6 +397,6 @@ impl Connection {
         let peer = self.peer.as_ref().map(|peer| identity::logged(snapshot, peer, &caller, self.negotiated));
         let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
         let scope = scope.unwrap_or_else(|| Arc::new(Scope::new(crate::log::ScopeFacts::default())));
-        View { listener, scope, caller, standing: standing.refused, peer, served }
+        View { listener, scope, caller, standing: standing.refused, peer, told: Told::default(), served }
     }
 }

@@ -3,19 +3,23 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::StatusCode;
 use http::header::EXPECT;
 use http_body::Body as _;
+use sidecar_config::policy::Protocol;
+use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Target, Verdict};
 use tokio::time::timeout_at;
 
 use super::body::{Upload, download, upload};
-use super::connection::View;
+use super::connection::{Connection, View};
 use super::gate::Gate;
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::{Draft, microseconds};
+use crate::filter::{self, Origin};
 use crate::limits::{ATTEMPTS, RESPONSE_HEAD_TIMEOUT};
 use crate::pool::{Lease, Pool};
 use crate::protocol::{
@@ -25,28 +29,40 @@ use crate::upstream::ConnectError;
 
 /// Sends a request to one of its rule's addresses and answers with what comes back.
 pub(super) async fn forward(
-    gate: Rc<Gate>,
+    connection: &Connection,
     view: &View,
     passage: Passage,
     request: Request,
     mut draft: Draft,
 ) -> Response {
     let generation = &view.served.generation;
-    let addresses = match &generation.snapshot.rules[passage.rule].target {
+    let rule = &generation.snapshot.rules[passage.rule];
+    let addresses = match &rule.target {
         Target::Addresses(addresses) => addresses,
         Target::Invalid => return refuse(draft, Reason::RouteInvalid, Some(request.body)),
     };
+    let Request { head, body } = request;
+    let head = match outgoing_head(connection, view, &passage, head) {
+        Ok(head) => head,
+        Err(reason) => {
+            draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
+            return refuse(draft, reason, Some(body));
+        }
+    };
+    let gate = Rc::clone(&connection.gate);
     let max_bytes = generation.snapshot.limits.max_request_body_size.bytes();
-    let state = (!request.body.is_end_stream()).then(Upload::new);
+    let state = (!body.is_end_stream()).then(Upload::new);
     draft.uploads(state.clone());
-    let outgoing = outgoing(&passage, request, max_bytes, state.clone());
+    let names = &generation.snapshot.gate_names;
+    let body = state.clone().map_or(Body::EMPTY, |state| upload(body, max_bytes, Arc::clone(names), state));
+    let outgoing = Outgoing { head, body };
     let turn = view.served.turns[passage.rule].turn(addresses);
     match exchange(&gate.pool, turn, outgoing, state.as_deref(), &mut draft).await {
         // Nothing was to be upgraded, so nobody can speak what would follow.
         Ok((_, received)) if received.status == StatusCode::SWITCHING_PROTOCOLS => {
             refuse(draft, Reason::UpstreamReset, None)
         }
-        Ok((lease, received)) => respond(gate, lease, received, draft),
+        Ok((lease, received)) => respond(gate, lease, received, &rule.filters.response, draft),
         Err(reason) => {
             if reason == Reason::LimitBodySize {
                 draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -56,15 +72,18 @@ pub(super) async fn forward(
     }
 }
 
-fn outgoing(passage: &Passage, request: Request, max_bytes: u64, state: Option<Rc<Upload>>) -> Outgoing {
-    let mut headers = request.head.headers;
+fn outgoing_head(connection: &Connection, view: &View, passage: &Passage, head: Head) -> Result<Head, Reason> {
+    let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
     upstream_host(&mut headers, &passage.host);
     // The gate itself answers 100 (Continue) as soon as the upstream takes the body (RFC 9110 §10.1.1).
     headers.remove(EXPECT);
-    let head = Head { method: request.head.method, target: passage.target.clone(), headers };
-    let body = state.map_or(Body::EMPTY, |state| upload(request.body, max_bytes, state));
-    Outgoing { head, body }
+    let snapshot = &view.served.generation.snapshot;
+    let rule = &snapshot.rules[passage.rule];
+    let is_tls = connection.listener.protocol == Protocol::Https;
+    let origin = Origin { client: connection.client, is_tls, ids: &connection.gate.request_ids };
+    filter::depart(snapshot, rule, &origin, |asked| connection.told(view, asked), &mut headers)?;
+    Ok(Head { method, target: passage.target.clone(), headers })
 }
 
 /// Tries address after address while none of the request's bytes were sent.
@@ -163,11 +182,12 @@ fn last_progress(begun: tokio::time::Instant, state: Option<&Upload>) -> tokio::
     state.map_or(begun, |state| state.last_progress().max(begun))
 }
 
-fn respond(gate: Rc<Gate>, lease: Lease, received: Received, mut draft: Draft) -> Response {
+fn respond(gate: Rc<Gate>, lease: Lease, received: Received, changes: &HeaderChanges, mut draft: Draft) -> Response {
     let mut headers = received.headers;
     strip_hop_by_hop(&mut headers);
     // Only the gate speaks for the gate.
     headers.remove(&POSTERN_REASON);
+    changes.apply(&mut headers);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
     Response::new(received.status, headers, download(received.body, gate, lease, draft))
 }

@@ -11,6 +11,7 @@ use super::live::Live;
 use super::relay::RelayBuffer;
 use crate::balance::RoundRobin;
 use crate::config::Generation;
+use crate::filter::RequestIds;
 use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
@@ -23,6 +24,8 @@ pub struct Gate {
     pub live: Live,
     /// Connections to upstreams.
     pub pool: Rc<Pool>,
+    /// Ids of requests.
+    pub request_ids: RequestIds,
     /// Where rows go.
     pub log: log::Sender,
     /// Counts of requests.
@@ -69,6 +72,7 @@ impl Gate {
             served: RefCell::new(Served::new(generation)),
             live: Live::default(),
             pool: Rc::new(pool),
+            request_ids: RequestIds::default(),
             log,
             cells,
             connection_cells,

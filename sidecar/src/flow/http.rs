@@ -15,6 +15,7 @@ use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
 use super::record::{Draft, blank};
+use crate::filter;
 use crate::limit::Pend;
 use crate::log::{Kind, clip};
 use crate::protocol::{Body, Head, Inbound, Request, Response};
@@ -33,13 +34,14 @@ pub(super) struct Passage {
 }
 
 /// Answers one request.
-pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Response {
+pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> Response {
     let view = connection.view();
+    filter::arrive(&view.served.generation.snapshot, &mut request.head.headers);
     let mut draft = draft(&connection, &view, &request.head);
-    match decide(&view, &request.head, &mut draft) {
+    match decide(&connection, &view, &request.head, &mut draft) {
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
-            Ok(_pending) => forward(Rc::clone(&connection.gate), &view, passage, request, draft).await,
+            Ok(_pending) => forward(&connection, &view, passage, request, draft).await,
             Err(reason) => refuse(draft, reason, Some(request.body)),
         },
         Err(reason) => {
@@ -73,13 +75,16 @@ fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
-fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
+fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
     // A tunnel is asked for, and there are none.
     if head.method == Method::CONNECT {
         return Err(Reason::RouteNoMethod);
     }
     let host = host_of(head)?;
     draft.edit(|record| record.host = Some(clip(host)));
+    if connection.is_misdirected(view, host) {
+        return Err(Reason::RouteMisdirected);
+    }
     let path = path::normalise(head.target.path())?;
     if let Cow::Owned(path) = &path {
         draft.edit(|record| record.path = Some(clip(path)));

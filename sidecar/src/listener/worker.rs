@@ -169,7 +169,8 @@ fn refresh(listeners: &mut HashMap<ListenerKey, Listening>, generation: &Generat
     let keys = generation.listening();
     listeners.retain(|key, listening| {
         let stays = keys.contains(key);
-        match door(generation, key) {
+        let next = door(generation, key, Some(&listening.door.borrow()));
+        match next {
             Some(door) if stays => drop(listening.door.send_replace(door)),
             _ => drop(listening.closing.send_replace(true)),
         }
@@ -177,12 +178,16 @@ fn refresh(listeners: &mut HashMap<ListenerKey, Listening>, generation: &Generat
     });
 }
 
-fn door(generation: &Generation, key: &ListenerKey) -> Option<Door> {
+fn door(generation: &Generation, key: &ListenerKey, before: Option<&Door>) -> Option<Door> {
     if key.protocol == Protocol::Http {
         return Some(Door::Open);
     }
     let context = generation.tls.get(generation.listener(key)?)?.as_ref()?;
-    Some(Door::Tls(Rc::new(Slots::new(Arc::clone(context)))))
+    let before = before.and_then(|door| match door {
+        Door::Open => None,
+        Door::Tls(slots) => Some(&**slots),
+    });
+    Some(Door::Tls(Rc::new(Slots::new(Arc::clone(context), before))))
 }
 
 fn listen(
@@ -191,7 +196,7 @@ fn listen(
     key: &ListenerKey,
     drain_timeout: Duration,
 ) -> Option<(Listening, Acceptor)> {
-    let (door, newest) = watch::channel(door(generation, key)?);
+    let (door, newest) = watch::channel(door(generation, key, None)?);
     let (closing, is_closing) = watch::channel(false);
     let acceptor =
         Acceptor { gate: Rc::clone(gate), key: key.clone(), door: newest, closing: is_closing, drain_timeout };

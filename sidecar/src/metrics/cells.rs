@@ -72,14 +72,24 @@ pub struct Handshakes {
     cut: Mutex<HashMap<HandshakeLabels, u64>>,
     completed: AtomicU64,
     resumed: AtomicU64,
+    /// Chains of clients that were verified, and that were known.
+    chains: [AtomicU64; 2],
     open: AtomicUsize,
 }
 
 impl Handshakes {
     /// Counts a handshake that led to a connection.
-    pub fn completed(&self, is_resumed: bool) {
+    pub fn completed(&self, is_resumed: bool, is_known: Option<bool>) {
         self.completed.fetch_add(1, Ordering::Relaxed);
         self.resumed.fetch_add(u64::from(is_resumed), Ordering::Relaxed);
+        if let Some(is_known) = is_known {
+            self.chains[usize::from(is_known)].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Chains of clients that were verified, and that were known from an earlier handshake.
+    pub fn chains(&self) -> [u64; 2] {
+        self.chains.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Handshakes that resumed a session.

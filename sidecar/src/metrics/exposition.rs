@@ -1,6 +1,7 @@
 //! The `/metrics` page: all cells added up into Prometheus' families at each scrape.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -39,8 +40,10 @@ pub struct Sources<'a> {
     pub workers: usize,
     /// The bounds that the configuration sets.
     pub limits: Limits,
-    /// When the gate's own leaf expires, seconds since the epoch.
+    /// When the first of the gate's own leaves expires, seconds since the epoch.
     pub leaf_not_after: Option<i64>,
+    /// When the first revocation list of a bundle must be replaced, seconds since the epoch, by the bundle's name.
+    pub crl_next_updates: Vec<(Arc<str>, i64)>,
 }
 
 /// The page, in Prometheus' text format.
@@ -137,6 +140,8 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
         counter(&["listener", "reason"], &[&labels.listener, reason], count)
     });
     let cut = cut.collect();
+    let chains = ["verified", "known"].into_iter().zip(sources.handshakes.chains());
+    let chains = chains.map(|(result, count)| counter(&["result"], &[result], count)).collect();
     let help = "TLS handshakes and connections refused, by reason.";
     let refused = refused.collect();
     vec![
@@ -148,6 +153,7 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
             "TLS handshakes completed that resumed a session.",
             sources.handshakes.resumed(),
         ),
+        family("postern_client_chains_total", "Chains of clients, verified or known.", MetricType::COUNTER, chains),
         one_gauge("postern_connections_open", "Client connections open.", float_of(sources.handshakes.open())),
         one_gauge(
             "postern_upstream_connections_open",
@@ -200,7 +206,12 @@ fn request_log(stats: &log::Stats) -> Vec<MetricFamily> {
         log::DropReason::ALL.map(|reason| counter(&["reason"], &[reason.name()], stats.rows_dropped(reason))).to_vec();
     vec![
         one_counter("postern_log_rows_written_total", "Rows committed to the request log.", stats.rows_written()),
-        family("postern_log_rows_dropped_total", "Rows lost, by reason.", MetricType::COUNTER, dropped),
+        family(
+            "postern_log_rows_dropped_total",
+            "Decisions that are in no row, by reason.",
+            MetricType::COUNTER,
+            dropped,
+        ),
         one_counter(
             "postern_log_rows_pruned_total",
             "Rows deleted to keep the log within its size.",
@@ -211,7 +222,17 @@ fn request_log(stats: &log::Stats) -> Vec<MetricFamily> {
             "Attempts to open or write the log that failed.",
             stats.write_errors(),
         ),
+        one_counter(
+            "postern_log_files_set_aside_total",
+            "Damaged log files that were set aside, and new ones begun.",
+            stats.files_set_aside(),
+        ),
         one_gauge("postern_log_queue_rows", "Rows waiting to be written.", float_of(stats.queue_depth())),
+        one_gauge(
+            "postern_log_refusals_held",
+            "Refused handshakes and connections counted to be written as one row with others.",
+            float(stats.refusals_held()),
+        ),
         one_gauge("postern_log_queue_limit", "Rows that may wait.", float_of(log::QUEUE_ROWS)),
         one_gauge(
             "postern_log_up",
@@ -232,12 +253,18 @@ fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
         let seconds = u64::try_from(seconds).unwrap_or(0);
         gauge(&[], &[], float(seconds))
     });
+    let lists = sources.crl_next_updates.iter().map(|(bundle, seconds)| {
+        let seconds = u64::try_from(*seconds).unwrap_or(0);
+        gauge(&["bundle"], &[&**bundle], float(seconds))
+    });
+    let lists_help = "When the first revocation list of a bundle must be replaced, in seconds since the epoch.";
     let ready = f64::from(u8::from(sources.status.ready));
-    let expiry_help = "When the gate's own certificate expires, in seconds since the epoch.";
+    let expiry_help = "When the first of the gate's own certificates expires, in seconds since the epoch.";
     vec![
         family("postern_config_info", "Revision in use, by part of the configuration.", MetricType::GAUGE, revisions),
         family("postern_config_refused", "Whether the last offer of a part was refused.", MetricType::GAUGE, refused),
         family("postern_certificate_not_after_seconds", expiry_help, MetricType::GAUGE, expiry.into_iter().collect()),
+        family("postern_crl_next_update_seconds", lists_help, MetricType::GAUGE, lists.collect()),
         one_gauge("postern_ready", "Whether /readyz answers 200.", ready),
         family("postern_build_info", "This build.", MetricType::GAUGE, vec![build]),
     ]

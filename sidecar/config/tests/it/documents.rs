@@ -50,7 +50,7 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners"] {
+    for name in ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "filters"] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -60,7 +60,16 @@ fn notations_agree() {
 
 #[test]
 fn what_is_written_back_reads_the_same() {
-    for name in ["full.json", "routes.json", "identity-1.1.json", "settings-1.2.json", "listeners.json"] {
+    let names = [
+        "full.json",
+        "routes.json",
+        "identity-1.1.json",
+        "settings-1.2.json",
+        "listeners.json",
+        "tls-1.2.json",
+        "filters.json",
+    ];
+    for name in names {
         let read = read_file(&folder("good").join(name)).unwrap();
         assert_eq!(read_value(serde_json::to_value(&read).unwrap()).unwrap(), read, "{name}");
     }
@@ -114,10 +123,27 @@ const BAD: &[(&str, &str)] = &[
         "bad-tls-version.yaml",
         "`policy.listeners[0].tls.minVersion`: invalid type: floating point `1.1`, expected string or map",
     ),
+    ("certificate-without-key.yaml", "`identity.certificates[0]`: missing field `key`"),
     ("duplicate-key.json", "not valid JSON: line 1, column 42: duplicate key `policy`; keep one"),
     ("duplicate-key.toml", "not valid TOML: line 2, column 1: duplicate key"),
     ("duplicate-key.yaml", "not valid YAML: line 2, column 1: duplicate mapping key: version not allowed here"),
     ("header-no-value.yaml", "`policy.routes[0].rules[0].matches[0].headers[0]`: missing field `value`"),
+    (
+        "filter-client-cert.yaml",
+        "`policy.routes[0].rules[0].filters[0].forwardIdentity.xForwardedClientCert[0]`: unknown variant `By`, expected one of `Hash`, `Cert`, `Chain`, `Subject`, `URI`, `DNS`",
+    ),
+    (
+        "filter-fact.yaml",
+        "`policy.routes[0].rules[0].filters[0].forwardIdentity.headers[0].value`: unknown variant `Password`, expected one of `Identity`, `SpiffeId`, `Bundle`, `Subject`, `Issuer`, `Sha256`, `Lfdi`, `Sfdi`, `EscapedPem`, `Rfc9440`, `Rfc9440Chain`",
+    ),
+    (
+        "filter-two-keys.yaml",
+        "`policy.routes[0].rules[0].filters[0]`: invalid value: map, expected map with a single key",
+    ),
+    (
+        "filter-unknown.yaml",
+        "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`",
+    ),
     (
         "listener-protocol.yaml",
         "`policy.listeners[0].protocol`: unknown variant `TCP`, expected one of `HTTPS`, `HTTP`, `TLS`",
@@ -141,6 +167,10 @@ const BAD: &[(&str, &str)] = &[
         "`policy.routes[0].rules[0].allow[0].identitySelector.matchExpressions`: unknown field `matchExpressions`, expected `matchLabels`",
     ),
     ("serial-number.json", "`trust.revocations.serials[0].serial`: invalid type: integer `5`, expected a string"),
+    (
+        "server-name-word.toml",
+        "`policy.listeners[0].tls.unknownServerName`: unknown variant `refuse`, expected `Default` or `Refuse`",
+    ),
     ("service-account-half.json", "`policy.routes[0].rules[0].allow[0].serviceAccount`: missing field `namespace`"),
     ("state-dir-number.json", "`settings.stateDir`: invalid type: integer `1`, expected a string"),
     (
@@ -150,7 +180,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "unknown-field.toml",
-        "`policy.routes[0].rules[0].alow`: unknown field `alow`, expected one of `name`, `matches`, `allow`, `mode`, `backends`",
+        "`policy.routes[0].rules[0].alow`: unknown field `alow`, expected one of `name`, `matches`, `allow`, `mode`, `filters`, `backends`",
     ),
     (
         "unknown-part.toml",

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use http::{HeaderValue, Method};
 use sidecar_config::policy::{Match, PathMatch, PathMatchType, Route, Rule, ValueMatch, ValueMatchType};
 
+use crate::filter::GateNames;
 use crate::path;
 use crate::pattern::{PATTERNS_MAX, Pattern};
 use crate::problem::Problems;
@@ -15,7 +16,7 @@ use crate::route::{RouteTable, Template, canonical_host, header_name};
 const NOT_MATCHED: [&str; 8] =
     ["connection", "expect", "host", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
-pub(super) fn check_match(condition: &Match, place: &str, problems: &mut Problems) {
+pub(super) fn check_match(condition: &Match, place: &str, gate_names: &GateNames, problems: &mut Problems) {
     if let Some(path) = &condition.path
         && let Some(error) = path_error(path)
     {
@@ -32,7 +33,7 @@ pub(super) fn check_match(condition: &Match, place: &str, problems: &mut Problem
     for (index, header) in condition.headers.iter().enumerate() {
         let place = format!("{place}.headers[{index}]");
         let taken = !names.insert(header.name.to_ascii_lowercase());
-        if let Some(error) = header_error(&header.name).or_else(|| taken.then(|| twice(&header.name))) {
+        if let Some(error) = header_error(&header.name, gate_names).or_else(|| taken.then(|| twice(&header.name))) {
             problems.add(format_args!("{place}.name"), error);
         }
         if let Some(error) = value_error(header, is_header_value) {
@@ -127,12 +128,15 @@ fn literal_path_error(value: &str) -> Option<String> {
     Some(format!("`{value}` would never match; {advice}"))
 }
 
-fn header_error(name: &str) -> Option<String> {
+fn header_error(name: &str, gate_names: &GateNames) -> Option<String> {
     match header_name(name) {
         Err(error) => Some(error),
         Ok(name) if name == http::header::HOST => Some("`host` is no condition; use the route's hostnames".to_owned()),
         Ok(name) if NOT_MATCHED.contains(&name.as_str()) => Some(format!(
             "`{name}` is between the client and the gate, and the application never sees it; leave it out"
+        )),
+        Ok(name) if gate_names.owns(&name) => Some(format!(
+            "`{name}` is the gate's to write, and a client's is dropped before rules are asked; leave it out"
         )),
         Ok(_) => None,
     }

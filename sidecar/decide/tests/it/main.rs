@@ -3,10 +3,15 @@
 #![expect(clippy::expect_used, reason = "clippy allows it in tests only, and not in what they share")]
 
 mod accept;
+mod accept_filters;
 mod accept_listeners;
 mod accept_matches;
 mod accept_problems;
 mod certificate;
+mod crl;
+mod filter_hops;
+mod filter_identity;
+mod filter_names;
 mod fixture;
 mod grants;
 mod identity;
@@ -17,3 +22,4 @@ mod reason;
 mod route;
 mod route_conditions;
 mod route_paths;
+mod server;
