@@ -8,7 +8,7 @@ use sidecar_config::{Duration, Part};
 use super::allow::check_allow;
 use super::filters::check_filters;
 use super::listeners::{check_listeners, check_served};
-use super::matches::{check_match, check_pattern_count, hostname_error};
+use super::matches::{check_match, check_parameters, check_pattern_count, hostname_error};
 use super::name_error;
 use crate::Revision;
 use crate::filter::GateNames;
@@ -129,6 +129,7 @@ fn check_rule(rule: &Rule, place: &str, gate_names: &GateNames, problems: &mut P
     for (index, condition) in rule.matches.iter().enumerate() {
         check_match(condition, &format!("{place}.matches[{index}]"), gate_names, problems);
     }
+    check_parameters(rule, place, problems);
     if rule.allow.is_empty() {
         let advice = "is empty; name who may call, or write `[{ anyone = {} }]`: absence never means anyone";
         problems.add(format_args!("{place}.allow"), advice);

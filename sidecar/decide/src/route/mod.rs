@@ -110,6 +110,20 @@ impl RouteTable {
         }
     }
 
+    /// Of the paths of matches alone, whatever else they ask for.
+    pub(crate) fn of_paths(matches: &[Match]) -> Self {
+        let path_only = |condition: &Match| Match { path: condition.path.clone(), ..Match::default() };
+        let mut table = Self::default();
+        table.enter(&[HostCondition::Any], &matches.iter().map(path_only).collect::<Vec<_>>(), 0);
+        table
+    }
+
+    /// Whether any rule has this path, normalised.
+    pub(crate) fn has_path(&self, path: &str) -> bool {
+        let (method, headers) = (&Method::GET, &HeaderMap::new());
+        self.find(&Request { host: "", path, method, headers, query: None }).is_ok()
+    }
+
     /// The rule for a request.
     ///
     /// # Errors
