@@ -70,6 +70,11 @@ impl State {
         self.started.load(Ordering::Relaxed)
     }
 
+    /// What is served now.
+    pub fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation)
+    }
+
     /// Most client connections that may be open.
     pub fn connections_limit(&self) -> usize {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);

@@ -28,4 +28,4 @@ pub use policy::{Decision, Verdict};
 pub use problem::{Problem, Refusal};
 pub use reason::Reason;
 pub use route::RouteTable;
-pub use snapshot::{Listener, Parts, Rule, Snapshot, Target};
+pub use snapshot::{Backend, Endpoint, EndpointIndex, Listener, Parts, Rule, Snapshot, Target};

@@ -80,10 +80,12 @@ fn status(state: &State) -> Response {
 
 fn page(state: &State) -> Response {
     let status = state.status();
+    let generation = state.generation();
     let sources = metrics::Sources {
         requests: &state.requests,
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
+        endpoints: &generation.endpoints,
         log: &state.log,
         status: &status,
         connections_limit: state.connections_limit(),

@@ -17,6 +17,7 @@ use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, Snapshot, accept,
 use super::generation::Generation;
 use super::read::Reading;
 use crate::tls::{ServerKey, TicketKeys};
+use crate::upstream::Endpoints;
 
 /// In place of a revision where what was offered could not be parsed.
 const UNREADABLE: &str = "unreadable";
@@ -43,6 +44,7 @@ pub struct Publisher {
     parts: Parts,
     key: Option<ServerKey>,
     tickets: TicketKeys,
+    endpoints: Endpoints,
     states: [PartStatus; 5],
     findings: Vec<Finding>,
 }
@@ -56,6 +58,7 @@ impl Publisher {
             parts: Parts::default(),
             key: None,
             tickets: TicketKeys::new(),
+            endpoints: Endpoints::default(),
             states: std::array::from_fn(|_| none.clone()),
             findings: Vec::new(),
         }
@@ -73,7 +76,8 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
-        Generation::new(snapshot, self.key.as_ref(), &self.tickets)
+        let endpoints = self.endpoints.of(&snapshot.endpoints);
+        Generation::new(snapshot, self.key.as_ref(), &self.tickets, endpoints)
     }
 
     fn take_all(&mut self, reading: &Reading, files: &Files) {
@@ -102,7 +106,7 @@ impl Publisher {
 
     /// What is served before the first offer.
     pub fn nothing(&self) -> Generation {
-        Generation::new(Snapshot::default(), None, &self.tickets)
+        Generation::new(Snapshot::default(), None, &self.tickets, Vec::new())
     }
 
     /// What was wrong with the last offer.

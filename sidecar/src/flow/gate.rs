@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::live::Live;
-use crate::balance::RoundRobin;
+use crate::balance::{Balancer, Random};
 use crate::config::Generation;
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
-use crate::pool::Pool;
+use crate::pool::{Pool, Shelf};
 
 /// A worker's handles to what its connections need.
 pub struct Gate {
@@ -17,7 +17,9 @@ pub struct Gate {
     /// Open connections of clients.
     pub live: Live,
     /// Connections to upstreams.
-    pub pool: Rc<Pool>,
+    pool: Rc<Pool>,
+    /// Chance.
+    pub random: Random,
     /// Where rows go.
     pub log: log::Sender,
     /// Counts of requests.
@@ -31,14 +33,17 @@ pub struct Served {
     /// The generation.
     pub generation: Arc<Generation>,
     /// The worker's turns, by rule.
-    pub turns: Vec<RoundRobin>,
+    pub balancers: Vec<Balancer>,
+    /// The worker's connections, by endpoint.
+    pub shelves: Vec<Rc<Shelf>>,
 }
 
 impl Served {
     /// Begins to serve a generation.
-    pub fn new(generation: Arc<Generation>) -> Rc<Self> {
-        let turns = generation.snapshot.rules.iter().map(|_| RoundRobin::default()).collect();
-        Rc::new(Self { generation, turns })
+    fn new(generation: Arc<Generation>, pool: &Rc<Pool>) -> Rc<Self> {
+        let balancers = generation.snapshot.rules.iter().map(|_| Balancer::default()).collect();
+        let shelves = pool.serve(&generation.endpoints);
+        Rc::new(Self { generation, balancers, shelves })
     }
 }
 
@@ -46,13 +51,13 @@ impl Gate {
     /// A gate that serves a generation.
     pub fn new(
         generation: Arc<Generation>,
-        pool: Pool,
+        pool: Rc<Pool>,
         log: log::Sender,
         cells: Cells,
         handshakes: Arc<Handshakes>,
     ) -> Self {
-        let served = RefCell::new(Served::new(generation));
-        Self { served, live: Live::default(), pool: Rc::new(pool), log, cells, handshakes }
+        let served = RefCell::new(Served::new(generation, &pool));
+        Self { served, live: Live::default(), pool, random: Random::new(), log, cells, handshakes }
     }
 
     /// What is served now. A request keeps it to its end.
@@ -62,7 +67,7 @@ impl Gate {
 
     /// Serves another generation from the next request on.
     pub fn serve(&self, generation: Arc<Generation>) {
-        *self.served.borrow_mut() = Served::new(generation);
+        *self.served.borrow_mut() = Served::new(generation, &self.pool);
         self.cells.new_generation();
     }
 }

@@ -35,7 +35,7 @@ pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Resp
     let view = connection.view();
     let mut draft = draft(&connection, &view, &request.head);
     match decide(&view, &request.head, &mut draft) {
-        Ok(passage) => forward(Rc::clone(&connection.gate), &view, passage, request, draft).await,
+        Ok(passage) => forward(&connection.gate, &view, passage, request, draft).await,
         Err(reason) => refuse(draft, reason, Some(request.body)),
     }
 }

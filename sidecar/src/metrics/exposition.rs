@@ -1,6 +1,7 @@
 //! The `/metrics` page: all cells added up into Prometheus' families at each scrape.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
@@ -9,7 +10,7 @@ use sidecar_config::status::Status;
 
 use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
 use crate::log;
-use crate::upstream::Budget;
+use crate::upstream::{Budget, EndpointState};
 
 const MICROSECONDS_PER_SECOND: f64 = 1e6;
 
@@ -21,6 +22,8 @@ pub struct Sources<'a> {
     pub handshakes: &'a Handshakes,
     /// Connections to upstreams.
     pub upstreams: &'a Budget,
+    /// The endpoints that are in use.
+    pub endpoints: &'a [Arc<EndpointState>],
     /// The request log.
     pub log: &'a log::Stats,
     /// What is loaded.
@@ -144,6 +147,11 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
             "postern_upstream_connections_limit",
             "Connections to upstreams that may be open.",
             float_of(sources.upstreams.limit()),
+        ),
+        one_gauge(
+            "postern_upstream_requests_pending",
+            "Requests that wait for a connection to an upstream.",
+            float_of(sources.endpoints.iter().map(|endpoint| endpoint.pending()).sum()),
         ),
         one_gauge(
             "postern_connections_limit",

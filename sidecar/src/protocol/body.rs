@@ -17,6 +17,9 @@ pub enum BodyError {
     /// It is larger than allowed.
     #[error("the body is too large")]
     TooLarge,
+    /// It takes longer than allowed.
+    #[error("the body takes too long")]
+    TooSlow,
 }
 
 /// A body that is being received, from a client or from an upstream.

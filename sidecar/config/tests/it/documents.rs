@@ -50,7 +50,7 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in ["minimal", "full", "routes", "identity-1.1"] {
+    for name in ["minimal", "full", "routes", "identity-1.1", "backends"] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -60,7 +60,7 @@ fn notations_agree() {
 
 #[test]
 fn what_is_written_back_reads_the_same() {
-    for name in ["full.json", "routes.json", "identity-1.1.json"] {
+    for name in ["full.json", "routes.json", "identity-1.1.json", "backends.json"] {
         let read = read_file(&folder("good").join(name)).unwrap();
         assert_eq!(read_value(serde_json::to_value(&read).unwrap()).unwrap(), read, "{name}");
     }
@@ -84,7 +84,7 @@ fn names_tell_the_notation() {
 }
 
 /// Each bad example, and what its writer is told.
-const BAD: [(&str, &str); 30] = [
+const BAD: [(&str, &str); 32] = [
     (
         "allow-nobody-known.yaml",
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `identitySelector`, `serviceAccount`, `spiffe`, `verified`, `anyone`",
@@ -113,6 +113,10 @@ const BAD: [(&str, &str); 30] = [
     (
         "bad-tls-version.yaml",
         "`policy.listeners[0].tls.minVersion`: invalid type: floating point `1.1`, expected string or map",
+    ),
+    (
+        "balancer.yaml",
+        "`policy.routes[0].backendPolicy.loadBalancer.type`: unknown variant `Random`, expected `RoundRobin` or `LeastRequest`",
     ),
     ("duplicate-key.json", "not valid JSON: line 1, column 42: duplicate key `policy`; keep one"),
     ("duplicate-key.toml", "not valid TOML: line 2, column 1: duplicate key"),
@@ -145,7 +149,7 @@ const BAD: [(&str, &str); 30] = [
     ),
     (
         "unknown-field.toml",
-        "`policy.routes[0].rules[0].alow`: unknown field `alow`, expected one of `name`, `matches`, `allow`, `mode`, `backends`",
+        "`policy.routes[0].rules[0].alow`: unknown field `alow`, expected one of `name`, `matches`, `allow`, `mode`, `backends`, `timeouts`",
     ),
     (
         "unknown-part.toml",
@@ -157,6 +161,7 @@ const BAD: [(&str, &str); 30] = [
         "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.2: use one of those, or a sidecar that reads 2.0",
     ),
     ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.2`"),
+    ("weight.json", "`policy.routes[0].rules[0].backends[0].weight`: invalid value: integer `-1`, expected u32"),
     ("wrong-type.json", "`identities`: invalid type: map, expected a sequence"),
 ];
 
