@@ -18,7 +18,7 @@ endef
 help: ## List the targets
 	@echo "usage: make TARGET [KEEP=1]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 leaves it running
@@ -29,11 +29,17 @@ demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 le
 
 .PHONY: test
 test: ## Check format and lints, build, and run all tests
-	@scripts/need cc cargo curl nghttp nginx openssl sqlite3
+	@scripts/need cc cargo curl nghttp nginx openssl sqlite3 sslscan
 	$(call part,format,cargo fmt --all --check)
 	$(call part,lints,cargo clippy --workspace --all-targets -- --deny warnings)
 	$(call part,build,cargo build --workspace --bins)
 	$(call part,tests,cargo test --workspace --lib --bins --tests --no-fail-fast)
+
+.PHONY: test-slow
+test-slow: ## Fuzz what takes bytes from outside, FUZZ_SECONDS=60 for each target, and soak
+	@scripts/need cc cargo
+	$(call part,fuzz,scripts/fuzz)
+	@$(MAKE) --no-print-directory soak
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -53,7 +59,20 @@ generate: ## Write the generated files anew: the JSON Schemas in docs/schema
 figures: ## Measure the shipped binary: size, time to ready, idle memory
 	@scripts/need cc cargo curl
 	$(call part,dist build,cargo build --profile dist --package postern-sidecar --bin postern-sidecar)
+	@$(MAKE) --no-print-directory decide-figures
 	$(call part,figures,cargo run --quiet --package postern-tests --bin postern-figures -- "$(CARGO_TARGET_DIR)/dist/postern-sidecar")
+
+.PHONY: decide-figures
+decide-figures: ## Count what decisions cost among many routes and identities; fails above its bounds
+	@scripts/need cc cargo valgrind
+	$(call part,build of the decisions,cargo build --quiet --release --package sidecar-decide --bins)
+	$(call part,cost of decisions,scripts/decide-figures "$(CARGO_TARGET_DIR)/release")
+
+.PHONY: soak
+soak: ## Change a busy gate's configuration 300 times: no request may fail, its memory may not grow
+	@scripts/need cc cargo curl
+	$(call part,build,cargo build --workspace --bins)
+	$(call part,soak,cargo run --quiet --package postern-tests --bin postern-soak -- 300)
 
 .PHONY: clean
 clean: ## Remove what was built

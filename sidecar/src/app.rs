@@ -13,12 +13,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::config::{self, Change, Changes, Generation, Publisher, Reading};
+use crate::config::{self, Change, Changes, Generation, Keeper, Publisher, Reading};
 use crate::limits::{
     BIND_RETRY, CONFIG_REST, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT,
+    STATE_STOP_TIMEOUT,
 };
 use crate::listener::{Binder, Handles, Sockets, Worker, spawn};
 use crate::log::QUEUE_ROWS;
+use crate::processors::Workers;
 use crate::state::State;
 use crate::upstream::Budget;
 use crate::{admin, log, settings};
@@ -32,6 +34,7 @@ pub struct App {
     digest: [u8; 32],
     publisher: Publisher,
     changes: Changes,
+    keeper: Option<Keeper>,
     binder: Binder,
     workers: Vec<Worker>,
     /// What is served now.
@@ -70,7 +73,7 @@ impl App {
     /// why, and is tried again.
     pub async fn start(config: &Path, settings: &Settings, reading: Reading) -> Result<Self, AppError> {
         let (most_connections, upstreams) = most_connections();
-        let publisher = Publisher::new(config);
+        let mut publisher = Publisher::new(config);
         let nothing = Arc::new(publisher.nothing());
         let state = Arc::new(State::new(
             settings.pod.uid.clone(),
@@ -80,9 +83,10 @@ impl App {
         ));
         let status_server = serve_status(settings.status_address, &state).await?;
         let (sender, log) = start_log(config, settings, &state)?;
-        let count = settings::workers(settings);
+        let Workers { count, why } = settings::workers(settings);
         tracing::info!(
             workers = count,
+            workers_why = %why,
             connections = most_connections,
             upstream_connections = upstreams,
             log = %settings::log_path(settings, config).display(),
@@ -97,19 +101,26 @@ impl App {
         for index in 0..count {
             let handles = Handles {
                 log: sender.clone(),
-                cells: state.requests.worker(),
+                cells: (state.requests.worker(), state.connections.worker()),
                 handshakes: Arc::clone(&state.handshakes),
+                under_way: state.under_way.clone(),
                 upstreams: Arc::clone(&state.upstreams),
                 drain_timeout: settings.drain_timeout.as_std(),
             };
             workers.push(spawn(index, Arc::clone(&nothing), handles).map_err(AppError::Thread)?);
         }
         let (status_address, status_server) = status_server;
+        let state_path = settings::state_path(settings, config);
+        let keeper = match &state_path {
+            Some(folder) => Some(start_keeper(folder, &mut publisher, &state, &reading).map_err(AppError::Thread)?),
+            None => None,
+        };
         let mut app = Self {
             config: config.to_owned(),
             digest: [0; 32],
             publisher,
-            changes: config::watch(&settings::log_path(settings, config)),
+            changes: config::watch(&settings::log_path(settings, config), state_path.as_deref()),
+            keeper,
             binder: Binder::new(count),
             workers,
             generation: nothing,
@@ -163,6 +174,7 @@ impl App {
     async fn stop(mut self) {
         tracing::info!("draining");
         self.state.drain();
+        let keeper = self.keeper.map(|keeper| tokio::task::spawn_blocking(move || keeper.stop(STATE_STOP_TIMEOUT)));
         for worker in &self.workers {
             worker.drain().await;
         }
@@ -173,6 +185,10 @@ impl App {
         let log = self.log;
         let summary = tokio::task::spawn_blocking(move || log.stop(LOG_STOP_TIMEOUT)).await.unwrap_or_default();
         tracing::info!(rows = summary.written, lost = summary.lost, "stopped");
+        if let Some(keeper) = keeper {
+            // It tells by itself what it could not write.
+            let _told = keeper.await;
+        }
         self.status_server.abort();
     }
 
@@ -230,6 +246,10 @@ impl App {
         self.generation = Arc::new(generation);
         let sockets = self.binder.reconcile(&self.generation);
         self.spread(sockets).await;
+        // Served first, then kept: a revocation waits for no disk.
+        if let Some(keeper) = &self.keeper {
+            keeper.keep(self.publisher.accepted(), &mut reading);
+        }
         self.tell_loaded();
         self.tell_ready(was_ready);
     }
@@ -238,7 +258,16 @@ impl App {
         for finding in self.publisher.findings() {
             tracing::warn!(file = %finding.file.display(), "configuration: {}", finding.detail);
         }
+        for advice in self.publisher.advice() {
+            tracing::warn!(file = %advice.file.display(), "configuration: {}", advice.detail);
+        }
         let parts = self.publisher.states();
+        for (part, state) in parts.named() {
+            if let Some(since) = &state.kept_since {
+                let why = state.why.as_deref().unwrap_or_default();
+                tracing::warn!(part, since, why, "running on what was accepted last, from the state directory");
+            }
+        }
         tracing::info!(
             trust = parts.trust.loaded,
             identity = parts.identity.loaded,
@@ -274,6 +303,13 @@ async fn serve_status(address: SocketAddr, state: &Arc<State>) -> Result<(Socket
     let address = listener.local_addr().map_err(error)?;
     tracing::info!(%address, "status server listening");
     Ok((address, tokio::task::spawn_local(admin::serve(listener, Arc::clone(state)))))
+}
+
+fn start_keeper(folder: &Path, publisher: &mut Publisher, state: &State, reading: &Reading) -> io::Result<Keeper> {
+    let (keeper, kept) = Keeper::start(folder, Arc::clone(&state.kept))?;
+    publisher.fall_back(kept);
+    keeper.keep_settings(reading.settings.as_ref().map(|(_, settings)| settings));
+    Ok(keeper)
 }
 
 fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::Sender, log::Writer), AppError> {

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::app::App;
-use crate::config::{self, Publisher};
+use crate::config::{self, Publisher, Reading};
 use crate::log::{Output, query};
 use crate::settings::{self, Flags};
 use crate::status;
@@ -141,15 +141,7 @@ fn runtime() -> Result<LocalRuntime> {
 }
 
 fn run(config: &Path, flags: &Flags) -> Result<()> {
-    // Started before its configuration is there, the gate waits for it: in a pod a Secret may come late.
-    let reading = match config::read(config) {
-        Ok(reading) => reading,
-        Err(error) if config.is_dir() => {
-            let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: {error}; waiting for it");
-            config::Reading::empty(config)
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let reading = read(config, flags)?;
     let settings = settings::load(&reading, flags).map_err(|errors| anyhow!("{}", errors.join("\n")))?;
     start_diagnostics(&settings);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.display(), "starting");
@@ -164,6 +156,25 @@ fn run(config: &Path, flags: &Flags) -> Result<()> {
         };
         Ok(app.run(stop).await?)
     })
+}
+
+/// The configuration, or nothing yet where it can be waited for: in a pod a Secret may come late, and what was accepted
+/// last may be used until then.
+fn read(config: &Path, flags: &Flags) -> Result<Reading> {
+    let mut reading = match config::read(config) {
+        Ok(reading) if reading.settings.is_some() || reading.is_complete() => return Ok(reading),
+        Ok(reading) => reading,
+        Err(error) => {
+            let nothing = Reading::nothing(config, &error);
+            if !config.is_dir() && settings::recall(config, flags).is_none() {
+                return Err(error.into());
+            }
+            let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: {error}; waiting for it");
+            nothing
+        }
+    };
+    reading.settings = settings::recall(config, flags);
+    Ok(reading)
 }
 
 /// JSON lines on stderr, for whatever gathers a pod's output.
@@ -183,12 +194,15 @@ fn validate(config: &Path) -> Result<()> {
     let mut publisher = Publisher::new(config);
     let generation = publisher.offer(&mut reading);
     errors.extend(publisher.findings().iter().map(ToString::to_string));
+    let mut out = io::stdout().lock();
+    for advice in publisher.advice().iter().chain(&publisher.unknown_revocations(&reading)) {
+        writeln!(out, "warning: {advice}")?;
+    }
     if errors.is_empty() {
         let (listeners, routes) = (generation.snapshot.listeners.len(), generation.snapshot.routes.len());
-        writeln!(io::stdout(), "{}: valid ({listeners} listeners, {routes} routes)", config.display())?;
+        writeln!(out, "{}: valid ({listeners} listeners, {routes} routes)", config.display())?;
         return Ok(());
     }
-    let mut out = io::stdout().lock();
     for error in &errors {
         writeln!(out, "{error}")?;
     }

@@ -14,6 +14,12 @@ pub const CONFIG_COMPARE: Duration = Duration::from_secs(5);
 pub const CONFIG_WRITER: Duration = Duration::from_secs(30);
 /// How long files must have rested to be taken by a comparison: nobody says then that their writer is done.
 pub const CONFIG_REST: Duration = Duration::from_secs(2);
+/// Bytes of one file in the state directory: a document and the certificates of some bundles, with room.
+pub const STATE_FILE_BYTES: u64 = 64 << 20;
+/// How often the state directory is tried again that could not be written.
+pub const STATE_RETRY: Duration = Duration::from_secs(5);
+/// Time for the state directory's last write at the end; what was accepted before the stop is there already.
+pub const STATE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a listener whose address is taken is tried again.
 pub const BIND_RETRY: Duration = Duration::from_secs(1);
 
@@ -54,10 +60,19 @@ pub const TICKET_LIFETIME: Duration = Duration::from_secs(3600);
 /// Bytes of a session ticket. Most of it is the client's chain; one with a longer chain is verified in full each time.
 pub const TICKET_BYTES: usize = 16 << 10;
 
+/// Handshakes of a worker under way at once, from the client's first byte on; the others wait their turn. Some 25 KiB each,
+/// and at a round trip of 200 ms still more than a processor can do in that time.
+pub const HANDSHAKES_PER_WORKER: usize = 512;
+
+/// How long one waits for its turn: half of a handshake's time, so that what is left is worth having.
+pub const HANDSHAKE_TURN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long a client is listened to after the gate is done with its connection.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Bytes it may send in that time: what is on its way in a connection's buffers.
 pub const LINGER_BYTES: usize = 1 << 20;
+/// Verified chains that a worker knows for a listener, about 2 KiB each: the clients that one gate has at a time.
+pub const KNOWN_CHAINS: usize = 512;
 /// Handshake configurations a worker keeps for the next handshakes on a listener, about 1 KiB each.
 pub const HANDSHAKE_SLOTS: usize = 64;
 
@@ -69,6 +84,17 @@ pub const REQUEST_HEADERS: usize = 128;
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for the first request of a connection that was accepted just before its listener closed.
 pub const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// Bytes read from an upstream at once for a connection that is passed on as it is: one TLS record (RFC 8446 §5.1). One
+/// buffer a worker.
+pub const RELAY_BUFFER_BYTES: usize = 16 << 10;
+/// Pieces passed on in one direction before the other direction and other connections have their turn.
+pub const RELAY_ROUNDS: usize = 16;
+/// How long a connection that is passed on may be quiet: databases and message brokers keep theirs for long, and TCP's
+/// keep-alive finds those whose client has vanished. Envoy has the same hour.
+pub const RELAY_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// The same once the upstream has ended and the client was told so: it has nothing to wait for any more.
+pub const RELAY_ENDING_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Streams open at once on one HTTP/2 connection (RFC 9113 §6.5.2 recommends no fewer than 100).
 pub const STREAMS_PER_CONNECTION: u32 = 128;
 

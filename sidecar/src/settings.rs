@@ -8,15 +8,17 @@ use serde_json::{Map, Value};
 use sidecar_config::Document;
 use sidecar_config::settings::Settings;
 
-use crate::config::Reading;
-use crate::limits::WORKERS_DEFAULT_MAX;
+use crate::config::{Reading, recall_settings};
 use crate::log::QUEUE_ROWS;
+use crate::processors::{self, Why, Workers};
 
 /// Kubernetes injects `POSTERN_SERVICE_HOST` and the like for a Service of that name; two underscores are ours.
 const PREFIX: &str = "POSTERN__";
 const WORKERS_MAX: u16 = 64;
 /// Below this the log would be all pruning.
 const LOG_SIZE_MIN: u64 = 1 << 20;
+/// What the state directory is called in the documentation's examples.
+const STATE_DIR_USUAL: &str = "state";
 
 /// Settings on the command line.
 #[derive(Args, Clone, Debug, Default)]
@@ -36,6 +38,9 @@ pub struct Flags {
     /// The request log's database file
     #[arg(long, value_name = "FILE")]
     log_path: Option<String>,
+    /// Folder in which the last accepted parts are kept for the next start
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<String>,
 }
 
 impl Flags {
@@ -46,6 +51,7 @@ impl Flags {
             ("--drain-timeout", "drainTimeout", &self.drain_timeout),
             ("--log-level", "logLevel", &self.log_level),
             ("--log-path", "log.path", &self.log_path),
+            ("--state-dir", "stateDir", &self.state_dir),
         ];
         let given = flags.into_iter().filter_map(|(flag, path, value)| Some((flag, path, value.clone()?)));
         given
@@ -117,12 +123,32 @@ fn insert(settings: &mut Value, path: &[String], value: Value) {
 /// # Errors
 /// Every setting that is wrong, each with where it came from.
 pub fn load(reading: &Reading, flags: &Flags) -> Result<Settings, Vec<String>> {
+    merge(reading, overrides(flags))
+}
+
+/// What variables and flags say, in the order in which they count.
+fn overrides(flags: &Flags) -> impl Iterator<Item = Override> {
     let variables = std::env::vars_os().filter_map(|(name, text)| Some((name.into_string().ok()?, text)));
     let ours = variables.filter(|(name, _)| name.starts_with(PREFIX));
     let mut sorted: Vec<_> = ours.map(|(name, text)| (name, text.to_string_lossy().into_owned())).collect();
     sorted.sort_unstable();
     let variables = sorted.into_iter().filter_map(|(name, text)| Override::of_variable(&name, text));
-    merge(reading, variables.chain(flags.overrides()))
+    variables.chain(flags.overrides())
+}
+
+/// The settings that were kept by the last start, for a start whose own cannot be read, with the file they are in.
+///
+/// Where neither a variable nor a flag names the state directory it is looked for under its usual name, and used if
+/// what is in there says that it is the one: a file that cannot be read cannot name it.
+pub fn recall(config: &Path, flags: &Flags) -> Option<(PathBuf, Value)> {
+    let named = merge(&Reading::default(), overrides(flags).filter(|setting| setting.path == ["stateDir"]));
+    let named = named.ok().and_then(|settings| state_path(&settings, config));
+    let is_named = named.is_some();
+    let (file, kept) = recall_settings(&named.unwrap_or_else(|| config_folder(config).join(STATE_DIR_USUAL)))?;
+    let is_it = is_named || kept.get("stateDir").is_some_and(|name| name == STATE_DIR_USUAL);
+    // What another version kept may not be for this one: that costs these settings and not the start.
+    let reading = Reading { settings: Some((file, kept)), ..Reading::default() };
+    if is_it && merge(&reading, std::iter::empty()).is_ok() { reading.settings } else { None }
 }
 
 fn merge(reading: &Reading, overrides: impl Iterator<Item = Override>) -> Result<Settings, Vec<String>> {
@@ -167,34 +193,30 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
     if settings.log.max_size.bytes() < LOG_SIZE_MIN {
         errors.push("`settings.log.maxSize`: write at least `1Mi`".to_owned());
     }
+    if settings.state_dir.as_deref() == Some("") {
+        errors.push("`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing".to_owned());
+    }
     errors
 }
 
 /// The request log's file: relative to the configuration's folder.
 pub fn log_path(settings: &Settings, config: &Path) -> PathBuf {
-    let folder = if config.is_dir() { config } else { config.parent().unwrap_or(Path::new("")) };
-    folder.join(&settings.log.path)
+    config_folder(config).join(&settings.log.path)
 }
 
-/// How many workers to start.
-pub fn workers(settings: &Settings) -> usize {
-    settings.workers.map_or_else(default_workers, usize::from)
+/// The state directory, if there is to be one: relative to the configuration's folder.
+pub fn state_path(settings: &Settings, config: &Path) -> Option<PathBuf> {
+    Some(config_folder(config).join(settings.state_dir.as_ref()?))
 }
 
-/// As many as the CPU limit and affinity allow, at most four. In Kubernetes without a limit the whole node would count,
-/// which is not this pod's to take: there it is one.
-fn default_workers() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
-    let node = std::fs::read_dir("/sys/devices/system/cpu").map_or(0, count_cpus);
-    let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
-    if in_kubernetes && allowed >= node { 1 } else { allowed.clamp(1, WORKERS_DEFAULT_MAX) }
+fn config_folder(config: &Path) -> &Path {
+    if config.is_dir() { config } else { config.parent().unwrap_or(Path::new("")) }
 }
 
-fn count_cpus(entries: std::fs::ReadDir) -> usize {
-    let names = entries.flatten().map(|entry| entry.file_name());
-    let cpus = names.filter(|name| {
-        let name = name.to_string_lossy();
-        name.strip_prefix("cpu").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
-    });
-    cpus.count()
+/// How many workers to start, and why so many.
+pub fn workers(settings: &Settings) -> Workers {
+    match settings.workers {
+        Some(count) => Workers { count: usize::from(count), why: Why::Setting },
+        None => processors::workers(std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()),
+    }
 }

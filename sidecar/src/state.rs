@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use sidecar_config::policy::{Limits, Protocol};
 use sidecar_config::status::{ContractRange, Parts, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::config::Generation;
+use crate::config::{Generation, KeepStats};
+use crate::limit::UnderWay;
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
 use crate::upstream::Budget;
@@ -18,12 +20,18 @@ use crate::upstream::Budget;
 pub struct State {
     /// Counts of requests.
     pub requests: Arc<Registry>,
+    /// Counts of connections that are passed on as they are.
+    pub connections: Arc<Registry>,
     /// Counts of handshakes and connections.
     pub handshakes: Arc<Handshakes>,
+    /// What is under way.
+    pub under_way: UnderWay,
     /// Connections to upstreams.
     pub upstreams: Arc<Budget>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
+    /// How the state directory fares.
+    pub kept: Arc<KeepStats>,
     pod_uid: String,
     loaded: Mutex<Loaded>,
     draining: AtomicBool,
@@ -42,9 +50,12 @@ impl State {
     pub fn new(pod_uid: String, generation: Arc<Generation>, parts: Parts, upstreams: Arc<Budget>) -> Self {
         Self {
             requests: Arc::default(),
+            connections: Arc::default(),
             handshakes: Arc::default(),
+            under_way: UnderWay::default(),
             upstreams,
             log: Arc::default(),
+            kept: Arc::default(),
             pod_uid,
             loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),
             draining: AtomicBool::new(false),
@@ -75,16 +86,23 @@ impl State {
         Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation)
     }
 
-    /// Most client connections that may be open.
-    pub fn connections_limit(&self) -> usize {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        usize::try_from(loaded.generation.snapshot.limits.max_connections).unwrap_or(usize::MAX)
+    /// The bounds that the configuration sets, as they count.
+    pub fn limits(&self) -> Limits {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation.snapshot.limits.clone()
     }
 
-    /// When the gate's own leaf expires, seconds since the epoch.
+    /// When the first of the gate's own leaves expires, seconds since the epoch.
     pub fn leaf_not_after(&self) -> Option<i64> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        leaf(&loaded.generation).map(|facts| facts.not_after)
+        let certificates = &loaded.generation.snapshot.server.as_ref()?.certificates;
+        certificates.iter().filter_map(|certificate| certificate.facts()).map(|facts| facts.not_after).min()
+    }
+
+    /// When the first revocation list of each bundle must be replaced, seconds since the epoch.
+    pub fn crl_next_updates(&self) -> Vec<(Arc<str>, i64)> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let bundles = loaded.generation.snapshot.bundles.iter();
+        bundles.filter_map(|bundle| Some((Arc::clone(&bundle.name), bundle.listed.next_update()?))).collect()
     }
 
     /// Why it is not ready; nothing when it is. A failing log is no reason: traffic goes on without it.
@@ -98,7 +116,7 @@ impl State {
         if snapshot.policy_revision.is_none() {
             reasons.push("no policy loaded".to_owned());
         }
-        if !snapshot.listeners.is_empty() {
+        if snapshot.listeners.iter().any(|listener| listener.protocol != Protocol::Http) {
             match leaf(&loaded.generation) {
                 None => reasons.push("no certificate loaded".to_owned()),
                 Some(facts) if facts.not_after < unix_seconds() => reasons.push("certificate expired".to_owned()),
@@ -127,8 +145,9 @@ impl State {
     }
 }
 
+/// The leaf of the default certificate: one for some other name that expires must not make the whole gate unready.
 fn leaf(generation: &Generation) -> Option<&sidecar_decide::CertificateFacts> {
-    Some(&generation.snapshot.server.as_ref()?.chain.first()?.facts)
+    generation.snapshot.server.as_ref()?.certificates.first()?.facts()
 }
 
 fn rfc3339(seconds: i64) -> Option<String> {

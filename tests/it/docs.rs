@@ -85,22 +85,33 @@ fn columns_are_the_views() {
 
 /// The columns as the schema's own text has them.
 fn view_columns() -> Vec<String> {
-    let schema = page("sidecar/src/log/schema.sql");
+    let schema = page("sidecar/src/log/views.sql");
     let list = schema.split("CREATE VIEW requests AS SELECT").nth(1).unwrap().split("FROM").next().unwrap();
     list.split(',').map(|column| column.trim().to_owned()).collect()
 }
 
 #[test]
 fn metrics_are_the_pages() {
-    let mut gate = Gate::start().unwrap();
+    let mut gate = Gate::start_with(|document| {
+        document["version"] = json!("1.2");
+        let raw =
+            json!({ "name": "raw", "address": "127.0.0.1:0", "protocol": "TLS", "tls": { "clientAuth": "None" } });
+        document["policy"]["listeners"].as_array_mut().unwrap().push(raw);
+    })
+    .unwrap();
+    let raw = format!("https://localhost:{}/", gate.sidecar.listener("raw").unwrap().port());
+    Curl::new(raw).authority("ca.pem").folder(gate.folder.path()).call().unwrap();
     KeepAlive::open(&gate, "billing").ask("/orders/7");
     gate.curl(None, "/orders/7").unwrap().call().unwrap();
     let mut cut = KeepAlive::open(&gate, "reports");
     cut.ask("/orders/7");
-    gate.document["trust"]["bundles"] = json!({});
+    let other = Authority::new("Another authority").unwrap();
+    gate.folder.write("other.pem", other.root_pem()).unwrap();
+    gate.folder.write("other.crl", &other.revocation_list(&[], 60).unwrap().pem).unwrap();
+    gate.document["trust"]["bundles"] = json!({ "other": { "roots": ["other.pem"], "crls": ["other.crl"] } });
     gate.folder.write_document(&gate.document).unwrap();
     wait_until("the connection's end", || cut.has_ended());
-    gate.rows(4).unwrap();
+    gate.rows(5).unwrap();
     let status = gate.sidecar.status_address().unwrap();
     let answer = Curl::new(format!("http://{status}/metrics")).call().unwrap();
     let text = answer.text();

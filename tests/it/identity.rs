@@ -135,3 +135,21 @@ fn a_partner_that_claims_our_service_account_is_refused() {
     }
     assert_eq!(call(&gate, "ours"), ALLOWED);
 }
+
+#[test]
+fn a_device_is_known_by_its_short_form_and_its_row_has_both() {
+    let mut gate = Gate::start().unwrap();
+    let issued = issue(&gate, "meter", &LeafOptions::client("meter", "urn:dev:meter"));
+    let lfdi = issued.fingerprint().unwrap()[..40].to_owned();
+    // By hand, and not as the gate does it: nine hex digits, and what is missing to the next ten.
+    let digits = format!("{:011}", u64::from_str_radix(&lfdi[..9], 16).unwrap());
+    let sum: u32 = digits.chars().map(|digit| digit.to_digit(10).unwrap()).sum();
+    let sfdi = format!("{digits}{}", sum.next_multiple_of(10) - sum);
+    assert_eq!(call(&gate, "meter"), refused(Reason::PolicyNoIdentity));
+    gate.document["identities"][0]["recognise"] = json!([{ "bundle": "ours", "sfdi": sfdi }]);
+    gate.folder.write_document(&gate.document).unwrap();
+    wait_until("the meter is known", || call(&gate, "meter") == ALLOWED);
+    let rows = gate.rows(2).unwrap();
+    assert_eq!(columns(&rows[0], &["identity", "lfdi", "sfdi"]), json!([null, lfdi, sfdi]));
+    assert_eq!(columns(rows.last().unwrap(), &["lfdi", "sfdi"]), json!([lfdi, sfdi]));
+}

@@ -176,18 +176,20 @@ fn connections_move_to_a_new_certificate_of_the_gate() {
         gate.authority.issue(&server(seconds)).unwrap().write(gate.folder.path(), "server").unwrap();
         wait_until("the new certificate", || serial() != before);
     };
-    replace(6);
+    replace(8);
     // Two that hold on to the old certificate: one asks now and then, the other never again.
     let mut busy = KeepAlive::open(&gate, "billing");
     let mut idle = KeepAlive::open(&gate, "reports");
     assert_eq!(busy.ask("/orders"), 200);
     idle.ask("/orders");
+    let asked = gate.upstream.requests();
     let mut stream = nghttp(&gate, "/slow?ms=60000");
+    wait_until("the stream", || gate.upstream.requests() > asked);
     replace(3600);
     let began = Instant::now();
     wait_until("being told to move", || busy.ask_head("/orders").contains("\r\nconnection: close\r\n"));
     wait_until("the end", || busy.has_ended());
-    assert!(began.elapsed().as_secs() < 6, "told before the old certificate expires");
+    assert!(began.elapsed().as_secs() < 8, "told before the old certificate expires");
     wait_until("the hard end", || idle.has_ended());
     let mut printed = String::new();
     stream.stdout.take().unwrap().read_to_string(&mut printed).unwrap();

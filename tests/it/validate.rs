@@ -258,7 +258,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
     (
         "/policy/routes/0/rules/0/priority",
         "1",
-        "`policy.routes[0].rules[0].priority`: unknown field `priority`, expected one of `name`, `matches`, `allow`, `mode`, `backends`",
+        "`policy.routes[0].rules[0].priority`: unknown field `priority`, expected one of `name`, `matches`, `allow`, `mode`, `backends`, `timeouts`",
     ),
     (
         "/policy/routes/0/rules/0/name",
@@ -270,6 +270,253 @@ const CHANGES: &[(&str, &str, &str)] = &[
         r#"[{"name": "a"}, {"name": "a"}]"#,
         "`endpoints[1].name`: `a` is taken by an earlier set; names are unique",
     ),
+    (
+        "/trust/bundles/ours/vouchesFor/spiffe",
+        r#"["spiffe://demo.local"]"#,
+        "`trust.bundles.ours.vouchesFor.spiffe[0]`: `spiffe://demo.local` is not a trust domain; write its name alone and in lower case, such as `demo.local`",
+    ),
+    (
+        "/trust/bundles/ours/roots",
+        r#"["broken.pem"]"#,
+        "`trust.bundles.ours.roots[0]`: `broken.pem`: not an X.509 certificate: Parsing Error: Der(UnexpectedTag { expected: Some(Tag(16)), actual: Tag(0) }); write it again",
+    ),
+    (
+        "/trust/bundles/ours/roots",
+        r#"["empty.pem"]"#,
+        "`trust.bundles.ours.roots[0]`: `empty.pem` holds no certificate; put PEM blocks `BEGIN CERTIFICATE` into it",
+    ),
+    ("/trust/bundles/ours/roots", r#"["."]"#, "`trust.bundles.ours.roots[0]`: `.`: is not a file; name one"),
+    (
+        "/trust/bundles/ours/roots",
+        r#""ca.pem""#,
+        r#"`trust.bundles.ours.roots`: invalid type: string "ca.pem", expected a sequence"#,
+    ),
+    (
+        "/trust/bundles",
+        r#"{"two words": {"roots": ["ca.pem"]}}"#,
+        "`trust.bundles.two words`: the name has ' ' in it; leave out white space and control characters",
+    ),
+    (
+        "/trust/revocations/identities",
+        r#"[{"name": "demo/billing"}]"#,
+        "`trust.revocations.identities[0]`: has neither state nor acceptIssuedAfter, so nothing is revoked; write at least one",
+    ),
+    (
+        "/trust/revocations/identities",
+        r#"[{"name": "a", "state": "Revoked"}, {"name": "a", "state": "Suspended"}]"#,
+        "`trust.revocations.identities[1].name`: `a` is listed twice; keep one entry",
+    ),
+    (
+        "/trust/revocations/identities/0",
+        r#"{"name": "a", "acceptIssuedAfter": "yesterday"}"#,
+        "`trust.revocations.identities[0].acceptIssuedAfter`: `yesterday` is not a time; write it in UTC and to the second, such as `2026-11-20T00:00:00Z`",
+    ),
+    (
+        "/trust/revocations/serials",
+        r#"[{"bundle": "absent", "serial": "5a"}]"#,
+        "`trust.revocations.serials[0].bundle`: there is no bundle `absent`; name one of trust.bundles",
+    ),
+    (
+        "/trust/revocations/serials",
+        r#"[{"bundle": "ours", "serial": "5g"}]"#,
+        "`trust.revocations.serials[0].serial`: `5g` is not a serial number; write pairs of hex digits, such as `5a:01` or `5A01`",
+    ),
+    (
+        "/identity/chain",
+        r#""empty.pem""#,
+        "`identity.chain`: `empty.pem` holds no certificate; put PEM blocks `BEGIN CERTIFICATE` into it",
+    ),
+    (
+        "/identity/chain",
+        r#""broken.pem""#,
+        "`identity.chain`: `broken.pem`: not an X.509 certificate: Parsing Error: Der(UnexpectedTag { expected: Some(Tag(16)), actual: Tag(0) }); write it again",
+    ),
+    (
+        "/identity/key",
+        r#""ca.pem""#,
+        "`identity.key`: `ca.pem`: holds no private key (no items found); put a PEM block `BEGIN PRIVATE KEY` into it",
+    ),
+    (
+        "/identities/0/recognise",
+        "[]",
+        "`identities[0].recognise`: is empty, so nobody would ever be this identity; add a recogniser",
+    ),
+    (
+        "/identities/0/name",
+        r#""demo billing""#,
+        "`identities[0].name`: has ' ' in it; leave out white space and control characters",
+    ),
+    (
+        "/identities/0/recognise/0",
+        r#"{"bundle": "ours", "fingerprint": "sha1:00"}"#,
+        "`identities[0].recognise[0].fingerprint`: `sha1:00` is not a fingerprint; write `sha256:` and 64 hex digits",
+    ),
+    (
+        "/identities/0/recognise/0",
+        r#"{"bundle": "ours", "lfdi": "3e4f"}"#,
+        "`identities[0].recognise[0].lfdi`: `3e4f` is not an LFDI; write 40 hex digits",
+    ),
+    (
+        "/identities/0/recognise/0",
+        r#"{"bundle": "ours", "sfdi": "167261211390"}"#,
+        "`identities[0].recognise[0].sfdi`: `167261211390` is not an SFDI: its last digit does not make the sum of its digits a multiple of ten; compare them",
+    ),
+    (
+        "/identities/0/recognise/0",
+        r#"{"bundle": "ours", "serial": "0x5a"}"#,
+        "`identities[0].recognise[0].serial`: `0x5a` is not a serial number; write pairs of hex digits, such as `5a:01` or `5A01`",
+    ),
+    (
+        "/identities/0/recognise/0",
+        r#"{"bundle": "ours", "spki": "00"}"#,
+        "`identities[0].recognise[0].spki`: `00` is not the digest of a public key; write `sha256:` and 64 hex digits",
+    ),
+    (
+        "/identities/0/recognise/0",
+        r#"{"bundle": "ours", "commonName": "billing"}"#,
+        "`identities[0].recognise[0]`: bundle `ours` does not vouch for common names; set trust.bundles.ours.vouchesFor.commonName or use another claim",
+    ),
+    (
+        "/identities/0/recognise/0/uri",
+        r#""spiffe://other.local/billing""#,
+        "`identities[0].recognise[0]`: bundle `ours` does not vouch for SPIFFE trust domain `other.local`; add it to trust.bundles.ours.vouchesFor.spiffe if it is theirs",
+    ),
+    (
+        "/identities/1/recognise/0/uri",
+        r#""spiffe://demo.local/ns/demo/client/billing""#,
+        "`identities[1].recognise[0]`: another identity claims the same under this bundle, so neither is recognised by it; remove one",
+    ),
+    (
+        "/policy/listeners/0/tls/minVersion",
+        r#""1.1""#,
+        "`policy.listeners[0].tls.minVersion`: unknown variant `1.1`, expected `1.2` or `1.3`",
+    ),
+    (
+        "/policy/listeners/0/tls/clientAuth",
+        r#""Maybe""#,
+        "`policy.listeners[0].tls.clientAuth`: unknown variant `Maybe`, expected one of `Required`, `Optional`, `None`",
+    ),
+    (
+        "/policy/listeners/1",
+        r#"{"name": "gate", "address": "127.0.0.1:8444", "protocol": "HTTPS", "tls": {"trust": []}}"#,
+        "`policy.listeners[1].name`: `gate` is taken by an earlier listener; names are unique",
+    ),
+    (
+        "/policy/listeners",
+        r#"[{"name": "gate", "address": "127.0.0.1:8443", "protocol": "HTTPS", "tls": {}}, {"name": "two", "address": "127.0.0.1:8443", "protocol": "HTTPS", "tls": {}}]"#,
+        "`policy.listeners[1].address`: 127.0.0.1:8443 is taken by an earlier listener; choose another port",
+    ),
+    (
+        "/identities/0/recognise/0/email",
+        r#""a@b""#,
+        "`identities[0].recognise[0].email`: unknown field `email`, expected one of `bundle`, `uri`, `dnsName`, `commonName`, `fingerprint`, `lfdi`, `sfdi`, `serial`, `spki`",
+    ),
+    ("/identities/0", r#"{"name": "demo/billing"}"#, "`identities[0]`: missing field `recognise`"),
+    ("/policy/routes/0/name", r#""""#, "`policy.routes[0].name`: is empty; give it a name"),
+    (
+        "/policy/routes/1",
+        r#"{"name": "demo/orders", "listener": "gate", "rules": []}"#,
+        "`policy.routes[1].name`: `demo/orders` is taken by an earlier route; names are unique",
+    ),
+    (
+        "/policy/routes/0/rules/1",
+        r#"{"name": "all", "allow": [{"anyone": {}}], "backends": [{"address": "127.0.0.1:80"}]}"#,
+        "`policy.routes[0].rules[1].name`: `all` is taken by an earlier rule; names are unique",
+    ),
+    (
+        "/policy/routes/0/hostnames",
+        r#"["a.*.example"]"#,
+        "`policy.routes[0].hostnames[0]`: `a.*.example` has a wildcard that is not its whole first label; write `*.example.com` for all names below one, or leave hostnames empty for any host",
+    ),
+    (
+        "/policy/routes/0/hostnames",
+        r#"["localhost:8443"]"#,
+        "`policy.routes[0].hostnames[0]`: `localhost:8443` is not a host name; write it without scheme, port and path",
+    ),
+    (
+        "/policy/routes/0/hostnames",
+        r#"["https://localhost"]"#,
+        "`policy.routes[0].hostnames[0]`: `https://localhost` is not a host name; write it without scheme, port and path",
+    ),
+    (
+        "/policy/routes/0/rules/0/matches/0",
+        r#"{"path": {"type": "PathPrefix", "value": "orders"}}"#,
+        "`policy.routes[0].rules[0].matches[0].path.value`: `orders` would never match; write an absolute path without query, encoded separators or dot segments above the root",
+    ),
+    (
+        "/policy/routes/0/rules/0/matches/0",
+        r#"{"path": {"type": "Template", "value": "/a/{"}}"#,
+        "`policy.routes[0].rules[0].matches[0].path.value`: `/a/{` is not a template; a parameter is a whole segment; write `%7B` and `%7D` for braces of the path",
+    ),
+    (
+        "/policy/routes/0/rules/0/matches/0",
+        r#"{"path": {"type": "RegularExpression", "value": "("}}"#,
+        "`policy.routes[0].rules[0].matches[0].path.value`: `(` is not a regular expression: unclosed group",
+    ),
+    (
+        "/policy/routes/0/rules/0/matches/0",
+        r#"{"headers": [{"name": "Host", "value": "a"}]}"#,
+        "`policy.routes[0].rules[0].matches[0].headers[0].name`: `host` is no condition; use the route's hostnames",
+    ),
+    (
+        "/policy/routes/0/rules/0/matches/0",
+        r#"{"headers": [{"name": "a b", "value": "a"}]}"#,
+        "`policy.routes[0].rules[0].matches[0].headers[0].name`: `a b` is not the name of a header field; write it as in `X-Tenant`",
+    ),
+    (
+        "/policy/routes/0/rules/0/matches/0",
+        r#"{"queryParams": [{"name": "a", "value": "1"}, {"name": "a", "value": "2"}]}"#,
+        "`policy.routes[0].rules[0].matches[0].queryParams[1].name`: `a` is named before in this match; write one condition for each name",
+    ),
+    (
+        "/policy/routes/0/rules/0/allow/0",
+        r#"{"spiffe": "demo.local/x"}"#,
+        "`policy.routes[0].rules[0].allow[0].spiffe`: `demo.local/x` is not a SPIFFE ID; write one such as `spiffe://demo.local/ns/shop/sa/front`, or end it in `/*` for all below it",
+    ),
+    (
+        "/policy/routes/0/rules/0/allow/0",
+        r#"{"spiffe": "spiffe://other.local/*"}"#,
+        "`policy.routes[0].rules[0].allow[0]`: no bundle vouches for SPIFFE trust domain `other.local`; add it to trust.bundles.NAME.vouchesFor.spiffe of the bundle whose it is",
+    ),
+    (
+        "/policy/routes/0/rules/0/allow/0",
+        r#"{"serviceAccount": {"namespace": "a"}}"#,
+        "`policy.routes[0].rules[0].allow[0].serviceAccount`: missing field `name`",
+    ),
+    (
+        "/policy/routes/0/rules/0/allow/0",
+        r#"{"identitySelector": {"matchLabels": {}}}"#,
+        "`policy.routes[0].rules[0].allow[0].identitySelector.matchLabels`: is empty, which would choose every identity; write a label",
+    ),
+    (
+        "/policy/routes/0/rules/0/allow/0",
+        r#"{"identity": "demo/billing", "verified": "ours"}"#,
+        "`policy.routes[0].rules[0].allow[0]`: invalid value: map, expected map with a single key",
+    ),
+    (
+        "/policy/routes/0/rules/0/backends/0",
+        r#"{"address": "localhost:80"}"#,
+        "`policy.routes[0].rules[0].backends[0].address`: `localhost:80` is not an address and port; write it in numbers, such as `127.0.0.1:8080` or `[::1]:8080`",
+    ),
+    (
+        "/policy/routes/0/rules/0/backends/0",
+        r#"{}"#,
+        "`policy.routes[0].rules[0].backends[0]`: has neither address nor endpoints; write exactly one",
+    ),
+    (
+        "/policy/routes/0/rules/0/backends/0",
+        r#"{"address": "127.0.0.1:80", "endpoints": "a"}"#,
+        "`policy.routes[0].rules[0].backends[0]`: has both address and endpoints; write exactly one",
+    ),
+    (
+        "/endpoints",
+        r#"[{"name": "a", "addresses": ["127.0.0.1:80"]}]"#,
+        r#"`endpoints[0].addresses[0]`: invalid type: string "127.0.0.1:80", expected a table such as `{ address = "127.0.0.1:8080" }`"#,
+    ),
+    ("/endpoints", r#"{"a": []}"#, "`endpoints`: invalid type: map, expected a sequence"),
+    ("/settings/stateDir", r#""""#, "`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing"),
+    ("/settings/log/maxSize", r#""1Ki""#, "`settings.log.maxSize`: write at least `1Mi`"),
+    ("/settings/log/flushRows", "0", "`settings.log.flushRows`: write a number from 1 to 8192"),
     ("/settings/workers", "65", "`settings.workers`: write a number from 1 to 64"),
     ("/settings/log/flushEvery", r#""0s""#, "`settings.log.flushEvery`: is zero; write at least `1ms`"),
     (
@@ -284,21 +531,18 @@ fn a_bad_value_is_one_error_with_its_place_and_remedy() {
     let case = Case::new();
     let other = Authority::new("Another authority").unwrap().issue(&LeafOptions::server("other")).unwrap();
     other.write(case.folder.path(), "other").unwrap();
+    case.folder.write("empty.pem", "").unwrap();
+    let torn = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    case.folder.write("broken.pem", torn).unwrap();
     let path = case.folder.file("postern.json");
     for (place, value, error) in CHANGES {
         let mut document = case.document.clone();
-        // What refers to a refused part would be told of too, because what it names is not there.
-        let referring: &[&str] = match place.split('/').nth(1) {
-            Some("trust") => &["identities", "policy"],
-            Some("identities") => &["policy"],
-            _ => &[],
-        };
-        document.as_object_mut().unwrap().retain(|part, _| !referring.contains(&part.as_str()));
+        document["version"] = json!("1.2");
         set(&mut document, place, serde_json::from_str(value).unwrap());
         case.folder.write_document(&document).unwrap();
         // Settings are told before the parts, without a file where the merged value is out of its range.
-        let file =
-            if ["workers", "flushEvery"].iter().any(|name| place.ends_with(name)) { "" } else { "DIR/postern.json: " };
+        let ranges = ["workers", "flushEvery", "stateDir", "maxSize", "flushRows"];
+        let file = if ranges.iter().any(|name| place.ends_with(name)) { "" } else { "DIR/postern.json: " };
         let found = case.validate(&path);
         assert_eq!(found, expected(&[format!("{file}{error}")], "DIR/postern.json"), "{place} {value}");
     }
@@ -308,7 +552,10 @@ fn a_bad_value_is_one_error_with_its_place_and_remedy() {
 fn set(document: &mut Value, pointer: &str, value: Value) {
     let (parent, name) = pointer.rsplit_once('/').unwrap();
     match document.pointer_mut(parent).unwrap() {
-        Value::Array(list) => list[name.parse::<usize>().unwrap()] = value,
+        Value::Array(list) => match list.get_mut(name.parse::<usize>().unwrap()) {
+            Some(entry) => *entry = value,
+            None => list.push(value),
+        },
         table => table[name] = value,
     }
 }
@@ -358,4 +605,36 @@ fn a_folder_is_one_configuration_of_several_files() {
     case.folder.write("zz.yaml", "version: '1.0'\npolicy: {}\n").unwrap();
     let twice = ["DIR/zz.yaml: `policy` is already in DIR/policy.json; keep it in one file".to_owned()];
     assert_eq!(case.validate(case.folder.path()), expected(&twice, "DIR"));
+}
+
+#[test]
+fn what_is_valid_and_strange_is_a_warning() {
+    let mut case = Case::new();
+    set(&mut case.document, "/trust/revocations/identities/0/name", json!("demo/malory"));
+    set(&mut case.document, "/identities/0/labels", json!({ "tier": "gold" }));
+    set(&mut case.document, "/settings/stateDir", json!("state"));
+    case.folder.write_document(&case.document).unwrap();
+    let version = |place: &str, since: &str| {
+        format!(
+            "warning: DIR/postern.json: `{place}`: is since {since}, and the document says 1.0: older sidecars may refuse it; \
+             write `version = \"{since}\"`"
+        )
+    };
+    let valid = "DIR/postern.json: valid (1 listeners, 1 routes)";
+    let unknown = "warning: DIR/postern.json: `trust.revocations.identities`: there is no identity `demo/malory`, so this \
+                   refuses nobody; name one of identities";
+    let told = [
+        version("settings.stateDir", "1.2"),
+        version("identities[0].labels", "1.1"),
+        unknown.to_owned(),
+        valid.to_owned(),
+    ];
+    let path = case.folder.file("postern.json");
+    assert_eq!(case.validate(&path), (Some(0), told.to_vec(), vec![]));
+    case.document["version"] = json!("1.2");
+    case.folder.write_document(&case.document).unwrap();
+    assert_eq!(case.validate(&path), (Some(0), vec![unknown.to_owned(), valid.to_owned()], vec![]));
+    // In a folder a revocation may concern another workload's clients.
+    let valid = vec!["DIR: valid (1 listeners, 1 routes)".to_owned()];
+    assert_eq!(case.validate(case.folder.path()), (Some(0), valid, vec![]));
 }

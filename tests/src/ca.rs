@@ -9,8 +9,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, RevokedCertParams,
+    SanType, SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
 
@@ -46,6 +47,46 @@ impl Authority {
         Ok(Self { issuer, intermediates_pem, root_pem: self.root_pem.clone() })
     }
 
+    /// This authority's own certificate.
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// Its key, PKCS#8, for what openssl has to sign.
+    #[must_use]
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// A revocation list of this authority's certificates: serial numbers in hex digits, and when the next one is due,
+    /// in minutes from now.
+    ///
+    /// # Errors
+    /// When a serial number is none, or the list cannot be signed.
+    pub fn revocation_list(&self, serials: &[String], next_update_minutes: i64) -> Result<RevocationList> {
+        let now = OffsetDateTime::now_utc();
+        let next_update = now + Duration::minutes(next_update_minutes);
+        let revoked = serials.iter().map(|serial| {
+            Ok(RevokedCertParams {
+                serial_number: serial_number(serial)?,
+                revocation_time: now - Duration::hours(1),
+                reason_code: None,
+                invalidity_date: None,
+            })
+        });
+        let parameters = CertificateRevocationListParams {
+            this_update: (next_update - Duration::hours(1)).min(now),
+            next_update,
+            crl_number: SerialNumber::from_slice(&[1]),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect::<Result<_>>()?,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = parameters.signed_by(&self.issuer)?;
+        Ok(RevocationList { pem: list.pem()?, der: list.der().to_vec() })
+    }
+
     /// The root certificate this authority hangs from, or is.
     #[must_use]
     pub fn root_pem(&self) -> &str {
@@ -62,6 +103,21 @@ impl Authority {
         let chain_pem = format!("{}{}", certificate.pem(), self.intermediates_pem);
         Ok(Issued { chain_pem, key_pem: key.serialize_pem(), certificate_der: certificate.der().to_vec() })
     }
+}
+
+/// A signed revocation list in both of its forms.
+pub struct RevocationList {
+    /// As text.
+    pub pem: String,
+    /// As it is signed.
+    pub der: Vec<u8>,
+}
+
+fn serial_number(hex: &str) -> Result<SerialNumber> {
+    let digits: Vec<_> = hex.chars().filter_map(|digit| digit.to_digit(16)).collect();
+    let bytes: Vec<_> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + digit)).collect();
+    let bytes = bytes.into_iter().map(u8::try_from).collect::<Result<Vec<_>, _>>().context("a serial number")?;
+    Ok(SerialNumber::from_slice(&bytes))
 }
 
 /// Issues a certificate that is signed by its own key.
@@ -110,6 +166,8 @@ pub struct LeafOptions {
     pub is_ca: bool,
     /// Serial number, big endian; a random one where absent.
     pub serial: Option<Vec<u8>>,
+    /// Whether it has a critical extension that nobody knows.
+    pub is_odd: bool,
 }
 
 impl Default for LeafOptions {
@@ -125,6 +183,7 @@ impl Default for LeafOptions {
             purposes: Vec::new(),
             is_ca: false,
             serial: None,
+            is_odd: false,
         }
     }
 }
@@ -186,6 +245,11 @@ impl LeafOptions {
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = self.purposes.iter().map(|purpose| purpose.extended_key_usage()).collect();
         parameters.serial_number = self.serial.as_deref().map(SerialNumber::from_slice);
+        if self.is_odd {
+            let mut extension = CustomExtension::from_oid_content(&[2, 999, 1], vec![5, 0]);
+            extension.set_criticality(true);
+            parameters.custom_extensions = vec![extension];
+        }
         if self.is_ca {
             parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         }
@@ -245,13 +309,7 @@ impl Issued {
 
     /// What openssl prints after `=` for one of its display options.
     fn openssl_fact(&self, option: &str) -> Result<String> {
-        let mut command = Command::new("openssl");
-        command.args(["x509", "-noout", "-sha256", option]);
-        let finished = run(&mut command, self.chain_pem.as_bytes(), PATIENCE)?;
-        ensure!(finished.code == Some(0), "openssl x509 {option} failed: {}", finished.stderr);
-        let text = finished.text();
-        let (_, fact) = text.trim_end().split_once('=').with_context(|| format!("openssl printed {text}"))?;
-        Ok(fact.to_owned())
+        openssl_fact(&self.chain_pem, option)
     }
 
     /// Writes `<stem>.pem` and, readable by its owner alone, `<stem>.key` into a folder.
@@ -262,6 +320,20 @@ impl Issued {
         write_with_mode(&folder.join(format!("{stem}.pem")), &self.chain_pem, 0o644)?;
         write_with_mode(&folder.join(format!("{stem}.key")), &self.key_pem, 0o600)
     }
+}
+
+/// What openssl prints of a certificate after `=` for one of its display options.
+///
+/// # Errors
+/// When openssl cannot be started or cannot read the certificate.
+pub fn openssl_fact(certificate_pem: &str, option: &str) -> Result<String> {
+    let mut command = Command::new("openssl");
+    command.args(["x509", "-noout", "-sha256", option]);
+    let finished = run(&mut command, certificate_pem.as_bytes(), PATIENCE)?;
+    ensure!(finished.code == Some(0), "openssl x509 {option} failed: {}", finished.stderr);
+    let text = finished.text();
+    let (_, fact) = text.trim_end().split_once('=').with_context(|| format!("openssl printed {text}"))?;
+    Ok(fact.to_owned())
 }
 
 fn write_with_mode(path: &Path, text: &str, mode: u32) -> Result<()> {

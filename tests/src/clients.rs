@@ -241,6 +241,7 @@ pub fn shell_word(word: &str) -> String {
 /// A connection with `openssl s_client`.
 #[derive(Clone, Debug)]
 pub struct OpensslClient {
+    server_name: Option<String>,
     arguments: Vec<String>,
     folder: Option<PathBuf>,
 }
@@ -249,8 +250,15 @@ impl OpensslClient {
     /// Connects to this address and asks for `localhost`.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
-        let arguments = ["s_client", "-connect", &address.to_string(), "-servername", "localhost"];
-        Self { arguments: arguments.map(str::to_owned).to_vec(), folder: None }
+        let arguments = ["s_client", "-connect", &address.to_string()].map(str::to_owned).to_vec();
+        Self { server_name: Some("localhost".to_owned()), arguments, folder: None }
+    }
+
+    /// Asks for another name, or for none.
+    #[must_use]
+    pub fn asking_for(mut self, name: Option<&str>) -> Self {
+        self.server_name = name.map(str::to_owned);
+        self
     }
 
     /// One more argument, as on the command line.
@@ -295,6 +303,10 @@ impl OpensslClient {
     pub fn talk(&self, request: &str) -> Result<Handshake> {
         let mut command = Command::new("openssl");
         command.args(&self.arguments).arg("-ign_eof");
+        match &self.server_name {
+            Some(name) => command.args(["-servername", name]),
+            None => command.arg("-noservername"),
+        };
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
@@ -321,6 +333,12 @@ impl Handshake {
         let (_, rest) = self.stderr.split_once("SSL alert number ")?;
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok()
+    }
+
+    /// Subject of the certificate that the server presented, if it came so far: `CN = gate`.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.output.lines().find_map(|line| line.strip_prefix("subject="))
     }
 
     /// HTTP status of the answer, if there was one.

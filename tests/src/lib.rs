@@ -7,5 +7,7 @@ pub mod config;
 pub mod gate;
 pub mod nginx;
 pub mod process;
+pub mod python;
+pub mod soak;
 pub mod upstream;
 pub mod wait;

@@ -22,6 +22,7 @@ pub struct EndpointSet {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(expecting = "a table such as `{ address = \"127.0.0.1:8080\" }`")]
 pub struct Endpoint {
     /// Address and port, HTTP/1.1 without TLS.
     #[serde(deserialize_with = "address")]

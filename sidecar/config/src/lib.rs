@@ -14,6 +14,7 @@ pub mod policy;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod settings;
+mod since;
 pub mod status;
 mod time;
 pub mod trust;
@@ -22,6 +23,7 @@ mod words;
 
 pub use document::{Document, DocumentError, Part, PartError};
 pub use format::{Format, FormatError};
+pub use since::newer_places;
 pub use time::UtcTime;
 pub use version::{CONTRACT_MAX, CONTRACT_MIN, ContractVersion};
 pub use words::{Duration, Size};

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Size;
 use crate::backend::{BackendPolicy, Timeouts, default_weight, is_default, is_default_weight};
 use crate::words::{address, some_address};
+use crate::{Duration, Size};
 
 /// Listeners, routes and limits of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,17 +37,24 @@ pub struct Listener {
     pub address: SocketAddr,
     /// What is spoken on it.
     pub protocol: Protocol,
-    /// TLS settings.
-    pub tls: ListenerTls,
+    /// TLS settings; required with `HTTPS` and `TLS`, refused with `HTTP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
 }
 
 /// What a listener speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/2 over TLS, chosen by ALPN.
     #[serde(rename = "HTTPS")]
     Https,
+    /// HTTP/1.1, and HTTP/2 from clients that begin with it, without TLS: nobody has a certificate. Since 1.2.
+    #[serde(rename = "HTTP")]
+    Http,
+    /// Any protocol over TLS: who may connect is decided once, then bytes are passed on. Since 1.2.
+    #[serde(rename = "TLS")]
+    Tls,
 }
 
 /// TLS on a listener.
@@ -64,6 +71,27 @@ pub struct ListenerTls {
     /// Names of the bundles whose certificates are accepted.
     #[serde(default)]
     pub trust: Vec<String>,
+    /// What becomes of a client that asks for a name that no certificate has. Since 1.2.
+    #[serde(default, skip_serializing_if = "UnknownServerName::is_default")]
+    pub unknown_server_name: UnknownServerName,
+}
+
+/// What becomes of a client that asks for a name (SNI) that no certificate of part `identity` has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum UnknownServerName {
+    /// It is shown the first certificate, `chain` and `key`.
+    #[default]
+    Default,
+    /// Its handshake is refused.
+    Refuse,
+}
+
+impl UnknownServerName {
+    /// Left out of what is written, so that documents of older versions keep their revisions.
+    fn is_default(&self) -> bool {
+        *self == Self::Default
+    }
 }
 
 /// Whether a client must present a certificate.
@@ -101,7 +129,7 @@ pub struct Route {
     pub name: String,
     /// Name of the listener it is served on.
     pub listener: String,
-    /// Hosts it serves, compared without case and port; `*.example.com` is every name that ends in `.example.com`.
+    /// Hosts it serves, compared without case and port, on a `TLS` listener with the name the client asks for (SNI); `*.example.com` is every name that ends in `.example.com`.
     /// Empty means any host.
     #[serde(default)]
     pub hostnames: Vec<String>,
@@ -290,11 +318,26 @@ pub struct Limits {
     /// Bytes of one request's body.
     #[serde(default = "default_max_request_body_size")]
     pub max_request_body_size: Size,
+    /// Requests at once whose response's head has not come; 1 to 1000000. Since 1.2.
+    #[serde(default = "default_max_pending_requests", skip_serializing_if = "is_default_max_pending_requests")]
+    pub max_pending_requests: u32,
+    /// How long nothing is accepted or refused at that limit; up to a minute. Since 1.2.
+    #[serde(default = "default_pending_timeout", skip_serializing_if = "is_default_pending_timeout")]
+    pub pending_timeout: Duration,
+    /// Requests and connections that are passed on at once, to their last byte; 1 to 1000000. Since 1.2.
+    #[serde(default = "default_max_streams", skip_serializing_if = "is_default_max_streams")]
+    pub max_streams: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_connections: default_max_connections(), max_request_body_size: default_max_request_body_size() }
+        Self {
+            max_connections: default_max_connections(),
+            max_request_body_size: default_max_request_body_size(),
+            max_pending_requests: default_max_pending_requests(),
+            pending_timeout: default_pending_timeout(),
+            max_streams: default_max_streams(),
+        }
     }
 }
 
@@ -306,4 +349,35 @@ fn default_max_connections() -> u32 {
 /// Bodies are streamed, so this bounds abuse and not memory.
 fn default_max_request_body_size() -> Size {
     Size::from_bytes(1 << 30)
+}
+
+/// Envoy's default. An application that owes so many answers has stopped giving them, or needs to be told apart from one
+/// that has by whoever knows it.
+fn default_max_pending_requests() -> u32 {
+    1024
+}
+
+/// A revision must not change because a version has one more field.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_default_max_pending_requests(requests: &u32) -> bool {
+    *requests == default_max_pending_requests()
+}
+
+/// Longer than a burst or a pause for garbage, shorter than a caller's patience.
+fn default_pending_timeout() -> Duration {
+    Duration::from_millis(1000)
+}
+
+fn is_default_pending_timeout(timeout: &Duration) -> bool {
+    *timeout == default_pending_timeout()
+}
+
+/// As many as connections: each may be in the middle of something.
+fn default_max_streams() -> u32 {
+    10_000
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_default_max_streams(streams: &u32) -> bool {
+    *streams == default_max_streams()
 }

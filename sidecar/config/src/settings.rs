@@ -27,6 +27,10 @@ pub struct Settings {
     /// The request log.
     #[serde(default)]
     pub log: Log,
+    /// Folder in which the last accepted parts are kept for the next start, relative to the configuration's folder; made
+    /// if it is not there. Nothing is kept where it is absent. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<String>,
     /// Which pod this is, for the request log and `/status`.
     #[serde(default)]
     pub pod: Pod,
@@ -40,6 +44,7 @@ impl Default for Settings {
             drain_timeout: default_drain_timeout(),
             log_level: LogLevel::default(),
             log: Log::default(),
+            state_dir: None,
             pod: Pod::default(),
         }
     }

@@ -60,6 +60,20 @@ pub struct Parts {
     pub endpoints: PartStatus,
 }
 
+impl Parts {
+    /// All of them with their names.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, &PartStatus); 5] {
+        [
+            ("trust", &self.trust),
+            ("identity", &self.identity),
+            ("identities", &self.identities),
+            ("policy", &self.policy),
+            ("endpoints", &self.endpoints),
+        ]
+    }
+}
+
 /// The state of one part.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -73,4 +87,8 @@ pub struct PartStatus {
     /// Why it was refused, or which of its references are missing; at most 256 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// When what is in use was accepted, RFC 3339 in UTC, where it comes from the state directory and not from the
+    /// configuration. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_since: Option<String>,
 }

@@ -26,6 +26,12 @@ pub struct Trust {
 pub struct Bundle {
     /// PEM files with root certificates, relative to the document's folder.
     pub roots: Vec<String>,
+    /// PEM files with CA certificates below the roots, for clients that send only their own. Since 1.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intermediates: Vec<String>,
+    /// PEM or DER files with revocation lists of the roots and intermediates. Since 1.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub crls: Vec<String>,
     /// What a certificate that chains to these roots may claim beyond DNS names and digests.
     #[serde(default)]
     pub vouches_for: VouchesFor,

@@ -1,11 +1,14 @@
 //! What a certificate says, read once from its DER bytes; nothing here is verified.
 
+use std::net::IpAddr;
+
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+use x509_parser::public_key::PublicKey;
 
-use crate::hash::{hex, unhex_all};
+use crate::hash::{hex, unhex, unhex_all};
 
 /// Longest subject, issuer or list of names that is kept, in bytes: a stranger's certificate may be 64 KiB of names.
 const NAME_MAX_BYTES: usize = 1024;
@@ -45,6 +48,8 @@ pub struct CertificateFacts {
     pub uris: Vec<String>,
     /// DNS subject alternative names, lower-case.
     pub dns_names: Vec<String>,
+    /// IP address subject alternative names.
+    pub addresses: Vec<IpAddr>,
     /// All subject alternative names, in the manner of `openssl`: `URI:…, DNS:…`.
     pub san: String,
     /// Seconds since the epoch from which it is valid.
@@ -59,6 +64,8 @@ pub struct CertificateFacts {
     pub self_issued: bool,
     /// Whether basic constraints say it is a CA.
     pub is_ca: bool,
+    /// Whether its key usage lets it sign revocation lists; without that extension it may.
+    pub signs_crls: bool,
 }
 
 /// The bytes are not a certificate.
@@ -84,6 +91,7 @@ impl CertificateFacts {
             serial: hex(unsigned(parsed.raw_serial()), ":"),
             uris: names.uris,
             dns_names: names.dns_names,
+            addresses: names.addresses,
             san: bounded(names.printed.join(", ")),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
@@ -91,6 +99,7 @@ impl CertificateFacts {
             spki: parsed.public_key().raw.to_vec(),
             self_issued: parsed.subject().as_raw() == parsed.issuer().as_raw(),
             is_ca: parsed.is_ca(),
+            signs_crls: parsed.key_usage().ok().flatten().is_none_or(|usage| usage.value.crl_sign()),
         })
     }
 
@@ -129,6 +138,32 @@ impl CertificateFacts {
     pub fn sfdi(&self) -> u64 {
         sfdi_of(&self.lfdi())
     }
+
+    /// The short form device identifier in its 12 digits.
+    #[must_use]
+    pub fn sfdi_digits(&self) -> String {
+        digits(self.sfdi())
+    }
+}
+
+/// The short form of a long one, both as they are written; `None` where it is no long form.
+#[must_use]
+pub fn sfdi_of_hex(lfdi: &str) -> Option<String> {
+    unhex(lfdi).map(|lfdi| digits(sfdi_of(&lfdi)))
+}
+
+fn digits(sfdi: u64) -> String {
+    format!("{sfdi:012}")
+}
+
+/// Fewest bits of an RSA key that counts; aws-lc verifies no signature of a shorter one.
+const RSA_MIN_BITS: usize = 2048;
+
+/// Whether a DER certificate is for an RSA key that is too short.
+#[must_use]
+pub fn has_short_rsa_key(der: &[u8]) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(der) else { return false };
+    matches!(parsed.public_key().parsed(), Ok(PublicKey::RSA(key)) if key.key_size() < RSA_MIN_BITS)
 }
 
 /// The short form of a device identifier (IEEE 2030.5): the first 36 bits of the long form as a decimal number, and a
@@ -182,6 +217,7 @@ pub(crate) fn parse_serial(text: &str) -> Option<Box<str>> {
 struct AlternativeNames {
     uris: Vec<String>,
     dns_names: Vec<String>,
+    addresses: Vec<IpAddr>,
     printed: Vec<String>,
 }
 
@@ -207,7 +243,13 @@ impl AlternativeNames {
                 self.dns_names.push(host.to_ascii_lowercase());
             }
             GeneralName::RFC822Name(mail) => self.printed.push(format!("email:{mail}")),
-            GeneralName::IPAddress(bytes) => self.printed.push(format!("IP:{}", address(bytes))),
+            GeneralName::IPAddress(bytes) => match address(bytes) {
+                Some(address) => {
+                    self.printed.push(format!("IP:{address}"));
+                    self.addresses.push(address);
+                }
+                None => self.printed.push(format!("IP:{}", hex(bytes, ":"))),
+            },
             GeneralName::DirectoryName(directory) => self.printed.push(format!("DirName:{directory}")),
             _ => self.printed.push("other".to_owned()),
         }
@@ -221,13 +263,11 @@ fn unsigned(number: &[u8]) -> &[u8] {
     &number[zeros.min(number.len().saturating_sub(1))..]
 }
 
-fn address(bytes: &[u8]) -> String {
+fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        std::net::Ipv4Addr::from(v4).to_string()
-    } else if let Ok(v6) = <[u8; 16]>::try_from(bytes) {
-        std::net::Ipv6Addr::from(v6).to_string()
+        Some(IpAddr::from(v4))
     } else {
-        hex(bytes, ":")
+        <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod certificate;
+pub mod crl;
 mod hash;
 pub mod identity;
 mod link;
@@ -16,11 +17,13 @@ pub mod policy;
 mod problem;
 pub mod reason;
 pub mod route;
+pub mod server;
 pub mod snapshot;
 pub mod spiffe;
 
 pub use accept::Files;
 pub use certificate::{Certificate, CertificateFacts};
+pub use crl::RevocationList;
 pub use hash::Revision;
 pub use identity::{Caller, Directory, Who};
 pub use link::link;
@@ -28,4 +31,5 @@ pub use policy::{Decision, Verdict};
 pub use problem::{Problem, Refusal};
 pub use reason::Reason;
 pub use route::RouteTable;
+pub use server::ServerCertificate;
 pub use snapshot::{Backend, Endpoint, EndpointIndex, Listener, Parts, Rule, Snapshot, Target};

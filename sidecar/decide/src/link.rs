@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use sidecar_config::Part;
 use sidecar_config::backend::BackendPolicy;
-use sidecar_config::policy::{Listener as ListenerDocument, Match, Route, Rule as RuleDocument};
+use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument};
 
 use self::allowed::Known;
 use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
-use crate::route::HostCondition;
 use crate::snapshot::{
     AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Backend, Bundle, Endpoint, EndpointIndex, Listener, Parts,
     Rule, Snapshot, Target,
@@ -66,7 +65,7 @@ fn add_identities(snapshot: &mut Snapshot, identities: &AcceptedIdentities, prob
             let place = format!("[{index}].recognise[{number}]");
             let Some(bundle_index) = snapshot.bundle(bundle) else {
                 let detail = format_args!("there is no bundle `{bundle}`; name one of trust.bundles");
-                problems.add(format_args!("{place}.bundle"), detail);
+                problems.add_missing(format_args!("{place}.bundle"), detail, Part::Trust);
                 continue;
             };
             if let Err(error) = vouched(&snapshot.bundles[bundle_index], claim) {
@@ -124,20 +123,23 @@ impl<'a> PolicyLinker<'a> {
 
     fn listener(&mut self, index: usize, document: &ListenerDocument) -> Listener {
         let mut bundles = Vec::new();
-        for (number, name) in document.tls.trust.iter().enumerate() {
+        let tls = document.tls.as_ref();
+        for (number, name) in tls.map_or(&[][..], |tls| &tls.trust).iter().enumerate() {
             match self.snapshot.bundle(name) {
                 Some(bundle) => bundles.push(bundle),
                 None => {
                     let place = format!("listeners[{index}].tls.trust[{number}]");
-                    missing(&mut self.problems, &place, "bundle", name, "trust.bundles");
+                    missing(&mut self.problems, &place, "bundle", name, Part::Trust);
                 }
             }
         }
         Listener {
             name: document.name.as_str().into(),
             address: document.address,
-            client_auth: document.tls.client_auth,
-            min_version: document.tls.min_version,
+            protocol: document.protocol,
+            client_auth: tls.map_or(ClientAuth::None, |tls| tls.client_auth),
+            min_version: tls.map(|tls| tls.min_version).unwrap_or_default(),
+            unknown_server_name: tls.map(|tls| tls.unknown_server_name).unwrap_or_default(),
             bundles,
             table: crate::RouteTable::default(),
         }
@@ -166,15 +168,9 @@ impl<'a> PolicyLinker<'a> {
 
     /// Enters a rule into its listener's table.
     fn enter(&mut self, route: &Route, rule: &RuleDocument, rule_index: usize) {
-        let everything = [Match::default()];
-        let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
-        let hosts: Vec<_> = match route.hostnames.as_slice() {
-            [] => vec![HostCondition::Any],
-            names => names.iter().map(|name| HostCondition::of(name)).collect(),
-        };
         let listeners = &mut self.snapshot.listeners;
         let Some(listener) = listeners.iter_mut().find(|listener| *listener.name == *route.listener) else { return };
-        listener.table.enter(&hosts, matches, rule_index);
+        listener.table.enter_rule(route, rule, rule_index);
     }
 
     fn target(&mut self, place: &str, rule: &RuleDocument, policy: &Arc<BackendPolicy>) -> Target {
@@ -187,7 +183,7 @@ impl<'a> PolicyLinker<'a> {
                     Some(set) => addresses.extend(set),
                     None => {
                         let place = format!("{place}.backends[{number}].endpoints");
-                        missing(&mut self.problems, &place, "set of endpoints", name, "endpoints");
+                        missing(&mut self.problems, &place, "set of endpoints", name, Part::Endpoints);
                         invalid = true;
                     }
                 }
@@ -209,6 +205,7 @@ impl<'a> PolicyLinker<'a> {
     }
 }
 
-fn missing(problems: &mut Problems, place: &str, what: &str, name: &str, part: &str) {
-    problems.add(place, format_args!("there is no {what} `{name}`; name one of {part}"));
+fn missing(problems: &mut Problems, place: &str, what: &str, name: &str, part: Part) {
+    let list = if part == Part::Trust { "trust.bundles" } else { part.name() };
+    problems.add_missing(place, format_args!("there is no {what} `{name}`; name one of {list}"), part);
 }

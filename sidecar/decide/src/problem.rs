@@ -15,6 +15,8 @@ pub struct Problem {
     pub path: String,
     /// What is wrong and what to do about it.
     pub detail: String,
+    /// The part that was looked into in vain, where something is missing.
+    pub missing_in: Option<Part>,
 }
 
 impl fmt::Display for Problem {
@@ -45,10 +47,23 @@ impl Problems {
 
     /// Adds a problem at `place`, which is relative to the part: `bundles.ours.roots[0]`, or `[3].name` in a list.
     pub(crate) fn add(&mut self, place: impl fmt::Display, detail: impl fmt::Display) {
+        self.enter(place, detail, None);
+    }
+
+    /// Adds a problem that is there because another part has not what this one names.
+    pub(crate) fn add_missing(&mut self, place: impl fmt::Display, detail: impl fmt::Display, other: Part) {
+        self.enter(place, detail, Some(other));
+    }
+
+    fn enter(&mut self, place: impl fmt::Display, detail: impl fmt::Display, missing_in: Option<Part>) {
         let place = place.to_string();
         let dot = if place.is_empty() || place.starts_with('[') { "" } else { "." };
         let path = format!("{}{dot}{place}", self.part);
-        self.found.push(Problem { part: self.part, path, detail: detail.to_string() });
+        self.found.push(Problem { part: self.part, path, detail: detail.to_string(), missing_in });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.found.is_empty()
     }
 
     pub(crate) fn into_found(self) -> Vec<Problem> {

@@ -17,6 +17,8 @@ pub enum Reason {
     TlsNotYetValid,
     /// The certificate's serial number is revoked.
     TlsRevoked,
+    /// The revocation list of an authority in the chain is older than it may be.
+    TlsCrlExpired,
     /// The certificate's extended key usage does not include client authentication (RFC 5280 §4.2.1.12).
     TlsWrongPurpose,
     /// A signature in the chain or over the handshake does not verify.
@@ -29,6 +31,8 @@ pub enum Reason {
     TlsConstraint,
     /// The certificate cannot be parsed.
     TlsMalformed,
+    /// The client asks for a name that no certificate of the gate has.
+    TlsUnknownSni,
     /// Client and gate share no version, suite or group.
     TlsNothingInCommon,
     /// The client broke the TLS protocol, or does not speak TLS.
@@ -53,6 +57,8 @@ pub enum Reason {
     PolicyCertificateRevoked,
     /// The identity's certificates are accepted from a later time on.
     PolicyIssuedTooEarly,
+    /// The host is outside the names of the certificate that the connection was opened with.
+    RouteMisdirected,
     /// No route serves the host.
     RouteNoHost,
     /// No rule matches the path.
@@ -69,6 +75,14 @@ pub enum Reason {
     LimitConnections,
     /// The request's body is too large.
     LimitBodySize,
+    /// Too many requests wait for their response's head, and have for too long.
+    LimitPending,
+    /// Too many requests and connections are being passed on.
+    LimitStreams,
+    /// Too many handshakes are under way.
+    LimitHandshakes,
+    /// Nothing passed on the connection for too long.
+    LimitIdle,
     /// What the connection carried had not ended when the time to finish was over: the gate was stopped, or its listener
     /// went.
     GateDrainTimeout,
@@ -122,19 +136,21 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 49] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
         Self::TlsExpired,
         Self::TlsNotYetValid,
         Self::TlsRevoked,
+        Self::TlsCrlExpired,
         Self::TlsWrongPurpose,
         Self::TlsBadSignature,
         Self::TlsUnsupportedExtension,
         Self::TlsWeak,
         Self::TlsConstraint,
         Self::TlsMalformed,
+        Self::TlsUnknownSni,
         Self::TlsNothingInCommon,
         Self::TlsProtocol,
         Self::TlsClientAlert,
@@ -147,6 +163,7 @@ impl Reason {
         Self::PolicyIdentityRevoked,
         Self::PolicyCertificateRevoked,
         Self::PolicyIssuedTooEarly,
+        Self::RouteMisdirected,
         Self::RouteNoHost,
         Self::RouteNoPath,
         Self::RouteNoMethod,
@@ -155,6 +172,10 @@ impl Reason {
         Self::RouteBadPath,
         Self::LimitConnections,
         Self::LimitBodySize,
+        Self::LimitPending,
+        Self::LimitStreams,
+        Self::LimitHandshakes,
+        Self::LimitIdle,
         Self::GateDrainTimeout,
         Self::GateCertificateExpired,
         Self::UpstreamNoEndpoint,
@@ -178,12 +199,14 @@ impl Reason {
             R::TlsExpired => tls("tls_expired", "TlsExpired", Some(45)),
             R::TlsNotYetValid => tls("tls_not_yet_valid", "TlsNotYetValid", Some(45)),
             R::TlsRevoked => tls("tls_revoked", "TlsRevoked", Some(44)),
+            R::TlsCrlExpired => tls("tls_crl_expired", "TlsCrlExpired", Some(48)),
             R::TlsWrongPurpose => tls("tls_wrong_purpose", "TlsWrongPurpose", Some(43)),
             R::TlsBadSignature => tls("tls_bad_signature", "TlsBadSignature", Some(51)),
             R::TlsUnsupportedExtension => tls("tls_unsupported_extension", "TlsUnsupportedExtension", Some(42)),
             R::TlsWeak => tls("tls_weak", "TlsWeak", Some(51)),
             R::TlsConstraint => tls("tls_constraint", "TlsConstraint", Some(46)),
             R::TlsMalformed => tls("tls_malformed", "TlsMalformed", Some(42)),
+            R::TlsUnknownSni => tls("tls_unknown_sni", "TlsUnknownSni", Some(112)),
             R::TlsNothingInCommon => tls("tls_nothing_in_common", "TlsNothingInCommon", None),
             R::TlsProtocol => tls("tls_protocol", "TlsProtocol", None),
             R::TlsClientAlert => tls("tls_client_alert", "TlsClientAlert", None),
@@ -200,6 +223,7 @@ impl Reason {
                 http("policy_certificate_revoked", "PolicyCertificateRevoked", Side::Client, 403, 7)
             }
             R::PolicyIssuedTooEarly => http("policy_issued_too_early", "PolicyIssuedTooEarly", Side::Client, 403, 7),
+            R::RouteMisdirected => http("route_misdirected", "RouteMisdirected", Side::Client, 421, 14),
             R::RouteNoHost => http("route_no_host", "RouteNoHost", Side::Client, 404, 12),
             R::RouteNoPath => http("route_no_path", "RouteNoPath", Side::Client, 404, 12),
             R::RouteNoMethod => http("route_no_method", "RouteNoMethod", Side::Client, 405, 12),
@@ -208,6 +232,10 @@ impl Reason {
             R::RouteBadPath => http("route_bad_path", "RouteBadPath", Side::Client, 400, 13),
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),
             R::LimitBodySize => http("limit_body_size", "LimitBodySize", Side::Client, 413, 8),
+            R::LimitPending => http("limit_pending", "LimitPending", Side::Gate, 503, 14),
+            R::LimitStreams => http("limit_streams", "LimitStreams", Side::Gate, 503, 14),
+            R::LimitHandshakes => http("limit_handshakes", "LimitHandshakes", Side::Gate, 503, 14),
+            R::LimitIdle => http("limit_idle", "LimitIdle", Side::Client, 408, 4),
             R::GateDrainTimeout => http("gate_drain_timeout", "GateDrainTimeout", Side::Gate, 503, 14),
             R::GateCertificateExpired => {
                 http("gate_certificate_expired", "GateCertificateExpired", Side::Gate, 503, 14)

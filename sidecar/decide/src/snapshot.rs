@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::backend::{BackendPolicy, LoadBalancerType, Timeouts};
-use sidecar_config::policy::{ClientAuth, Limits, Mode, Route, TlsVersion};
+use sidecar_config::policy::{ClientAuth, Limits, Mode, Protocol, Route, TlsVersion, UnknownServerName};
 use sidecar_config::trust::VouchesFor;
 
 use crate::certificate::Certificate;
+use crate::crl::Revoked;
 use crate::hash::Revision;
 use crate::identity::{BundleIndex, Caller, Claim, Directory, Revocation};
 use crate::policy::{self, Allowed, Decision};
 use crate::route::RouteTable;
+use crate::server::ServerCertificate;
 
 /// The last accepted form of every part; `None` before the first.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +49,10 @@ pub struct Bundle {
     pub name: Arc<str>,
     /// Its root certificates; never empty.
     pub roots: Vec<Certificate>,
+    /// CA certificates below the roots, for clients that do not send them.
+    pub intermediates: Vec<Certificate>,
+    /// What the revocation lists of its authorities say.
+    pub listed: Arc<Revoked>,
     /// What its certificates may claim.
     pub vouches_for: VouchesFor,
     /// Serial numbers of client certificates that are revoked, as [`CertificateFacts`](crate::CertificateFacts) writes
@@ -62,15 +68,13 @@ impl Bundle {
     }
 }
 
-/// Part `identity`, accepted: chain and key belong together.
+/// Part `identity`, accepted: each chain and its key belong together.
 #[derive(Debug)]
 pub struct AcceptedIdentity {
-    /// Its revision; the key has no part in it.
+    /// Its revision; the keys have no part in it.
     pub revision: Revision,
-    /// Leaf first; never empty.
-    pub chain: Vec<Certificate>,
-    /// The file the key is in.
-    pub key_file: String,
+    /// The default first; never empty.
+    pub certificates: Vec<Arc<ServerCertificate>>,
 }
 
 /// Part `identities`, accepted.
@@ -138,7 +142,7 @@ pub struct Snapshot {
     pub identities_revision: Option<Revision>,
     /// Revision of the policy, for rows.
     pub policy_revision: Option<Revision>,
-    /// The gate's own certificate.
+    /// The gate's own certificates.
     pub server: Option<Arc<AcceptedIdentity>>,
 }
 
@@ -149,10 +153,14 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Whether clients need a certificate.
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Whether clients need a certificate; without TLS none is asked for.
     pub client_auth: ClientAuth,
     /// Oldest TLS version.
     pub min_version: TlsVersion,
+    /// What becomes of a client that asks for a name that no certificate has.
+    pub unknown_server_name: UnknownServerName,
     /// Bundles whose certificates it accepts, in the order of the document.
     pub bundles: Vec<BundleIndex>,
     /// Its routes.

@@ -83,13 +83,18 @@ fn page(state: &State) -> Response {
     let generation = state.generation();
     let sources = metrics::Sources {
         requests: &state.requests,
+        connections: &state.connections,
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
         endpoints: &generation.endpoints,
         log: &state.log,
+        kept: &state.kept,
         status: &status,
-        connections_limit: state.connections_limit(),
+        under_way: &state.under_way,
+        workers: state.requests.workers(),
+        limits: state.limits(),
         leaf_not_after: state.leaf_not_after(),
+        crl_next_updates: state.crl_next_updates(),
     };
     match metrics::render(&sources) {
         Ok(page) => response(StatusCode::OK, METRICS, page),

@@ -37,6 +37,11 @@ pub struct Choice<'a, L> {
 }
 
 impl<L: Fn(EndpointIndex) -> Option<usize>> Choice<'_, L> {
+    /// Whether it is a request's own turn, and not one that it takes because the endpoint of its turn failed.
+    fn is_first(&self) -> bool {
+        self.tried.is_empty()
+    }
+
     /// What an endpoint has to do, if it may be chosen.
     fn load(&self, endpoint: EndpointIndex) -> Option<usize> {
         if self.tried.contains(&endpoint) { None } else { (self.load)(endpoint) }
@@ -83,7 +88,7 @@ impl Balancer {
                 passed[best] = true;
                 continue;
             };
-            for index in (0..backends.len()).filter(|index| !passed[*index]) {
+            for index in (0..backends.len()).filter(|index| choice.is_first() && !passed[*index]) {
                 owed[index] += weight(index);
                 owed[best] -= weight(index);
             }
@@ -111,7 +116,9 @@ where
     let first = next.checked_rem(endpoints.len())?;
     let mut turns = (first..endpoints.len()).chain(0..first);
     let turn = turns.find(|turn| choice.load(endpoints[*turn]).is_some())?;
-    *next = turn + 1;
+    if choice.is_first() {
+        *next = turn + 1;
+    }
     Some(endpoints[turn])
 }
 

@@ -96,6 +96,22 @@ fn what_was_tried_is_not_tried_again() {
     }
 }
 
+/// A request that has to try again takes nobody's turn: else one that is down would come first in each request.
+#[test]
+fn trying_again_takes_no_turn() {
+    for list in [&[(1, &[1, 2][..])][..], &[(1, &[1]), (1, &[2])]] {
+        let (balancer, random) = (Balancer::default(), Random::from_seed(7));
+        let backends = backends(list);
+        let choose = |tried: &[EndpointIndex]| {
+            balancer.choose(&backends, &Choice { kind: RoundRobin, tried, load: |_| Some(0), random: &random })
+        };
+        for _ in 0..3 {
+            assert_eq!((choose(&[]), choose(&[1])), (Some(1), Some(2)), "{list:?}");
+            assert_eq!(choose(&[]), Some(2), "{list:?}");
+        }
+    }
+}
+
 /// Two choices: the busiest of all is never chosen, because whoever it is compared with has less to do.
 #[test]
 fn the_busiest_of_all_gets_nothing_and_the_idle_one_most() {

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sidecar_config::policy::Mode;
+use sidecar_config::policy::{Mode, Protocol};
 use sidecar_decide::{Listener, Rule, Snapshot};
 
 use crate::log::{Scope, ScopeFacts};
-use crate::tls::{ServerKey, TicketKeys, TlsContext};
+use crate::tls::{OwnCertificates, ServerKey, TicketKeys, TlsContext};
 use crate::upstream::EndpointState;
 
 /// A snapshot and what is derived from it once, off the workers.
@@ -23,27 +23,27 @@ pub struct Generation {
     pub listener_keys: Vec<ListenerKey>,
     /// What is known of each endpoint, in the snapshot's order.
     pub endpoints: Vec<Arc<EndpointState>>,
-    /// TLS by listener; `None` without a certificate, and then the listener does not listen.
+    /// TLS by listener; `None` for `HTTP`, and without a certificate.
     pub tls: Vec<Option<Arc<TlsContext>>>,
 }
 
 impl Generation {
-    /// Derives everything from a snapshot, the server's key, the keys of the session tickets, and what is known of the
-    /// endpoints.
+    /// Derives everything from a snapshot, the keys of the server's certificates, in their order, the keys of the session
+    /// tickets, and what is known of the endpoints.
     pub fn new(
         snapshot: Snapshot,
-        key: Option<&ServerKey>,
+        keys: &[ServerKey],
         tickets: &TicketKeys,
         endpoints: Vec<Arc<EndpointState>>,
     ) -> Self {
-        let certificate = snapshot.server.as_ref().zip(key).map(|(server, key)| key.certified(&server.chain));
+        let certificates = snapshot.server.as_ref().and_then(|server| OwnCertificates::new(server, keys));
         let revision = snapshot.policy_revision.as_ref().map(|revision| Box::from(revision.as_str()));
         let rule_scopes = snapshot.rules.iter().map(|rule| rule_scope(rule, revision.clone())).collect();
         let listener_scopes = snapshot.listeners.iter().map(|listener| listener_scope(listener, revision.clone()));
         let listener_scopes = listener_scopes.collect();
         let tls = snapshot.listeners.iter().map(|listener| {
-            let certificate = Arc::clone(certificate.as_ref()?);
-            Some(Arc::new(TlsContext::new(&snapshot, listener, certificate, tickets.clone())))
+            let certificates = certificates.clone().filter(|_| listener.protocol != Protocol::Http)?;
+            Some(Arc::new(TlsContext::new(&snapshot, listener, certificates, tickets.clone())))
         });
         let tls = tls.collect();
         let listener_keys = snapshot.listeners.iter().map(ListenerKey::of).collect();
@@ -59,8 +59,11 @@ impl Generation {
             let listeners = generation.listener_keys.iter().zip(&generation.snapshot.listeners);
             listeners.map(|(key, listener)| (key.clone(), listener.client_auth, listener.bundles.clone())).collect()
         };
+        // Requests are decided one by one; what is passed on as it comes was decided by the policy of its beginning.
+        let forwards = self.snapshot.listeners.iter().any(|listener| listener.protocol == Protocol::Tls);
+        let policy_differs = self.snapshot.policy_revision != other.snapshot.policy_revision;
         let (mine, others): (Vec<_>, Vec<_>) = (trusted(self), trusted(other));
-        parts(self) != parts(other) || mine != others
+        parts(self) != parts(other) || mine != others || (forwards && policy_differs)
     }
 
     /// Whether another generation presents another certificate.
@@ -74,6 +77,13 @@ impl Generation {
         self.listener_keys.iter().position(|known| known == key)
     }
 
+    /// The listeners that can serve: with TLS, those that have a certificate.
+    pub fn listening(&self) -> Vec<ListenerKey> {
+        let listeners = self.listener_keys.iter().zip(&self.tls);
+        let can_serve = |(key, tls): &(&ListenerKey, &Option<_>)| key.protocol == Protocol::Http || tls.is_some();
+        listeners.filter(can_serve).map(|(key, _)| key.clone()).collect()
+    }
+
     /// What a listener is called; empty if this generation does not have it.
     pub fn listener_name(&self, key: &ListenerKey) -> Arc<str> {
         let listener = self.listener(key).and_then(|index| self.snapshot.listeners.get(index));
@@ -81,19 +91,22 @@ impl Generation {
     }
 }
 
-/// What makes two listeners the same over a reload, so that sockets and connections are kept: the address, whatever the
-/// listener is called. Only port 0, which asks for any port, needs the name to tell two apart.
+/// What makes two listeners the same over a reload, so that sockets and connections are kept: address and protocol,
+/// whatever the listener is called. Only port 0, which asks for any port, needs the name to tell two apart. Were the
+/// protocol not in it, connections from before would be served by rules that count on another one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerKey {
     /// The address as configured.
     pub address: SocketAddr,
+    /// What is spoken on it.
+    pub protocol: Protocol,
     name: Option<Arc<str>>,
 }
 
 impl ListenerKey {
     fn of(listener: &Listener) -> Self {
         let name = (listener.address.port() == 0).then(|| Arc::clone(&listener.name));
-        Self { address: listener.address, name }
+        Self { address: listener.address, protocol: listener.protocol, name }
     }
 }
 

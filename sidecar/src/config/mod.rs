@@ -1,11 +1,15 @@
 //! Configuration: files become documents, documents become generations that the workers serve.
 
+mod bytes;
 mod generation;
+mod keep;
 mod publish;
 mod read;
 mod watch;
 
+pub use bytes::FileBytes;
 pub use generation::{Generation, ListenerKey};
+pub use keep::{Keeper, Kept, Stats as KeepStats, recall_settings};
 pub use publish::{Finding, Publisher};
-pub use read::{ReadError, Reading, read};
+pub use read::{Offered, ReadError, Reading, read};
 pub use watch::{Change, Changes, watch};

@@ -1,26 +1,30 @@
 //! Accepts what was read, part by part, and makes the next generation of what was accepted.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
 use sidecar_config::identity::Identity;
 use sidecar_config::status::{MESSAGE_MAX_BYTES, PartStatus};
 use sidecar_config::trust::Trust;
-use sidecar_config::{Document, Part};
+use sidecar_config::{CONTRACT_MIN, Document, Part};
 use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, Snapshot, accept, link};
 
 use super::generation::Generation;
-use super::read::Reading;
+use super::keep::Kept;
+use super::read::{Offered, Reading};
 use crate::tls::{ServerKey, TicketKeys};
 use crate::upstream::Endpoints;
 
 /// In place of a revision where what was offered could not be parsed.
 const UNREADABLE: &str = "unreadable";
+/// In place of a revision before the first.
+const NONE: &str = "none";
 
 /// Something wrong with a configuration: the file, and the place in it with what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,33 +46,53 @@ impl fmt::Display for Finding {
 pub struct Publisher {
     path: PathBuf,
     parts: Parts,
-    key: Option<ServerKey>,
+    /// Of the accepted certificates, in their order.
+    keys: Vec<ServerKey>,
     tickets: TicketKeys,
     endpoints: Endpoints,
     states: [PartStatus; 5],
     findings: Vec<Finding>,
+    /// What was strange about the last offer, and is served as it is.
+    advice: Vec<Finding>,
+    /// What was accepted from the last offer.
+    accepted: Vec<Part>,
+    /// What was accepted before this start, for parts that the first offer does not give.
+    kept: BTreeMap<Part, Kept>,
 }
 
 impl Publisher {
     /// Nothing accepted yet, for the configuration at a path.
     pub fn new(path: &Path) -> Self {
-        let none = PartStatus { loaded: "none".to_owned(), ..PartStatus::default() };
+        let none = PartStatus { loaded: NONE.to_owned(), ..PartStatus::default() };
         Self {
             path: path.to_owned(),
             parts: Parts::default(),
-            key: None,
+            keys: Vec::new(),
             tickets: TicketKeys::new(),
             endpoints: Endpoints::default(),
             states: std::array::from_fn(|_| none.clone()),
             findings: Vec::new(),
+            advice: Vec::new(),
+            accepted: Vec::new(),
+            kept: BTreeMap::new(),
         }
+    }
+
+    /// Falls back on these parts where the first offer gives none.
+    pub fn fall_back(&mut self, kept: BTreeMap<Part, Kept>) {
+        self.kept = kept;
     }
 
     /// Offers what was read. Every part is accepted or keeps its last good; the result is what to serve from now on.
     pub fn offer(&mut self, reading: &mut Reading) -> Generation {
         self.findings = reading.broken.iter().map(|(file, detail)| finding(file, detail)).collect();
+        self.advice = reading.advice.iter().map(|(file, detail)| finding(file, detail)).collect();
         let files = std::mem::take(&mut reading.files);
-        self.take_all(reading, &files);
+        if reading.is_complete() {
+            self.say_empty(reading);
+        }
+        self.accepted = Part::ALL.into_iter().filter(|part| self.take(*part, reading, &files)).collect();
+        self.recall();
         let (snapshot, missing) = link(&self.parts);
         for part in Part::ALL {
             let of_part: Vec<_> = missing.iter().filter(|problem| problem.part == part).cloned().collect();
@@ -77,41 +101,109 @@ impl Publisher {
             }
         }
         let endpoints = self.endpoints.of(&snapshot.endpoints);
-        Generation::new(snapshot, self.key.as_ref(), &self.tickets, endpoints)
+        Generation::new(snapshot, &self.keys, &self.tickets, endpoints)
     }
 
-    fn take_all(&mut self, reading: &Reading, files: &Files) {
-        let (table, list) = (Some(json!({})), Some(json!([])));
-        let trust = |document: &Trust| accept::trust(document, files);
-        if let Some(part) = self.take(Part::Trust, reading, table.clone(), trust, |part| &part.revision) {
-            self.parts.trust = Some(part);
+    /// A single file that could be read and does not have a part says that the part is empty. There is no empty pair of
+    /// chain and key.
+    fn say_empty(&self, reading: &mut Reading) {
+        let empty = [
+            (Part::Trust, json!({})),
+            (Part::Identities, json!([])),
+            (Part::Policy, json!({})),
+            (Part::Endpoints, json!([])),
+        ];
+        for (part, value) in empty {
+            let (file, sources) = (self.path.clone(), BTreeMap::new());
+            reading.parts.entry(part).or_insert(Offered { file, version: CONTRACT_MIN, value, sources });
         }
-        let identity = |document: &Identity| accept::identity(document, files);
-        if let Some(part) = self.take(Part::Identity, reading, None, identity, |part| &part.revision) {
-            self.key = reading.keys.get(&part.key_file).cloned();
-            self.parts.identity = Some(part);
+    }
+
+    /// What the first offer did not give, and was accepted before, is accepted once more.
+    fn recall(&mut self) {
+        for (part, mut kept) in std::mem::take(&mut self.kept) {
+            let offered = self.states[part as usize].clone();
+            if offered.loaded != NONE {
+                continue;
+            }
+            let files = std::mem::take(&mut kept.reading.files);
+            let taken = self.take(part, &kept.reading, &files);
+            let state = &mut self.states[part as usize];
+            *state = if taken {
+                let why = offered.why.or_else(|| Some("not there; what was accepted last is in use".to_owned()));
+                PartStatus { loaded: state.loaded.clone(), kept_since: Some(kept.since), why, ..offered }
+            } else {
+                offered
+            };
         }
-        let identities = |document: &Vec<KnownIdentity>| accept::identities(document);
-        if let Some(part) = self.take(Part::Identities, reading, list.clone(), identities, |part| &part.revision) {
-            self.parts.identities = Some(part);
+    }
+
+    /// One part's way. Whether it was accepted; else its last good stays.
+    fn take(&mut self, part: Part, reading: &Reading, files: &Files) -> bool {
+        match part {
+            Part::Trust => {
+                let accept = |document: &Trust| accept::trust(document, files);
+                put(self.accept(part, reading, accept, |part| &part.revision), &mut self.parts.trust)
+            }
+            Part::Identity => {
+                let accept = |document: &Identity| accept::identity(document, files);
+                let accepted = self.accept(part, reading, accept, |part| &part.revision);
+                if let Some(part) = &accepted {
+                    let files = part.certificates.iter().map(|certificate| &certificate.key_file);
+                    self.keys = files.filter_map(|file| reading.keys.get(file)).cloned().collect();
+                }
+                put(accepted, &mut self.parts.identity)
+            }
+            Part::Identities => {
+                let accept = |document: &Vec<KnownIdentity>| accept::identities(document);
+                put(self.accept(part, reading, accept, |part| &part.revision), &mut self.parts.identities)
+            }
+            Part::Policy => {
+                put(self.accept(part, reading, accept::policy, |part| &part.revision), &mut self.parts.policy)
+            }
+            Part::Endpoints => {
+                let accept = |document: &Vec<EndpointSet>| accept::endpoints(document);
+                put(self.accept(part, reading, accept, |part| &part.revision), &mut self.parts.endpoints)
+            }
         }
-        if let Some(part) = self.take(Part::Policy, reading, table, accept::policy, |part| &part.revision) {
-            self.parts.policy = Some(part);
-        }
-        let endpoints = |document: &Vec<EndpointSet>| accept::endpoints(document);
-        if let Some(part) = self.take(Part::Endpoints, reading, list, endpoints, |part| &part.revision) {
-            self.parts.endpoints = Some(part);
-        }
+    }
+
+    /// What was accepted from the last offer.
+    pub fn accepted(&self) -> &[Part] {
+        &self.accepted
     }
 
     /// What is served before the first offer.
     pub fn nothing(&self) -> Generation {
-        Generation::new(Snapshot::default(), None, &self.tickets, Vec::new())
+        Generation::new(Snapshot::default(), &[], &self.tickets, Vec::new())
     }
 
     /// What was wrong with the last offer.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// What was strange about the last offer, and is served as it is.
+    pub fn advice(&self) -> &[Finding] {
+        &self.advice
+    }
+
+    /// Revocations of identities that the same file does not have. In a folder it may well be so: the revocations of a
+    /// namespace concern all its workloads, and each knows its own clients only.
+    pub fn unknown_revocations(&self, reading: &Reading) -> Vec<Finding> {
+        let (Some(trust), Some(identities)) = (&self.parts.trust, &self.parts.identities) else { return Vec::new() };
+        if !reading.is_complete() {
+            return Vec::new();
+        }
+        let known: HashSet<_> = identities.identities.iter().map(|identity| &identity.name).collect();
+        let unknown = trust.revocations.keys().filter(|name| !known.contains(name));
+        let told = unknown.map(|name| {
+            let place = "`trust.revocations.identities`";
+            let detail =
+                format!("{place}: there is no identity `{name}`, so this refuses nobody; name one of identities");
+            finding(&self.path, &detail)
+        });
+        told.collect()
     }
 
     /// The state of every part, for `/status`.
@@ -120,50 +212,34 @@ impl Publisher {
         sidecar_config::status::Parts { trust, identity, identities, policy, endpoints }
     }
 
-    /// One part's way: its document, accepted or refused, entered into its state. `None` keeps the last good.
-    fn take<D: DeserializeOwned, A>(
+    /// A part's document, accepted or refused, entered into its state.
+    fn accept<D: DeserializeOwned, A>(
         &mut self,
         part: Part,
         reading: &Reading,
-        empty: Option<Value>,
         accept: impl FnOnce(&D) -> Result<A, Refusal>,
         revision: fn(&A) -> &Revision,
     ) -> Option<Arc<A>> {
-        let (document, file) = self.document(part, reading, empty)?;
+        let Some(offered) = reading.parts.get(&part) else {
+            self.absent(part, reading);
+            return None;
+        };
+        let document = match Document::read(part.name(), offered.value.clone()) {
+            Ok(document) => document,
+            Err(error) => {
+                self.refuse(part, UNREADABLE, &[error.to_string()], &offered.file);
+                return None;
+            }
+        };
         match accept(&document) {
             Ok(accepted) => {
                 let loaded = revision(&accepted).to_string();
-                self.states[part as usize] = PartStatus { loaded, refused: None, why: None };
+                self.states[part as usize] = PartStatus { loaded, ..PartStatus::default() };
                 Some(Arc::new(accepted))
             }
             Err(refusal) => {
                 let details: Vec<_> = refusal.problems.iter().map(ToString::to_string).collect();
-                self.refuse(part, refusal.revision.as_str(), &details, &file);
-                None
-            }
-        }
-    }
-
-    /// The typed document of a part with the file it is in; `None` where there is nothing to accept.
-    fn document<T: DeserializeOwned>(
-        &mut self,
-        part: Part,
-        reading: &Reading,
-        empty: Option<Value>,
-    ) -> Option<(T, PathBuf)> {
-        let (file, value) = match (reading.parts.get(&part), empty) {
-            (Some((file, value)), _) => (file.clone(), value.clone()),
-            // A single file that could be read and does not have the part says that the part is empty.
-            (None, Some(empty)) if reading.is_whole && reading.broken.is_empty() => (self.path.clone(), empty),
-            (None, _) => {
-                self.absent(part, reading);
-                return None;
-            }
-        };
-        match Document::read(part.name(), value) {
-            Ok(document) => Some((document, file)),
-            Err(error) => {
-                self.refuse(part, UNREADABLE, &[error.to_string()], &file);
+                self.refuse(part, refusal.revision.as_str(), &details, &offered.file);
                 None
             }
         }
@@ -176,7 +252,7 @@ impl Publisher {
         state.refused = broken.map(|_| UNREADABLE.to_owned());
         state.why = match broken {
             Some((file, detail)) => Some(message(&finding(file, detail).to_string())),
-            None if state.loaded != "none" => Some("not there any more; the last good stays in use".to_owned()),
+            None if state.loaded != NONE => Some("not there any more; the last good stays in use".to_owned()),
             None => None,
         };
     }
@@ -190,12 +266,27 @@ impl Publisher {
 
     /// The part is in use; what it names elsewhere is missing.
     fn note_missing(&mut self, part: Part, problems: &[Problem], reading: &Reading) {
-        let file = reading.parts.get(&part).map_or(&self.path, |(file, _)| file).clone();
+        let file = reading.parts.get(&part).map_or(&self.path, |offered| &offered.file).clone();
         let details: Vec<_> = problems.iter().map(ToString::to_string).collect();
         let why = &mut self.states[part as usize].why;
         *why = Some(message(&why.iter().chain(&details).cloned().collect::<Vec<_>>().join("; ")));
-        self.findings.extend(details.iter().map(|detail| finding(&file, detail)));
+        // Where a part was refused and there is no other, it was told why: what names its contents has no fault of its own.
+        let refused = |part: Part| {
+            let state = &self.states[part as usize];
+            state.loaded == NONE && state.refused.is_some()
+        };
+        let own = problems.iter().filter(|problem| !problem.missing_in.is_some_and(refused));
+        let own: Vec<_> = own.map(|problem| finding(&file, &problem.to_string())).collect();
+        self.findings.extend(own);
     }
+}
+
+fn put<A>(accepted: Option<Arc<A>>, place: &mut Option<Arc<A>>) -> bool {
+    let taken = accepted.is_some();
+    if taken {
+        *place = accepted;
+    }
+    taken
 }
 
 fn finding(file: &Path, detail: &str) -> Finding {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,22 +16,25 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sidecar_config::identity::Identity;
 use sidecar_config::trust::Trust;
-use sidecar_config::{Document, Format, Part};
+use sidecar_config::{ContractVersion, Document, Format, Part, newer_places};
 use sidecar_decide::{Certificate, Files};
 use thiserror::Error;
 
+use super::FileBytes;
 use crate::limits::{CONFIG_FILE_BYTES, CONFIG_FILES};
-use crate::tls::ServerKey;
+use crate::tls::{ServerKey, UnverifiedList};
 
 /// What was found at a configuration's path.
 #[derive(Debug, Default)]
 pub struct Reading {
     /// The values of `settings`, with the file they are in.
     pub settings: Option<(PathBuf, Value)>,
-    /// The values of each part that was found, with the file it is in.
-    pub parts: BTreeMap<Part, (PathBuf, Value)>,
+    /// Each part that was found.
+    pub parts: BTreeMap<Part, Offered>,
     /// Files that could not be read, and parts that were found twice.
     pub broken: Vec<(PathBuf, String)>,
+    /// What a document has that the version it names does not.
+    pub advice: Vec<(PathBuf, String)>,
     /// Whether absent parts are empty: a single file is the whole configuration, a file missing from a folder is not.
     pub is_whole: bool,
     /// Certificates and public keys of the files the parts refer to.
@@ -46,6 +49,19 @@ pub struct Reading {
     pub changed: Option<SystemTime>,
     /// Digest over every byte that was read: what has not changed need not be looked at again.
     pub digest: [u8; 32],
+}
+
+/// A part as it was found.
+#[derive(Debug)]
+pub struct Offered {
+    /// The file it is in.
+    pub file: PathBuf,
+    /// The contract version of that file.
+    pub version: ContractVersion,
+    /// Its values.
+    pub value: Value,
+    /// The files it refers to, by the names it uses; those that could be read.
+    pub sources: BTreeMap<String, FileBytes>,
 }
 
 /// There is no configuration to read.
@@ -67,10 +83,30 @@ pub enum ReadError {
     TooMany(PathBuf),
 }
 
+impl ReadError {
+    /// What is wrong, without the path.
+    fn detail(&self) -> String {
+        match self {
+            Self::Path { why, .. } => format!("cannot be read: {why}"),
+            Self::Empty(_) | Self::TooMany(_) => self.to_string(),
+        }
+    }
+}
+
 impl Reading {
-    /// A folder with nothing in it yet.
-    pub fn empty(folder: &Path) -> Self {
-        Self { folders: BTreeSet::from([folder.to_owned()]), ..Self::default() }
+    /// Nothing yet at a path: a folder without documents, or a file that is not there.
+    pub fn nothing(path: &Path, error: &ReadError) -> Self {
+        if path.is_dir() {
+            return Self { folders: BTreeSet::from([path.to_owned()]), ..Self::default() };
+        }
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let broken = vec![(path.to_owned(), error.detail())];
+        Self { folders: BTreeSet::from([folder]), is_whole: true, broken, ..Self::default() }
+    }
+
+    /// Whether what is not there says that it is empty.
+    pub fn is_complete(&self) -> bool {
+        self.is_whole && self.broken.is_empty()
     }
 }
 
@@ -82,7 +118,8 @@ pub fn read(path: &Path) -> Result<Reading, ReadError> {
     let metadata = path.metadata().map_err(|why| ReadError::Path { path: path.to_owned(), why })?;
     let is_whole = !metadata.is_dir();
     let paths = if is_whole { vec![path.to_owned()] } else { documents_of(path)? };
-    let mut reader = Reader { reading: Reading { is_whole, ..Reading::default() }, hasher: Sha256::new() };
+    let reading = Reading { is_whole, ..Reading::default() };
+    let mut reader = Reader { reading, hasher: Sha256::new(), is_kept: false };
     for path in &paths {
         if let Err(error) = reader.document(path) {
             reader.reading.broken.push((path.clone(), error));
@@ -91,6 +128,14 @@ pub fn read(path: &Path) -> Result<Reading, ReadError> {
     reader.references();
     reader.reading.digest = reader.hasher.finalize().into();
     Ok(reader.reading)
+}
+
+/// A part from the state directory with its files, none of which is looked for elsewhere.
+pub(super) fn kept(part: Part, offered: Offered) -> Reading {
+    let reading = Reading { parts: BTreeMap::from([(part, offered)]), ..Reading::default() };
+    let mut reader = Reader { reading, hasher: Sha256::new(), is_kept: true };
+    reader.references();
+    reader.reading
 }
 
 fn documents_of(folder: &Path) -> Result<Vec<PathBuf>, ReadError> {
@@ -117,29 +162,33 @@ fn documents_of(folder: &Path) -> Result<Vec<PathBuf>, ReadError> {
 struct Reader {
     reading: Reading,
     hasher: Sha256,
+    /// Whether all there is was kept.
+    is_kept: bool,
 }
 
 impl Reader {
-    fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn bytes(&mut self, path: &Path) -> Result<FileBytes, String> {
         self.reading.folders.insert(path.parent().unwrap_or(Path::new("")).to_owned());
         self.reading.names.extend(path.file_name().map(ToOwned::to_owned));
         let (bytes, changed) = bounded_bytes(path)?;
         self.reading.changed = self.reading.changed.max(changed);
         self.hasher.update(path.as_os_str().as_encoded_bytes());
         self.hasher.update(bytes.len().to_le_bytes());
-        self.hasher.update(&bytes);
+        self.hasher.update(&*bytes);
         Ok(bytes)
     }
 
     fn document(&mut self, path: &Path) -> Result<(), String> {
-        let text = String::from_utf8(self.bytes(path)?).map_err(|error| format!("not UTF-8 text: {error}"))?;
+        let bytes = self.bytes(path)?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| format!("not UTF-8 text: {error}"))?;
         if text.trim().is_empty() {
             return Err("the file is empty, which is never a change; write the document, or an empty part".to_owned());
         }
         let format = Format::of(path).unwrap_or(Format::Toml);
-        let value = format.parse(&text).map_err(|error| error.to_string())?;
+        let value = format.parse(text).map_err(|error| error.to_string())?;
         let mut document = Document::from_value(value).map_err(|error| error.to_string())?;
         if let Some(settings) = document.settings.take() {
+            self.check_version(path, document.version, "settings", &settings);
             match &self.reading.settings {
                 Some((earlier, _)) => {
                     let detail = format!("`settings` is already in {}; keep it in one file", earlier.display());
@@ -150,47 +199,90 @@ impl Reader {
         }
         for part in Part::ALL {
             let Some(value) = document.take(part) else { continue };
-            if let Some((earlier, _)) = self.reading.parts.get(&part) {
-                let detail = format!("`{part}` is already in {}; keep it in one file", earlier.display());
+            self.check_version(path, document.version, part.name(), &value);
+            if let Some(earlier) = self.reading.parts.get(&part) {
+                let detail = format!("`{part}` is already in {}; keep it in one file", earlier.file.display());
                 self.reading.broken.push((path.to_owned(), detail));
             } else {
-                self.reading.parts.insert(part, (path.to_owned(), value));
+                let (file, version) = (path.to_owned(), document.version);
+                self.reading.parts.insert(part, Offered { file, version, value, sources: BTreeMap::new() });
             }
         }
         Ok(())
     }
 
+    /// A field that is newer than its document says is read all the same: it is known here, and refusing it could cost a
+    /// revocation. But a sidecar that reads no more than the document says refuses it.
+    fn check_version(&mut self, path: &Path, version: ContractVersion, name: &str, value: &Value) {
+        let newest = newer_places(version, name, value).into_iter().map(|(place, since)| {
+            let detail = format!(
+                "`{place}`: is since {since}, and the document says {version}: older sidecars may refuse it; write `version = \"{since}\"`"
+            );
+            (path.to_owned(), detail)
+        });
+        self.reading.advice.extend(newest);
+    }
+
     /// Reads the PEM files that the parts refer to, relative to the file the part is in. What a part that cannot be
     /// read refers to is nobody's concern.
     fn references(&mut self) {
-        if let Some((path, trust)) = self.part::<Trust>(Part::Trust) {
-            let roots: Vec<_> = trust.bundles.into_values().flat_map(|bundle| bundle.roots).collect();
-            for name in roots {
-                self.certificates(&path, name);
+        if let Some(trust) = self.part::<Trust>(Part::Trust) {
+            let mut lists = Vec::new();
+            for bundle in trust.bundles.into_values() {
+                let authorities = bundle.roots.into_iter().chain(bundle.intermediates);
+                authorities.for_each(|name| self.certificates(Part::Trust, name));
+                lists.extend(bundle.crls);
+            }
+            // Their signers are among the certificates, so they come last.
+            lists.into_iter().for_each(|name| self.revocation_lists(Part::Trust, name));
+        }
+        if let Some(identity) = self.part::<Identity>(Part::Identity) {
+            let more = identity.certificates.into_iter().map(|pair| (pair.chain, pair.key));
+            for (chain, key) in [(identity.chain, identity.key)].into_iter().chain(more) {
+                self.certificates(Part::Identity, chain);
+                self.key(Part::Identity, key);
             }
         }
-        if let Some((path, identity)) = self.part::<Identity>(Part::Identity) {
-            self.certificates(&path, identity.chain);
-            self.key(&path, identity.key);
+    }
+
+    fn part<T: serde::de::DeserializeOwned>(&self, part: Part) -> Option<T> {
+        Document::read(part.name(), self.reading.parts.get(&part)?.value.clone()).ok()
+    }
+
+    /// The bytes of a file that a part refers to, which stay with the part: they are kept along with it.
+    fn source(&mut self, part: Part, name: &str) -> Result<FileBytes, String> {
+        let offered = self.reading.parts.get(&part).ok_or("is not referred to")?;
+        if let Some(bytes) = offered.sources.get(name) {
+            return Ok(bytes.clone());
         }
-    }
-
-    fn part<T: serde::de::DeserializeOwned>(&self, part: Part) -> Option<(PathBuf, T)> {
-        let (path, value) = self.reading.parts.get(&part)?;
-        Some((path.clone(), Document::read(part.name(), value.clone()).ok()?))
-    }
-
-    fn certificates(&mut self, document: &Path, name: String) {
-        if !self.reading.files.certificates.contains_key(&name) {
-            let read = self.bytes(&beside(document, &name));
-            let certificates =
-                read.and_then(|bytes| parse_certificates(&bytes)).map_err(|error| in_file(&name, &error));
-            self.reading.files.certificates.insert(name, certificates);
+        if self.is_kept {
+            return Err("was not kept".to_owned());
         }
+        let bytes = self.bytes(&beside(&offered.file.clone(), name))?;
+        if let Some(offered) = self.reading.parts.get_mut(&part) {
+            offered.sources.insert(name.to_owned(), bytes.clone());
+        }
+        Ok(bytes)
     }
 
-    fn key(&mut self, document: &Path, name: String) {
-        let read = self.bytes(&beside(document, &name));
+    fn certificates(&mut self, part: Part, name: String) {
+        let read = self.source(part, &name);
+        let read =
+            |name: &str| read.and_then(|bytes| parse_certificates(&bytes)).map_err(|error| in_file(name, &error));
+        self.reading.files.certificates.entry(name).or_insert_with_key(|name| read(name));
+    }
+
+    fn revocation_lists(&mut self, part: Part, name: String) {
+        let read = self.source(part, &name).and_then(|bytes| UnverifiedList::read_all(&bytes));
+        let lists = read.map_err(|error| in_file(&name, &error)).map(|lists| {
+            let known = self.reading.files.certificates.values().flatten().flatten();
+            lists.into_iter().map(|list| list.signed_by(known.clone())).collect()
+        });
+        self.reading.files.revocation_lists.insert(name, lists);
+    }
+
+    fn key(&mut self, part: Part, name: String) {
+        let read = self.source(part, &name);
         let key = read.and_then(|bytes| ServerKey::from_pem(&bytes)).map_err(|error| in_file(&name, &error));
         let public_key = key.as_ref().map_err(Clone::clone).and_then(|key| {
             key.public_key().ok_or_else(|| in_file(&name, "holds a key whose public half cannot be told; use ECDSA"))
@@ -211,26 +303,25 @@ fn in_file(name: &str, error: &str) -> String {
 }
 
 /// The bytes of a file and when they were changed last.
-fn bounded_bytes(path: &Path) -> Result<(Vec<u8>, Option<SystemTime>), String> {
+fn bounded_bytes(path: &Path) -> Result<(FileBytes, Option<SystemTime>), String> {
     let told = |error: io::Error| format!("cannot be read: {error}");
     let metadata = path.metadata().map_err(told)?;
     if !metadata.is_file() {
         // Opening a pipe would wait for its other end, and everything else would wait too.
-        return Err("is not a file".to_owned());
+        return Err("is not a file; name one".to_owned());
     }
-    let mut bytes = Vec::new();
-    File::open(path).map_err(told)?.take(CONFIG_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(told)?;
-    if bytes.len() as u64 > CONFIG_FILE_BYTES {
-        return Err(format!("is larger than {CONFIG_FILE_BYTES} bytes"));
-    }
+    let file = File::open(path).map_err(told)?;
+    let bytes = FileBytes::read(file, metadata.len(), CONFIG_FILE_BYTES).map_err(told)?;
+    let bytes = bytes.ok_or_else(|| format!("is larger than {CONFIG_FILE_BYTES} bytes"))?;
     Ok((bytes, metadata.modified().ok()))
 }
 
 fn parse_certificates(pem: &[u8]) -> Result<Vec<Certificate>, String> {
     let mut certificates = Vec::new();
     for der in CertificateDer::pem_slice_iter(pem) {
-        let der = der.map_err(|error| format!("not valid PEM: {error}"))?;
-        certificates.push(Certificate::from_der(der.to_vec()).map_err(|error| error.to_string())?);
+        let der = der.map_err(|error| format!("not valid PEM: {error}; write it again"))?;
+        let certificate = Certificate::from_der(der.to_vec()).map_err(|error| format!("{error}; write it again"))?;
+        certificates.push(certificate);
     }
     Ok(certificates)
 }

@@ -23,6 +23,9 @@ const DEBOUNCE_MAX: Duration = Duration::from_millis(200);
 /// What a database keeps beside its file.
 const LOG_SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
+/// What files of the state directory end in.
+const STATE_SUFFIXES: [&[u8]; 2] = [b".state", b".state.new"];
+
 /// Changes of some folders, debounced.
 pub struct Changes {
     events: mpsc::Receiver<()>,
@@ -71,12 +74,16 @@ pub enum Change {
     Due,
 }
 
-/// Watches no folder yet. The request log's files are no configuration, although they may lie beside it and change all
-/// the time.
-pub fn watch(log: &Path) -> Changes {
+/// Watches no folder yet. The request log's files and what is in the state directory are no configuration, although they
+/// may lie beside it and change all the time.
+pub fn watch(log: &Path, state: Option<&Path>) -> Changes {
     let (changed, events) = mpsc::channel(1);
     let log = log.file_name().unwrap_or_default().to_os_string();
-    let is_log = move |path: &PathBuf| {
+    let state = state.map(Path::to_owned);
+    let is_ours = move |path: &PathBuf| {
+        if state.as_ref().is_some_and(|state| is_state(state, path)) {
+            return true;
+        }
         let name = path.file_name().map(|name| name.as_encoded_bytes());
         let suffix = name.and_then(|name| name.strip_prefix(log.as_encoded_bytes()));
         suffix.is_some_and(|suffix| LOG_SUFFIXES.iter().any(|known| known.as_bytes() == suffix))
@@ -88,7 +95,7 @@ pub fn watch(log: &Path) -> Changes {
             noted.lock().unwrap_or_else(PoisonError::into_inner).note(event);
         }
         let is_nothing = |event: &notify::Event| {
-            !is_done(event.kind) || (!event.paths.is_empty() && event.paths.iter().all(&is_log))
+            !is_done(event.kind) || (!event.paths.is_empty() && event.paths.iter().all(&is_ours))
         };
         // A full channel already says that something changed; an error may hide a change.
         if !event.is_ok_and(|event| is_nothing(&event)) {
@@ -99,6 +106,12 @@ pub fn watch(log: &Path) -> Changes {
     let mut compare = interval(CONFIG_COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Changes { events, watcher, folders: BTreeSet::new(), compare, writers }
+}
+
+/// Whether it is the state directory or one of the files in it, which may be the configuration's folder too.
+fn is_state(folder: &Path, path: &Path) -> bool {
+    let name = path.file_name().map_or(&b""[..], |name| name.as_encoded_bytes());
+    path == folder || (path.parent() == Some(folder) && STATE_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)))
 }
 
 /// Whether an event says that a change is complete.

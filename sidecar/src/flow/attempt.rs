@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sidecar_config::backend::{LoadBalancerType, Timeouts};
-use sidecar_decide::{Backend, EndpointIndex, Reason};
+use sidecar_decide::{Backend, EndpointIndex, Reason, Target};
 use tokio::time::{Instant, timeout_at};
 
 use super::body::Upload;
-use super::gate::Served;
+use super::gate::{Gate, Served};
 use super::record::{Draft, microseconds};
 use crate::balance::{Balancer, Choice, Random};
 use crate::limits::{ATTEMPTS, RESPONSE_HEAD_TIMEOUT};
@@ -19,17 +19,25 @@ use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
 
 /// Where a request may go.
 pub(super) struct Candidates<'a> {
-    pub(super) served: &'a Served,
-    pub(super) balancer: &'a Balancer,
-    pub(super) backends: &'a [Backend],
-    pub(super) kind: LoadBalancerType,
-    pub(super) random: &'a Random,
+    pub(super) shelves: &'a [Rc<Shelf>],
+    balancer: &'a Balancer,
+    backends: &'a [Backend],
+    kind: LoadBalancerType,
+    random: &'a Random,
 }
 
-impl Candidates<'_> {
+impl<'a> Candidates<'a> {
+    /// Those of a rule; `None` where it names endpoints that do not exist.
+    pub(super) fn of(gate: &'a Gate, served: &'a Served, rule: usize) -> Option<Self> {
+        let balancer = &served.balancers[rule];
+        let rule = &served.generation.snapshot.rules[rule];
+        let Target::Backends(backends) = &rule.target else { return None };
+        Some(Self { shelves: &served.shelves, balancer, backends, kind: rule.load_balancer, random: &gate.random })
+    }
+
     /// The next endpoint, none of those that were tried.
-    fn next(&self, tried: &[EndpointIndex]) -> Option<EndpointIndex> {
-        let load = |endpoint: EndpointIndex| Some(self.served.shelves[endpoint].endpoint().load());
+    pub(super) fn next(&self, tried: &[EndpointIndex]) -> Option<EndpointIndex> {
+        let load = |endpoint: EndpointIndex| Some(self.shelves[endpoint].endpoint().load());
         self.balancer.choose(self.backends, &Choice { kind: self.kind, tried, load, random: self.random })
     }
 }
@@ -104,7 +112,7 @@ impl Exchange<'_> {
         for attempts in 0..ATTEMPTS {
             let Some(endpoint) = self.candidates.next(&tried[..attempts]) else { break };
             tried[attempts] = endpoint;
-            let shelf = &self.candidates.served.shelves[endpoint];
+            let shelf = &self.candidates.shelves[endpoint];
             match self.try_one(shelf, outgoing, &mut may_repeat).await {
                 Ok(answered) => return Ok(answered),
                 Err(Failed { reason: why, again: Some(again) }) => {

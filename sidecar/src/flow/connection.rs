@@ -1,13 +1,15 @@
-//! The life of a connection: admission, handshake, then requests until it ends.
+//! The life of a connection: admission, handshake, then requests, or bytes both ways, until it ends.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use rustls::{CipherSuite, ProtocolVersion};
-use sidecar_decide::{Caller, Reason, Verdict};
+use sidecar_config::policy::Protocol;
+use sidecar_decide::{Caller, Reason, ServerCertificate, Verdict};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -15,27 +17,31 @@ use super::gate::{Gate, Served};
 use super::http::handle;
 use super::live::Live;
 use super::record::{blank, microseconds};
+use super::tcp;
 use crate::config::ListenerKey;
 use crate::ending::Ending;
 use crate::identity::{self, Negotiated};
 use crate::log::{Kind, Peer, Scope};
-use crate::protocol::{self, Closing, ServeError, Version};
-use crate::tls::{self, ServerLeaf, Slots, TlsPeer};
+use crate::protocol::{self, Closing, NoRequest, ServeError, Version};
+use crate::tls::{self, Slots, TlsPeer};
 
 /// One client connection after its handshake.
 pub(super) struct Connection {
     pub(super) gate: Rc<Gate>,
     pub(super) ending: Rc<Ending>,
     pub(super) listener: ListenerKey,
-    peer: TlsPeer,
-    /// The certificate of the gate's own that it was shown.
-    leaf: Option<ServerLeaf>,
-    started: Instant,
+    /// What its handshake showed; `None` without TLS.
+    peer: Option<TlsPeer>,
     pub(super) is_resumed: bool,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
+    /// Where the client has reached the gate, if it asked for no name.
+    reached: Option<IpAddr>,
+    /// The certificate of the gate's own that it was shown; `None` without TLS.
+    certificate: Option<Arc<ServerCertificate>>,
     pub(super) version: Version,
     pub(super) client: SocketAddr,
+    pub(super) arrival: Arrival,
     /// Requests begun on it.
     requests: Cell<u64>,
     view: RefCell<Option<Rc<View>>>,
@@ -51,60 +57,141 @@ pub(super) struct View {
     pub(super) caller: Caller,
     /// Why the client would not be let in any more, if it would not.
     pub(super) standing: Option<Reason>,
-    pub(super) peer: Arc<Peer>,
+    /// `None` without TLS.
+    pub(super) peer: Option<Arc<Peer>>,
+}
+
+/// How a client comes in.
+#[derive(Clone)]
+pub enum Door {
+    /// Without TLS.
+    Open,
+    /// By a handshake.
+    Tls(Rc<Slots>),
+}
+
+/// When a connection was accepted.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival {
+    pub(super) time: SystemTime,
+    pub(super) started: Instant,
 }
 
 /// Serves one accepted socket to its end. Nothing of it is left behind but rows.
 pub async fn serve(
     gate: Rc<Gate>,
     listener: ListenerKey,
-    slots: Rc<Slots>,
+    door: Door,
     stream: TcpStream,
     client: SocketAddr,
     closing: Closing,
 ) {
-    let (time, started) = (SystemTime::now(), Instant::now());
+    let arrival = Arrival { time: SystemTime::now(), started: Instant::now() };
     let Some(_gauge) = gate.handshakes.open_one(connection_limit(&gate)) else {
-        let refusal = Refusal { kind: Kind::Connection, client, time, started, peer: &TlsPeer::default(), sni: &None };
+        let refusal = Refusal { kind: Kind::Connection, client, arrival, peer: None, sni: &None };
         refuse(&gate, &listener, &refusal, Reason::LimitConnections);
         return;
     };
-    match tls::accept(stream, &slots).await {
-        Ok(accepted) => {
-            gate.handshakes.completed(accepted.is_resumed);
-            let version = Version::of_alpn(accepted.stream.get_ref().1.alpn_protocol());
-            let connection = Rc::new(Connection {
-                negotiated: negotiated(&accepted.stream),
-                gate,
-                ending: Rc::default(),
-                listener,
-                leaf: slots.context().leaf(accepted.sni.as_deref()),
-                started,
-                is_resumed: accepted.is_resumed,
-                peer: accepted.peer,
-                sni: accepted.sni,
-                version,
-                client,
-                requests: Cell::new(0),
-                view: RefCell::default(),
-            });
-            // The slots belong to a generation, which a connection does not hold on to.
-            drop(slots);
+    match door {
+        Door::Open => plain(gate, listener, stream, client, arrival, closing).await,
+        Door::Tls(slots) => secured(gate, listener, slots, stream, client, arrival, closing).await,
+    }
+}
+
+/// A connection without TLS: HTTP from its first byte, and nobody has a certificate.
+async fn plain(
+    gate: Rc<Gate>,
+    listener: ListenerKey,
+    stream: TcpStream,
+    client: SocketAddr,
+    arrival: Arrival,
+    closing: Closing,
+) {
+    let begun = protocol::first_version(&stream, closing.clone()).await;
+    let connection = Rc::new(Connection {
+        gate,
+        ending: Rc::default(),
+        listener,
+        peer: None,
+        reached: None,
+        certificate: None,
+        is_resumed: false,
+        negotiated: Negotiated::default(),
+        sni: None,
+        version: begun.unwrap_or(Version::Http1),
+        client,
+        arrival,
+        requests: Cell::new(0),
+        view: RefCell::default(),
+    });
+    match begun {
+        Ok(_) => {
             let place = Live::enter(&connection);
-            connection.run(accepted.stream, closing).await;
+            connection.run(stream, closing).await;
             drop(place);
         }
-        Err(failure) => match failure.reason {
-            Some(reason) => {
-                tracing::debug!(%client, %reason, elapsed_us = microseconds(started.elapsed()), "handshake refused");
-                let refusal =
-                    Refusal { kind: Kind::Handshake, client, time, started, peer: &failure.peer, sni: &failure.sni };
-                refuse(&gate, &listener, &refusal, reason);
-                failure.linger().await;
-            }
-            None => gate.handshakes.refused(&gate.served().generation.listener_name(&listener), None),
-        },
+        Err(NoRequest::Timeout) => connection.no_request(Reason::ClientTimeout, 408),
+        Err(NoRequest::Closed) => connection.gate.handshakes.refused(&connection.listener_name(), None),
+        Err(NoRequest::Closing) => {}
     }
+}
+
+async fn secured(
+    gate: Rc<Gate>,
+    listener: ListenerKey,
+    slots: Rc<Slots>,
+    stream: TcpStream,
+    client: SocketAddr,
+    arrival: Arrival,
+    closing: Closing,
+) {
+    let accepted = match tls::accept(stream, &slots, &gate.handshake_turns).await {
+        Ok(accepted) => accepted,
+        Err(failure) => return refuse_handshake(&gate, &listener, client, arrival, *failure).await,
+    };
+    gate.handshakes.completed(accepted.is_resumed, accepted.is_known);
+    let connection = Rc::new(Connection {
+        negotiated: negotiated(&accepted.stream),
+        gate,
+        ending: Rc::default(),
+        is_resumed: accepted.is_resumed,
+        listener,
+        peer: Some(accepted.peer),
+        sni: accepted.sni,
+        reached: accepted.reached,
+        certificate: Some(accepted.certificate),
+        version: Version::of_alpn(accepted.stream.get_ref().1.alpn_protocol()),
+        client,
+        arrival,
+        requests: Cell::new(0),
+        view: RefCell::default(),
+    });
+    // The slots belong to a generation, which a connection does not hold on to.
+    drop(slots);
+    let place = Live::enter(&connection);
+    match connection.listener.protocol {
+        Protocol::Tls => tcp::serve(connection, accepted.stream).await,
+        Protocol::Http | Protocol::Https => connection.run(accepted.stream, closing).await,
+    }
+    drop(place);
+}
+
+async fn refuse_handshake(
+    gate: &Gate,
+    listener: &ListenerKey,
+    client: SocketAddr,
+    arrival: Arrival,
+    failure: tls::Failure,
+) {
+    let Some(reason) = failure.reason else {
+        gate.handshakes.refused(&gate.served().generation.listener_name(listener), None);
+        return;
+    };
+    let elapsed_us = microseconds(arrival.started.elapsed());
+    tracing::debug!(%client, %reason, elapsed_us, "handshake refused");
+    let refusal = Refusal { kind: Kind::Handshake, client, arrival, peer: Some(&failure.peer), sni: &failure.sni };
+    refuse(gate, listener, &refusal, reason);
+    failure.linger().await;
 }
 
 fn connection_limit(gate: &Gate) -> usize {
@@ -116,9 +203,8 @@ fn connection_limit(gate: &Gate) -> usize {
 struct Refusal<'a> {
     kind: Kind,
     client: SocketAddr,
-    time: SystemTime,
-    started: Instant,
-    peer: &'a TlsPeer,
+    arrival: Arrival,
+    peer: Option<&'a TlsPeer>,
     sni: &'a Option<Box<str>>,
 }
 
@@ -128,10 +214,10 @@ fn refuse(gate: &Gate, listener: &ListenerKey, refusal: &Refusal<'_>, reason: Re
     let index = generation.listener(listener);
     let mut record = blank(refusal.kind, refusal.client);
     record.reason = Some(reason);
-    record.time = refusal.time;
-    record.duration_us = microseconds(refusal.started.elapsed());
+    record.time = refusal.arrival.time;
+    record.duration_us = microseconds(refusal.arrival.started.elapsed());
     record.scope = index.and_then(|index| generation.listener_scopes.get(index)).cloned();
-    record.peer = Some(identity::logged_unresolved(refusal.peer));
+    record.peer = refusal.peer.map(identity::logged_unresolved);
     record.sni.clone_from(refusal.sni);
     gate.log.send(Box::new(record));
 }
@@ -157,7 +243,7 @@ fn cipher(suite: CipherSuite) -> Option<&'static str> {
 }
 
 impl Connection {
-    async fn run(self: Rc<Self>, stream: TlsStream<TcpStream>, closing: Closing) {
+    async fn run(self: Rc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, closing: Closing) {
         let connection = Rc::clone(&self);
         let handler = move |request| {
             connection.requests.set(connection.requests.get() + 1);
@@ -177,15 +263,18 @@ impl Connection {
 
     /// The first second since the epoch in which the client's certificate, or one above it, has expired.
     pub(super) fn expires(&self) -> Option<u64> {
-        self.peer.path.as_ref().map(|path| path.expires())
+        self.peer.as_ref()?.path.as_ref().map(|path| path.expires())
     }
 
     /// When the certificate expires that it was shown, if a new connection would be shown another one.
     pub(super) fn replaced(&self) -> Option<u64> {
         let generation = &self.gate.served().generation;
-        let context = generation.tls.get(generation.listener(&self.listener)?)?.as_ref()?;
-        let (shown, now) = (self.leaf?, context.leaf(self.sni.as_deref())?);
-        (shown.sha256 != now.sha256).then_some(shown.expires)
+        let listener = generation.snapshot.listeners.get(generation.listener(&self.listener)?)?;
+        let server = generation.snapshot.server.as_ref()?;
+        // Who would be shown none any more has nowhere to move to.
+        let now = server.choose(self.sni.as_deref(), self.reached, listener.unknown_server_name).ok()?;
+        let (shown, now) = (self.certificate.as_ref()?.facts()?, server.certificates.get(now)?.facts()?);
+        (shown.sha256 != now.sha256).then(|| u64::try_from(shown.not_after).unwrap_or(0).saturating_add(1))
     }
 
     /// Ends it now, with a row that says why.
@@ -197,12 +286,12 @@ impl Connection {
         let mut record = blank(Kind::Cut, self.client);
         record.verdict = Verdict::Refused;
         record.reason = Some(reason);
-        record.duration_us = microseconds(self.started.elapsed());
+        record.duration_us = microseconds(self.arrival.started.elapsed());
         record.scope = Some(Arc::clone(&view.scope));
-        record.peer = Some(Arc::clone(&view.peer));
+        record.peer.clone_from(&view.peer);
         record.sni.clone_from(&self.sni);
         record.resumed = self.is_resumed;
-        record.protocol = Some(self.version.name());
+        record.protocol = (self.listener.protocol != Protocol::Tls).then(|| self.version.name());
         self.gate.handshakes.cut(view.scope.listener.as_deref().unwrap_or_default(), reason);
         self.gate.log.send(Box::new(record));
     }
@@ -215,12 +304,34 @@ impl Connection {
         record.reason = Some(reason);
         record.status = Some(status);
         record.scope = Some(Arc::clone(&view.scope));
-        record.peer = Some(Arc::clone(&view.peer));
+        record.peer.clone_from(&view.peer);
         record.sni.clone_from(&self.sni);
         record.resumed = self.is_resumed;
         record.protocol = Some(self.version.name());
-        self.gate.cells.request(&view.scope, record.verdict, record.reason, std::time::Duration::ZERO);
+        self.gate.cells.count(&view.scope, record.verdict, record.reason, std::time::Duration::ZERO);
         self.gate.log.send(Box::new(record));
+    }
+
+    /// Whether a host is another certificate's than the one that this connection was opened with.
+    pub(super) fn is_misdirected(&self, view: &View, host: &str) -> bool {
+        let snapshot = &view.served.generation.snapshot;
+        let listener = view.listener.and_then(|index| snapshot.listeners.get(index));
+        let (Some(server), Some(shown), Some(listener)) = (&snapshot.server, &self.certificate, listener) else {
+            return false;
+        };
+        server.is_misdirected(shown, host, listener.unknown_server_name)
+    }
+
+    fn listener_name(&self) -> Arc<str> {
+        self.gate.served().generation.listener_name(&self.listener)
+    }
+
+    /// Why what it carries would not be let in any more, if it would not. What is asked on it is decided each time; what
+    /// is passed on as it comes was decided once.
+    pub(super) fn refusal(&self) -> Option<Reason> {
+        let view = self.view();
+        let is_forwarded = self.listener.protocol == Protocol::Tls && view.listener.is_some();
+        view.caller.revoked.or_else(|| if is_forwarded { tcp::refusal(self, &view) } else { None })
     }
 
     /// The client as the generation that is served now sees it.
@@ -243,9 +354,11 @@ impl Connection {
         let listener = generation.listener(&self.listener);
         let context = listener.and_then(|index| generation.tls.get(index)?.as_ref());
         // Without its listener no rule serves the connection either.
-        let standing = context.map(|context| context.standing(&self.peer)).unwrap_or_default();
-        let caller = identity::resolve(snapshot, &standing, &self.peer);
-        let peer = identity::logged(snapshot, &self.peer, &caller, self.negotiated);
+        let standing = context.zip(self.peer.as_ref()).map(|(context, peer)| context.standing(peer));
+        let standing = standing.unwrap_or_default();
+        let caller = self.peer.as_ref().map(|peer| identity::resolve(snapshot, &standing, peer));
+        let caller = caller.unwrap_or(Caller::ANONYMOUS);
+        let peer = self.peer.as_ref().map(|peer| identity::logged(snapshot, peer, &caller, self.negotiated));
         let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
         let scope = scope.unwrap_or_else(|| Arc::new(Scope::new(crate::log::ScopeFacts::default())));
         View { listener, scope, caller, standing: standing.refused, peer, served }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::StatusCode;
 use http::header::EXPECT;
 use http_body::Body as _;
-use sidecar_decide::{Reason, Target, Verdict};
+use sidecar_decide::{Reason, Verdict};
 
 use super::attempt::{Answered, Candidates, Exchange, Patience};
 use super::body::{Upload, download};
@@ -25,7 +25,7 @@ pub(super) async fn forward(
 ) -> Response {
     let generation = &view.served.generation;
     let rule = &generation.snapshot.rules[passage.rule];
-    let Target::Backends(backends) = &rule.target else {
+    let Some(candidates) = Candidates::of(gate, &view.served, passage.rule) else {
         return refuse(draft, Reason::RouteInvalid, Some(request.body));
     };
     let max_bytes = generation.snapshot.limits.max_request_body_size.bytes();
@@ -33,18 +33,7 @@ pub(super) async fn forward(
     let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes));
     draft.uploads(upload.clone());
     let outgoing = outgoing(&passage, head, upload.as_ref());
-    let exchange = Exchange {
-        candidates: Candidates {
-            served: &view.served,
-            balancer: &view.served.balancers[passage.rule],
-            backends,
-            kind: rule.load_balancer,
-            random: &gate.random,
-        },
-        patience: Patience::of(&rule.timeouts),
-        upload,
-        draft: &mut draft,
-    };
+    let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
     match exchange.run(outgoing).await {
         // Nothing was to be upgraded, so nobody can speak what would follow.
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => {

@@ -4,9 +4,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sidecar_config::policy::Limits;
+use sidecar_decide::Reason;
+
 use super::live::Live;
+use super::relay::RelayBuffer;
 use crate::balance::{Balancer, Random};
 use crate::config::Generation;
+use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
 use crate::pool::{Pool, Shelf};
@@ -24,8 +29,16 @@ pub struct Gate {
     pub log: log::Sender,
     /// Counts of requests.
     pub cells: Cells,
+    /// Counts of connections that are passed on as they are.
+    pub connection_cells: Cells,
+    /// What those are read into.
+    pub relay_buffer: RelayBuffer,
     /// Counts of handshakes and connections, of all workers.
     pub handshakes: Arc<Handshakes>,
+    /// The worker's handshakes.
+    pub handshake_turns: Turns,
+    /// What is under way in all workers.
+    pub under_way: UnderWay,
 }
 
 /// A generation as one worker serves it.
@@ -53,11 +66,40 @@ impl Gate {
         generation: Arc<Generation>,
         pool: Rc<Pool>,
         log: log::Sender,
-        cells: Cells,
+        (cells, connection_cells): (Cells, Cells),
         handshakes: Arc<Handshakes>,
+        under_way: UnderWay,
     ) -> Self {
-        let served = RefCell::new(Served::new(generation, &pool));
-        Self { served, live: Live::default(), pool, random: Random::new(), log, cells, handshakes }
+        Self {
+            served: RefCell::new(Served::new(generation, &pool)),
+            live: Live::default(),
+            pool,
+            random: Random::new(),
+            log,
+            cells,
+            connection_cells,
+            relay_buffer: RelayBuffer::default(),
+            handshakes,
+            handshake_turns: Turns::new(Arc::clone(&under_way.handshakes)),
+            under_way,
+        }
+    }
+
+    /// A place for something that is to be passed on to its end, or why there is none.
+    pub fn stream(&self, limits: &Limits) -> Result<Place, Reason> {
+        let limit = usize::try_from(limits.max_streams).unwrap_or(usize::MAX);
+        self.under_way.streams.take(limit).ok_or(Reason::LimitStreams)
+    }
+
+    /// A place among what the upstreams owe an answer, as soon as there is one, or why there is none.
+    pub async fn pend(&self, limits: &Limits) -> Result<Pend, Reason> {
+        self.under_way.pending.enter(Bounds::of(limits)).await.ok_or(Reason::LimitPending)
+    }
+
+    /// Resolves when another connection may be accepted.
+    pub async fn room(&self) {
+        let bounds = Bounds::of(&self.served().generation.snapshot.limits);
+        self.under_way.pending.room(bounds).await;
     }
 
     /// What is served now. A request keeps it to its end.
@@ -69,5 +111,6 @@ impl Gate {
     pub fn serve(&self, generation: Arc<Generation>) {
         *self.served.borrow_mut() = Served::new(generation, &self.pool);
         self.cells.new_generation();
+        self.connection_cells.new_generation();
     }
 }

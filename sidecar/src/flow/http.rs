@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
@@ -14,6 +15,7 @@ use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
 use super::record::{Draft, blank};
+use crate::limit::Pend;
 use crate::log::{Kind, clip};
 use crate::protocol::{Body, Head, Inbound, Request, Response};
 
@@ -34,32 +36,47 @@ pub(super) struct Passage {
 pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Response {
     let view = connection.view();
     let mut draft = draft(&connection, &view, &request.head);
-    match decide(&view, &request.head, &mut draft) {
-        Ok(passage) => forward(&connection.gate, &view, passage, request, draft).await,
+    match decide(&connection, &view, &request.head, &mut draft) {
+        Ok(passage) => match admit(&connection, &view, &mut draft).await {
+            // Counted until there is a response's head: what is not answered holds back what comes.
+            Ok(_pending) => forward(&connection.gate, &view, passage, request, draft).await,
+            Err(reason) => refuse(draft, reason, Some(request.body)),
+        },
         Err(reason) => refuse(draft, reason, Some(request.body)),
     }
+}
+
+/// Waits for a place among the requests that are under way.
+async fn admit(connection: &Connection, view: &View, draft: &mut Draft) -> Result<Pend, Reason> {
+    let limits = &view.served.generation.snapshot.limits;
+    draft.enter(limits)?;
+    connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))
 }
 
 fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
     let mut record = blank(Kind::Request, connection.client);
     record.scope = Some(Arc::clone(&view.scope));
-    record.peer = Some(Arc::clone(&view.peer));
+    record.peer.clone_from(&view.peer);
     record.sni.clone_from(&connection.sni);
     record.resumed = connection.is_resumed;
     record.protocol = Some(connection.version.name());
     record.method = Some(head.method.clone());
     record.path = Some(clip(head.target.path()));
-    Draft::new(Rc::clone(&connection.gate), Rc::clone(&connection.ending), Arc::clone(&view.scope), Box::new(record))
+    let (gate, ending) = (Rc::clone(&connection.gate), Rc::clone(&connection.ending));
+    Draft::new(gate, ending, Arc::clone(&view.scope), Instant::now(), Box::new(record))
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
-fn decide(view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
+fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
     // A tunnel is asked for, and there are none.
     if head.method == Method::CONNECT {
         return Err(Reason::RouteNoMethod);
     }
     let host = host_of(head)?;
     draft.edit(|record| record.host = Some(clip(host)));
+    if connection.is_misdirected(view, host) {
+        return Err(Reason::RouteMisdirected);
+    }
     let path = path::normalise(head.target.path())?;
     if let Cow::Owned(path) = &path {
         draft.edit(|record| record.path = Some(clip(path)));

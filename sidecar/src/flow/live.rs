@@ -109,7 +109,7 @@ impl Live {
     /// Judges every connection by what is served now, and cuts those that would not be let in any more.
     pub async fn review(&self) {
         self.each(|_, connection| {
-            if let Some(reason) = connection.view().caller.revoked {
+            if let Some(reason) = connection.refusal() {
                 connection.cut(reason);
             }
         })

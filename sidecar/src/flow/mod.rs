@@ -8,6 +8,8 @@ mod gate;
 mod http;
 mod live;
 mod record;
+mod relay;
+mod tcp;
 
-pub use connection::serve;
+pub use connection::{Door, serve};
 pub use gate::Gate;

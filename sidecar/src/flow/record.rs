@@ -1,17 +1,20 @@
-//! A row in the making: opened when a request arrives, sent once, whatever becomes of the request.
+//! A row in the making: opened when a request or a connection arrives, sent once, whatever becomes of it.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use sidecar_config::policy::Limits;
 use sidecar_decide::{Reason, Verdict};
 
 use super::body::Upload;
 use super::gate::Gate;
 use crate::ending::Ending;
-use crate::log::{Record, Scope};
+use crate::limit::Place;
+use crate::log::{Kind, Record, Scope};
 
-/// A request's row. Dropped before it is finished, it says that the client went away, or why its connection was cut.
+/// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
+/// client went away, or why its connection was cut.
 pub(super) struct Draft {
     gate: Rc<Gate>,
     /// Its connection's.
@@ -20,13 +23,40 @@ pub(super) struct Draft {
     scope: Arc<Scope>,
     /// Taken when it is sent.
     record: Option<Box<Record>>,
+    /// Its place among what is being passed on, once it has one.
+    stream: Option<Place>,
     /// Counted by the request's body, which hyper owns; `None` without one.
     upload: Option<Rc<Upload>>,
 }
 
 impl Draft {
-    pub(super) fn new(gate: Rc<Gate>, ending: Rc<Ending>, scope: Arc<Scope>, record: Box<Record>) -> Self {
-        Self { gate, ending, started: Instant::now(), scope, record: Some(record), upload: None }
+    pub(super) fn new(
+        gate: Rc<Gate>,
+        ending: Rc<Ending>,
+        scope: Arc<Scope>,
+        started: Instant,
+        record: Box<Record>,
+    ) -> Self {
+        Self { gate, ending, started, scope, record: Some(record), stream: None, upload: None }
+    }
+
+    /// Takes a place among what is being passed on, until the row is sent.
+    ///
+    /// # Errors
+    /// Why there is none; the row then says that it was refused.
+    pub(super) fn enter(&mut self, limits: &Limits) -> Result<(), Reason> {
+        match self.gate.stream(limits) {
+            Ok(place) => self.stream = Some(place),
+            Err(reason) => return Err(self.refused(reason)),
+        }
+        Ok(())
+    }
+
+    /// It was allowed by its rule, and is refused for want of a place.
+    pub(super) fn refused(&mut self, reason: Reason) -> Reason {
+        let scope = Arc::clone(&self.scope);
+        self.decided(&scope, Verdict::Refused, Some(reason));
+        reason
     }
 
     /// Where the request's body is counted, if it has one.
@@ -72,9 +102,12 @@ impl Draft {
         if record.verdict != Verdict::WouldRefuse {
             record.reason = failure.or(record.reason);
         }
-        record.request_bytes = self.upload.as_ref().map_or(0, |upload| upload.bytes());
+        if let Some(upload) = &self.upload {
+            record.request_bytes = upload.bytes();
+        }
         record.duration_us = microseconds(elapsed);
-        self.gate.cells.request(&self.scope, record.verdict, record.reason, elapsed);
+        let cells = if record.kind == Kind::Request { &self.gate.cells } else { &self.gate.connection_cells };
+        cells.count(&self.scope, record.verdict, record.reason, elapsed);
         self.gate.log.send(record);
     }
 }
@@ -82,7 +115,11 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         let failure = self.ending.cut_reason().unwrap_or(Reason::ClientClosed);
-        self.edit(|record| record.status = record.status.or(failure.facts().http));
+        self.edit(|record| {
+            if record.kind == Kind::Request {
+                record.status = record.status.or(failure.facts().http);
+            }
+        });
         self.send(Some(failure));
     }
 }
@@ -93,6 +130,6 @@ pub(super) fn microseconds(duration: Duration) -> u64 {
 }
 
 /// An empty row of a kind, for a client.
-pub(super) fn blank(kind: crate::log::Kind, client: std::net::SocketAddr) -> Record {
+pub(super) fn blank(kind: Kind, client: std::net::SocketAddr) -> Record {
     Record { client_addr: Some(client), ..Record::new(kind, SystemTime::now()) }
 }

@@ -55,6 +55,7 @@ fn describe(peer: &TlsPeer, identity: Option<Box<str>>, negotiated: Negotiated) 
         fingerprint: facts.map(|facts| facts.fingerprint().into()),
         spki: facts.map(|facts| facts.spki_fingerprint().into()),
         lfdi: facts.map(|facts| facts.lfdi_hex().into()),
+        sfdi: facts.map(|facts| facts.sfdi_digits().into()),
         tls_version: negotiated.version,
         cipher: negotiated.cipher,
     }))

@@ -15,17 +15,16 @@ use tokio::task::coop::unconstrained;
 use tokio::time::{sleep, timeout};
 
 use crate::config::ListenerKey;
-use crate::flow::{self, Gate};
+use crate::flow::{self, Door, Gate};
 use crate::limits::{ACCEPT_BACKOFF, CUT_TIMEOUT};
 use crate::protocol::Closing;
-use crate::tls::Slots;
 
 /// One listener of one worker.
 pub(super) struct Acceptor {
     pub(super) gate: Rc<Gate>,
     pub(super) key: ListenerKey,
-    /// The newest; a connection keeps the ones it was accepted with.
-    pub(super) slots: watch::Receiver<Rc<Slots>>,
+    /// The newest; a connection keeps the one it was accepted with.
+    pub(super) door: watch::Receiver<Door>,
     pub(super) closing: Closing,
     /// Time for its connections to finish once it is closing.
     pub(super) drain_timeout: Duration,
@@ -38,7 +37,7 @@ impl Acceptor {
         let mut closing = self.closing.clone();
         loop {
             tokio::select! {
-                accepted = listener.accept() => self.take(accepted, &mut connections).await,
+                accepted = self.accept(&listener) => self.take(accepted, &mut connections).await,
                 Some(_ended) = connections.join_next() => {}
                 _ = closing.wait_for(|closing| *closing) => break,
             }
@@ -58,6 +57,12 @@ impl Acceptor {
         }
     }
 
+    /// The next connection, once there is room for what it may ask.
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        self.gate.room().await;
+        listener.accept().await
+    }
+
     async fn take(&self, accepted: io::Result<(TcpStream, SocketAddr)>, connections: &mut JoinSet<()>) {
         match accepted {
             Ok((stream, client)) => {
@@ -65,9 +70,9 @@ impl Acceptor {
                 if stream.set_nodelay(true).is_err() {
                     return;
                 }
-                let slots = Rc::clone(&self.slots.borrow());
+                let door = self.door.borrow().clone();
                 let gate = Rc::clone(&self.gate);
-                let serving = flow::serve(gate, self.key.clone(), slots, stream, client, self.closing.clone());
+                let serving = flow::serve(gate, self.key.clone(), door, stream, client, self.closing.clone());
                 connections.spawn_local(serving);
             }
             Err(error) => {

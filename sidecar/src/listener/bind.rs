@@ -32,11 +32,17 @@ impl Binder {
     /// What the generation no longer has is forgotten here and closed by the workers.
     pub fn reconcile(&mut self, generation: &Generation) -> Vec<Sockets> {
         let mut sockets: Vec<Sockets> = (0..self.workers).map(|_| Vec::new()).collect();
-        let keys = listening(generation);
+        let keys = generation.listening();
+        let closing: Vec<_> = self.bound.keys().filter(|key| !keys.contains(key)).map(|key| key.address).collect();
         self.bound.retain(|key, _| keys.contains(key));
         self.unbound.retain(|key, _| keys.contains(key));
         for key in keys {
             if self.bound.contains_key(&key) {
+                continue;
+            }
+            if key.address.port() != 0 && closing.contains(&key.address) {
+                tracing::info!(listener = %generation.listener_name(&key), address = %key.address, "listening anew with another protocol");
+                self.unbound.insert(key, "its protocol has changed, and it is being opened anew".to_owned());
                 continue;
             }
             match bind(key.address, self.workers) {
@@ -70,12 +76,6 @@ impl Binder {
     pub fn unbound(&self) -> &BTreeMap<ListenerKey, String> {
         &self.unbound
     }
-}
-
-/// The listeners of a generation that can serve: without a certificate there is no handshake.
-pub(super) fn listening(generation: &Generation) -> Vec<ListenerKey> {
-    let listeners = generation.listener_keys.iter().zip(&generation.tls);
-    listeners.filter(|(_, tls)| tls.is_some()).map(|(key, _)| key.clone()).collect()
 }
 
 fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use sidecar_config::policy::Protocol;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -14,9 +15,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::accept::Acceptor;
-use super::bind::{Sockets, listening};
+use super::bind::Sockets;
 use crate::config::{Generation, ListenerKey};
-use crate::flow::Gate;
+use crate::flow::{Door, Gate};
+use crate::limit::UnderWay;
 use crate::limits::{WORKER_ANSWER, WORKER_UPDATES};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
@@ -43,10 +45,12 @@ enum Update {
 pub struct Handles {
     /// Where its rows go.
     pub log: log::Sender,
-    /// Where it counts requests.
-    pub cells: Cells,
+    /// Where it counts requests, and connections that are passed on as they are.
+    pub cells: (Cells, Cells),
     /// Where all workers count connections.
     pub handshakes: Arc<Handshakes>,
+    /// Where all workers count what is under way.
+    pub under_way: UnderWay,
     /// What its connections to upstreams count in.
     pub upstreams: Arc<Budget>,
     /// Time for connections to finish.
@@ -113,14 +117,14 @@ impl Answer {
 }
 
 struct Listening {
-    slots: watch::Sender<Rc<Slots>>,
+    door: watch::Sender<Door>,
     /// Tells the acceptor and its connections to finish, by being set or dropped.
     closing: watch::Sender<bool>,
 }
 
 async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::Receiver<Update>) {
-    let Handles { log, cells, handshakes, upstreams, drain_timeout } = handles;
-    let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), log, cells, handshakes));
+    let Handles { log, cells, handshakes, under_way, upstreams, drain_timeout } = handles;
+    let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), log, cells, handshakes, under_way));
     let mut listeners: HashMap<ListenerKey, Listening> = HashMap::new();
     let mut acceptors = JoinSet::new();
     loop {
@@ -160,22 +164,30 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
     while acceptors.join_next().await.is_some() {}
 }
 
-/// Gives the listeners that stay the new generation's TLS, and tells those that go to finish.
+/// Gives the listeners that stay the new generation's TLS settings, and tells those that go to finish.
 fn refresh(listeners: &mut HashMap<ListenerKey, Listening>, generation: &Generation) {
-    let keys = listening(generation);
+    let keys = generation.listening();
     listeners.retain(|key, listening| {
         let stays = keys.contains(key);
-        match slots(generation, key) {
-            Some(slots) if stays => drop(listening.slots.send_replace(slots)),
+        let next = door(generation, key, Some(&listening.door.borrow()));
+        match next {
+            Some(door) if stays => drop(listening.door.send_replace(door)),
             _ => drop(listening.closing.send_replace(true)),
         }
         stays
     });
 }
 
-fn slots(generation: &Generation, key: &ListenerKey) -> Option<Rc<Slots>> {
+fn door(generation: &Generation, key: &ListenerKey, before: Option<&Door>) -> Option<Door> {
+    if key.protocol == Protocol::Http {
+        return Some(Door::Open);
+    }
     let context = generation.tls.get(generation.listener(key)?)?.as_ref()?;
-    Some(Rc::new(Slots::new(Arc::clone(context))))
+    let before = before.and_then(|door| match door {
+        Door::Open => None,
+        Door::Tls(slots) => Some(&**slots),
+    });
+    Some(Door::Tls(Rc::new(Slots::new(Arc::clone(context), before))))
 }
 
 fn listen(
@@ -184,11 +196,11 @@ fn listen(
     key: &ListenerKey,
     drain_timeout: Duration,
 ) -> Option<(Listening, Acceptor)> {
-    let (slots, newest) = watch::channel(slots(generation, key)?);
+    let (door, newest) = watch::channel(door(generation, key, None)?);
     let (closing, is_closing) = watch::channel(false);
     let acceptor =
-        Acceptor { gate: Rc::clone(gate), key: key.clone(), slots: newest, closing: is_closing, drain_timeout };
-    Some((Listening { slots, closing }, acceptor))
+        Acceptor { gate: Rc::clone(gate), key: key.clone(), door: newest, closing: is_closing, drain_timeout };
+    Some((Listening { door, closing }, acceptor))
 }
 
 async fn accept_on(acceptor: Acceptor, socket: std::net::TcpListener) {

@@ -53,7 +53,7 @@ pub(super) fn micros(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
-// The numbers are those the view in schema.sql decodes. 0 and 1 take no byte in a row, so they are the usual cases.
+// The numbers are those the view in views.sql decodes. 0 and 1 take no byte in a row, so they are the usual cases.
 
 fn kind(kind: Kind) -> i64 {
     match kind {

@@ -235,7 +235,7 @@ fn scope_values<'a>(pod: &'a Pod, scope: &'a Scope) -> [Option<&'a str>; 9] {
     ]
 }
 
-const PEER_COLUMNS: [&str; 11] = [
+const PEER_COLUMNS: [&str; 12] = [
     "identity",
     "bundle",
     "subject",
@@ -245,13 +245,26 @@ const PEER_COLUMNS: [&str; 11] = [
     "fingerprint",
     "spki",
     "lfdi",
+    "sfdi",
     "tls_version",
     "cipher",
 ];
 
-fn peer_values(peer: &Peer) -> [Option<&str>; 11] {
-    let PeerFacts { identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, tls_version, cipher } =
-        &**peer;
+fn peer_values(peer: &Peer) -> [Option<&str>; 12] {
+    let PeerFacts {
+        identity,
+        bundle,
+        subject,
+        san,
+        issuer,
+        serial,
+        fingerprint,
+        spki,
+        lfdi,
+        sfdi,
+        tls_version,
+        cipher,
+    } = &**peer;
     [
         identity.as_deref(),
         bundle.as_deref(),
@@ -262,6 +275,7 @@ fn peer_values(peer: &Peer) -> [Option<&str>; 11] {
         fingerprint.as_deref(),
         spki.as_deref(),
         lfdi.as_deref(),
+        sfdi.as_deref(),
         *tls_version,
         *cipher,
     ]

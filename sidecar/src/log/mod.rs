@@ -11,6 +11,7 @@ mod prune;
 pub mod query;
 mod queue;
 mod record;
+mod schema;
 mod stats;
 mod store;
 mod writer;

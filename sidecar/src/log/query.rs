@@ -31,11 +31,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 /// What of the view a person reads in a line.
 const TABLE_COLUMNS: &str = "time, kind, verdict, reason, identity, method, host, path, status, duration_us";
 
-const ALL_COLUMNS: &str = "id, time, kind, repeat, pod, pod_uid, namespace, workload, listener, sni, route, rule, mode, \
-     verdict, reason, limiter, identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, tls_version, cipher, \
-     resumed, protocol, method, host, path, status, grpc_status, request_bytes, response_bytes, duration_us, queue_us, \
-     connect_us, upstream_us, upstream, attempts, request_id, trace_id, message_type, client_addr, policy_revision";
-
 /// Which rows; what is absent restricts nothing.
 #[derive(Clone, Debug)]
 pub struct Filter {
@@ -100,7 +95,11 @@ impl From<sqlx::Error> for QueryError {
 /// # Errors
 /// When there is no log, it cannot be read in time, or `out` cannot be written.
 pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut impl Write) -> Result<Printed, QueryError> {
-    let columns = if output == Output::Table { TABLE_COLUMNS } else { ALL_COLUMNS };
+    let mut connection = open(path).await?;
+    let columns = match output {
+        Output::Table => TABLE_COLUMNS.to_owned(),
+        Output::Json | Output::Csv => all_columns(&mut connection).await?,
+    };
     // `entry` is `requests` with its order. The inner query finds rows by number alone, newest first, and stops at the
     // limit, so that neither the whole log is read nor its rows are held in memory.
     let sql = format!(
@@ -108,7 +107,6 @@ pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut impl W
          AND (?2 IS NULL OR verdict = ?2) AND (?3 IS NULL OR reason = ?3) AND (?4 IS NULL OR identity = ?4) \
          ORDER BY seq DESC LIMIT ?5) ORDER BY seq"
     );
-    let mut connection = open(path).await?;
     let names = columns.split(", ").map(str::to_owned).collect();
     let query = sqlx::query(AssertSqlSafe(sql))
         .bind(filter.since.map(micros))
@@ -119,6 +117,14 @@ pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut impl W
     let printed = print(query.fetch(&mut connection), names, output, out).await?;
     connection.close().await?;
     Ok(printed)
+}
+
+/// The columns that the file's own view has: a copy may be an earlier version's, and is not written to.
+async fn all_columns(connection: &mut SqliteConnection) -> sqlx::Result<String> {
+    let sql = "SELECT name FROM pragma_table_info('requests')";
+    let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(connection).await?;
+    // Where there is no view, the query says so.
+    Ok(if names.is_empty() { "*".to_owned() } else { names.join(", ") })
 }
 
 /// Prints what `query`, one SELECT, answers.

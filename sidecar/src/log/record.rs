@@ -161,6 +161,8 @@ pub struct PeerFacts {
     pub spki: Option<Box<str>>,
     /// The IEEE 2030.5 long-form device identifier.
     pub lfdi: Option<Box<str>>,
+    /// The IEEE 2030.5 short-form device identifier.
+    pub sfdi: Option<Box<str>>,
     /// The version that was negotiated.
     pub tls_version: Option<&'static str>,
     /// The cipher suite that was negotiated.

@@ -9,18 +9,14 @@ use std::time::{Duration, SystemTime};
 
 use sidecar_config::settings::Pod;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::encode::{INSERT_SQL, encode, micros};
 use super::ids::Ids;
 use super::insert::{InsertError, insert};
 use super::prune::Room;
 use super::record::{Kind, Record, Scope, ScopeFacts};
-
-/// The schema this program writes; `PRAGMA user_version` of the file.
-const SCHEMA_VERSION: i64 = 1;
-
-const SCHEMA: &str = include_str!("schema.sql");
+use super::schema::{VERSION, migrate};
 
 /// How long one statement waits for another process's lock. Short, because the writer retries anyway and must notice
 /// that it is to stop.
@@ -40,7 +36,7 @@ pub enum StoreError {
     File(#[from] io::Error),
     /// A newer program wrote the file.
     #[error(
-        "its schema is version {found} and this program knows versions up to {SCHEMA_VERSION}: use a newer one, or another file"
+        "its schema is version {found} and this program knows versions up to {VERSION}: use a newer one, or another file"
     )]
     Newer {
         /// The file's version.
@@ -199,35 +195,6 @@ fn create(path: &Path) -> io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),
-    }
-}
-
-/// Makes the schema in an empty file; refuses a file it does not know, rather than write into it.
-async fn migrate(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    let found: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *connection).await?;
-    match found {
-        SCHEMA_VERSION => {
-            // A foreign file may carry the same number: ours has the column that everything hangs on.
-            let ours: i64 = sqlx::query_scalar("SELECT count(*) FROM pragma_table_info('decision') WHERE name = 'seq'")
-                .fetch_one(connection)
-                .await?;
-            if ours == 1 { Ok(()) } else { Err(StoreError::Foreign) }
-        }
-        0 => {
-            let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-            let tables: i64 =
-                sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *transaction).await?;
-            if tables > 0 {
-                return Err(StoreError::Foreign);
-            }
-            sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
-            let version = format!("PRAGMA user_version = {SCHEMA_VERSION}");
-            sqlx::raw_sql(AssertSqlSafe(version)).execute(&mut *transaction).await?;
-            transaction.commit().await?;
-            Ok(())
-        }
-        newer if newer > SCHEMA_VERSION => Err(StoreError::Newer { found }),
-        _ => Err(StoreError::Foreign),
     }
 }
 

@@ -101,6 +101,7 @@ fn peer(identity: &str) -> Peer {
         fingerprint: Some("f1".into()),
         spki: Some("51".into()),
         lfdi: Some("1f".into()),
+        sfdi: Some("5f".into()),
         tls_version: Some("TLSv1.3"),
         cipher: Some("TLS13_AES_256_GCM_SHA384"),
     })

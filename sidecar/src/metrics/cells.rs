@@ -15,7 +15,7 @@ use crate::log::Scope;
 pub const BUCKETS_US: [u64; 12] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
 
-/// Labels of a decision about a request.
+/// Labels of a decision about a request, or about a connection that is passed on as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestLabels {
     /// The listener it came to.
@@ -72,14 +72,24 @@ pub struct Handshakes {
     cut: Mutex<HashMap<HandshakeLabels, u64>>,
     completed: AtomicU64,
     resumed: AtomicU64,
+    /// Chains of clients that were verified, and that were known.
+    chains: [AtomicU64; 2],
     open: AtomicUsize,
 }
 
 impl Handshakes {
     /// Counts a handshake that led to a connection.
-    pub fn completed(&self, is_resumed: bool) {
+    pub fn completed(&self, is_resumed: bool, is_known: Option<bool>) {
         self.completed.fetch_add(1, Ordering::Relaxed);
         self.resumed.fetch_add(u64::from(is_resumed), Ordering::Relaxed);
+        if let Some(is_known) = is_known {
+            self.chains[usize::from(is_known)].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Chains of clients that were verified, and that were known from an earlier handshake.
+    pub fn chains(&self) -> [u64; 2] {
+        self.chains.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Handshakes that resumed a session.
@@ -153,6 +163,11 @@ impl Registry {
         Cells { registry: Arc::clone(self), worker: workers.len() - 1, near: RefCell::default() }
     }
 
+    /// How many workers have a place.
+    pub fn workers(&self) -> usize {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Calls with every cell there is.
     pub fn for_each(&self, mut call: impl FnMut(&RequestLabels, &RequestCell)) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,8 +193,8 @@ type Held = (Arc<Scope>, Arc<RequestCell>);
 type Near = (usize, Verdict, Option<Reason>);
 
 impl Cells {
-    /// Counts a decision about a request.
-    pub fn request(&self, scope: &Arc<Scope>, verdict: Verdict, reason: Option<Reason>, duration: Duration) {
+    /// Counts a decision.
+    pub fn count(&self, scope: &Arc<Scope>, verdict: Verdict, reason: Option<Reason>, duration: Duration) {
         let mut near = self.near.borrow_mut();
         let key = (Arc::as_ptr(scope).addr(), verdict, reason);
         let (_, cell) = near.entry(key).or_insert_with(|| (Arc::clone(scope), self.find(scope, verdict, reason)));

@@ -6,9 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
+use sidecar_config::policy::Limits;
 use sidecar_config::status::Status;
 
 use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
+use crate::config::KeepStats;
+use crate::limit::UnderWay;
+use crate::limits::HANDSHAKES_PER_WORKER;
 use crate::log;
 use crate::upstream::{Budget, EndpointState};
 
@@ -18,6 +22,8 @@ const MICROSECONDS_PER_SECOND: f64 = 1e6;
 pub struct Sources<'a> {
     /// The workers' cells.
     pub requests: &'a Registry,
+    /// Their cells for connections that are passed on as they are.
+    pub connections: &'a Registry,
     /// Handshakes and connections.
     pub handshakes: &'a Handshakes,
     /// Connections to upstreams.
@@ -26,12 +32,20 @@ pub struct Sources<'a> {
     pub endpoints: &'a [Arc<EndpointState>],
     /// The request log.
     pub log: &'a log::Stats,
+    /// The state directory.
+    pub kept: &'a KeepStats,
     /// What is loaded.
     pub status: &'a Status,
-    /// Most connections that may be open.
-    pub connections_limit: usize,
-    /// When the gate's own leaf expires, seconds since the epoch.
+    /// What is under way.
+    pub under_way: &'a UnderWay,
+    /// Workers.
+    pub workers: usize,
+    /// The bounds that the configuration sets.
+    pub limits: Limits,
+    /// When the first of the gate's own leaves expires, seconds since the epoch.
     pub leaf_not_after: Option<i64>,
+    /// When the first revocation list of a bundle must be replaced, seconds since the epoch, by the bundle's name.
+    pub crl_next_updates: Vec<(Arc<str>, i64)>,
 }
 
 /// The page, in Prometheus' text format.
@@ -39,10 +53,16 @@ pub struct Sources<'a> {
 /// # Errors
 /// When a family cannot be encoded, which would be a fault of this module.
 pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
-    let mut families = requests(sources.requests);
+    let mut families = vec![
+        decided(sources.requests, "postern_requests_total", "Requests decided."),
+        durations(sources.requests),
+        decided(sources.connections, "postern_forwarded_connections_total", "Connections of TLS listeners decided."),
+    ];
     families.extend(handshakes(sources));
+    families.extend(under_way(sources));
     families.extend(request_log(sources.log));
     families.extend(state(sources));
+    families.extend(state_directory(sources));
     let mut page = Vec::new();
     // The encoder refuses a family without metrics.
     families.retain(|family| !family.get_metric().is_empty());
@@ -50,35 +70,31 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
     Ok(page)
 }
 
-fn requests(registry: &Registry) -> Vec<MetricFamily> {
+fn decided(registry: &Registry, name: &str, help: &str) -> MetricFamily {
     let mut counts = BTreeMap::new();
-    let mut durations: BTreeMap<_, Durations> = BTreeMap::new();
-    registry.for_each(|labels, cell| {
-        *counts.entry(labels.clone()).or_insert(0) += cell.count.load(Relaxed);
-        let scope = [labels.listener.clone(), labels.route.clone(), labels.rule.clone()];
-        durations.entry(scope).or_default().add(cell);
-    });
+    registry.for_each(|labels, cell| *counts.entry(labels.clone()).or_insert(0) += cell.count.load(Relaxed));
     let counted = counts.into_iter().map(|(labels, count)| {
         let reason = labels.reason.map_or("", |reason| reason.code());
         let verdict = labels.verdict.name();
         let names = ["listener", "route", "rule", "verdict", "reason"];
         counter(&names, &[&labels.listener, &labels.route, &labels.rule, verdict, reason], count)
     });
-    let counted = counted.collect();
+    family(name, help, MetricType::COUNTER, counted.collect())
+}
+
+fn durations(registry: &Registry) -> MetricFamily {
+    let mut durations: BTreeMap<_, Durations> = BTreeMap::new();
+    registry.for_each(|labels, cell| {
+        let scope = [labels.listener.clone(), labels.route.clone(), labels.rule.clone()];
+        durations.entry(scope).or_default().add(cell);
+    });
     let timed = durations.into_iter().map(|([listener, route, rule], durations)| {
         let mut metric = labelled(&["listener", "route", "rule"], &[&listener, &route, &rule]);
         metric.set_histogram(durations.histogram());
         metric
     });
-    vec![
-        family("postern_requests_total", "Requests decided.", MetricType::COUNTER, counted),
-        family(
-            "postern_request_duration_seconds",
-            "From a request's head to the end of its response.",
-            MetricType::HISTOGRAM,
-            timed.collect(),
-        ),
-    ]
+    let help = "From a request's head to the end of its response.";
+    family("postern_request_duration_seconds", help, MetricType::HISTOGRAM, timed.collect())
 }
 
 #[derive(Default)]
@@ -126,6 +142,8 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
         counter(&["listener", "reason"], &[&labels.listener, reason], count)
     });
     let cut = cut.collect();
+    let chains = ["verified", "known"].into_iter().zip(sources.handshakes.chains());
+    let chains = chains.map(|(result, count)| counter(&["result"], &[result], count)).collect();
     let help = "TLS handshakes and connections refused, by reason.";
     let refused = refused.collect();
     vec![
@@ -137,6 +155,7 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
             "TLS handshakes completed that resumed a session.",
             sources.handshakes.resumed(),
         ),
+        family("postern_client_chains_total", "Chains of clients, verified or known.", MetricType::COUNTER, chains),
         one_gauge("postern_connections_open", "Client connections open.", float_of(sources.handshakes.open())),
         one_gauge(
             "postern_upstream_connections_open",
@@ -156,7 +175,35 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
         one_gauge(
             "postern_connections_limit",
             "Client connections that may be open.",
-            float_of(sources.connections_limit),
+            f64::from(sources.limits.max_connections),
+        ),
+    ]
+}
+
+fn under_way(sources: &Sources<'_>) -> Vec<MetricFamily> {
+    let (now, limits) = (sources.under_way, &sources.limits);
+    vec![
+        one_gauge(
+            "postern_requests_pending",
+            "Requests that wait for their response's head.",
+            float_of(now.pending.count()),
+        ),
+        one_gauge(
+            "postern_requests_pending_limit",
+            "Requests that may wait for it.",
+            f64::from(limits.max_pending_requests),
+        ),
+        one_gauge("postern_handshakes_open", "TLS handshakes under way.", float_of(now.handshakes.taken())),
+        one_gauge(
+            "postern_handshakes_limit",
+            "TLS handshakes that may be under way, of all workers.",
+            float_of(sources.workers * HANDSHAKES_PER_WORKER),
+        ),
+        one_gauge("postern_streams_open", "Requests and connections being passed on.", float_of(now.streams.taken())),
+        one_gauge(
+            "postern_streams_limit",
+            "Requests and connections that may be passed on at once.",
+            f64::from(limits.max_streams),
         ),
     ]
 }
@@ -189,14 +236,7 @@ fn request_log(stats: &log::Stats) -> Vec<MetricFamily> {
 }
 
 fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
-    let parts = &sources.status.parts;
-    let named = [
-        ("trust", &parts.trust),
-        ("identity", &parts.identity),
-        ("identities", &parts.identities),
-        ("policy", &parts.policy),
-        ("endpoints", &parts.endpoints),
-    ];
+    let named = sources.status.parts.named();
     let revisions = named.map(|(name, part)| gauge(&["part", "revision"], &[name, &part.loaded], 1.0)).to_vec();
     let refused =
         named.map(|(name, part)| gauge(&["part"], &[name], f64::from(u8::from(part.refused.is_some())))).to_vec();
@@ -205,14 +245,39 @@ fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
         let seconds = u64::try_from(seconds).unwrap_or(0);
         gauge(&[], &[], float(seconds))
     });
+    let lists = sources.crl_next_updates.iter().map(|(bundle, seconds)| {
+        let seconds = u64::try_from(*seconds).unwrap_or(0);
+        gauge(&["bundle"], &[&**bundle], float(seconds))
+    });
+    let lists_help = "When the first revocation list of a bundle must be replaced, in seconds since the epoch.";
     let ready = f64::from(u8::from(sources.status.ready));
-    let expiry_help = "When the gate's own certificate expires, in seconds since the epoch.";
+    let expiry_help = "When the first of the gate's own certificates expires, in seconds since the epoch.";
     vec![
         family("postern_config_info", "Revision in use, by part of the configuration.", MetricType::GAUGE, revisions),
         family("postern_config_refused", "Whether the last offer of a part was refused.", MetricType::GAUGE, refused),
         family("postern_certificate_not_after_seconds", expiry_help, MetricType::GAUGE, expiry.into_iter().collect()),
+        family("postern_crl_next_update_seconds", lists_help, MetricType::GAUGE, lists.collect()),
         one_gauge("postern_ready", "Whether /readyz answers 200.", ready),
         family("postern_build_info", "This build.", MetricType::GAUGE, vec![build]),
+    ]
+}
+
+fn state_directory(sources: &Sources<'_>) -> Vec<MetricFamily> {
+    let kept = sources.status.parts.named();
+    let kept = kept.map(|(name, part)| gauge(&["part"], &[name], f64::from(u8::from(part.kept_since.is_some()))));
+    let help = "Whether a part in use comes from the state directory.";
+    vec![
+        family("postern_config_kept", help, MetricType::GAUGE, kept.to_vec()),
+        one_gauge(
+            "postern_state_unsaved",
+            "Parts and settings whose accepted content is not in the state directory yet.",
+            float_of(sources.kept.unsaved()),
+        ),
+        one_counter(
+            "postern_state_write_errors_total",
+            "Attempts to write to the state directory that failed.",
+            sources.kept.errors(),
+        ),
     ]
 }
 

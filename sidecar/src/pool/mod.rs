@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-pub use shelf::{Lease, Shelf};
+pub use shelf::{Lease, Line, Shelf};
 
 use crate::limits::IDLE_SWEEP_MIN;
 use crate::upstream::{Budget, EndpointState};

@@ -56,6 +56,13 @@ pub struct Lease {
     busy: Busy,
 }
 
+/// What a connection takes up that is not shared, for as long as it lives.
+pub struct Line {
+    _place: Place,
+    _permit: OwnedSemaphorePermit,
+    _busy: Busy,
+}
+
 /// Counts a request as being done by its endpoint.
 struct Busy(Rc<Shelf>);
 
@@ -131,19 +138,38 @@ impl Shelf {
         if !fresh && let Some(lease) = self.take_idle(|_| true) {
             return Ok(lease);
         }
-        if fresh
-            && self.close_idle(1) > 0
-            && let Some(permit) = self.endpoint.try_permit()
-        {
+        if fresh && let Some(permit) = self.make_room() {
             return self.open(permit).await;
         }
-        self.wait(fresh).await
+        match self.wait(fresh).await? {
+            Free::Lease(lease) => Ok(lease),
+            Free::Permit(permit) => self.open(permit).await,
+        }
+    }
+
+    /// A new connection for whatever is spoken on it, which is nobody else's ever.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn line(self: &Rc<Self>) -> Result<(TcpStream, Line), LeaseError> {
+        let permit = match self.endpoint.try_permit().or_else(|| self.make_room()) {
+            Some(permit) => permit,
+            None => match self.wait(true).await? {
+                Free::Permit(permit) => permit,
+                Free::Lease(_) => return Err(LeaseError::Full),
+            },
+        };
+        let busy = Busy::new(self);
+        let (stream, place) = self.dial().await?;
+        Ok((stream, Line { _place: place, _permit: permit, _busy: busy }))
+    }
+
+    /// The right to one more connection instead of one that is idle.
+    fn make_room(&self) -> Option<OwnedSemaphorePermit> {
+        if self.close_idle(1) > 0 { self.endpoint.try_permit() } else { None }
     }
 
     /// A connection of bytes, with its place in the budget.
-    ///
-    /// # Errors
-    /// When none can be made.
     async fn dial(&self) -> Result<(TcpStream, Place), ConnectError> {
         let pool = self.pool.upgrade().ok_or(ConnectError::Full)?;
         let (address, time) = (self.endpoint.address(), self.endpoint.pool().connect_timeout.as_std());
@@ -163,7 +189,7 @@ impl Shelf {
     }
 
     /// Waits for a connection that comes free here, or for the right to make one because one ended anywhere.
-    async fn wait(self: &Rc<Self>, fresh: bool) -> Result<Lease, LeaseError> {
+    async fn wait(&self, fresh: bool) -> Result<Free, LeaseError> {
         let waiting = self.endpoint.wait().ok_or(LeaseError::Full)?;
         let (sender, given) = oneshot::channel();
         // A request that needs a fresh one stands in no queue; its sender is kept, because its end would be an answer.
@@ -181,8 +207,7 @@ impl Shelf {
         let free = timeout(self.endpoint.pool().pending_timeout.as_std(), either).await;
         drop(waiting);
         match free {
-            Ok(Some(Free::Lease(lease))) => Ok(lease),
-            Ok(Some(Free::Permit(permit))) => self.open(permit).await,
+            Ok(Some(free)) => Ok(free),
             Ok(None) | Err(_) => Err(LeaseError::Full),
         }
     }

@@ -1,5 +1,6 @@
 //! The seam to HTTP: the only folder that knows hyper. Everything else sees our own request, body and response.
 
+mod begin;
 mod body;
 mod client;
 mod headers;
@@ -8,6 +9,7 @@ mod server;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 
+pub use begin::{NoRequest, first_version};
 pub use body::{Body, BodyError, Inbound};
 pub use client::{NotSent, Outgoing, Received, Upstream, connect};
 pub use headers::{strip_hop_by_hop, upstream_host};

@@ -1,5 +1,8 @@
 //! TLS termination: who may connect is decided during the handshake, and every refusal leaves a row.
 
+mod certificates;
+mod chains;
+mod crl;
 mod handshake;
 mod key;
 mod path;
@@ -9,8 +12,10 @@ mod slots;
 mod ticket;
 mod verifier;
 
-pub use handshake::accept;
+pub use certificates::OwnCertificates;
+pub use crl::UnverifiedList;
+pub use handshake::{Failure, accept};
 pub use key::ServerKey;
 pub use peer::{Standing, TlsPeer};
-pub use slots::{ServerLeaf, Slots, TlsContext};
+pub use slots::{Slots, TlsContext};
 pub use ticket::TicketKeys;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustls::pki_types::TrustAnchor;
 use sha2::{Digest, Sha256};
 use sidecar_decide::CertificateFacts;
+use sidecar_decide::crl::Revoked;
 
 /// A SHA-256.
 pub(super) type Sum = [u8; 32];
@@ -18,6 +19,9 @@ pub struct VerifiedPath {
     pub(super) ends: Vec<End>,
     /// Seconds since the epoch after which some certificate on a path has expired.
     pub(super) valid_until: u64,
+    /// Seconds since the epoch after which a revocation list about some certificate on a path is too old. For the
+    /// handshake: what is open goes on.
+    pub(super) believed_until: u64,
 }
 
 /// The path to one bundle.
@@ -62,6 +66,18 @@ impl End {
             serial: certificate.serial().into(),
         });
         Self { bundle: Arc::clone(bundle), anchor, links: links.collect() }
+    }
+}
+
+impl End {
+    /// Whether a revocation list of its bundle names a certificate on the path.
+    pub(super) fn is_listed(&self, listed: &Revoked) -> bool {
+        self.links.iter().any(|link| listed.contains(&link.issuer, &link.serial))
+    }
+
+    /// Seconds since the epoch until which the lists about it can be believed; `None` where there are none.
+    pub(super) fn believed_until(&self, listed: &Revoked) -> Option<i64> {
+        self.links.iter().filter_map(|link| listed.believed_until(&link.issuer)).min()
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) fn certificate_reason(error: &webpki::Error, facts: &CertificateFacts
         E::CertExpired { .. } | E::InvalidCertValidity => Reason::TlsExpired,
         E::CertNotValidYet { .. } => Reason::TlsNotYetValid,
         E::CertRevoked => Reason::TlsRevoked,
+        E::CrlExpired { .. } => Reason::TlsCrlExpired,
         E::RequiredEkuNotFound | E::RequiredEkuNotFoundContext(_) | E::EmptyEkuExtension => Reason::TlsWrongPurpose,
         E::InvalidSignatureForPublicKey | E::SignatureAlgorithmMismatch => Reason::TlsBadSignature,
         E::UnsupportedCriticalExtension => Reason::TlsUnsupportedExtension,
@@ -43,6 +44,7 @@ pub(super) fn certificate_error(reason: Reason, cause: webpki::Error) -> Error {
         Reason::TlsExpired => CertificateError::Expired,
         Reason::TlsNotYetValid => CertificateError::NotValidYet,
         Reason::TlsRevoked => CertificateError::Revoked,
+        Reason::TlsCrlExpired => CertificateError::ExpiredRevocationList,
         Reason::TlsWrongPurpose => CertificateError::InvalidPurpose,
         Reason::TlsBadSignature => CertificateError::BadSignature,
         Reason::TlsUnsupportedExtension => CertificateError::UnhandledCriticalExtension,
@@ -62,6 +64,10 @@ pub(super) fn handshake_reason(error: &io::Error) -> Option<Reason> {
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Some(Reason::TlsNothingInCommon),
         Error::AlertReceived(_) => Some(Reason::TlsClientAlert),
         // The handshake's own signature is checked by rustls, after the verifier accepted the chain.
+        Error::InvalidCertificate(
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+        ) => Some(Reason::TlsWeak),
         Error::InvalidCertificate(_) => Some(Reason::TlsBadSignature),
         _ => Some(Reason::TlsProtocol),
     }

@@ -5,18 +5,20 @@
 //! thrown away), so a worker keeps some of those whose handshake has ended.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, TrustAnchor};
-use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::NoServerSessionStorage;
 use rustls::{DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use sha2::{Digest, Sha256};
-use sidecar_config::policy::TlsVersion;
+use sidecar_config::policy::{Protocol, TlsVersion, UnknownServerName};
 use sidecar_decide::snapshot::Bundle;
-use sidecar_decide::{Listener, Snapshot};
+use sidecar_decide::{Certificate, Listener, Reason, Snapshot};
 
+use super::certificates::{Chosen, OwnCertificates, Shown};
+use super::chains::Chains;
 use super::path::{Sum, anchor_sum};
 use super::peer::{Standing, TlsPeer};
 use super::ticket::{BoundTickets, Cell, Seen, TicketKeys};
@@ -26,39 +28,25 @@ use crate::limits::HANDSHAKE_SLOTS;
 static ALL_VERSIONS: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 static ONLY_TLS13: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
+static HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
+
 /// What all handshakes of one listener share, for one generation of the configuration.
 #[derive(Debug)]
 pub struct TlsContext {
     provider: Arc<CryptoProvider>,
     versions: &'static [&'static SupportedProtocolVersion],
+    /// Offered by ALPN; nothing where any protocol may be inside.
+    protocols: &'static [&'static [u8]],
     trust: Arc<Trust>,
-    resolver: Arc<OneCertificate>,
-    leaf: Option<ServerLeaf>,
+    certificates: OwnCertificates,
+    unknown_server_name: UnknownServerName,
     tickets: TicketKeys,
     binding: Sum,
 }
 
-#[derive(Debug)]
-struct OneCertificate(Arc<CertifiedKey>);
-
-/// Which certificate of the gate's own a client was presented.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerLeaf {
-    /// SHA-256 over it.
-    pub sha256: [u8; 32],
-    /// The first second since the epoch in which it has expired.
-    pub expires: u64,
-}
-
-impl ResolvesServerCert for OneCertificate {
-    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
-}
-
 impl TlsContext {
-    /// For a listener of a snapshot and the certificate it presents.
-    pub fn new(snapshot: &Snapshot, listener: &Listener, certificate: Arc<CertifiedKey>, tickets: TicketKeys) -> Self {
+    /// For a listener of a snapshot and the certificates it presents.
+    pub fn new(snapshot: &Snapshot, listener: &Listener, certificates: OwnCertificates, tickets: TicketKeys) -> Self {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let bundles: Vec<_> = listener.bundles.iter().map(|index| &snapshot.bundles[*index]).collect();
         let trust = Trust {
@@ -71,24 +59,20 @@ impl TlsContext {
             TlsVersion::V1_2 => ALL_VERSIONS,
             TlsVersion::V1_3 => ONLY_TLS13,
         };
-        let leaf = snapshot.server.as_ref().and_then(|server| server.chain.first()).map(|leaf| ServerLeaf {
-            sha256: leaf.facts.sha256,
-            expires: u64::try_from(leaf.facts.not_after).unwrap_or(0).saturating_add(1),
-        });
+        let protocols = match listener.protocol {
+            Protocol::Https => HTTP,
+            Protocol::Http | Protocol::Tls => &[],
+        };
         Self {
             provider,
             versions,
+            protocols,
             trust: Arc::new(trust),
-            resolver: Arc::new(OneCertificate(certificate)),
-            leaf,
+            certificates,
+            unknown_server_name: listener.unknown_server_name,
             tickets,
             binding: binding(snapshot, listener),
         }
-    }
-
-    /// The certificate that a client gets to see that asks for this name.
-    pub fn leaf(&self, _name: Option<&str>) -> Option<ServerLeaf> {
-        self.leaf
     }
 
     /// How a client that was verified before stands today.
@@ -96,21 +80,22 @@ impl TlsContext {
         self.trust.standing(peer)
     }
 
-    fn slot(&self) -> Result<Slot, rustls::Error> {
+    fn slot(&self, chains: &Arc<Chains>) -> Result<Slot, rustls::Error> {
         let cell = Cell::default();
-        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust), Arc::clone(&cell)));
+        let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust), Arc::clone(chains), Arc::clone(&cell)));
         let (keys, binding) = (self.tickets.clone(), self.binding);
+        let shown = Arc::new(Shown::default());
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(self.versions)?
             .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::clone(&self.resolver) as Arc<_>);
+            .with_cert_resolver(Arc::clone(&shown) as Arc<_>);
         config.ignore_client_order = true;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = self.protocols.iter().map(|protocol| protocol.to_vec()).collect();
         // The default storage would resume TLS 1.2 by session id, and ask neither verifier nor ticketer.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::new(BoundTickets { keys, binding, cell: Arc::clone(&cell) });
         config.send_tls13_tickets = 1;
-        Ok(Slot { config: Arc::new(config), cell })
+        Ok(Slot { config: Arc::new(config), cell, shown })
     }
 }
 
@@ -133,21 +118,33 @@ fn anchors(bundle: &Bundle) -> Anchors {
     });
     let roots: Vec<_> = roots.collect();
     let sums = roots.iter().map(anchor_sum).collect();
-    Anchors { bundle: Arc::clone(&bundle.name), roots, sums, revoked: Arc::clone(&bundle.revoked) }
+    let der = |certificate: &Certificate| CertificateDer::from(certificate.der.clone());
+    Anchors {
+        bundle: Arc::clone(&bundle.name),
+        roots,
+        sums,
+        intermediates: bundle.intermediates.iter().map(der).collect(),
+        revoked: Arc::clone(&bundle.revoked),
+        listed: Arc::clone(&bundle.listed),
+    }
 }
 
 fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {
     let mut store = RootCertStore::empty();
-    let roots = bundles.iter().flat_map(|bundle| &bundle.roots);
-    store.add_parsable_certificates(roots.map(|root| CertificateDer::from(root.der.clone())));
+    // Some clients send nothing unless the name of their certificate's very issuer is among them.
+    let authorities = bundles.iter().flat_map(|bundle| bundle.roots.iter().chain(&bundle.intermediates));
+    store.add_parsable_certificates(authorities.map(|root| CertificateDer::from(root.der.clone())));
     store.subjects()
 }
 
-/// One handshake's configuration, and where it leaves what it learns.
+/// One handshake's configuration, and what is inside it that belongs to this handshake alone.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) config: Arc<ServerConfig>,
+    /// Where it leaves what it learns.
     cell: Cell,
+    /// What it shows.
+    pub(super) shown: Arc<Shown>,
 }
 
 impl Slot {
@@ -161,24 +158,27 @@ impl Slot {
 #[derive(Debug)]
 pub struct Slots {
     context: Arc<TlsContext>,
+    chains: Arc<Chains>,
     free: RefCell<Vec<Slot>>,
 }
 
 impl Slots {
-    /// No slots yet, for a listener.
-    pub fn new(context: Arc<TlsContext>) -> Self {
-        Self { context, free: RefCell::default() }
+    /// No slots yet, for a listener. The chains that it has known so far stay known as long as it judges alike.
+    pub fn new(context: Arc<TlsContext>, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| before.context.binding == context.binding);
+        let chains = before.map(|before| Arc::clone(&before.chains)).unwrap_or_default();
+        Self { context, chains, free: RefCell::default() }
     }
 
-    /// What they share.
-    pub fn context(&self) -> &TlsContext {
-        &self.context
+    /// The certificate for a client that asks for `name`, or for none and has reached `address`.
+    pub(super) fn choose(&self, name: Option<&str>, address: Option<IpAddr>) -> Result<Chosen, Reason> {
+        self.context.certificates.choose(name, address, self.context.unknown_server_name)
     }
 
     pub(super) fn take(&self) -> Result<Slot, rustls::Error> {
         match self.free.borrow_mut().pop() {
             Some(slot) => Ok(slot),
-            None => self.context.slot(),
+            None => self.context.slot(&self.chains),
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Seen {
     pub(super) peer: TlsPeer,
     /// The last ticket that could be decrypted: the one that is resumed, if the session is.
     pub(super) resumed: Option<Ticket>,
+    /// Whether the client's chain was known from an earlier handshake; `None` where it presented none that verifies.
+    pub(super) is_known: Option<bool>,
 }
 
 /// Where a handshake's verifier and ticketer leave what they see.
@@ -109,7 +111,7 @@ impl BoundTickets {
         let path = seen.peer.path.clone();
         let mut expires = UnixTime::now().as_secs().saturating_add(TICKET_LIFETIME.as_secs());
         match (&path, &seen.resumed) {
-            (Some(path), _) => expires = expires.min(path.expires()),
+            (Some(path), _) => expires = expires.min(path.expires()).min(path.believed_until),
             // Resumed again and again, a session still ends when its first ticket does: then its client shows its
             // certificate, which may be a newer one.
             (None, Some(resumed)) => {
@@ -154,7 +156,9 @@ impl Ticket {
             Some(End { bundle, anchor, links: links.collect::<Option<_>>()? })
         });
         let ends = ends.collect::<Option<_>>()?;
-        Some(Self { path: Some(Arc::new(VerifiedPath { leaf, ends, valid_until })), expires })
+        // Whatever ends a path ends its ticket: `expires` has it.
+        let path = VerifiedPath { leaf, ends, valid_until, believed_until: u64::MAX };
+        Some(Self { path: Some(Arc::new(path)), expires })
     }
 }
 
@@ -203,7 +207,7 @@ mod tests {
         let link = |number: u8| Link { issuer: [number; 32], serial: vec![number; usize::from(number)].into() };
         let end = |bundle: &str, links| End { bundle: bundle.into(), anchor: [9; 32], links };
         let ends = vec![end("ours", vec![link(1), link(20)]), end("partner", Vec::new())];
-        Arc::new(VerifiedPath { leaf: [7; 32], ends, valid_until })
+        Arc::new(VerifiedPath { leaf: [7; 32], ends, valid_until, believed_until: u64::MAX })
     }
 
     fn tickets(binding: u8, keys: &TicketKeys) -> BoundTickets {

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -10,10 +11,13 @@ use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use sidecar_config::policy::ClientAuth;
+use sidecar_decide::certificate::has_short_rsa_key;
+use sidecar_decide::crl::Revoked;
 use sidecar_decide::{CertificateFacts, Reason};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::path::{End, Sum, VerifiedPath, valid_until};
+use super::chains::{Chain, Chains};
+use super::path::{self, End, Sum, VerifiedPath};
 use super::peer::{Standing, TlsPeer};
 use super::reason::{certificate_error, certificate_reason};
 use super::ticket::{Cell, Seen};
@@ -25,8 +29,12 @@ pub(super) struct Anchors {
     pub(super) roots: Vec<TrustAnchor<'static>>,
     /// What each of them is known by, in their order.
     pub(super) sums: Vec<Sum>,
+    /// Between the roots and clients that send only their own certificate.
+    pub(super) intermediates: Vec<CertificateDer<'static>>,
     /// Serial numbers of leaves that are revoked.
     pub(super) revoked: Arc<HashSet<Box<str>>>,
+    /// What revocation lists say.
+    pub(super) listed: Arc<Revoked>,
 }
 
 impl Anchors {
@@ -35,6 +43,25 @@ impl Anchors {
         let index = self.roots.iter().position(|root| std::ptr::eq(root, verified.anchor()));
         let anchor = index.and_then(|index| self.sums.get(index)).copied().unwrap_or_default();
         End::of(&self.bundle, anchor, verified)
+    }
+
+    /// Whether a client whose path ends here is revoked.
+    fn is_revoked(&self, facts: &CertificateFacts, end: &End) -> bool {
+        self.revoked.contains(&*facts.serial) || end.is_listed(&self.listed)
+    }
+
+    /// Refuses a verified path that is revoked, and one about which it is not known any more whether it is. Until when
+    /// it is known, in seconds since the epoch.
+    fn check_revocation(&self, facts: &CertificateFacts, end: &End, now: UnixTime) -> Result<u64, webpki::Error> {
+        if self.is_revoked(facts, end) {
+            return Err(webpki::Error::CertRevoked);
+        }
+        let until = end.believed_until(&self.listed).map_or(u64::MAX, |until| u64::try_from(until).unwrap_or(0));
+        if until < now.as_secs() {
+            let next_update = UnixTime::since_unix_epoch(Duration::from_secs(until));
+            return Err(webpki::Error::CrlExpired { time: now, next_update });
+        }
+        Ok(until)
     }
 }
 
@@ -60,7 +87,7 @@ impl Trust {
             let of_bundle = self.bundles.iter().find(|anchors| anchors.bundle == end.bundle);
             let Some(anchors) = of_bundle.filter(|anchors| anchors.sums.contains(&end.anchor)) else { continue };
             // Revoked under one bundle it is revoked, as in the handshake.
-            if peer.facts.as_ref().is_some_and(|facts| anchors.revoked.contains(&*facts.serial)) {
+            if peer.facts.as_ref().is_some_and(|facts| anchors.is_revoked(facts, end)) {
                 standing.refused = Some(Reason::PolicyCertificateRevoked);
             }
             standing.bundles.push(Arc::clone(&end.bundle));
@@ -76,17 +103,25 @@ impl Trust {
 #[derive(Debug)]
 pub(super) struct Verifier {
     trust: Arc<Trust>,
+    chains: Arc<Chains>,
     cell: Cell,
 }
 
 impl Verifier {
-    pub(super) fn new(trust: Arc<Trust>, cell: Cell) -> Self {
-        Self { trust, cell }
+    pub(super) fn new(trust: Arc<Trust>, chains: Arc<Chains>, cell: Cell) -> Self {
+        Self { trust, chains, cell }
     }
 
-    fn leave(&self, peer: TlsPeer) {
+    /// A signature by a key that is too short fails like one that is wrong, and must not look like an attack.
+    fn note_short_key(&self, certificate: &CertificateDer<'_>) {
+        if has_short_rsa_key(certificate) {
+            self.cell.lock().unwrap_or_else(PoisonError::into_inner).peer.refused = Some(Reason::TlsWeak);
+        }
+    }
+
+    fn leave(&self, peer: TlsPeer, is_known: Option<bool>) {
         // A certificate is asked for in full handshakes only: whatever ticket was decrypted, it is not resumed.
-        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = Seen { peer, resumed: None };
+        *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = Seen { peer, resumed: None, is_known };
     }
 
     fn verify(
@@ -97,10 +132,19 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<VerifiedPath, webpki::Error> {
         let leaf = EndEntityCert::try_from(leaf)?;
-        let mut path = VerifiedPath { leaf: facts.sha256, ends: Vec::new(), valid_until: u64::MAX };
+        let (ends, valid_until) = (Vec::new(), u64::MAX);
+        let mut path = VerifiedPath { leaf: facts.sha256, ends, valid_until, believed_until: u64::MAX };
         // A chain that no bundle knows is the least that can be said; a bundle that knows it says more.
         let mut refusal = webpki::Error::UnknownIssuer;
         for anchors in &self.trust.bundles {
+            let all: Vec<_>;
+            let intermediates = if anchors.intermediates.is_empty() {
+                intermediates
+            } else {
+                let ours = anchors.intermediates.iter().map(|ours| CertificateDer::from(ours.as_ref()));
+                all = intermediates.iter().map(|theirs| CertificateDer::from(theirs.as_ref())).chain(ours).collect();
+                &all
+            };
             let verified = leaf.verify_for_usage(
                 self.trust.algorithms.all,
                 &anchors.roots,
@@ -111,11 +155,12 @@ impl Verifier {
                 None,
             );
             match verified {
-                // Revoked under one bundle it is revoked: another root above the same authority is no way around it.
-                Ok(_) if anchors.revoked.contains(&*facts.serial) => return Err(webpki::Error::CertRevoked),
                 Ok(verified) => {
-                    path.ends.push(anchors.end(&verified));
-                    path.valid_until = path.valid_until.min(valid_until(facts, &verified));
+                    let end = anchors.end(&verified);
+                    // Revoked under one bundle it is revoked: another root above the same authority is no way around it.
+                    path.believed_until = path.believed_until.min(anchors.check_revocation(facts, &end, now)?);
+                    path.ends.push(end);
+                    path.valid_until = path.valid_until.min(path::valid_until(facts, &verified));
                 }
                 Err(webpki::Error::UnknownIssuer) => {}
                 Err(error) => refusal = error,
@@ -144,8 +189,13 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let Ok(facts) = CertificateFacts::of(leaf) else {
-            self.leave(TlsPeer { refused: Some(Reason::TlsMalformed), ..TlsPeer::default() });
+        let sum = Chains::sum(leaf, intermediates);
+        if let Some(Chain { facts, path, .. }) = self.chains.find(&sum, now) {
+            self.leave(TlsPeer { facts: Some(facts), path: Some(path), refused: None }, Some(true));
+            return Ok(ClientCertVerified::assertion());
+        }
+        let Ok(facts) = CertificateFacts::of(leaf).map(Arc::new) else {
+            self.leave(TlsPeer { refused: Some(Reason::TlsMalformed), ..TlsPeer::default() }, None);
             return Err(CertificateError::BadEncoding.into());
         };
         let (path, refusal) = match self.verify(leaf, intermediates, &facts, now) {
@@ -153,7 +203,11 @@ impl ClientCertVerifier for Verifier {
             Err(error) => (None, Some((certificate_reason(&error, &facts), error))),
         };
         let refused = refusal.as_ref().map(|(reason, _)| *reason);
-        self.leave(TlsPeer { facts: Some(Arc::new(facts)), path, refused });
+        if let Some(path) = &path {
+            self.chains.insert(sum, &facts, path, now);
+        }
+        let is_known = path.is_some().then_some(false);
+        self.leave(TlsPeer { facts: Some(facts), path, refused }, is_known);
         match refusal {
             None => Ok(ClientCertVerified::assertion()),
             Some((reason, error)) => Err(certificate_error(reason, error)),
@@ -166,7 +220,8 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.trust.algorithms)
+        let verified = verify_tls12_signature(message, certificate, signature, &self.trust.algorithms);
+        verified.inspect_err(|_| self.note_short_key(certificate))
     }
 
     fn verify_tls13_signature(
@@ -175,7 +230,8 @@ impl ClientCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.trust.algorithms)
+        let verified = verify_tls13_signature(message, certificate, signature, &self.trust.algorithms);
+        verified.inspect_err(|_| self.note_short_key(certificate))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

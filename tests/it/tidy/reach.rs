@@ -12,7 +12,12 @@ pub(crate) fn orphans(workspace: &Workspace) -> Vec<Finding> {
     let packages = workspace.metadata.workspace_packages();
     let targets = packages.iter().flat_map(|package| &package.targets);
     let roots = targets.filter_map(|target| target.src_path.as_std_path().strip_prefix(root).ok());
-    unreached(&roots.map(Path::to_owned).collect::<Vec<_>>(), &workspace.sources)
+    let mut roots: Vec<_> = roots.map(Path::to_owned).collect();
+    // A workspace of its own, whose manifest names its targets.
+    let fuzz = workspace.text("fuzz/Cargo.toml");
+    let paths = fuzz.lines().filter_map(|line| line.strip_prefix("path = \"")?.strip_suffix('"'));
+    roots.extend(paths.map(|path| Path::new("fuzz").join(path)));
+    unreached(&roots, &workspace.sources)
 }
 
 /// Files among `sources` that no `mod` line reaches from these crate roots.

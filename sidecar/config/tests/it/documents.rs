@@ -50,7 +50,7 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in ["minimal", "full", "routes", "identity-1.1", "backends"] {
+    for name in ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "backends"] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -60,7 +60,16 @@ fn notations_agree() {
 
 #[test]
 fn what_is_written_back_reads_the_same() {
-    for name in ["full.json", "routes.json", "identity-1.1.json", "backends.json"] {
+    let names = [
+        "full.json",
+        "routes.json",
+        "identity-1.1.json",
+        "settings-1.2.json",
+        "listeners.json",
+        "tls-1.2.json",
+        "backends.json",
+    ];
+    for name in names {
         let read = read_file(&folder("good").join(name)).unwrap();
         assert_eq!(read_value(serde_json::to_value(&read).unwrap()).unwrap(), read, "{name}");
     }
@@ -84,7 +93,7 @@ fn names_tell_the_notation() {
 }
 
 /// Each bad example, and what its writer is told.
-const BAD: [(&str, &str); 32] = [
+const BAD: &[(&str, &str)] = &[
     (
         "allow-nobody-known.yaml",
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `identitySelector`, `serviceAccount`, `spiffe`, `verified`, `anyone`",
@@ -118,10 +127,15 @@ const BAD: [(&str, &str); 32] = [
         "balancer.yaml",
         "`policy.routes[0].backendPolicy.loadBalancer.type`: unknown variant `Random`, expected `RoundRobin` or `LeastRequest`",
     ),
+    ("certificate-without-key.yaml", "`identity.certificates[0]`: missing field `key`"),
     ("duplicate-key.json", "not valid JSON: line 1, column 42: duplicate key `policy`; keep one"),
     ("duplicate-key.toml", "not valid TOML: line 2, column 1: duplicate key"),
     ("duplicate-key.yaml", "not valid YAML: line 2, column 1: duplicate mapping key: version not allowed here"),
     ("header-no-value.yaml", "`policy.routes[0].rules[0].matches[0].headers[0]`: missing field `value`"),
+    (
+        "listener-protocol.yaml",
+        "`policy.listeners[0].protocol`: unknown variant `TCP`, expected one of `HTTPS`, `HTTP`, `TLS`",
+    ),
     ("malformed.json", "not valid JSON: line 1, column 21: trailing comma"),
     ("malformed.toml", "not valid TOML: line 2, column 10: unclosed table, expected `]`"),
     ("malformed.yaml", "not valid YAML: line 2, column 19: mismatched bracket '[' closed by '}'"),
@@ -141,7 +155,12 @@ const BAD: [(&str, &str); 32] = [
         "`policy.routes[0].rules[0].allow[0].identitySelector.matchExpressions`: unknown field `matchExpressions`, expected `matchLabels`",
     ),
     ("serial-number.json", "`trust.revocations.serials[0].serial`: invalid type: integer `5`, expected a string"),
+    (
+        "server-name-word.toml",
+        "`policy.listeners[0].tls.unknownServerName`: unknown variant `refuse`, expected `Default` or `Refuse`",
+    ),
     ("service-account-half.json", "`policy.routes[0].rules[0].allow[0].serviceAccount`: missing field `namespace`"),
+    ("state-dir-number.json", "`settings.stateDir`: invalid type: integer `1`, expected a string"),
     (
         "two-parts.toml",
         r#"`identity`: missing field `key`
@@ -168,7 +187,7 @@ const BAD: [(&str, &str); 32] = [
 #[test]
 fn bad_documents_are_refused_with_place_and_remedy() {
     for (name, expected) in BAD {
-        assert_eq!(read_file(&folder("bad").join(name)).unwrap_err(), expected, "{name}");
+        assert_eq!(read_file(&folder("bad").join(name)).unwrap_err(), *expected, "{name}");
     }
 }
 

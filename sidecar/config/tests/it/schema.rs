@@ -1,5 +1,6 @@
 //! The published schemas are the types'. `make generate` writes them anew.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
@@ -73,4 +74,50 @@ fn an_open_object_is_found() {
         open_objects("", &schema, &mut found);
         assert_eq!(found.len(), expected, "{schema}");
     }
+}
+
+/// Names whose description says that they came after 1.0, with what it says.
+fn since(name: &str, schema: &Value, found: &mut BTreeSet<(String, String)>) {
+    match schema {
+        Value::Object(fields) => {
+            let name = fields.get("const").and_then(Value::as_str).unwrap_or(name);
+            let description = fields.get("description").and_then(Value::as_str).unwrap_or_default();
+            let version = description.split("Since ").nth(1).map(|rest| rest.trim_start_matches("contract "));
+            if let Some(version) = version {
+                found.insert((name.to_owned(), version.trim_end_matches('.').to_owned()));
+            }
+            for (key, inner) in fields.iter().filter(|(key, _)| *key != "properties") {
+                since(if key == "oneOf" || key == "anyOf" { name } else { key }, inner, found);
+            }
+            for (key, inner) in fields.get("properties").and_then(Value::as_object).into_iter().flatten() {
+                since(key, inner, found);
+            }
+            // A variant with a value is an object with one property, described around it.
+            if let (Some(version), Some(properties)) = (version, fields.get("properties").and_then(Value::as_object)) {
+                found.remove(&(name.to_owned(), version.trim_end_matches('.').to_owned()));
+                found.extend(properties.keys().map(|key| (key.clone(), version.trim_end_matches('.').to_owned())));
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|inner| since(name, inner, found)),
+        _ => {}
+    }
+}
+
+/// Each name that came later, as a document has it: the last step of its row in `since.rs`.
+#[test]
+fn what_came_later_is_in_the_table() {
+    let (_, schema) = published().find(|(file, _)| file.ends_with("document.schema.json")).unwrap();
+    let mut described = BTreeSet::new();
+    since("", &schema, &mut described);
+    let table = include_str!("../../src/since.rs").lines().filter_map(|line| {
+        let (place, minor) = line.trim().strip_prefix("(\"")?.strip_suffix("),")?.split_once("\", ")?;
+        let name = place.rsplit('/').next()?.trim_start_matches('=');
+        Some((name.to_owned(), format!("1.{minor}")))
+    });
+    let table: BTreeSet<_> = table.collect();
+    let absent: Vec<_> = described.difference(&table).collect();
+    assert!(
+        described.len() > 10 && absent.is_empty(),
+        "add a row to sidecar/config/src/since.rs for each of {absent:?}"
+    );
 }

@@ -11,6 +11,7 @@ fn status() -> Status {
         loaded: "0123456789ab".to_owned(),
         refused: Some("ba9876543210".to_owned()),
         why: Some("bundle `ours` has no roots".to_owned()),
+        kept_since: Some("2026-11-21T00:00:00Z".to_owned()),
     };
     let none = || PartStatus { loaded: "none".to_owned(), ..PartStatus::default() };
     Status {
@@ -30,7 +31,7 @@ fn its_words_are_fixed() {
         "contract": { "min": "1.0", "max": "1.2" },
         "podUid": "",
         "parts": {
-            "trust": { "loaded": "0123456789ab", "refused": "ba9876543210", "why": "bundle `ours` has no roots" },
+            "trust": { "loaded": "0123456789ab", "refused": "ba9876543210", "why": "bundle `ours` has no roots", "keptSince": "2026-11-21T00:00:00Z" },
             "identity": { "loaded": "none" },
             "identities": { "loaded": "none" },
             "policy": { "loaded": "none" },

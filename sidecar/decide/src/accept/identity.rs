@@ -1,4 +1,6 @@
-//! Accepts part `identity`: key and chain as a pair or not at all.
+//! Accepts part `identity`: each key and chain as a pair, all pairs or none.
+
+use std::sync::Arc;
 
 use sidecar_config::Part;
 use sidecar_config::identity::Identity;
@@ -6,31 +8,80 @@ use sidecar_config::identity::Identity;
 use super::Files;
 use crate::Revision;
 use crate::problem::{Problems, Refusal};
+use crate::server::{ServerCertificate, ServerNames};
 use crate::snapshot::AcceptedIdentity;
 
-/// Accepts a server certificate with its key.
+/// Certificates beside the first: more names than a workload's listeners have; a handshake looks through all of them.
+const CERTIFICATES_MAX: usize = 64;
+
+/// Accepts the server's certificates with their keys.
 ///
 /// # Errors
-/// Every problem of the part; a key that is not the leaf's among them.
+/// Every problem of the part; a key that is not its leaf's among them.
 pub fn identity(document: &Identity, files: &Files) -> Result<AcceptedIdentity, Refusal> {
     let mut problems = Problems::of(Part::Identity);
-    let chain = files.certificates(&document.chain).map(<[_]>::to_vec).unwrap_or_else(|error| {
-        problems.add("chain", error);
-        Vec::new()
+    let default = Pair { place: String::new(), chain: &document.chain, key: &document.key, is_default: true };
+    let more = document.certificates.iter().enumerate().map(|(index, pair)| Pair {
+        place: format!("certificates[{index}]."),
+        chain: &pair.chain,
+        key: &pair.key,
+        is_default: false,
     });
-    match (files.public_keys.get(&document.key), chain.first()) {
-        (Some(Err(error)), _) => problems.add("key", error),
-        (None, _) => problems.add("key", format_args!("`{}` was not read", document.key)),
-        (Some(Ok(public_key)), Some(leaf)) if *public_key != leaf.facts.spki => {
-            let advice = "write the chain with its leaf first, and the key that leaf was issued for";
-            problems.add(
-                "key",
-                format_args!("is not the key of `{}` in `{}`; {advice}", leaf.facts.subject, document.chain),
-            );
-        }
-        (Some(Ok(_)), _) => {}
+    if document.certificates.len() > CERTIFICATES_MAX {
+        let count = document.certificates.len();
+        let advice = "put several names into one certificate";
+        problems.add("certificates", format_args!("are {count}; at most {CERTIFICATES_MAX} are allowed: {advice}"));
     }
-    let digests: Vec<_> = chain.iter().map(|certificate| certificate.facts.sha256).collect();
-    let revision = Revision::of(&(document, digests));
-    problems.or(revision, |revision| AcceptedIdentity { revision, chain, key_file: document.key.clone() })
+    let default = default.read(files, &mut problems);
+    let more: Vec<_> = more.map(|pair| pair.read(files, &mut problems)).collect();
+    let revision = match more.as_slice() {
+        // As it was before there could be more, so that it stays the same for who has no more.
+        [] => Revision::of(&(document, digests(&default))),
+        more => Revision::of(&(document, digests(&default), more.iter().map(digests).collect::<Vec<_>>())),
+    };
+    problems.or(revision, |revision| {
+        let certificates = [default].into_iter().chain(more).map(Arc::new).collect();
+        AcceptedIdentity { revision, certificates }
+    })
+}
+
+/// A chain and its key, as they are written.
+struct Pair<'a> {
+    /// In front of the names of its fields.
+    place: String,
+    chain: &'a str,
+    key: &'a str,
+    is_default: bool,
+}
+
+impl Pair<'_> {
+    fn read(&self, files: &Files, problems: &mut Problems) -> ServerCertificate {
+        let place = &self.place;
+        let chain = files.certificates(self.chain).map(<[_]>::to_vec).unwrap_or_else(|error| {
+            problems.add(format_args!("{place}chain"), error);
+            Vec::new()
+        });
+        match (files.public_keys.get(self.key), chain.first()) {
+            (Some(Err(error)), _) => problems.add(format_args!("{place}key"), error),
+            (None, _) => problems.add(format_args!("{place}key"), format_args!("`{}` was not read", self.key)),
+            (Some(Ok(public_key)), Some(leaf)) if *public_key != leaf.facts.spki => {
+                let advice = "write the chain with its leaf first, and the key that leaf was issued for";
+                let subject = &leaf.facts.subject;
+                let detail = format_args!("is not the key of `{subject}` in `{}`; {advice}", self.chain);
+                problems.add(format_args!("{place}key"), detail);
+            }
+            (Some(Ok(_)), _) => {}
+        }
+        let names = chain.first().map(|leaf| ServerNames::of(&leaf.facts)).unwrap_or_default();
+        if !self.is_default && !chain.is_empty() && names.is_empty() {
+            let detail = "has neither DNS nor IP subject alternative names, so no client could ask for it; issue it with \
+                          the names it is for";
+            problems.add(format_args!("{place}chain"), detail);
+        }
+        ServerCertificate { chain, key_file: self.key.to_owned(), names, is_default: self.is_default }
+    }
+}
+
+fn digests(certificate: &ServerCertificate) -> Vec<[u8; 32]> {
+    certificate.chain.iter().map(|certificate| certificate.facts.sha256).collect()
 }

@@ -5,6 +5,7 @@ mod backend;
 mod endpoints;
 mod identities;
 mod identity;
+mod listeners;
 mod matches;
 mod policy;
 mod trust;
@@ -12,6 +13,7 @@ mod trust;
 use std::collections::BTreeMap;
 
 use crate::certificate::Certificate;
+use crate::crl::RevocationList;
 
 pub use endpoints::endpoints;
 pub use identities::identities;
@@ -27,6 +29,9 @@ const NAME_MAX_BYTES: usize = 63 + 1 + 253;
 pub struct Files {
     /// Certificates of PEM files, in the files' order.
     pub certificates: BTreeMap<String, Result<Vec<Certificate>, String>>,
+    /// Revocation lists of PEM and DER files, in the files' order, with those certificates of part `trust` that have
+    /// signed them.
+    pub revocation_lists: BTreeMap<String, Result<Vec<RevocationList>, String>>,
     /// DER subjectPublicKeyInfo that belongs to the private key of a PEM file. Never the key.
     pub public_keys: BTreeMap<String, Result<Vec<u8>, String>>,
 }
@@ -38,6 +43,17 @@ impl Files {
                 Err(format!("`{name}` holds no certificate; put PEM blocks `BEGIN CERTIFICATE` into it"))
             }
             Some(Ok(certificates)) => Ok(certificates),
+            Some(Err(why)) => Err(why.clone()),
+            None => Err(format!("`{name}` was not read")),
+        }
+    }
+
+    fn revocation_lists(&self, name: &str) -> Result<&[RevocationList], String> {
+        match self.revocation_lists.get(name) {
+            Some(Ok(lists)) if lists.is_empty() => Err(format!(
+                "`{name}` holds no revocation list; put PEM blocks `BEGIN X509 CRL` or one DER list into it"
+            )),
+            Some(Ok(lists)) => Ok(lists),
             Some(Err(why)) => Err(why.clone()),
             None => Err(format!("`{name}` was not read")),
         }

@@ -1,21 +1,25 @@
 //! Accepts part `policy`: what can be said about it without the other parts.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 
 use sidecar_config::backend::Timeouts;
-use sidecar_config::policy::{Backend, Listener, Policy, Route, Rule};
+use sidecar_config::policy::{Backend, Limits, Listener, Policy, Route, Rule};
 use sidecar_config::{Duration, Part};
 
 use super::allow::check_allow;
 use super::backend::{TIME_MAX, check_backend_policy, check_range};
+use super::listeners::{check_listeners, check_served};
 use super::matches::{check_match, check_pattern_count, hostname_error};
 use super::name_error;
 use crate::Revision;
 use crate::problem::{Problems, Refusal};
+use crate::route::RouteTable;
 use crate::snapshot::AcceptedPolicy;
 
-/// Most client connections a document may ask for; the file limit is far below.
-const CONNECTIONS_MAX: u32 = 1_000_000;
+/// Most connections, requests or streams a document may ask for; the file limit is far below.
+const LIMIT_MAX: u32 = 1_000_000;
+/// Longest time that nothing may be accepted: clients give up before.
+const PENDING_TIMEOUT_MAX: Duration = Duration::from_millis(60_000);
 /// Largest share of a backend, as in Gateway API.
 const WEIGHT_MAX: u32 = 1_000_000;
 
@@ -35,10 +39,10 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
         check_route(route, &place, &document.listeners, &mut problems);
     }
     check_pattern_count(&document.routes, &mut problems);
-    let limit = document.limits.max_connections;
-    if !(1..=CONNECTIONS_MAX).contains(&limit) {
-        let detail = format_args!("is {limit}; write a number from 1 to {CONNECTIONS_MAX}");
-        problems.add("limits.maxConnections", detail);
+    check_limits(&document.limits, &mut problems);
+    // What is broken by itself is told first: it would be told here once more, in other words.
+    if problems.is_empty() {
+        check_tables(document, &mut problems);
     }
     problems.or(Revision::of(document), |revision| AcceptedPolicy {
         revision,
@@ -48,40 +52,37 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
     })
 }
 
+fn check_limits(limits: &Limits, problems: &mut Problems) {
+    let numbers = [
+        ("limits.maxConnections", limits.max_connections),
+        ("limits.maxPendingRequests", limits.max_pending_requests),
+        ("limits.maxStreams", limits.max_streams),
+    ];
+    for (place, limit) in numbers.into_iter().filter(|(_, limit)| !(1..=LIMIT_MAX).contains(limit)) {
+        problems.add(place, format_args!("is {limit}; write a number from 1 to {LIMIT_MAX}"));
+    }
+    if limits.pending_timeout > PENDING_TIMEOUT_MAX {
+        problems.add("limits.pendingTimeout", "is more than a minute, in which nothing would be accepted; write less");
+    }
+}
+
 /// A route's hash covers its listener, because the same rules behind other TLS settings are another promise.
 fn route_hash(route: &Route, listeners: &[Listener]) -> Revision {
     let listener = listeners.iter().find(|listener| listener.name == route.listener);
     Revision::of(&(listener, route))
 }
 
-fn taken(what: &str, name: &str) -> String {
+pub(super) fn taken(what: &str, name: &str) -> String {
     format!("`{name}` is taken by an earlier {what}; names are unique")
-}
-
-fn check_listeners(listeners: &[Listener], problems: &mut Problems) {
-    let mut names = HashSet::new();
-    let mut addresses = BTreeSet::new();
-    for (index, listener) in listeners.iter().enumerate() {
-        let place = format!("listeners[{index}]");
-        if let Some(error) = name_error(&listener.name) {
-            problems.add(format_args!("{place}.name"), error);
-        }
-        if !names.insert(&listener.name) {
-            problems.add(format_args!("{place}.name"), taken("listener", &listener.name));
-        }
-        // Port 0 asks for any free port, so two of those are two listeners.
-        if listener.address.port() != 0 && !addresses.insert(listener.address) {
-            let detail = format_args!("{} is taken by an earlier listener; choose another port", listener.address);
-            problems.add(format_args!("{place}.address"), detail);
-        }
-    }
 }
 
 fn check_route(route: &Route, place: &str, listeners: &[Listener], problems: &mut Problems) {
     if let Some(error) = name_error(&route.name) {
         problems.add(format_args!("{place}.name"), error);
     }
-    if !listeners.iter().any(|listener| listener.name == route.listener) {
+    if let Some(listener) = listeners.iter().find(|listener| listener.name == route.listener) {
+        check_served(route, listener, place, problems);
+    } else {
         let detail = format_args!("there is no listener `{}`; name one of policy.listeners", route.listener);
         problems.add(format_args!("{place}.listener"), detail);
     }
@@ -98,6 +99,19 @@ fn check_route(route: &Route, place: &str, listeners: &[Listener], problems: &mu
             problems.add(format_args!("{place}.name"), taken("rule", &rule.name));
         }
         check_rule(rule, &place, problems);
+    }
+}
+
+/// A request's cost must not grow with the routes: what the compiled tables cannot promise is refused.
+fn check_tables(document: &Policy, problems: &mut Problems) {
+    for listener in &document.listeners {
+        let mut table = RouteTable::default();
+        for route in document.routes.iter().filter(|route| route.listener == listener.name) {
+            route.rules.iter().for_each(|rule| table.enter_rule(route, rule, 0));
+        }
+        if let Some(excess) = table.excess() {
+            problems.add("routes", format_args!("on listener `{}`, those {excess}", listener.name));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use sidecar_config::Part;
 use sidecar_config::policy::{Allow, IdentitySelector, Rule, ServiceAccount};
 
 use super::missing;
@@ -54,16 +55,16 @@ impl<'a> Known<'a> {
                 Allow::Anyone(_) => allowed.anyone = true,
                 Allow::Identity(name) => match self.name(name) {
                     Some(identity) => allowed.identities.push(identity),
-                    None => missing(problems, &place, "identity", name, "identities"),
+                    None => missing(problems, &place, "identity", name, Part::Identities),
                 },
                 Allow::IdentitySelector(selector) => allowed.selected.push(self.select(selector)),
                 Allow::Verified(name) => match snapshot.bundle(name) {
                     Some(bundle) => allowed.bundles.push(bundle),
-                    None => missing(problems, &place, "bundle", name, "trust.bundles"),
+                    None => missing(problems, &place, "bundle", name, Part::Trust),
                 },
                 Allow::ServiceAccount(account) => match service_account(account, &snapshot.bundles) {
                     Ok(pattern) => add_pattern(snapshot, &pattern, &mut allowed, &place, problems),
-                    Err(error) => problems.add(format_args!("{place}.serviceAccount"), error),
+                    Err(error) => problems.add_missing(format_args!("{place}.serviceAccount"), error, Part::Trust),
                 },
                 // The part was accepted, so it can be read.
                 Allow::Spiffe(text) => {
@@ -108,7 +109,8 @@ fn add_pattern(
     if vouching.is_empty() {
         let domain = pattern.trust_domain();
         let advice = "add it to trust.bundles.NAME.vouchesFor.spiffe of the bundle whose it is";
-        problems.add(place, format_args!("no bundle vouches for SPIFFE trust domain `{domain}`; {advice}"));
+        let detail = format_args!("no bundle vouches for SPIFFE trust domain `{domain}`; {advice}");
+        problems.add_missing(place, detail, Part::Trust);
     } else {
         allowed.patterns.push(snapshot.directory.add_pattern(pattern, &vouching));
     }

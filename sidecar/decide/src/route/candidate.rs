@@ -1,11 +1,14 @@
 //! What competes for a request once host and path fit: method, headers, query, then the order of the document.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use http::Method;
+use http::header::HeaderName;
 
-use super::conditions::Conditions;
+use super::conditions::{Conditions, decoded, header_value, parameter_value};
 use super::{Request, RuleIndex};
 use crate::reason::Reason;
 
@@ -41,25 +44,140 @@ impl Candidate {
         (self.method.is_none(), Reverse(headers), Reverse(parameters), self.order)
     }
 
-    fn fits(&self, request: &Request<'_>) -> Result<(), Reason> {
-        if self.method.as_ref().is_some_and(|method| method != request.method) {
-            return Err(Reason::RouteNoMethod);
+    /// The rank without the place in the document.
+    fn rank_of_names(&self) -> (bool, (Reverse<usize>, Reverse<usize>)) {
+        let (any_method, headers, parameters, _) = self.rank();
+        (any_method, (headers, parameters))
+    }
+
+    fn fits(&self, request: &Request<'_>) -> bool {
+        self.method.as_ref().is_none_or(|method| method == request.method)
+            && self.conditions.as_ref().is_none_or(|conditions| conditions.hold(request))
+    }
+
+    fn names(&self) -> Names {
+        let (any_method, counts) = self.rank_of_names();
+        let (mut headers, mut parameters) = (Vec::new(), Vec::new());
+        if let Some(conditions) = &self.conditions {
+            headers.extend(conditions.exact_headers().map(|(name, _)| SortedHeader(name.clone())));
+            parameters.extend(conditions.exact_parameters().map(|(name, _)| name.into()));
         }
-        match &self.conditions {
-            Some(conditions) if !conditions.hold(request) => Err(Reason::RouteNoMatch),
-            _ => Ok(()),
+        Names { any_method, counts, headers, parameters }
+    }
+
+    /// The bucket of the requests that it may fit.
+    fn key(&self) -> u64 {
+        let mut key = Key::of(self.method.as_ref());
+        if let Some(conditions) = &self.conditions {
+            conditions.exact_headers().for_each(|(_, value)| key.add(value.as_bytes()));
+            conditions.exact_parameters().for_each(|(_, value)| key.add(value.as_bytes()));
         }
+        key.0.finish()
     }
 }
 
-/// The candidates of one path condition, first one first.
+/// The candidates of one path condition. A request looks into one bucket of each group, so that it costs the same
+/// however many methods and values tell the candidates apart.
 #[derive(Debug, Default)]
-pub(super) struct Candidates(Vec<Candidate>);
+pub(super) struct Candidates {
+    /// In the order of precedence.
+    groups: Vec<Group>,
+    methods: HashSet<Method>,
+    has_any_method: bool,
+}
+
+/// Candidates that ask for the same names.
+#[derive(Debug)]
+struct Group {
+    names: Names,
+    /// By the hash of what they want of method and exact values; in the order of the document.
+    buckets: HashMap<u64, Vec<Candidate>>,
+}
+
+/// What candidates ask for, without its values. Their ranks differ in the order of the document alone.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Names {
+    any_method: bool,
+    counts: (Reverse<usize>, Reverse<usize>),
+    /// Compared exactly; sorted.
+    headers: Vec<SortedHeader>,
+    parameters: Vec<Box<str>>,
+}
 
 impl Candidates {
     pub(super) fn insert(&mut self, candidate: Candidate) {
-        let place = self.0.partition_point(|other| other.rank() <= candidate.rank());
-        self.0.insert(place, candidate);
+        match &candidate.method {
+            Some(method) => drop(self.methods.insert(method.clone())),
+            None => self.has_any_method = true,
+        }
+        let names = candidate.names();
+        let place = self.groups.partition_point(|group| group.names < names);
+        if self.groups.get(place).is_none_or(|group| group.names != names) {
+            self.groups.insert(place, Group { names, buckets: HashMap::new() });
+        }
+        let bucket = self.groups[place].buckets.entry(candidate.key()).or_default();
+        bucket.push(candidate);
+    }
+
+    /// How many groups a request has to look into.
+    pub(super) fn groups(&self) -> usize {
+        self.groups.len()
+    }
+}
+
+impl Group {
+    /// The first that fits.
+    fn first(&self, request: &Request<'_>) -> Option<&Candidate> {
+        self.buckets.get(&self.names.key(request)?)?.iter().find(|candidate| candidate.fits(request))
+    }
+}
+
+impl Names {
+    fn rank(&self) -> (bool, (Reverse<usize>, Reverse<usize>)) {
+        (self.any_method, self.counts)
+    }
+
+    /// The bucket of a request; `None` where it has not all of the names.
+    fn key(&self, request: &Request<'_>) -> Option<u64> {
+        let mut key = Key::of((!self.any_method).then_some(request.method));
+        for SortedHeader(name) in &self.headers {
+            key.add(&header_value(request.headers, name)?);
+        }
+        for name in &self.parameters {
+            key.add(&decoded(parameter_value(request.query.unwrap_or_default(), name)?).collect::<Vec<u8>>());
+        }
+        Some(key.0.finish())
+    }
+}
+
+/// A header's name, which has no order of its own.
+#[derive(Debug, PartialEq, Eq)]
+struct SortedHeader(HeaderName);
+
+impl PartialOrd for SortedHeader {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for SortedHeader {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.as_str().cmp(other.0.as_str())
+    }
+}
+
+/// The hash of a method and values. Only a filter, for whoever is in the bucket is compared: nobody gains by a collision.
+struct Key(DefaultHasher);
+
+impl Key {
+    fn of(method: Option<&Method>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        method.hash(&mut hasher);
+        Self(hasher)
+    }
+
+    fn add(&mut self, value: &[u8]) {
+        value.hash(&mut self.0);
     }
 }
 
@@ -77,13 +195,20 @@ impl<'a> Search<'a> {
 
     /// The first candidate that fits.
     pub(super) fn first<'c>(&mut self, candidates: &'c Candidates) -> Option<&'c Candidate> {
-        candidates.0.iter().find(|candidate| match candidate.fits(self.request) {
-            Ok(()) => true,
-            Err(reason) => {
-                self.furthest = self.furthest.max(reason);
-                false
+        let mut best: Option<&Candidate> = None;
+        for group in &candidates.groups {
+            // The groups' order is the ranks' but for the document's place.
+            if best.is_some_and(|best| best.rank_of_names() < group.names.rank()) {
+                break;
             }
-        })
+            let offered = group.first(self.request);
+            best = best.into_iter().chain(offered).min_by_key(|candidate| candidate.rank());
+        }
+        if best.is_none() {
+            let by_method = candidates.has_any_method || candidates.methods.contains(self.request.method);
+            self.furthest = self.furthest.max(if by_method { Reason::RouteNoMatch } else { Reason::RouteNoMethod });
+        }
+        best
     }
 
     pub(super) fn furthest(self) -> Reason {

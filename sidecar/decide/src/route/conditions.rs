@@ -27,16 +27,29 @@ impl Conditions {
     pub(super) fn of(condition: &Match) -> Result<Option<Self>, String> {
         let header = |header: &ValueMatch| Ok((header_name(&header.name)?, Wanted::of(header)?));
         let parameter = |parameter: &ValueMatch| Ok((parameter.name.as_str().into(), Wanted::of(parameter)?));
-        let conditions = Self {
+        let mut conditions = Self {
             headers: condition.headers.iter().map(header).collect::<Result<_, String>>()?,
             parameters: condition.query_params.iter().map(parameter).collect::<Result<_, String>>()?,
         };
+        // So that the same names are the same list.
+        conditions.headers.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        conditions.parameters.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok((conditions.counts() != (0, 0)).then_some(conditions))
     }
 
     /// How many headers and parameters it names.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.headers.len(), self.parameters.len())
+    }
+
+    /// Fields that are compared exactly, by name.
+    pub(super) fn exact_headers(&self) -> impl Iterator<Item = (&HeaderName, &str)> {
+        self.headers.iter().filter_map(|(name, wanted)| Some((name, wanted.exact()?)))
+    }
+
+    /// Parameters that are compared exactly, by name.
+    pub(super) fn exact_parameters(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parameters.iter().filter_map(|(name, wanted)| Some((&**name, wanted.exact()?)))
     }
 
     pub(super) fn hold(&self, request: &Request<'_>) -> bool {
@@ -52,6 +65,13 @@ pub(crate) fn header_name(name: &str) -> Result<HeaderName, String> {
 }
 
 impl Wanted {
+    fn exact(&self) -> Option<&str> {
+        match self {
+            Self::Exact(text) => Some(text),
+            Self::Pattern(_) => None,
+        }
+    }
+
     fn of(condition: &ValueMatch) -> Result<Self, String> {
         Ok(match condition.kind {
             ValueMatchType::Exact => Self::Exact(condition.value.as_str().into()),
@@ -69,7 +89,7 @@ fn header_holds(headers: &HeaderMap, name: &HeaderName, wanted: &Wanted) -> bool
 }
 
 /// A field's value, its lines joined as RFC 9110 §5.3 says; cookies as RFC 9113 §8.2.3 does, because HTTP/2 splits them.
-fn header_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, [u8]>> {
+pub(super) fn header_value<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, [u8]>> {
     let mut lines = headers.get_all(name).iter().map(http::HeaderValue::as_bytes);
     let first = lines.next()?;
     // It is taken out on the way upstream: what is matched is what is forwarded.
@@ -101,7 +121,7 @@ fn parameter_holds(query: Option<&str>, name: &str, wanted: &Wanted) -> bool {
 }
 
 /// The value of a parameter's first occurrence, as it was written.
-fn parameter_value<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+pub(super) fn parameter_value<'q>(query: &'q str, name: &str) -> Option<&'q str> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
     pairs.find(|(key, _)| decoded(key).eq(name.bytes())).map(|(_, value)| value)
@@ -109,7 +129,7 @@ fn parameter_value<'q>(query: &'q str, name: &str) -> Option<&'q str> {
 
 /// The bytes that a name or value stands for (application/x-www-form-urlencoded): `+` is a space, `%XX` its byte, and a
 /// percent sign that encodes nothing is itself.
-fn decoded(text: &str) -> impl Iterator<Item = u8> {
+pub(super) fn decoded(text: &str) -> impl Iterator<Item = u8> {
     let mut rest = text.as_bytes();
     iter::from_fn(move || {
         let (byte, length) = match (crate::path::escaped(rest, 0), rest.first()?) {

@@ -10,16 +10,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
-use sidecar_config::policy::Match;
+use sidecar_config::policy::{Match, Route, Rule};
 
 use self::candidate::{Candidate, Search};
 use self::conditions::Conditions;
+use self::host::HostCondition;
 use self::paths::{HostTable, PathCondition};
 use crate::path::match_key;
 use crate::reason::Reason;
 
 pub(crate) use self::conditions::header_name;
-pub(crate) use self::host::HostCondition;
 pub use self::host::canonical_host;
 pub(crate) use self::template::Template;
 
@@ -59,8 +59,31 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
+    /// Enters a rule of a route: what it matches, and its number.
+    pub(crate) fn enter_rule(&mut self, route: &Route, rule: &Rule, index: RuleIndex) {
+        let everything = [Match::default()];
+        let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
+        let hosts: Vec<_> = match route.hostnames.as_slice() {
+            [] => vec![HostCondition::Any],
+            names => names.iter().map(|name| HostCondition::of(name)).collect(),
+        };
+        self.enter(&hosts, matches, index);
+    }
+
+    /// What a request may cost beyond what is promised, whatever the number of routes: why, and what to do.
+    pub(crate) fn excess(&self) -> Option<String> {
+        let own = self.hosts.iter().map(|(host, table)| (format!("host `{host}`"), table));
+        let wildcards = self.wildcards.iter().map(|(parent, table)| (format!("host `*.{parent}`"), table));
+        let any = std::iter::once(("any host".to_owned(), &self.any_host));
+        let mut excesses = own.chain(wildcards).chain(any).filter_map(|(host, table)| Some((host, table.excess()?)));
+        // The least, so that the same document always gets the same words.
+        let first = excesses.next()?;
+        let (host, excess) = excesses.fold(first, Ord::min);
+        Some(format!("of {host} {excess}"))
+    }
+
     /// Enters a rule, once for each of its hosts and matches.
-    pub(crate) fn enter(&mut self, hosts: &[HostCondition<'_>], matches: &[Match], rule: RuleIndex) {
+    fn enter(&mut self, hosts: &[HostCondition<'_>], matches: &[Match], rule: RuleIndex) {
         for condition in matches {
             // Both are accepted before; what does not compile would match nothing.
             let (Ok(path), Ok(conditions)) = (PathCondition::of(condition.path.as_ref()), Conditions::of(condition))

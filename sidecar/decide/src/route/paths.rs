@@ -10,6 +10,13 @@ use super::template::{Template, Templates};
 use crate::path::match_key;
 use crate::pattern::Pattern;
 
+/// Places in the tree of templates that one request may have to look at: alternatives multiply with every segment
+/// (`/{a}/b` beside `/a/{b}`), and a thousand templates could make them thousands.
+const TEMPLATE_VISITS_MAX: usize = 256;
+
+/// Combinations of methods, headers and parameters that are asked for on one path: a request looks each of them up.
+const GROUPS_MAX: usize = 64;
+
 /// A condition on the path, compiled.
 #[derive(Clone, Debug)]
 pub(super) enum PathCondition {
@@ -72,6 +79,26 @@ impl HostTable {
                 self.patterns[place].2.insert(candidate);
             }
         }
+    }
+
+    /// What costs too much, if anything does.
+    pub(super) fn excess(&self) -> Option<String> {
+        let visits = self.templates.most_visits();
+        if visits > TEMPLATE_VISITS_MAX {
+            return Some(format!(
+                "have templates that overlap: one request may have to look at {visits} places of them, and at most \
+                 {TEMPLATE_VISITS_MAX} are allowed; write fewer that have a parameter where others have text"
+            ));
+        }
+        let exact = self.exact.values().chain(self.prefixes.values());
+        let groups = exact.chain(self.patterns.iter().map(|(.., candidates)| candidates)).map(Candidates::groups);
+        let groups = groups.max().unwrap_or(0).max(self.templates.most_groups());
+        (groups > GROUPS_MAX).then(|| {
+            format!(
+                "ask on one path for {groups} combinations of names of headers and parameters; at most {GROUPS_MAX} are \
+                 allowed: ask for the same names, or on different paths"
+            )
+        })
     }
 
     /// The rule of the first candidate that fits.

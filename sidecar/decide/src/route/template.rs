@@ -124,6 +124,16 @@ impl Templates {
             .insert(candidate);
     }
 
+    /// A bound on the places that a request looks at: the dearest way past each place, added up.
+    pub(super) fn most_visits(&self) -> usize {
+        self.0.most_visits()
+    }
+
+    /// The most groups of one template.
+    pub(super) fn most_groups(&self) -> usize {
+        self.0.most_groups()
+    }
+
     /// The rule of the most specific template that fits. Several templates may match one path, and which of them goes
     /// first is known only when all have been seen.
     pub(super) fn find(&self, path: &str, search: &mut Search<'_>) -> Option<RuleIndex> {
@@ -134,6 +144,18 @@ impl Templates {
 }
 
 impl Node {
+    fn most_visits(&self) -> usize {
+        let literal = self.literals.values().map(Self::most_visits).max().unwrap_or(0);
+        let parameter = self.parameter.as_ref().map_or(0, |node| node.most_visits());
+        literal.saturating_add(parameter).saturating_add(1)
+    }
+
+    fn most_groups(&self) -> usize {
+        let below = self.literals.values().chain(self.parameter.as_deref()).map(Self::most_groups);
+        let here = self.ends.iter().chain(&self.rest).map(|leaf| leaf.candidates.groups());
+        below.chain(here).max().unwrap_or(0)
+    }
+
     fn descend(&self, mut segments: Split<'_, char>, search: &mut Search<'_>, best: &mut Best) {
         let Some(segment) = segments.next() else { return offer(self.ends.as_ref(), search, best) };
         offer(self.rest.as_ref(), search, best);

@@ -30,9 +30,10 @@ fn a_good_trust_part() {
 fn a_good_identity_part() {
     let document = json!({"chain": "server.pem", "key": "server.key"});
     let accepted = accept::identity(&read(document), &files()).expect("a good document");
-    let subjects: Vec<_> = accepted.chain.iter().map(|certificate| certificate.facts.subject.as_str()).collect();
+    let [certificate] = accepted.certificates.as_slice() else { panic!("one certificate") };
+    let subjects: Vec<_> = certificate.chain.iter().map(|certificate| certificate.facts.subject.as_str()).collect();
     assert_eq!(subjects, ["CN=server", "CN=intermediate"]);
-    assert_eq!(accepted.key_file, "server.key");
+    assert_eq!((certificate.key_file.as_str(), certificate.is_default), ("server.key", true));
 }
 
 /// Everything that a listener and a rule can say, once said and once left out.

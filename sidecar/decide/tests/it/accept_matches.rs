@@ -155,3 +155,42 @@ fn parameters() {
     let detail = "`a` is named before in this match; write one condition for each name";
     check(&named(["a", "a"]), &[("[0].queryParams[1].name", detail)]);
 }
+
+/// What the number of routes does not bound: overlapping templates, and what is asked for on one path.
+#[test]
+fn what_one_request_may_cost_is_bounded() {
+    // Every combination of text and parameter: each place leads to two.
+    let overlapping = |depth: u32| {
+        let segment = |number: u32, at: u32| if number >> at & 1 == 1 { "a".to_owned() } else { format!("{{p{at}}}") };
+        let value = |number| (0..depth).map(|at| format!("/{}", segment(number, at))).collect::<String>();
+        json!((0..1 << depth).map(|number| path("Template", &value(number))[0].clone()).collect::<Vec<_>>())
+    };
+    let refused = |matches: &Value, detail: &str| {
+        let document = json!({"listeners": [listener("main", 8443)], "routes": [route("one", &json!([]), matches)]});
+        let problems = accept::policy(&read(document)).err().map(|refusal| refusal.problems).unwrap_or_default();
+        assert_eq!(told(&problems), expected(&[("policy.routes", detail)]));
+    };
+    check(&overlapping(7), &[]);
+    refused(
+        &overlapping(8),
+        "on listener `main`, those of any host have templates that overlap: one request may have to look at 511 places of \
+         them, and at most 256 are allowed; write fewer that have a parameter where others have text",
+    );
+    let named = |count: usize| {
+        let header = |name: usize| json!([{"name": format!("x-{name}"), "value": "1"}]);
+        json!((0..count).map(|name| json!({"headers": header(name)})).collect::<Vec<_>>())
+    };
+    check(&named(64), &[]);
+    refused(
+        &named(65),
+        "on listener `main`, those of any host ask on one path for 65 combinations of names of headers and parameters; at \
+         most 64 are allowed: ask for the same names, or on different paths",
+    );
+    // Many templates that do not overlap, and many values of one name, are as cheap as few.
+    check(
+        &json!((0..1000).map(|number| path("Template", &format!("/{{a}}/x{number}"))[0].clone()).collect::<Vec<_>>()),
+        &[],
+    );
+    let values = (0..1000).map(|value| json!({"headers": [{"name": "x-tenant", "value": value.to_string()}]}));
+    check(&json!(values.collect::<Vec<_>>()), &[]);
+}

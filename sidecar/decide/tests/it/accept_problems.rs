@@ -7,7 +7,7 @@ use sidecar_config::identities::KnownIdentity;
 use sidecar_config::{Document, Part};
 use sidecar_decide::{Refusal, accept};
 
-use crate::fixture::{expected, files, listener, read, rule, told, trust_document};
+use crate::fixture::{expected, files, listener, read, root, rule, told, trust_document};
 
 fn check<T: Debug>(accepted: Result<T, Refusal>, part: Part, rows: &[(&str, &str)]) {
     let problems = accepted.expect_err("a document with problems").problems;
@@ -120,6 +120,57 @@ fn trust_revocations_since_1_1() {
 }
 
 #[test]
+fn trust_with_intermediates() {
+    let with = |intermediates: Value| json!({"roots": ["ours.pem"], "intermediates": intermediates});
+    let place = "trust.bundles.b.intermediates";
+    bundle(
+        &with(json!(["not-ca.pem", "absent.pem"])),
+        &[
+            ("trust.bundles.b.intermediates[1]", "`absent.pem` was not read"),
+            (
+                place,
+                "`CN=device` is not a CA (basicConstraints CA:TRUE is missing); only CA certificates can be intermediates",
+            ),
+        ],
+    );
+    bundle(&with(json!(vec!["partner.pem"; 65])), &[(place, "are 65; at most 64 are allowed")]);
+}
+
+#[test]
+fn trust_with_revocation_lists() {
+    let with = |lists: Value| json!({"roots": ["ours.pem"], "crls": lists});
+    let place = |index: usize| format!("trust.bundles.b.crls[{index}]");
+    let advice =
+        "is signed by no root or intermediate of this bundle; add the certificate of its issuer to `intermediates`";
+    bundle(
+        &with(json!(["ours.crl", "partner.crl", "stray.crl", "empty.crl", "torn.crl", "absent.crl"])),
+        &[
+            (&place(1), &format!("the list of `CN=partner` in `partner.crl` {advice}")),
+            (&place(2), &format!("the list of `CN=ours` in `stray.crl` {advice}")),
+            (
+                &place(3),
+                "`empty.crl` holds no revocation list; put PEM blocks `BEGIN X509 CRL` or one DER list into it",
+            ),
+            (&place(4), "`torn.crl`: not a list"),
+            (&place(5), "`absent.crl` was not read"),
+        ],
+    );
+    let mut files = files();
+    let mut root = root("ours", 0xa0);
+    root.facts.signs_crls = false;
+    files.certificates.insert("ours.pem".to_owned(), Ok(vec![root]));
+    check(
+        accept::trust(&read(json!({"bundles": {"b": with(json!(["ours.crl"]))}})), &files),
+        Part::Trust,
+        &[(
+            &place(0),
+            "the list in `ours.crl` is signed by `CN=ours`, whose key usage does not include cRLSign; have its certificate \
+             issued with it",
+        )],
+    );
+}
+
+#[test]
 fn identity() {
     let key = "is not the key of `CN=server` in `server.pem`; \
                write the chain with its leaf first, and the key that leaf was issued for";
@@ -142,6 +193,40 @@ fn identity() {
         let document = read(json!({"chain": chain, "key": key}));
         check(accept::identity(&document, &files()), Part::Identity, problems);
     }
+}
+
+/// One pair that is wrong refuses the part: what is in use stays in use together.
+#[test]
+fn identity_with_more_certificates() {
+    let pair = |chain: &str, key: &str| json!({"chain": chain, "key": key});
+    let with =
+        |certificates: Value| read(json!({"chain": "server.pem", "key": "server.key", "certificates": certificates}));
+    let advice = "write the chain with its leaf first, and the key that leaf was issued for";
+    let refused = |certificates: Value, problems: &[(&str, &str)]| {
+        check(accept::identity(&with(certificates), &files()), Part::Identity, problems);
+    };
+    refused(
+        json!([pair("shop.pem", "shop.key"), pair("shop.pem", "server.key"), pair("absent.pem", "torn.key")]),
+        &[
+            ("identity.certificates[1].key", &format!("is not the key of `CN=shop` in `shop.pem`; {advice}")),
+            ("identity.certificates[2].chain", "`absent.pem` was not read"),
+            ("identity.certificates[2].key", "`torn.key` holds no private key"),
+        ],
+    );
+    refused(
+        json!([pair("server.pem", "server.key")]),
+        &[(
+            "identity.certificates[0].chain",
+            "has neither DNS nor IP subject alternative names, so no client could ask for it; issue it with the names \
+             it is for",
+        )],
+    );
+    let many = |count| Value::from(vec![pair("shop.pem", "shop.key"); count]);
+    assert!(accept::identity(&with(many(64)), &files()).is_ok());
+    refused(
+        many(65),
+        &[("identity.certificates", "are 65; at most 64 are allowed: put several names into one certificate")],
+    );
 }
 
 fn identities(document: Value, rows: &[(&str, &str)]) {

@@ -7,7 +7,7 @@ use rcgen::{
     SanType, SerialNumber, date_time_ymd,
 };
 use sha2::{Digest, Sha256};
-use sidecar_decide::certificate::sfdi_of;
+use sidecar_decide::certificate::{sfdi_of, sfdi_of_hex};
 use sidecar_decide::{Certificate, CertificateFacts};
 
 use crate::fixture::facts;
@@ -283,6 +283,8 @@ fn short_forms_follow_from_long_ones() {
         assert_eq!(sfdi_of(&bytes), sfdi, "{lfdi}");
         let mut sha256 = [0; 32];
         sha256[..20].copy_from_slice(&bytes);
-        assert_eq!(CertificateFacts { sha256, ..facts("x", 1) }.sfdi(), sfdi, "{lfdi}");
+        let facts = CertificateFacts { sha256, ..facts("x", 1) };
+        assert_eq!((facts.sfdi(), facts.sfdi_digits()), (sfdi, format!("{sfdi:012}")), "{lfdi}");
+        assert_eq!(sfdi_of_hex(lfdi), Some(facts.sfdi_digits()), "{lfdi}");
     }
 }

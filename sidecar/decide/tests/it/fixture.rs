@@ -1,12 +1,15 @@
 //! What the tables are made of: documents from JSON, certificates as facts, parts joined to a snapshot.
 
+use std::collections::HashSet;
 use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, Method};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sidecar_decide::route::Request;
-use sidecar_decide::{Certificate, CertificateFacts, Files, Parts, Problem, Reason, Snapshot, accept, link};
+use sidecar_decide::{
+    Certificate, CertificateFacts, Files, Parts, Problem, Reason, RevocationList, Snapshot, accept, link,
+};
 
 /// Reads a part's document as its type.
 pub(crate) fn read<T: DeserializeOwned>(value: Value) -> T {
@@ -22,6 +25,7 @@ pub(crate) fn facts(subject: &str, digest: u8) -> CertificateFacts {
         serial: "01".to_owned(),
         uris: Vec::new(),
         dns_names: Vec::new(),
+        addresses: Vec::new(),
         san: String::new(),
         not_before: 0,
         not_after: 1,
@@ -29,6 +33,7 @@ pub(crate) fn facts(subject: &str, digest: u8) -> CertificateFacts {
         spki: vec![digest],
         self_issued: false,
         is_ca: false,
+        signs_crls: true,
     }
 }
 
@@ -42,6 +47,20 @@ pub(crate) fn leaf(subject: &str, digest: u8) -> Certificate {
     Certificate { der: vec![digest], facts: facts(subject, digest) }
 }
 
+/// A revocation list that the authorities of these digests have signed; it revokes the number 5.
+pub(crate) fn list(issuer: &str, signers: &[u8]) -> RevocationList {
+    RevocationList {
+        issuer: format!("CN={issuer}"),
+        issuer_sum: [1; 32],
+        this_update: 0,
+        next_update: 1,
+        scope: None,
+        serials: Arc::new(HashSet::from([Box::from([5].as_slice())])),
+        sha256: [2; 32],
+        signers: signers.iter().map(|digest| [*digest; 32]).collect(),
+    }
+}
+
 /// The files of [`trust_document`] and of an identity: two roots, a leaf and its key.
 pub(crate) fn files() -> Files {
     let mut files = Files::default();
@@ -50,8 +69,20 @@ pub(crate) fn files() -> Files {
     certificates("partner.pem", vec![root("partner", 0xb0)]);
     certificates("server.pem", vec![leaf("server", 0xc0), root("intermediate", 0xc1)]);
     certificates("not-ca.pem", vec![leaf("device", 0xd0)]);
+    let dns_names = vec!["*.shop.example".to_owned(), "shop.example".to_owned()];
+    let shop = Certificate { der: vec![0xe0], facts: CertificateFacts { dns_names, ..facts("shop", 0xe0) } };
+    certificates("shop.pem", vec![shop]);
+    files.public_keys.insert("shop.key".to_owned(), Ok(vec![0xe0]));
     certificates("empty.pem", Vec::new());
     files.certificates.insert("torn.pem".to_owned(), Err("`torn.pem` ends in the middle of a block".to_owned()));
+    let mut lists = |name: &str, list: Result<Vec<RevocationList>, String>| {
+        files.revocation_lists.insert(name.to_owned(), list);
+    };
+    lists("ours.crl", Ok(vec![list("ours", &[0xa0])]));
+    lists("partner.crl", Ok(vec![list("partner", &[0xb0])]));
+    lists("stray.crl", Ok(vec![list("ours", &[])]));
+    lists("empty.crl", Ok(Vec::new()));
+    lists("torn.crl", Err("`torn.crl`: not a list".to_owned()));
     files.public_keys.insert("server.key".to_owned(), Ok(vec![0xc0]));
     files.public_keys.insert("other.key".to_owned(), Ok(vec![0xc9]));
     files.public_keys.insert("torn.key".to_owned(), Err("`torn.key` holds no private key".to_owned()));

@@ -4,9 +4,11 @@
 
 mod accept;
 mod accept_backends;
+mod accept_listeners;
 mod accept_matches;
 mod accept_problems;
 mod certificate;
+mod crl;
 mod fixture;
 mod grants;
 mod identity;
@@ -17,3 +19,4 @@ mod reason;
 mod route;
 mod route_conditions;
 mod route_paths;
+mod server;

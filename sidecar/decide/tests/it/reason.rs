@@ -25,12 +25,14 @@ frozen! {
     TlsExpired = "tls_expired" Client None, None, Some(45);
     TlsNotYetValid = "tls_not_yet_valid" Client None, None, Some(45);
     TlsRevoked = "tls_revoked" Client None, None, Some(44);
+    TlsCrlExpired = "tls_crl_expired" Client None, None, Some(48);
     TlsWrongPurpose = "tls_wrong_purpose" Client None, None, Some(43);
     TlsBadSignature = "tls_bad_signature" Client None, None, Some(51);
     TlsUnsupportedExtension = "tls_unsupported_extension" Client None, None, Some(42);
     TlsWeak = "tls_weak" Client None, None, Some(51);
     TlsConstraint = "tls_constraint" Client None, None, Some(46);
     TlsMalformed = "tls_malformed" Client None, None, Some(42);
+    TlsUnknownSni = "tls_unknown_sni" Client None, None, Some(112);
     TlsNothingInCommon = "tls_nothing_in_common" Client None, None, None;
     TlsProtocol = "tls_protocol" Client None, None, None;
     TlsClientAlert = "tls_client_alert" Client None, None, None;
@@ -43,6 +45,7 @@ frozen! {
     PolicyIdentityRevoked = "policy_identity_revoked" Client Some(403), Some(7), None;
     PolicyCertificateRevoked = "policy_certificate_revoked" Client Some(403), Some(7), None;
     PolicyIssuedTooEarly = "policy_issued_too_early" Client Some(403), Some(7), None;
+    RouteMisdirected = "route_misdirected" Client Some(421), Some(14), None;
     RouteNoHost = "route_no_host" Client Some(404), Some(12), None;
     RouteNoPath = "route_no_path" Client Some(404), Some(12), None;
     RouteNoMethod = "route_no_method" Client Some(405), Some(12), None;
@@ -51,6 +54,10 @@ frozen! {
     RouteBadPath = "route_bad_path" Client Some(400), Some(13), None;
     LimitConnections = "limit_connections" Gate Some(503), Some(14), None;
     LimitBodySize = "limit_body_size" Client Some(413), Some(8), None;
+    LimitPending = "limit_pending" Gate Some(503), Some(14), None;
+    LimitStreams = "limit_streams" Gate Some(503), Some(14), None;
+    LimitHandshakes = "limit_handshakes" Gate Some(503), Some(14), None;
+    LimitIdle = "limit_idle" Client Some(408), Some(4), None;
     GateDrainTimeout = "gate_drain_timeout" Gate Some(503), Some(14), None;
     GateCertificateExpired = "gate_certificate_expired" Gate Some(503), Some(14), None;
     UpstreamNoEndpoint = "upstream_no_endpoint" Upstream Some(503), Some(14), None;

@@ -1,11 +1,16 @@
 //! From the file to who asks: the view's columns, the filters, and output that is safe to look at.
 
+use sidecar_decide::CertificateFacts;
 use sidecar_decide::reason::Reason;
 
+use sqlx::{ConnectOptions, Connection};
+
 use super::*;
+use crate::identity::logged_unresolved;
+use crate::tls::TlsPeer;
 
 const VIEW: &str = "id,time,kind,repeat,pod,pod_uid,namespace,workload,listener,sni,route,rule,mode,verdict,reason,limiter,\
-identity,bundle,subject,san,issuer,serial,fingerprint,spki,lfdi,tls_version,cipher,resumed,protocol,method,host,path,status,\
+identity,bundle,subject,san,issuer,serial,fingerprint,spki,lfdi,sfdi,tls_version,cipher,resumed,protocol,method,host,path,status,\
 grpc_status,request_bytes,response_bytes,duration_us,queue_us,connect_us,upstream_us,upstream,attempts,request_id,trace_id,\
 message_type,client_addr,policy_revision";
 
@@ -34,9 +39,48 @@ fn every_column_comes_back() {
     assert_eq!(
         rest,
         "2023-11-14T22:13:20.123456Z,request,1,orders-1,uid-1,shop,orders,main,orders.example,shop/orders,read,enforce,\
-         allowed,,,meter-7,fleet,CN=meter-7,DNS:meter-7.example,CN=Fleet CA,0a,f1,51,1f,TLSv1.3,TLS13_AES_256_GCM_SHA384,1,\
+         allowed,,,meter-7,fleet,CN=meter-7,DNS:meter-7.example,CN=Fleet CA,0a,f1,51,1f,5f,TLSv1.3,TLS13_AES_256_GCM_SHA384,1,\
          HTTP/2,GET,orders.example,/orders/0,200,,10,2000,1500,,300,1200,10.0.0.7:8080,1,,,,192.0.2.9:51000,0123456789ab"
     );
+}
+
+/// The standard's own examples (IEEE 2030.5), from the certificate's digest to the row.
+#[test]
+fn device_identifiers_come_back() {
+    let (_folder, path) = folder();
+    let rows = [
+        ("3e4f45ab31edfe5b67e343e5e4562e31984e23e5", "167261211391"),
+        ("30a13b2277d008c891e06e1d34ee728cc3a6db2b", "130539648399"),
+        ("000000000fffffffffffffffffffffffffffffff", "000000000000"),
+    ];
+    let peer_of = |lfdi: &str| {
+        let byte = |at: usize| lfdi.get(2 * at..2 * at + 2).map_or(0, |pair| u8::from_str_radix(pair, 16).unwrap());
+        let facts = CertificateFacts { sha256: std::array::from_fn(byte), ..certificate() };
+        logged_unresolved(&TlsPeer { facts: Some(Arc::new(facts)), ..TlsPeer::default() })
+    };
+    written(&path, rows.iter().map(|(lfdi, _)| Record { peer: Some(peer_of(lfdi)), ..request(0) }).collect());
+    let expected: Vec<_> = rows.iter().map(|(lfdi, sfdi)| format!("{lfdi},{sfdi}")).collect();
+    assert_eq!(ask(&path, "SELECT lfdi, sfdi FROM requests"), expected.join("\n"));
+}
+
+fn certificate() -> CertificateFacts {
+    CertificateFacts {
+        subject: String::new(),
+        issuer: String::new(),
+        common_name: None,
+        serial: "01".to_owned(),
+        uris: Vec::new(),
+        dns_names: Vec::new(),
+        san: String::new(),
+        not_before: 0,
+        not_after: 0,
+        sha256: [0; 32],
+        spki: Vec::new(),
+        self_issued: false,
+        is_ca: false,
+        signs_crls: true,
+        addresses: Vec::new(),
+    }
 }
 
 #[test]
@@ -110,7 +154,7 @@ fn facts_hash_the_same_in_every_build() {
     assert_eq!(peer("a"), peer("a"));
     assert_ne!(peer("a"), peer("b"));
     // What an earlier run stored is found by it.
-    assert_eq!(peer("a").stable_hash(), 7_276_564_332_731_107_999);
+    assert_eq!(peer("a").stable_hash(), 18_289_543_379_902_272_721);
 }
 
 #[test]
@@ -268,4 +312,41 @@ fn reading_goes_on_beside_the_writer() {
     wait("the row", || log.stats.rows_written() == 1);
     assert_eq!(ask(&log.path, "SELECT path FROM requests"), "/orders/0");
     assert!(log.stop().clean);
+}
+
+/// What version 1 left: its schema, and the row of a meter and of nobody.
+const VERSION_1: &str = concat!(
+    include_str!("schema-1.sql"),
+    "INSERT INTO peer (id, hash, last, identity, lfdi) VALUES
+       (1, 7, 2, 'meter', '3e4f45ab31edfe5b67e343e5e4562e31984e23e5'), (2, 8, 2, 'stranger', NULL);
+     INSERT INTO decision (time, kind, verdict, peer, path) VALUES
+       (1700000000000000, 0, 0, 1, '/old/0'), (1700000000000001, 0, 1, 2, '/old/1'), (1700000000000002, 2, 1, NULL, NULL);
+     PRAGMA user_version = 1"
+);
+
+#[test]
+fn a_file_of_an_earlier_version_is_read_and_brought_up_to_date() {
+    let (_folder, path) = folder();
+    std::fs::write(&path, "").unwrap();
+    block_on(async {
+        let mut connection = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        sqlx::raw_sql(VERSION_1).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    });
+    // A copy is read as it is.
+    let old = print(&path, &ALL, Output::Csv);
+    assert_eq!(old.split_once("\r\n").unwrap().0, VIEW.replace(",sfdi", ""));
+    assert_eq!(old.lines().count(), 4);
+    assert_eq!(print(&path, &ALL, Output::Table).lines().count(), 4);
+    written(&path, vec![request(0)]);
+    assert_eq!(print(&path, &ALL, Output::Csv).split_once("\r\n").unwrap().0, VIEW);
+    let expected = "request,allowed,meter,/old/0,167261211391\nrequest,refused,stranger,/old/1,\n\
+                    connection,refused,,,\nrequest,allowed,meter-7,/orders/0,5f";
+    assert_eq!(ask(&path, "SELECT kind, verdict, identity, path, sfdi FROM requests"), expected);
+    assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "2");
+    assert_eq!(ask(&path, "SELECT group_concat(name) FROM pragma_table_info('peer')"), {
+        let (_folder, fresh) = folder();
+        written(&fresh, Vec::new());
+        ask(&fresh, "SELECT group_concat(name) FROM pragma_table_info('peer')")
+    });
 }

@@ -1,38 +1,4 @@
--- The request log's schema, version 1 (user_version is set by store.rs). Users query the view `requests`; the tables
--- beneath it may change with any version.
-
-CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
--- `store`: 30 random bits that tell this store's ids from another's. `clean`: 1 while no process has it open.
-INSERT INTO meta VALUES ('store', random() & 0x3fffffff), ('clean', 1);
-
--- Text that repeats: reasons, methods, hosts of known routes. Bounded, so never cleaned.
-CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
-
--- `last` is at least the last decision that refers to the row, less TOUCH_ROWS (ids.rs): pruning needs no scan.
-CREATE TABLE scope (
-  id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, last INTEGER NOT NULL,
-  pod TEXT, pod_uid TEXT, namespace TEXT, workload TEXT,
-  listener TEXT, route TEXT, rule TEXT, mode TEXT, policy_revision TEXT
-);
-CREATE INDEX scope_hash ON scope (hash);
-CREATE INDEX scope_last ON scope (last);
-
-CREATE TABLE peer (
-  id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, last INTEGER NOT NULL,
-  identity TEXT, bundle TEXT, subject TEXT, san TEXT, issuer TEXT, serial TEXT, fingerprint TEXT, spki TEXT, lfdi TEXT,
-  tls_version TEXT, cipher TEXT
-);
-CREATE INDEX peer_hash ON peer (hash);
-CREATE INDEX peer_last ON peer (last);
-
--- Columns without a type keep integers and text apart: an integer in `sni`, `method` or `host` is a word's id; in
--- `upstream` and `client` it is an IPv4 address and port. `repeat` NULL is 1, the usual value at no cost.
-CREATE TABLE decision (
-  seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind INTEGER NOT NULL, repeat INTEGER, verdict INTEGER, reason INTEGER,
-  scope INTEGER, peer INTEGER, sni, resumed INTEGER, protocol INTEGER, method, host, path TEXT, status INTEGER,
-  request_bytes INTEGER, response_bytes INTEGER, duration_us INTEGER, connect_us INTEGER, upstream_us INTEGER,
-  upstream, attempts INTEGER, client
-);
+-- What users and the `log` command query. Made anew whenever the version changes.
 
 -- `requests` with the two columns that order it without computing ids.
 CREATE VIEW entry AS SELECT
@@ -53,7 +19,7 @@ CREATE VIEW entry AS SELECT
   (SELECT text FROM word WHERE id = d.reason) AS reason,
   NULL AS limiter,
   p.identity AS identity, p.bundle AS bundle, p.subject AS subject, p.san AS san, p.issuer AS issuer,
-  p.serial AS serial, p.fingerprint AS fingerprint, p.spki AS spki, p.lfdi AS lfdi,
+  p.serial AS serial, p.fingerprint AS fingerprint, p.spki AS spki, p.lfdi AS lfdi, p.sfdi AS sfdi,
   p.tls_version AS tls_version, p.cipher AS cipher,
   d.resumed AS resumed,
   CASE d.protocol WHEN 0 THEN 'HTTP/1.1' WHEN 1 THEN 'HTTP/2' END AS protocol,
@@ -73,7 +39,7 @@ FROM decision d LEFT JOIN scope s ON s.id = d.scope LEFT JOIN peer p ON p.id = d
 
 CREATE VIEW requests AS SELECT
   id, time, kind, repeat, pod, pod_uid, namespace, workload, listener, sni, route, rule, mode, verdict, reason, limiter,
-  identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, tls_version, cipher, resumed, protocol, method,
-  host, path, status, grpc_status, request_bytes, response_bytes, duration_us, queue_us, connect_us, upstream_us, upstream,
+  identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, sfdi, tls_version, cipher, resumed, protocol,
+  method, host, path, status, grpc_status, request_bytes, response_bytes, duration_us, queue_us, connect_us, upstream_us, upstream,
   attempts, request_id, trace_id, message_type, client_addr, policy_revision
 FROM entry;

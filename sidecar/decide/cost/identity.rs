@@ -1,5 +1,7 @@
-//! What resolving a caller and deciding costs among many known identities, counted in instructions:
-//! `valgrind --tool=callgrind --toggle-collect='*resolve_and_decide*' identity_cost COUNT`, for 10 and for 100000.
+//! What resolving a caller and deciding costs among many known identities, in instructions: `make decide-figures` counts
+//! those of `resolve_and_decide`.
+//!
+//! `decide-identity-cost COUNT`: so many identities.
 
 #![expect(clippy::print_stdout, reason = "it is a program, and this is its answer")]
 
@@ -47,6 +49,7 @@ fn root() -> CertificateFacts {
         issuer: "CN=ours".to_owned(),
         common_name: Some("ours".to_owned()),
         serial: "5a:01".to_owned(),
+        addresses: Vec::new(),
         uris: Vec::new(),
         dns_names: Vec::new(),
         san: String::new(),
@@ -56,6 +59,7 @@ fn root() -> CertificateFacts {
         spki: vec![0; 91],
         self_issued: true,
         is_ca: true,
+        signs_crls: true,
     }
 }
 

@@ -1,0 +1,111 @@
+//! Any text as a document in each notation: it is accepted, or every problem has a place and says what to do.
+#![no_main]
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use libfuzzer_sys::fuzz_target;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sidecar_config::endpoints::EndpointSet;
+use sidecar_config::identities::KnownIdentity;
+use sidecar_config::identity::Identity;
+use sidecar_config::policy::Policy;
+use sidecar_config::settings::Settings;
+use sidecar_config::trust::Trust;
+use sidecar_config::{Document, Format, Part};
+use sidecar_decide::route::Request;
+use sidecar_decide::{Caller, Certificate, CertificateFacts, Files, Parts, Refusal, accept, link};
+
+fuzz_target!(|text: &str| {
+    for format in [Format::Toml, Format::Yaml, Format::Json] {
+        let Ok(value) = format.parse(text) else { continue };
+        let json = serde_json::to_string(&value).expect("a value is JSON");
+        assert_eq!(Format::Json.parse(&json).ok().as_ref(), Some(&value), "{json}");
+        if let Ok(document) = Document::from_value(value) {
+            serve(document);
+        }
+    }
+});
+
+fn serve(mut document: Document) {
+    if let Some(settings) = document.settings.take() {
+        drop(Document::read::<Settings>("settings", settings));
+    }
+    let trust: Option<Trust> = read(&mut document, Part::Trust);
+    let identity: Option<Identity> = read(&mut document, Part::Identity);
+    let identities: Option<Vec<KnownIdentity>> = read(&mut document, Part::Identities);
+    let policy: Option<Policy> = read(&mut document, Part::Policy);
+    let endpoints: Option<Vec<EndpointSet>> = read(&mut document, Part::Endpoints);
+    let files = files(trust.as_ref(), identity.as_ref());
+    let parts = Parts {
+        trust: trust.and_then(|part| accepted(accept::trust(&part, &files))),
+        identity: identity.and_then(|part| accepted(accept::identity(&part, &files))),
+        identities: identities.and_then(|part| accepted(accept::identities(&part))),
+        policy: policy.and_then(|part| accepted(accept::policy(&part))),
+        endpoints: endpoints.and_then(|part| accepted(accept::endpoints(&part))),
+    };
+    let (snapshot, problems) = link(&parts);
+    assert!(problems.iter().all(|problem| !problem.path.is_empty() && !problem.detail.is_empty()));
+    let headers = HeaderMap::new();
+    for listener in &snapshot.listeners {
+        let request = Request { host: "localhost", path: "/", method: &Method::GET, headers: &headers, query: None };
+        if let Ok(rule) = listener.table.find(&request) {
+            let _ = snapshot.decide(&snapshot.rules[rule], &Caller::ANONYMOUS);
+        }
+    }
+}
+
+fn read<T: DeserializeOwned>(document: &mut Document, part: Part) -> Option<T> {
+    let value: Value = document.take(part)?;
+    match Document::read(part.name(), value) {
+        Ok(part) => Some(part),
+        Err(error) => {
+            assert!(error.path.starts_with(part.name()) && !error.detail.is_empty(), "{error}");
+            None
+        }
+    }
+}
+
+fn accepted<T>(result: Result<T, Refusal>) -> Option<Arc<T>> {
+    match result {
+        Ok(part) => Some(Arc::new(part)),
+        Err(refusal) => {
+            assert!(!refusal.problems.is_empty());
+            assert!(refusal.problems.iter().all(|problem| !problem.path.is_empty() && !problem.detail.is_empty()));
+            None
+        }
+    }
+}
+
+/// Good files, whatever they are called.
+fn files(trust: Option<&Trust>, identity: Option<&Identity>) -> Files {
+    let root = Certificate { der: vec![0], facts: root() };
+    let mut files = Files::default();
+    let roots = trust.into_iter().flat_map(|trust| trust.bundles.values()).flat_map(|bundle| &bundle.roots);
+    for name in roots.chain(identity.map(|identity| &identity.chain)) {
+        files.certificates.insert(name.clone(), Ok(vec![root.clone()]));
+    }
+    if let Some(identity) = identity {
+        files.public_keys.insert(identity.key.clone(), Ok(Vec::new()));
+    }
+    files
+}
+
+fn root() -> CertificateFacts {
+    CertificateFacts {
+        subject: "CN=root".to_owned(),
+        issuer: "CN=root".to_owned(),
+        common_name: None,
+        serial: "01".to_owned(),
+        uris: Vec::new(),
+        dns_names: Vec::new(),
+        san: String::new(),
+        not_before: 0,
+        not_after: i64::MAX,
+        sha256: [0; 32],
+        spki: Vec::new(),
+        self_issued: true,
+        is_ca: true,
+    }
+}

@@ -1,0 +1,35 @@
+-- The tables of the request log (schema.rs says which version). Users query the view `requests`, see views.sql; these
+-- may change with any version.
+
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+-- `store`: 30 random bits that tell this store's ids from another's. `clean`: 1 while no process has it open.
+INSERT INTO meta VALUES ('store', random() & 0x3fffffff), ('clean', 1);
+
+-- Text that repeats: reasons, methods, hosts of known routes. Bounded, so never cleaned.
+CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+
+-- `last` is at least the last decision that refers to the row, less TOUCH_ROWS (ids.rs): pruning needs no scan.
+CREATE TABLE scope (
+  id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, last INTEGER NOT NULL,
+  pod TEXT, pod_uid TEXT, namespace TEXT, workload TEXT,
+  listener TEXT, route TEXT, rule TEXT, mode TEXT, policy_revision TEXT
+);
+CREATE INDEX scope_hash ON scope (hash);
+CREATE INDEX scope_last ON scope (last);
+
+CREATE TABLE peer (
+  id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, last INTEGER NOT NULL,
+  identity TEXT, bundle TEXT, subject TEXT, san TEXT, issuer TEXT, serial TEXT, fingerprint TEXT, spki TEXT, lfdi TEXT,
+  tls_version TEXT, cipher TEXT, sfdi TEXT
+);
+CREATE INDEX peer_hash ON peer (hash);
+CREATE INDEX peer_last ON peer (last);
+
+-- Columns without a type keep integers and text apart: an integer in `sni`, `method` or `host` is a word's id; in
+-- `upstream` and `client` it is an IPv4 address and port. `repeat` NULL is 1, the usual value at no cost.
+CREATE TABLE decision (
+  seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind INTEGER NOT NULL, repeat INTEGER, verdict INTEGER, reason INTEGER,
+  scope INTEGER, peer INTEGER, sni, resumed INTEGER, protocol INTEGER, method, host, path TEXT, status INTEGER,
+  request_bytes INTEGER, response_bytes INTEGER, duration_us INTEGER, connect_us INTEGER, upstream_us INTEGER,
+  upstream, attempts INTEGER, client
+);

@@ -1,0 +1,78 @@
+-- The schema of version 1 as it was, for the test of what becomes of such a file.
+
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+-- `store`: 30 random bits that tell this store's ids from another's. `clean`: 1 while no process has it open.
+INSERT INTO meta VALUES ('store', random() & 0x3fffffff), ('clean', 1);
+
+-- Text that repeats: reasons, methods, hosts of known routes. Bounded, so never cleaned.
+CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+
+-- `last` is at least the last decision that refers to the row, less TOUCH_ROWS (ids.rs): pruning needs no scan.
+CREATE TABLE scope (
+  id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, last INTEGER NOT NULL,
+  pod TEXT, pod_uid TEXT, namespace TEXT, workload TEXT,
+  listener TEXT, route TEXT, rule TEXT, mode TEXT, policy_revision TEXT
+);
+CREATE INDEX scope_hash ON scope (hash);
+CREATE INDEX scope_last ON scope (last);
+
+CREATE TABLE peer (
+  id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, last INTEGER NOT NULL,
+  identity TEXT, bundle TEXT, subject TEXT, san TEXT, issuer TEXT, serial TEXT, fingerprint TEXT, spki TEXT, lfdi TEXT,
+  tls_version TEXT, cipher TEXT
+);
+CREATE INDEX peer_hash ON peer (hash);
+CREATE INDEX peer_last ON peer (last);
+
+-- Columns without a type keep integers and text apart: an integer in `sni`, `method` or `host` is a word's id; in
+-- `upstream` and `client` it is an IPv4 address and port. `repeat` NULL is 1, the usual value at no cost.
+CREATE TABLE decision (
+  seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind INTEGER NOT NULL, repeat INTEGER, verdict INTEGER, reason INTEGER,
+  scope INTEGER, peer INTEGER, sni, resumed INTEGER, protocol INTEGER, method, host, path TEXT, status INTEGER,
+  request_bytes INTEGER, response_bytes INTEGER, duration_us INTEGER, connect_us INTEGER, upstream_us INTEGER,
+  upstream, attempts INTEGER, client
+);
+
+-- `requests` with the two columns that order it without computing ids.
+CREATE VIEW entry AS SELECT
+  d.seq AS seq,
+  d.time AS at,
+  -- UUIDv7 (RFC 9562 section 5.7): milliseconds, their fraction in 12 bits, then store and seq in place of chance.
+  printf('%08x-%04x-7%03x-%04x-%04x%08x',
+    (d.time / 1000) >> 16, (d.time / 1000) & 0xffff, d.time % 1000 * 4096 / 1000,
+    0x8000 | ((SELECT value FROM meta WHERE key = 'store') >> 16), (SELECT value FROM meta WHERE key = 'store') & 0xffff,
+    d.seq & 0xffffffff) AS id,
+  strftime('%Y-%m-%dT%H:%M:%S', d.time / 1000000, 'unixepoch') || printf('.%06dZ', d.time % 1000000) AS time,
+  CASE d.kind WHEN 0 THEN 'request' WHEN 1 THEN 'handshake' WHEN 2 THEN 'connection' WHEN 3 THEN 'gap' END AS kind,
+  coalesce(d.repeat, 1) AS repeat,
+  s.pod AS pod, s.pod_uid AS pod_uid, s.namespace AS namespace, s.workload AS workload, s.listener AS listener,
+  CASE typeof(d.sni) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.sni) ELSE d.sni END AS sni,
+  s.route AS route, s.rule AS rule, s.mode AS mode,
+  CASE d.verdict WHEN 0 THEN 'allowed' WHEN 1 THEN 'refused' WHEN 2 THEN 'would_refuse' END AS verdict,
+  (SELECT text FROM word WHERE id = d.reason) AS reason,
+  NULL AS limiter,
+  p.identity AS identity, p.bundle AS bundle, p.subject AS subject, p.san AS san, p.issuer AS issuer,
+  p.serial AS serial, p.fingerprint AS fingerprint, p.spki AS spki, p.lfdi AS lfdi,
+  p.tls_version AS tls_version, p.cipher AS cipher,
+  d.resumed AS resumed,
+  CASE d.protocol WHEN 0 THEN 'HTTP/1.1' WHEN 1 THEN 'HTTP/2' END AS protocol,
+  CASE typeof(d.method) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.method) ELSE d.method END AS method,
+  CASE typeof(d.host) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.host) ELSE d.host END AS host,
+  d.path AS path, d.status AS status, NULL AS grpc_status,
+  d.request_bytes AS request_bytes, d.response_bytes AS response_bytes,
+  d.duration_us AS duration_us, NULL AS queue_us, d.connect_us AS connect_us, d.upstream_us AS upstream_us,
+  CASE typeof(d.upstream) WHEN 'integer' THEN printf('%d.%d.%d.%d:%d', d.upstream >> 40, d.upstream >> 32 & 255,
+    d.upstream >> 24 & 255, d.upstream >> 16 & 255, d.upstream & 65535) ELSE d.upstream END AS upstream,
+  d.attempts AS attempts,
+  NULL AS request_id, NULL AS trace_id, NULL AS message_type,
+  CASE typeof(d.client) WHEN 'integer' THEN printf('%d.%d.%d.%d:%d', d.client >> 40, d.client >> 32 & 255,
+    d.client >> 24 & 255, d.client >> 16 & 255, d.client & 65535) ELSE d.client END AS client_addr,
+  s.policy_revision AS policy_revision
+FROM decision d LEFT JOIN scope s ON s.id = d.scope LEFT JOIN peer p ON p.id = d.peer;
+
+CREATE VIEW requests AS SELECT
+  id, time, kind, repeat, pod, pod_uid, namespace, workload, listener, sni, route, rule, mode, verdict, reason, limiter,
+  identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, tls_version, cipher, resumed, protocol, method,
+  host, path, status, grpc_status, request_bytes, response_bytes, duration_us, queue_us, connect_us, upstream_us, upstream,
+  attempts, request_id, trace_id, message_type, client_addr, policy_revision
+FROM entry;

@@ -1,0 +1,152 @@
+//! How many workers to start unasked: what the processors that this process may use are worth.
+//!
+//! The facts are texts of the kernel, and everything but reading them is a function of those texts.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::limits::WORKERS_DEFAULT_MAX;
+
+/// A number of workers, and why it is this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many.
+    pub count: usize,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why there are so many workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The settings say so.
+    Setting,
+    /// The CPU limit, in thousandths of a processor, rounded up.
+    Limit(u64),
+    /// No limit in Kubernetes: the node is not this pod's to take.
+    NoLimitInKubernetes,
+    /// The processors that this process may run on.
+    Processors(usize),
+    /// As many as are ever started unasked.
+    Most,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting => f.write_str("settings.workers"),
+            Self::Limit(thousandths) => write!(f, "a CPU limit of {thousandths}m"),
+            Self::NoLimitInKubernetes => f.write_str("no CPU limit in Kubernetes"),
+            Self::Processors(count) => write!(f, "{count} processors"),
+            Self::Most => write!(f, "at most {WORKERS_DEFAULT_MAX} unasked"),
+        }
+    }
+}
+
+/// How many workers this process is worth.
+pub fn workers(in_kubernetes: bool) -> Workers {
+    decide(in_kubernetes, |path| fs::read_to_string(path).ok())
+}
+
+/// The same for what is read from a machine's files.
+fn decide(in_kubernetes: bool, read: impl Fn(&Path) -> Option<String>) -> Workers {
+    let status = read(Path::new("/proc/self/status"));
+    let processors = status.as_deref().and_then(allowed_processors).unwrap_or(1);
+    let limit = thousandths(&read);
+    let by_limit = limit.map(|thousandths| usize::try_from(thousandths.div_ceil(1000)).unwrap_or(usize::MAX).max(1));
+    let (count, why) = match (by_limit, limit) {
+        (Some(count), Some(thousandths)) if count <= processors => (count, Why::Limit(thousandths)),
+        (None, _) if in_kubernetes => (1, Why::NoLimitInKubernetes),
+        _ => (processors, Why::Processors(processors)),
+    };
+    if count > WORKERS_DEFAULT_MAX {
+        Workers { count: WORKERS_DEFAULT_MAX, why: Why::Most }
+    } else {
+        Workers { count, why }
+    }
+}
+
+/// The processors of the affinity mask, which cpusets narrow too.
+fn allowed_processors(status: &str) -> Option<usize> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let mut count = 0;
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        count += last.checked_sub(first)? + 1;
+    }
+    (count > 0).then_some(count)
+}
+
+/// The tightest CPU limit of the process's group and of all groups above it that can be seen.
+fn thousandths(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let groups = read(Path::new("/proc/self/cgroup"))?;
+    let mounts = read(Path::new("/proc/self/mountinfo"))?;
+    let limits = groups.lines().filter_map(|line| {
+        // hierarchy:controllers:path (cgroups(7)); version 2 is hierarchy 0, without controllers.
+        let mut fields = line.splitn(3, ':');
+        let (hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        let version = match (hierarchy, controllers) {
+            ("0", "") => Version::Two,
+            (_, controllers) if controllers.split(',').any(|name| name == "cpu") => Version::One,
+            _ => return None,
+        };
+        let (folder, top) = folder(&mounts, version, path)?;
+        let above = folder.ancestors().take_while(|folder| folder.starts_with(&top));
+        above.filter_map(|folder| version.limit(folder, read)).min()
+    });
+    limits.min()
+}
+
+/// Where a group's files are, and the topmost folder of its hierarchy that is mounted.
+fn folder(mounts: &str, version: Version, group: &str) -> Option<(PathBuf, PathBuf)> {
+    mounts.lines().find_map(|line| {
+        // id parent device root mount-point options … - type source options (proc_pid_mountinfo(5)).
+        let (mount, kind) = line.split_once(" - ")?;
+        let (mut mount, mut kind) = (mount.split(' ').skip(3), kind.split(' '));
+        let (root, point) = (mount.next()?, mount.next()?);
+        let (kind, options) = (kind.next()?, kind.nth(1)?);
+        let is_it = match version {
+            Version::One => kind == "cgroup" && options.split(',').any(|option| option == "cpu"),
+            Version::Two => kind == "cgroup2",
+        };
+        if !is_it {
+            return None;
+        }
+        let top = PathBuf::from(point);
+        // In a container without a namespace of its own the group's path is the machine's, and only its end is mounted.
+        let below = Path::new(group).strip_prefix(root).or_else(|_| Path::new(group).strip_prefix("/")).ok()?;
+        // A path that leads out of what is mounted is nobody's here.
+        let is_plain = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        Some((if is_plain { top.join(below) } else { top.clone() }, top))
+    })
+}
+
+/// A version of control groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+impl Version {
+    /// A group's own limit, in thousandths of a processor.
+    fn limit(self, folder: &Path, read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
+        let number = |name: &str| read(&folder.join(name))?.trim().parse().ok();
+        let (quota, period): (u64, u64) = match self {
+            // `max 100000`, or a quota and a period in microseconds.
+            Self::Two => {
+                let text = read(&folder.join("cpu.max"))?;
+                let (quota, period) = text.trim().split_once(' ')?;
+                (quota.parse().ok()?, period.parse().ok()?)
+            }
+            // Without a limit the quota is -1, which is no number of these.
+            Self::One => (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?),
+        };
+        quota.checked_mul(1000)?.checked_div(period).filter(|thousandths| *thousandths > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests;
