@@ -38,7 +38,8 @@ fn fields_have_bounds() {
     let (no_time, long) = (("0s", json!("0s")), ("24h1ms", json!("24h1ms")));
     type Bad = (&'static str, Value);
     let pool = "backendPolicy.pool";
-    let table: [(&str, &str, &[Value], Vec<Bad>, &str); 11] = [
+    type Row<'a> = (&'a str, &'a str, &'a [Value], Vec<Bad>, &'a str);
+    let table: [Row<'_>; 11] = [
         (pool, "maxConnections", &count, vec![zero.clone(), much.clone()], COUNT),
         (pool, "maxPending", &count_0, vec![much.clone()], COUNT_0),
         (pool, "maxIdle", &count_0, vec![much.clone()], COUNT_0),
