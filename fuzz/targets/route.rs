@@ -1,4 +1,6 @@
 //! Any routes and any request: the compiled table answers as one that tries every match in the order of precedence.
+//! Most requests are made to meet one of the matches, all but one part of it: what is drawn blindly hardly ever meets
+//! two conditions at once.
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -11,7 +13,9 @@ use sidecar_decide::{Parts, Reason, accept, link, path};
 // Few words, so that routes and requests meet.
 const HOSTNAMES: [&str; 6] = ["a.test", "b.a.test", "*.a.test", "*.test", "*.b.a.test", "A.Test."];
 const HOSTS: [&str; 8] = ["a.test", "x.a.test", "b.a.test", "x.b.a.test", "test", "other", "A.TEST:8443", "a.test."];
-const SEGMENTS: [&str; 8] = ["a", "b", "ab", "a", "b", "a;x", "a%3Bx", "a%2Cx"];
+const SEGMENTS: [&str; 8] = ["a", "b", "ab", "a", "b", "a,x", "a%2Cx", "a%2Cx"];
+/// Documents must not ask for parameters without a match for the path that has none.
+const ASKED_SEGMENTS: [&str; 10] = ["a", "b", "ab", "a", "b", "a,x", "a%2Cx", "a%2Cx", "a;x", "a%3Bx"];
 const METHODS: [&str; 3] = ["GET", "PUT", "POST"];
 const HEADERS: [&str; 2] = ["x-a", "x-b"];
 const PARAMETERS: [&str; 3] = ["q", "r", "a b"];
@@ -65,8 +69,10 @@ enum Wanted {
     Expression(u8),
 }
 
-#[derive(Debug, Arbitrary)]
+#[derive(Clone, Debug, Arbitrary)]
 struct Asked {
+    /// Which route, hostname and match it is to meet, and which part of it not.
+    aim: Option<(u8, u8, u8, u8)>,
     host: u8,
     path: Vec<u8>,
     slash: bool,
@@ -90,6 +96,7 @@ fuzz_target!(|input: Input| {
     let (snapshot, problems) = link(&Parts { policy: Some(policy.into()), ..Parts::default() });
     assert_eq!(problems, []);
     for request in requests.iter().take(8) {
+        let request = request.aimed(&routes);
         let seen = request.seen();
         let headers = request.header_map();
         let asked = Request {
@@ -108,8 +115,14 @@ fn pick<T: Copy>(words: &[T], number: u8) -> T {
     words[usize::from(number) % words.len()]
 }
 
-fn joined(segments: &[u8], slash: bool) -> String {
-    let mut path: String = segments.iter().map(|number| format!("/{}", pick(&SEGMENTS, *number))).collect();
+/// Where a word stands in a list.
+fn place(words: &[&str], word: &str) -> u8 {
+    let at = words.iter().position(|known| *known == word).expect("a known word");
+    u8::try_from(at).expect("a short list")
+}
+
+fn joined(words: &[&str], segments: &[u8], slash: bool) -> String {
+    let mut path: String = segments.iter().map(|number| format!("/{}", pick(words, *number))).collect();
     if slash || path.is_empty() {
         path.push('/');
     }
@@ -193,11 +206,21 @@ impl Condition {
     }
 }
 
+impl Wanted {
+    /// The place of a value that meets it.
+    fn met(&self) -> u8 {
+        match self {
+            Self::Exact(number) => *number % count_of(&VALUES),
+            Self::Expression(_) => 0,
+        }
+    }
+}
+
 impl PathKind {
     fn document(&self) -> Value {
         let (kind, value) = match self {
-            Self::Exact(segments, slash) => ("Exact", joined(segments, *slash)),
-            Self::Prefix(segments, slash) => ("PathPrefix", joined(segments, *slash)),
+            Self::Exact(segments, slash) => ("Exact", joined(&SEGMENTS, segments, *slash)),
+            Self::Prefix(segments, slash) => ("PathPrefix", joined(&SEGMENTS, segments, *slash)),
             Self::Template(segments, slash, rest) => {
                 let segment = |(index, segment): (usize, &Option<u8>)| match segment {
                     Some(number) => format!("/{}", pick(&SEGMENTS, *number)),
@@ -228,12 +251,74 @@ struct Seen {
     parameters: Vec<(String, String)>,
 }
 
+/// A host below a hostname, by its place among them.
+const BELOW: [&str; HOSTNAMES.len()] = ["a.test", "b.a.test", "x.a.test", "a.test", "x.b.a.test", "A.TEST:8443"];
+
 impl Asked {
+    /// Made to meet a match, where it aims at one.
+    fn aimed(&self, routes: &[Route]) -> Self {
+        let mut asked = self.clone();
+        let Some((route, hostname, condition, missed)) = self.aim.filter(|_| !routes.is_empty()) else { return asked };
+        let route = &routes[usize::from(route) % routes.len()];
+        let missed = missed % 8;
+        if missed != 3 && !route.hostnames.is_empty() {
+            let hostname = usize::from(pick(&route.hostnames, hostname)) % HOSTNAMES.len();
+            asked.host = place(&HOSTS, BELOW[hostname]);
+        }
+        if route.matches.is_empty() {
+            return asked;
+        }
+        let condition = &route.matches[usize::from(condition) % route.matches.len()];
+        if missed != 4 {
+            asked.meet_path(condition.path.as_ref());
+        }
+        if missed != 5 {
+            asked.method = condition.method.unwrap_or(self.method);
+        }
+        // Another line of a header would change its value; of a parameter only the first counts.
+        if missed != 6 {
+            asked.headers = condition.headers.iter().map(|(name, wanted)| (*name, wanted.met())).collect();
+        }
+        if missed != 7 && !condition.parameters.is_empty() {
+            let name = |name: u8| place(&WRITTEN_NAMES, pick(&["q", "r", "a+b"], name));
+            let value = |wanted: &Wanted| place(&WRITTEN_VALUES, ["1", "2", "1%2C2", ""][usize::from(wanted.met())]);
+            let met = condition.parameters.iter().map(|(number, wanted)| (name(*number), value(wanted)));
+            asked.query = Some(met.chain(self.query.clone().into_iter().flatten()).collect());
+        }
+        asked
+    }
+
+    /// Takes a path that meets a condition; what was drawn stands in for its parameters and its rest.
+    fn meet_path(&mut self, kind: Option<&PathKind>) {
+        let known = |segment: &u8| segment % count_of(&SEGMENTS);
+        let mut drawn = std::mem::take(&mut self.path);
+        match kind {
+            None => self.path = drawn,
+            Some(PathKind::Exact(segments, slash)) => {
+                (self.path, self.slash) = (segments.iter().map(known).collect(), *slash);
+            }
+            Some(PathKind::Prefix(segments, _)) => {
+                drawn.truncate(7 - segments.len());
+                self.path = segments.iter().map(known).chain(drawn).collect();
+            }
+            Some(PathKind::Template(segments, slash, rest)) => {
+                let parameter = drawn.first().copied().unwrap_or_default();
+                self.path = segments.iter().map(|segment| segment.as_ref().map_or(parameter, known)).collect();
+                if *rest && segments.len() < 7 {
+                    self.path.extend(drawn.pop());
+                }
+                self.slash = *slash || (*rest && self.path.len() == segments.len());
+            }
+            // It meets all of them.
+            Some(PathKind::Expression(_)) => (self.path, self.slash) = (vec![0, 1], false),
+        }
+    }
+
     fn seen(&self) -> Seen {
         let host = pick(&HOSTS, self.host).to_ascii_lowercase();
         let host = host.split(':').next().expect("a first part").trim_end_matches('.').to_owned();
         let segments = &self.path[..self.path.len().min(7)];
-        let path = path::normalise(&joined(segments, self.slash)).expect("a good path").into_owned();
+        let path = path::normalise(&joined(&ASKED_SEGMENTS, segments, self.slash)).expect("a good path").into_owned();
         let line = |name: &str| {
             let named = self.headers.iter().filter(|(number, _)| pick(&HEADERS, *number) == name);
             let values: Vec<_> = named.map(|(_, value)| pick(&VALUES, *value)).collect();
@@ -297,6 +382,10 @@ fn naive(routes: &[Route], seen: &Seen) -> Result<usize, Reason> {
     best.map(|(_, rule)| rule).ok_or(furthest)
 }
 
+fn count_of<T>(list: &[T]) -> u8 {
+    u8::try_from(list.len()).expect("a short list")
+}
+
 fn count<T>(list: &[T]) -> isize {
     isize::try_from(list.len()).expect("a small number")
 }
@@ -320,9 +409,11 @@ fn path_precedence(kind: Option<&PathKind>, path: &str) -> Option<(u8, [isize; 3
     let length = |text: &str| isize::try_from(text.len()).expect("a small number");
     match kind {
         None => Some((2, [0; 3])),
-        Some(PathKind::Exact(segments, slash)) => (plain(&joined(segments, *slash)) == path).then_some((0, [0; 3])),
+        Some(PathKind::Exact(segments, slash)) => {
+            (plain(&joined(&SEGMENTS, segments, *slash)) == path).then_some((0, [0; 3]))
+        }
         Some(PathKind::Prefix(segments, slash)) => {
-            let value = plain(&joined(segments, *slash));
+            let value = plain(&joined(&SEGMENTS, segments, *slash));
             let prefix = value.strip_suffix('/').unwrap_or(&value);
             let rest = path.strip_prefix(prefix)?;
             (rest.is_empty() || rest.starts_with('/')).then_some((2, [-length(prefix), 0, 0]))

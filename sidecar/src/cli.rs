@@ -1,21 +1,22 @@
 //! The command line.
 
+mod log;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use rustix::process::Signal;
 use sidecar_config::settings::{LogLevel, Settings};
-use sidecar_decide::{Reason, Verdict};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::app::App;
 use crate::config::{self, Publisher, Reading};
-use crate::log::{Output, query};
 use crate::settings::{self, Flags};
 use crate::status;
 
@@ -42,7 +43,7 @@ enum Command {
         config: ConfigPath,
     },
     /// Print rows of the request log
-    Log(LogArgs),
+    Log(log::LogArgs),
     /// Print what a running sidecar has loaded
     Status {
         /// Its status port
@@ -60,54 +61,6 @@ struct ConfigPath {
     config: PathBuf,
 }
 
-#[derive(Args, Debug)]
-struct LogArgs {
-    #[command(flatten)]
-    config: ConfigPath,
-    /// The database file; by default the one the configuration names
-    #[arg(long, value_name = "FILE")]
-    database: Option<PathBuf>,
-    /// Only rows of this last while, such as 15m or 24h
-    #[arg(long, value_name = "DURATION")]
-    since: Option<sidecar_config::Duration>,
-    /// Only rows of this verdict: allowed, refused, would_refuse
-    #[arg(long, value_parser = verdict)]
-    verdict: Option<Verdict>,
-    /// Only rows of this reason, such as policy_not_allowed
-    #[arg(long, value_parser = reason)]
-    reason: Option<String>,
-    /// Only rows of this identity, namespace/name
-    #[arg(long)]
-    identity: Option<String>,
-    /// At most this many rows, the newest
-    #[arg(long, default_value_t = 100)]
-    limit: u32,
-    /// How rows are printed
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
-    /// Print the result of a SELECT on the view `requests` instead
-    #[arg(long, value_name = "SELECT", conflicts_with_all = ["since", "verdict", "reason", "identity", "limit"])]
-    sql: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-    Csv,
-}
-
-fn verdict(text: &str) -> Result<Verdict, String> {
-    let names = Verdict::ALL.map(Verdict::name).join(", ");
-    Verdict::ALL.into_iter().find(|verdict| verdict.name() == text).ok_or_else(|| format!("write one of {names}"))
-}
-
-fn reason(text: &str) -> Result<String, String> {
-    let known = Reason::ALL.into_iter().any(|reason| reason.code() == text);
-    let codes = Reason::ALL.map(Reason::code).join(", ");
-    if known { Ok(text.to_owned()) } else { Err(format!("write one of {codes}")) }
-}
-
 impl Cli {
     /// Runs the command.
     #[must_use]
@@ -115,7 +68,7 @@ impl Cli {
         let outcome = match self.command {
             Command::Run { config, flags } => run(&config.config, &flags),
             Command::Validate { config } => validate(&config.config),
-            Command::Log(args) => print_log(&args),
+            Command::Log(args) => log::print(&args),
             Command::Status { address } => print_status(&address),
             Command::Version => print_version(),
         };
@@ -147,6 +100,8 @@ fn run(config: &Path, flags: &Flags) -> Result<()> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.display(), "starting");
     runtime()?.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        // Caught, so that a limit on the size of files fails the log's writes, and does not end the gate.
+        let _file_too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
         let app = App::start(config, &settings, reading).await?;
         let stop = async move {
             tokio::select! {
@@ -208,41 +163,6 @@ fn validate(config: &Path) -> Result<()> {
     }
     let what = if errors.len() == 1 { "error" } else { "errors" };
     bail!("{}: {} {what}", config.display(), errors.len())
-}
-
-fn print_log(args: &LogArgs) -> Result<()> {
-    let database = match &args.database {
-        Some(database) => database.clone(),
-        None => {
-            let reading = config::read(&args.config.config).context("which log? give --config or --database")?;
-            let settings = settings::load(&reading, &Flags::default()).map_err(|errors| anyhow!(errors.join("\n")))?;
-            settings::log_path(&settings, &args.config.config)
-        }
-    };
-    let output = match args.output {
-        Format::Table => Output::Table,
-        Format::Json => Output::Json,
-        Format::Csv => Output::Csv,
-    };
-    let filter = query::Filter {
-        since: args.since.and_then(|since| SystemTime::now().checked_sub(since.as_std())),
-        verdict: args.verdict,
-        reason: args.reason.clone(),
-        identity: args.identity.clone(),
-        limit: args.limit,
-    };
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let printed = runtime()?.block_on(async {
-        match &args.sql {
-            Some(sql) => query::sql(&database, sql, output, &mut out).await,
-            None => query::rows(&database, &filter, output, &mut out).await,
-        }
-    })?;
-    out.flush()?;
-    if printed.cut {
-        let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: cut after {} rows", query::ROWS_MAX);
-    }
-    Ok(())
 }
 
 fn print_status(address: &str) -> Result<()> {

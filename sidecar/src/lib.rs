@@ -12,6 +12,7 @@ mod client_stream;
 
 pub mod config;
 mod ending;
+mod filter;
 mod flow;
 mod identity;
 mod limit;

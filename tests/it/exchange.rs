@@ -17,11 +17,15 @@ fn open_gate() -> Gate {
     Gate::start_with(|document| document["policy"]["routes"][0]["rules"][0]["matches"] = json!([])).unwrap()
 }
 
-/// The headers the upstream saw, without those that curl adds by itself, sorted.
+/// What curl and the gate add to every request.
+const ALWAYS: [&str; 6] =
+    ["accept", "user-agent", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-request-id"];
+
+/// The headers the upstream saw, without those that curl and the gate add by themselves, sorted.
 fn headers_seen(echo: &Value) -> Vec<(String, String)> {
     let pairs = echo["headers"].as_array().unwrap().iter();
     let pairs = pairs.map(|pair| (pair[0].as_str().unwrap().to_owned(), pair[1].as_str().unwrap().to_owned()));
-    let mut seen: Vec<_> = pairs.filter(|(name, _)| !["user-agent", "accept"].contains(&name.as_str())).collect();
+    let mut seen: Vec<_> = pairs.filter(|(name, _)| !ALWAYS.contains(&name.as_str())).collect();
     seen.sort_unstable();
     seen
 }
@@ -220,6 +224,28 @@ fn what_is_not_http_is_answered_and_recorded() {
         assert_eq!(shown, expected, "{case}");
     }
     assert_eq!(gate.upstream.requests(), 0);
+}
+
+#[test]
+fn a_malformed_upload_is_recorded_as_such() {
+    let gate = open_gate();
+    let table = [
+        ("a chunk's size that is none", "5\r\nhello\r\nxyz\r\n", "client_malformed"),
+        ("a first chunk that is none", "\r\n\r\n", "client_malformed"),
+        ("a chunk longer than its size", "5\r\nhello, world\r\n0\r\n\r\n", "client_malformed"),
+        ("a size that is too large", "f0000000000000003\r\nhello", "client_malformed"),
+        ("a trailer that is none", "5\r\nhello\r\n0\r\nno colon\r\n\r\n", "client_malformed"),
+    ];
+    for (index, (case, body, reason)) in table.into_iter().enumerate() {
+        let head = "POST /orders HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let client = gate.openssl(Some("billing")).unwrap().arg("-quiet");
+        let handshake = client.talk(&format!("{head}{body}")).unwrap();
+        assert_eq!(handshake.status(), Some(400), "{case}: {handshake:?}");
+        let row = newest(&gate.sidecar, index + 1);
+        let shown = columns(&row, &["verdict", "reason", "status", "identity"]);
+        assert_eq!(shown, json!(["allowed", reason, 400, "demo/billing"]), "{case}");
+    }
+    assert_eq!(rows(&gate.sidecar, table.len()).len(), table.len());
 }
 
 #[test]

@@ -300,7 +300,7 @@ const OVERSIZED: [Refusal; 2] = [
 #[test]
 fn a_refusal_tells_its_reason_to_the_client_and_in_the_row() {
     let gate = Gate::start_with(|document| {
-        let methods: Vec<_> = ["GET", "POST"]
+        let methods: Vec<_> = ["POST", "GET"]
             .map(|method| json!({ "method": method, "path": { "type": "PathPrefix", "value": "/orders" } }))
             .to_vec();
         let rules = [
@@ -341,6 +341,8 @@ fn a_refusal_tells_its_reason_to_the_client_and_in_the_row() {
 fn assert_refused(case: &str, answer: &Answer, refusal: &Refusal) {
     assert_eq!(answer.status, Some(refusal.status), "{case}: {answer:?}");
     assert_eq!(answer.header("postern-reason"), Some(refusal.reason), "{case}");
+    let methods = (refusal.status == 405).then_some("GET, POST");
+    assert_eq!(answer.header("allow"), methods, "{case}");
     assert_eq!(answer.header("content-type"), Some("application/json"), "{case}");
     assert_eq!(answer.text(), format!("{{\"reason\":\"{}\"}}\n", refusal.reason), "{case}");
 }

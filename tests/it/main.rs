@@ -8,6 +8,8 @@
 mod docs;
 mod drain;
 mod exchange;
+mod faults;
+mod forward;
 mod handshakes;
 mod hostile;
 mod http;

@@ -25,6 +25,13 @@ pub(crate) fn metric(sidecar: &Sidecar, series: &str) -> u64 {
     line.map_or(0, |value| value.parse().unwrap())
 }
 
+/// Decisions that the gate says are in no row.
+pub(crate) fn dropped(sidecar: &Sidecar) -> u64 {
+    let series = ["queue_full", "write_failed", "stopped"];
+    let of = |reason| metric(sidecar, &format!("postern_log_rows_dropped_total{{reason=\"{reason}\"}}"));
+    series.map(of).iter().sum()
+}
+
 /// Waits until the value of a series is this.
 pub(crate) fn wait_metric(sidecar: &Sidecar, series: &str, wanted: u64) {
     wait_until(&format!("{series} {wanted}"), || metric(sidecar, series) == wanted);

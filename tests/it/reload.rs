@@ -350,6 +350,11 @@ impl KeepAlive {
 
     /// Asks for a path and reads the answer to its end: its head, in lower case.
     pub(crate) fn ask_head(&mut self, path: &str) -> String {
+        self.exchange(path).0
+    }
+
+    /// Asks for a path: the head of the answer in lower case, and its body.
+    pub(crate) fn exchange(&mut self, path: &str) -> (String, Vec<u8>) {
         write!(self.input, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -358,8 +363,9 @@ impl KeepAlive {
         let head = head.to_ascii_lowercase();
         let (_, rest) = head.split_once("content-length: ").unwrap();
         let length: usize = rest.lines().next().unwrap().parse().unwrap();
-        self.output.read_exact(&mut vec![0; length]).unwrap();
-        head
+        let mut body = vec![0; length];
+        self.output.read_exact(&mut body).unwrap();
+        (head, body)
     }
 }
 

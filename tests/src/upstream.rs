@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -121,7 +121,9 @@ type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 async fn answer(request: Request<Incoming>) -> Result<Answer> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await?.to_bytes();
+    let body = body.collect().await?;
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    let body = body.to_bytes();
     let number = |name: &str| query_number(head.uri.query().unwrap_or_default(), name);
     match head.uri.path() {
         "/close" => anyhow::bail!("closed as asked"),
@@ -133,19 +135,23 @@ async fn answer(request: Request<Incoming>) -> Result<Answer> {
         "/status" => StatusCode::from_u16(u16::try_from(number("code"))?)?,
         _ => StatusCode::OK,
     };
-    let echo = Full::new(Bytes::from(echo(&head, body.len()).to_string())).boxed();
+    let echo = Full::new(Bytes::from(echo(&head, body.len(), &trailers).to_string())).boxed();
     Ok(Response::builder().status(status).header("content-type", "application/json").body(echo)?)
 }
 
-fn echo(head: &http::request::Parts, body_bytes: usize) -> Value {
-    let headers =
-        head.headers.iter().map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]));
+fn echo(head: &http::request::Parts, body_bytes: usize, trailers: &HeaderMap) -> Value {
+    let pairs = |fields: &HeaderMap| {
+        let pairs =
+            fields.iter().map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]));
+        pairs.collect::<Vec<_>>()
+    };
     json!({
         "method": head.method.as_str(),
         "path": head.uri.path(),
         "query": head.uri.query(),
-        "headers": headers.collect::<Vec<_>>(),
+        "headers": pairs(&head.headers),
         "bodyBytes": body_bytes,
+        "trailers": pairs(trailers),
     })
 }
 

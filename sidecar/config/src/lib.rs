@@ -7,6 +7,7 @@
 pub mod backend;
 mod document;
 pub mod endpoints;
+pub mod filters;
 mod format;
 pub mod identities;
 pub mod identity;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{BackendPolicy, Timeouts, default_weight, is_default, is_default_weight};
+use crate::filters::Filter;
 use crate::words::{address, some_address};
 use crate::{Duration, Size};
 
@@ -23,6 +24,9 @@ pub struct Policy {
     /// Bounds on what clients may take.
     #[serde(default)]
     pub limits: Limits,
+    /// What is believed of those in front of the gate. Since contract 1.2.
+    #[serde(default, skip_serializing_if = "Forwarding::is_default")]
+    pub forwarding: Forwarding,
 }
 
 /// One address the gate listens on.
@@ -155,6 +159,9 @@ pub struct Rule {
     /// Whether a caller that `allow` does not name is refused.
     #[serde(default)]
     pub mode: Mode,
+    /// What is done to requests and responses on their way, at most one of each kind. Since contract 1.2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<Filter>,
     /// Where the requests go, in proportion to the weights.
     pub backends: Vec<Backend>,
     /// How long its requests may take. Since 1.2.
@@ -305,6 +312,24 @@ pub struct Backend {
     /// Its share of the rule's requests, in proportion to the other backends; 0 to 1000000, and 0 gets none. Since 1.2.
     #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
     pub weight: u32,
+}
+
+/// Proxies in front of the gate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Forwarding {
+    /// How many there are, one behind the other; 0 to 16. What they say in `x-forwarded-for`, `x-forwarded-proto`,
+    /// `x-forwarded-host` and `x-request-id` is believed.
+    #[serde(default)]
+    pub trusted_hops: u8,
+}
+
+impl Forwarding {
+    // Serde gives a reference. Left out, it leaves revisions of policies as they were before 1.2.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Bounds on what clients may take.

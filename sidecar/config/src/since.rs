@@ -20,6 +20,7 @@ const SINCE: &[(&str, u16)] = &[
     ("identities/[]/recognise/[]/spki", 1),
     ("policy/listeners/[]/protocol/=HTTP", 2),
     ("policy/listeners/[]/protocol/=TLS", 2),
+    ("policy/forwarding", 2),
     ("policy/limits/maxPendingRequests", 2),
     ("policy/limits/pendingTimeout", 2),
     ("policy/limits/maxStreams", 2),
@@ -34,6 +35,7 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/routes/[]/rules/[]/allow/[]/identitySelector", 1),
     ("policy/routes/[]/rules/[]/allow/[]/serviceAccount", 1),
     ("policy/routes/[]/rules/[]/allow/[]/spiffe", 1),
+    ("policy/routes/[]/rules/[]/filters", 2),
 ];
 
 /// The first place of each kind in a part (or `settings`) that `version` does not have, with the version that has it.

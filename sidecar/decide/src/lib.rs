@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod certificate;
 pub mod crl;
+pub mod filter;
 mod hash;
 pub mod identity;
 mod link;

@@ -2,7 +2,7 @@
 
 mod allowed;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use sidecar_config::backend::BackendPolicy;
 use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument};
 
 use self::allowed::Known;
+use crate::filter::{Filters, GateNames, IdentityHeaders};
 use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
 use crate::snapshot::{
@@ -48,8 +49,14 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
     }
     if let Some(policy) = &parts.policy {
         let problems = Problems::of(Part::Policy);
-        let endpoints = parts.endpoints.as_deref();
-        let linker = PolicyLinker { snapshot, known, endpoints, known_endpoints: HashMap::new(), problems };
+        let linker = PolicyLinker {
+            snapshot,
+            known,
+            endpoints: parts.endpoints.as_deref(),
+            known_endpoints: HashMap::new(),
+            told: HashSet::new(),
+            problems,
+        };
         let (linked, problems) = linker.run(policy);
         snapshot = linked;
         found.extend(problems);
@@ -103,12 +110,16 @@ struct PolicyLinker<'a> {
     known: Known<'a>,
     endpoints: Option<&'a AcceptedEndpoints>,
     known_endpoints: HashMap<Endpoint, EndpointIndex>,
+    told: HashSet<Arc<IdentityHeaders>>,
     problems: Problems,
 }
 
 impl<'a> PolicyLinker<'a> {
     fn run(mut self, policy: &'a AcceptedPolicy) -> (Snapshot, Vec<Problem>) {
         self.snapshot.limits = policy.limits.clone();
+        self.snapshot.trusted_hops = policy.trusted_hops;
+        let routes = policy.routes.iter().map(|(route, _)| route);
+        self.snapshot.gate_names = Arc::new(GateNames::of(routes, policy.trusted_hops));
         self.snapshot.policy_revision = Some(policy.revision.clone());
         for (index, listener) in policy.listeners.iter().enumerate() {
             let listener = self.listener(index, listener);
@@ -155,7 +166,8 @@ impl<'a> PolicyLinker<'a> {
                 route: Arc::clone(&name),
                 name: rule.name.as_str().into(),
                 mode: rule.mode,
-                allowed: self.known.allowed(&mut self.snapshot, rule, &place, &mut self.problems),
+                allowed: self.known.allowed(&mut self.snapshot, route, rule, &place, &mut self.problems),
+                filters: self.filters(rule),
                 target: self.target(&place, rule, &policy),
                 load_balancer: policy.load_balancer.kind,
                 timeouts: rule.timeouts.clone(),
@@ -171,6 +183,18 @@ impl<'a> PolicyLinker<'a> {
         let listeners = &mut self.snapshot.listeners;
         let Some(listener) = listeners.iter_mut().find(|listener| *listener.name == *route.listener) else { return };
         listener.table.enter_rule(route, rule, rule_index);
+    }
+
+    /// A rule's filters. What several rules tell of their callers in the same way is one, and worked out once.
+    fn filters(&mut self, rule: &RuleDocument) -> Filters {
+        let mut filters = Filters::of(&rule.filters);
+        if let Some(identity) = &mut filters.identity {
+            match self.told.get(identity) {
+                Some(same) => *identity = Arc::clone(same),
+                None => drop(self.told.insert(Arc::clone(identity))),
+            }
+        }
+        filters
     }
 
     fn target(&mut self, place: &str, rule: &RuleDocument, policy: &Arc<BackendPolicy>) -> Target {

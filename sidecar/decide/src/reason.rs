@@ -57,6 +57,8 @@ pub enum Reason {
     PolicyCertificateRevoked,
     /// The identity's certificates are accepted from a later time on.
     PolicyIssuedTooEarly,
+    /// A rule tells the application of the caller, and its certificate has something that no header field can carry.
+    PolicyIdentityUnwritable,
     /// The host is outside the names of the certificate that the connection was opened with.
     RouteMisdirected,
     /// No route serves the host.
@@ -75,6 +77,8 @@ pub enum Reason {
     LimitConnections,
     /// The request's body is too large.
     LimitBodySize,
+    /// What a rule tells the application of the caller is too much for a request's head.
+    LimitIdentitySize,
     /// Too many requests wait for their response's head, and have for too long.
     LimitPending,
     /// Too many requests and connections are being passed on.
@@ -136,7 +140,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 51] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -163,6 +167,7 @@ impl Reason {
         Self::PolicyIdentityRevoked,
         Self::PolicyCertificateRevoked,
         Self::PolicyIssuedTooEarly,
+        Self::PolicyIdentityUnwritable,
         Self::RouteMisdirected,
         Self::RouteNoHost,
         Self::RouteNoPath,
@@ -172,6 +177,7 @@ impl Reason {
         Self::RouteBadPath,
         Self::LimitConnections,
         Self::LimitBodySize,
+        Self::LimitIdentitySize,
         Self::LimitPending,
         Self::LimitStreams,
         Self::LimitHandshakes,
@@ -223,6 +229,9 @@ impl Reason {
                 http("policy_certificate_revoked", "PolicyCertificateRevoked", Side::Client, 403, 7)
             }
             R::PolicyIssuedTooEarly => http("policy_issued_too_early", "PolicyIssuedTooEarly", Side::Client, 403, 7),
+            R::PolicyIdentityUnwritable => {
+                http("policy_identity_unwritable", "PolicyIdentityUnwritable", Side::Client, 403, 7)
+            }
             R::RouteMisdirected => http("route_misdirected", "RouteMisdirected", Side::Client, 421, 14),
             R::RouteNoHost => http("route_no_host", "RouteNoHost", Side::Client, 404, 12),
             R::RouteNoPath => http("route_no_path", "RouteNoPath", Side::Client, 404, 12),
@@ -232,6 +241,7 @@ impl Reason {
             R::RouteBadPath => http("route_bad_path", "RouteBadPath", Side::Client, 400, 13),
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),
             R::LimitBodySize => http("limit_body_size", "LimitBodySize", Side::Client, 413, 8),
+            R::LimitIdentitySize => http("limit_identity_size", "LimitIdentitySize", Side::Client, 431, 8),
             R::LimitPending => http("limit_pending", "LimitPending", Side::Gate, 503, 14),
             R::LimitStreams => http("limit_streams", "LimitStreams", Side::Gate, 503, 14),
             R::LimitHandshakes => http("limit_handshakes", "LimitHandshakes", Side::Gate, 503, 14),

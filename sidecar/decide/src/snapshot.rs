@@ -10,6 +10,7 @@ use sidecar_config::trust::VouchesFor;
 
 use crate::certificate::Certificate;
 use crate::crl::Revoked;
+use crate::filter::{Filters, GateNames};
 use crate::hash::Revision;
 use crate::identity::{BundleIndex, Caller, Claim, Directory, Revocation};
 use crate::policy::{self, Allowed, Decision};
@@ -108,6 +109,8 @@ pub struct AcceptedPolicy {
     pub routes: Vec<(Route, Revision)>,
     /// Its limits.
     pub limits: Limits,
+    /// How many proxies in front of the gate are believed.
+    pub trusted_hops: u8,
 }
 
 /// Part `endpoints`, accepted.
@@ -136,6 +139,10 @@ pub struct Snapshot {
     pub routes: BTreeMap<String, Revision>,
     /// Bounds on what clients may take.
     pub limits: Limits,
+    /// How many proxies in front of the gate are believed.
+    pub trusted_hops: u8,
+    /// Header fields that no client can set.
+    pub gate_names: Arc<GateNames>,
     /// Revision of the trust, by which connections were let in.
     pub trust_revision: Option<Revision>,
     /// Revision of the known identities.
@@ -180,6 +187,8 @@ pub struct Rule {
     pub mode: Mode,
     /// Who may use it.
     pub allowed: Allowed,
+    /// What is done to its requests and their responses.
+    pub filters: Filters,
     /// Where its requests go.
     pub target: Target,
     /// How an endpoint of a backend is chosen.

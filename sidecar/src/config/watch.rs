@@ -21,7 +21,7 @@ use crate::limits::{CONFIG_COMPARE, CONFIG_DEBOUNCE, CONFIG_WRITER};
 const DEBOUNCE_MAX: Duration = Duration::from_millis(200);
 
 /// What a database keeps beside its file.
-const LOG_SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
+const LOG_SUFFIXES: [&str; 6] = ["", "-wal", "-shm", "-journal", ".damaged", ".damaged-wal"];
 
 /// What files of the state directory end in.
 const STATE_SUFFIXES: [&[u8]; 2] = [b".state", b".state.new"];

@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use sidecar_decide::Reason;
+use sidecar_decide::filter::GateNames;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::record::Draft;
@@ -20,6 +22,8 @@ pub(super) struct Upload {
     /// Until the first of it was taken, after which it cannot be sent anew.
     inner: RefCell<Option<Inbound>>,
     max_bytes: u64,
+    /// What its trailers must not say either.
+    names: Arc<GateNames>,
     begun: Cell<bool>,
     bytes: Cell<u64>,
     last_progress: Cell<Instant>,
@@ -29,10 +33,11 @@ pub(super) struct Upload {
 
 impl Upload {
     /// A body that ends with an error at its bound.
-    pub(super) fn new(inner: Inbound, max_bytes: u64) -> Rc<Self> {
+    pub(super) fn new(inner: Inbound, max_bytes: u64, names: Arc<GateNames>) -> Rc<Self> {
         Rc::new(Self {
             inner: RefCell::new(Some(inner)),
             max_bytes,
+            names,
             begun: Cell::new(false),
             bytes: Cell::new(0),
             last_progress: Cell::new(Instant::now()),
@@ -80,7 +85,10 @@ impl Upload {
         self.begun.set(true);
         self.last_progress.set(Instant::now());
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    self.names.strip_trailers(trailers);
+                }
                 let passed = self.bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
                 if passed > self.max_bytes {
                     self.failed.set(Some(Reason::LimitBodySize));
@@ -91,7 +99,9 @@ impl Upload {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                self.failed.set(Some(Reason::ClientClosed));
+                let is_malformed = matches!(error, BodyError::Malformed(_));
+                let reason = if is_malformed { Reason::ClientMalformed } else { Reason::ClientClosed };
+                self.failed.set(Some(reason));
                 Some(Err(error))
             }
             None => {

@@ -1,6 +1,6 @@
 //! The life of a connection: admission, handshake, then requests, or bytes both ways, until it ends.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use std::time::{Instant, SystemTime};
 
 use rustls::{CipherSuite, ProtocolVersion};
 use sidecar_config::policy::Protocol;
-use sidecar_decide::{Caller, Reason, ServerCertificate, Verdict};
+use sidecar_decide::filter::{Client, IdentityHeaders};
+use sidecar_decide::{Caller, Reason, ServerCertificate, Verdict, Who};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -20,10 +21,11 @@ use super::record::{blank, microseconds};
 use super::tcp;
 use crate::config::ListenerKey;
 use crate::ending::Ending;
+use crate::filter::{Fields, Told};
 use crate::identity::{self, Negotiated};
 use crate::log::{Kind, Peer, Scope};
 use crate::protocol::{self, Closing, NoRequest, ServeError, Version};
-use crate::tls::{self, Slots, TlsPeer};
+use crate::tls::{self, Session, SessionStream, Slots, TlsPeer};
 
 /// One client connection after its handshake.
 pub(super) struct Connection {
@@ -32,6 +34,8 @@ pub(super) struct Connection {
     pub(super) listener: ListenerKey,
     /// What its handshake showed; `None` without TLS.
     peer: Option<TlsPeer>,
+    /// Where its certificates are, for as long as HTTP is spoken over TLS.
+    session: OnceCell<Session>,
     pub(super) is_resumed: bool,
     negotiated: Negotiated,
     pub(super) sni: Option<Box<str>>,
@@ -59,6 +63,8 @@ pub(super) struct View {
     pub(super) standing: Option<Reason>,
     /// `None` without TLS.
     pub(super) peer: Option<Arc<Peer>>,
+    /// What rules tell the application of it.
+    told: Told,
 }
 
 /// How a client comes in.
@@ -113,6 +119,7 @@ async fn plain(
         ending: Rc::default(),
         listener,
         peer: None,
+        session: OnceCell::new(),
         reached: None,
         certificate: None,
         is_resumed: false,
@@ -145,7 +152,9 @@ async fn secured(
     arrival: Arrival,
     closing: Closing,
 ) {
-    let accepted = match tls::accept(stream, &slots, &gate.handshake_turns).await {
+    // In boxes, the handshake and then its stream: what a future holds at any time, its task has room for at all times, and
+    // an idle connection is to be small.
+    let accepted = match Box::pin(tls::accept(stream, &slots, &gate.handshake_turns)).await {
         Ok(accepted) => accepted,
         Err(failure) => return refuse_handshake(&gate, &listener, client, arrival, *failure).await,
     };
@@ -157,6 +166,7 @@ async fn secured(
         is_resumed: accepted.is_resumed,
         listener,
         peer: Some(accepted.peer),
+        session: OnceCell::new(),
         sni: accepted.sni,
         reached: accepted.reached,
         certificate: Some(accepted.certificate),
@@ -170,8 +180,13 @@ async fn secured(
     drop(slots);
     let place = Live::enter(&connection);
     match connection.listener.protocol {
-        Protocol::Tls => tcp::serve(connection, accepted.stream).await,
-        Protocol::Http | Protocol::Https => connection.run(accepted.stream, closing).await,
+        Protocol::Tls => Box::pin(tcp::serve(connection, accepted.stream)).await,
+        Protocol::Http | Protocol::Https => {
+            let stream = SessionStream::new(accepted.stream);
+            // Nobody else sets it.
+            let _new = connection.session.set(stream.session());
+            connection.run(stream, closing).await;
+        }
     }
     drop(place);
 }
@@ -247,7 +262,8 @@ impl Connection {
         let connection = Rc::clone(&self);
         let handler = move |request| {
             connection.requests.set(connection.requests.get() + 1);
-            handle(Rc::clone(&connection), request)
+            // In a box of its own: hyper keeps room for it with each connection, and moves it about.
+            Box::pin(handle(Rc::clone(&connection), request))
         };
         match protocol::serve(stream, self.version, handler, closing, Rc::clone(&self.ending)).await {
             Err(ServeError::Malformed { status, source }) => {
@@ -348,6 +364,29 @@ impl Connection {
         }
     }
 
+    /// What a rule tells the application of the client; nothing of one whose certificate nobody vouches for.
+    pub(super) fn told(&self, view: &View, headers: &Arc<IdentityHeaders>) -> Rc<Fields> {
+        view.told.fields(headers, |headers| {
+            let snapshot = &view.served.generation.snapshot;
+            let bundles: Vec<_> = view.caller.bundles.iter().filter_map(|index| snapshot.bundles.get(*index)).collect();
+            let facts = self.peer.as_ref().and_then(|peer| peer.facts.as_deref());
+            let Some(facts) = facts.filter(|_| !bundles.is_empty()) else { return Ok(Vec::new()) };
+            let identity = match view.caller.who {
+                Who::Known(index) => snapshot.directory.name(index).map(|name| &**name),
+                Who::Unknown | Who::Ambiguous => None,
+            };
+            let session = self.session.get();
+            let fields = session.and_then(|session| {
+                session.chain(|chain| {
+                    let chain: Vec<&[u8]> = chain.iter().map(AsRef::as_ref).collect();
+                    headers.of_client(&Client { chain: &chain, facts, identity, bundles: &bundles })
+                })
+            });
+            // A client with a certificate has a session; were it gone, nothing could be said, and silence would be a lie.
+            fields.unwrap_or(Err(Reason::PolicyIdentityUnwritable))
+        })
+    }
+
     fn look(&self, served: Rc<Served>) -> View {
         let generation = &served.generation;
         let snapshot = &generation.snapshot;
@@ -361,6 +400,6 @@ impl Connection {
         let peer = self.peer.as_ref().map(|peer| identity::logged(snapshot, peer, &caller, self.negotiated));
         let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
         let scope = scope.unwrap_or_else(|| Arc::new(Scope::new(crate::log::ScopeFacts::default())));
-        View { listener, scope, caller, standing: standing.refused, peer, served }
+        View { listener, scope, caller, standing: standing.refused, peer, told: Told::default(), served }
     }
 }

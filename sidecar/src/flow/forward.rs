@@ -1,23 +1,25 @@
 //! An allowed request on its way to an upstream, and the response on its way back.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use http::StatusCode;
 use http::header::EXPECT;
 use http_body::Body as _;
+use sidecar_config::policy::Protocol;
+use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
 
 use super::attempt::{Answered, Candidates, Exchange, Patience};
 use super::body::{Upload, download};
-use super::connection::View;
-use super::gate::Gate;
+use super::connection::{Connection, View};
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
+use crate::filter::{self, Origin};
 use crate::protocol::{Body, Head, Outgoing, Request, Response, strip_hop_by_hop, upstream_host};
 
 /// Sends a request to one of its rule's endpoints and answers with what comes back.
 pub(super) async fn forward(
-    gate: &Gate,
+    connection: &Connection,
     view: &View,
     passage: Passage,
     request: Request,
@@ -25,21 +27,29 @@ pub(super) async fn forward(
 ) -> Response {
     let generation = &view.served.generation;
     let rule = &generation.snapshot.rules[passage.rule];
-    let Some(candidates) = Candidates::of(gate, &view.served, passage.rule) else {
+    let Some(candidates) = Candidates::of(&connection.gate, &view.served, passage.rule) else {
         return refuse(draft, Reason::RouteInvalid, Some(request.body));
     };
-    let max_bytes = generation.snapshot.limits.max_request_body_size.bytes();
     let Request { head, body } = request;
-    let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes));
+    let head = match outgoing_head(connection, view, &passage, head) {
+        Ok(head) => head,
+        Err(reason) => {
+            draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
+            return refuse(draft, reason, Some(body));
+        }
+    };
+    let max_bytes = generation.snapshot.limits.max_request_body_size.bytes();
+    let names = &generation.snapshot.gate_names;
+    let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names)));
     draft.uploads(upload.clone());
-    let outgoing = outgoing(&passage, head, upload.as_ref());
+    let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
     let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
     match exchange.run(outgoing).await {
         // Nothing was to be upgraded, so nobody can speak what would follow.
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => {
             refuse(draft, Reason::UpstreamReset, None)
         }
-        Ok(answered) => respond(answered, draft),
+        Ok(answered) => respond(answered, &rule.filters.response, draft),
         Err(reason) => {
             if reason == Reason::LimitBodySize {
                 draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -49,22 +59,27 @@ pub(super) async fn forward(
     }
 }
 
-fn outgoing(passage: &Passage, head: Head, upload: Option<&Rc<Upload>>) -> Outgoing {
-    let mut headers = head.headers;
+fn outgoing_head(connection: &Connection, view: &View, passage: &Passage, head: Head) -> Result<Head, Reason> {
+    let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
     upstream_host(&mut headers, &passage.host);
     // The gate itself answers 100 (Continue) as soon as the upstream takes the body (RFC 9110 §10.1.1).
     headers.remove(EXPECT);
-    let head = Head { method: head.method, target: passage.target.clone(), headers };
-    Outgoing { head, body: upload.map_or(Body::EMPTY, Upload::body) }
+    let snapshot = &view.served.generation.snapshot;
+    let rule = &snapshot.rules[passage.rule];
+    let is_tls = connection.listener.protocol == Protocol::Https;
+    let origin = Origin { client: connection.client, is_tls, ids: &connection.gate.request_ids };
+    filter::depart(snapshot, rule, &origin, |asked| connection.told(view, asked), &mut headers)?;
+    Ok(Head { method, target: passage.target.clone(), headers })
 }
 
-fn respond(answered: Answered, mut draft: Draft) -> Response {
+fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
     let Answered { lease, received, deadline } = answered;
     let mut headers = received.headers;
     strip_hop_by_hop(&mut headers);
     // Only the gate speaks for the gate.
     headers.remove(&POSTERN_REASON);
+    changes.apply(&mut headers);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
     Response::new(received.status, headers, download(received.body, lease, draft, deadline))
 }

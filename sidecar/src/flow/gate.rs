@@ -11,6 +11,7 @@ use super::live::Live;
 use super::relay::RelayBuffer;
 use crate::balance::{Balancer, Random};
 use crate::config::Generation;
+use crate::filter::RequestIds;
 use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
@@ -25,6 +26,8 @@ pub struct Gate {
     pool: Rc<Pool>,
     /// Chance.
     pub random: Random,
+    /// Ids of requests.
+    pub request_ids: RequestIds,
     /// Where rows go.
     pub log: log::Sender,
     /// Counts of requests.
@@ -75,6 +78,7 @@ impl Gate {
             live: Live::default(),
             pool,
             random: Random::new(),
+            request_ids: RequestIds::default(),
             log,
             cells,
             connection_cells,

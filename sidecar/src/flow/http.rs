@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
 use sidecar_decide::{Reason, Verdict, path, route};
@@ -15,6 +15,7 @@ use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
 use super::record::{Draft, blank};
+use crate::filter;
 use crate::limit::Pend;
 use crate::log::{Kind, clip};
 use crate::protocol::{Body, Head, Inbound, Request, Response};
@@ -33,16 +34,23 @@ pub(super) struct Passage {
 }
 
 /// Answers one request.
-pub(super) async fn handle(connection: Rc<Connection>, request: Request) -> Response {
+pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> Response {
     let view = connection.view();
+    filter::arrive(&view.served.generation.snapshot, &mut request.head.headers);
     let mut draft = draft(&connection, &view, &request.head);
     match decide(&connection, &view, &request.head, &mut draft) {
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
-            Ok(_pending) => forward(&connection.gate, &view, passage, request, draft).await,
+            Ok(_pending) => forward(&connection, &view, passage, request, draft).await,
             Err(reason) => refuse(draft, reason, Some(request.body)),
         },
-        Err(reason) => refuse(draft, reason, Some(request.body)),
+        Err(reason) => {
+            let mut response = refuse(draft, reason, Some(request.body));
+            if reason == Reason::RouteNoMethod {
+                response.headers.insert(ALLOW, allowed_methods(&view, &request.head));
+            }
+            response
+        }
     }
 }
 
@@ -104,6 +112,19 @@ fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) 
         return Err(Reason::LimitBodySize);
     }
     Ok(passage)
+}
+
+/// What a 405 must say (RFC 9110 §15.5.6): the methods of its host and path; none for a tunnel, which has no path.
+fn allowed_methods(view: &View, head: &Head) -> HeaderValue {
+    let methods = || {
+        let (host, path) = (host_of(head).ok()?, path::normalise(head.target.path()).ok()?);
+        let listener = view.served.generation.snapshot.listeners.get(view.listener?)?;
+        let (method, headers, query) = (&head.method, &head.headers, head.target.query());
+        let methods = listener.table.methods(&route::Request { host, path: &path, method, headers, query });
+        HeaderValue::try_from(methods.join(", ")).ok()
+    };
+    let tunnel = head.method == Method::CONNECT;
+    (!tunnel).then(methods).flatten().unwrap_or_else(|| HeaderValue::from_static(""))
 }
 
 /// The one host a request is for: of its target, else of its one `Host` (RFC 9112 §3.2).

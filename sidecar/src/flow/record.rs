@@ -131,5 +131,5 @@ pub(super) fn microseconds(duration: Duration) -> u64 {
 
 /// An empty row of a kind, for a client.
 pub(super) fn blank(kind: Kind, client: std::net::SocketAddr) -> Record {
-    Record { client_addr: Some(client), ..Record::new(kind, SystemTime::now()) }
+    Record { client_addr: Some(client.into()), ..Record::new(kind, SystemTime::now()) }
 }

@@ -1,31 +1,40 @@
-//! A record as the row of table `decision`: pure.
+//! A record as the row of table `decision`, or of `refusal`: pure.
 
 use std::borrow::Cow;
 use std::ffi::CStr;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::ids::RowIds;
+use super::ids::{PEER_COLUMNS, RowIds, peer_values};
 use super::insert::Value;
 use sidecar_decide::Verdict;
 
-use super::record::{Kind, Record, clipped};
+use super::record::{Client, Kind, Record, clipped};
 
-/// Inserts one row of [`encode`]; `seq` is SQLite's to count.
-pub(super) const INSERT_SQL: &CStr = c"INSERT INTO decision (time, kind, repeat, verdict, reason, scope, peer, sni, resumed, \
+/// Inserts one row of [`encode`].
+pub(super) const INSERT_SQL: &CStr = c"INSERT INTO decision (seq, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, \
      protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, \
-     attempts, client) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     attempts, client) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-const COLUMNS: usize = 22;
+/// Inserts one row of [`encode_refusal`].
+pub(super) const INSERT_REFUSAL_SQL: &CStr = c"INSERT INTO refusal (seq, time, kind, repeat, verdict, reason, scope, sni, \
+     resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, \
+     upstream, attempts, client, identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, sfdi, tls_version, \
+     cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+const COLUMNS: usize = 23;
+
+/// Where `decision` refers to the peer; `refusal` has it in the row instead.
+const PEER: usize = 7;
 
 /// The columns of [`INSERT_SQL`], in its order.
-pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds) -> [Value<'a>; COLUMNS] {
+pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds, seq: i64) -> [Value<'a>; COLUMNS] {
     let gap = record.kind == Kind::Gap;
     [
+        Value::Integer(seq),
         Value::Integer(micros(record.time)),
         Value::Integer(kind(record.kind)),
-        // What adds `repeat` up counts decisions, and a gap is none.
-        if gap { Value::Integer(0) } else { Value::Null },
+        if record.repeat == 1 { Value::Null } else { count(record.repeat) },
         if gap { Value::Null } else { Value::Integer(verdict(record.verdict)) },
         ids.reason.map_or(Value::Null, Value::Integer),
         ids.scope.map_or(Value::Null, Value::Integer),
@@ -44,8 +53,25 @@ pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds) -> [Value<'a>; COLUMN
         record.upstream_us.map_or(Value::Null, count),
         record.upstream.map_or(Value::Null, address),
         Value::Integer(i64::from(record.attempts)),
-        record.client_addr.map_or(Value::Null, address),
+        match record.client_addr {
+            None => Value::Null,
+            Some(Client::Address(client)) => address(client),
+            Some(Client::Network(network)) => Value::Text(Cow::Owned(network.to_string())),
+        },
     ]
+}
+
+/// The columns of [`INSERT_REFUSAL_SQL`], in its order.
+pub(super) fn encode_refusal<'a>(
+    record: &'a Record,
+    ids: &RowIds,
+    seq: i64,
+) -> [Value<'a>; COLUMNS - 1 + PEER_COLUMNS.len()] {
+    let decision = encode(record, ids, seq).into_iter().enumerate().filter(|(column, _)| *column != PEER);
+    let peer = record.peer.as_deref().map_or([None; PEER_COLUMNS.len()], peer_values);
+    let peer = peer.into_iter().map(|value| value.map_or(Value::Null, text));
+    let mut row = decision.map(|(_, value)| value).chain(peer);
+    std::array::from_fn(|_| row.next().unwrap_or(Value::Null))
 }
 
 /// Microseconds since the epoch; a clock before it reads as the epoch.

@@ -40,6 +40,8 @@ pub(super) struct RowIds {
 pub(super) struct Ids {
     pod: Pod,
     scopes: Table<ScopeFacts>,
+    /// Of refusals of strangers, which are pruned by themselves.
+    refusal_scopes: Table<ScopeFacts>,
     peers: Table<PeerFacts>,
     words: HashMap<Box<str>, i64>,
 }
@@ -50,6 +52,7 @@ impl Ids {
         Ok(Self {
             pod,
             scopes: Table::new("scope", &SCOPE_COLUMNS),
+            refusal_scopes: Table::new("refusal_scope", &SCOPE_COLUMNS),
             peers: Table::new("peer", &PEER_COLUMNS),
             words: words.into_iter().map(|(id, text)| (text.into_boxed_str(), id)).collect(),
         })
@@ -67,6 +70,7 @@ impl Ids {
             rows.push(self.resolve_one(connection, record, end).await?);
         }
         self.scopes.touch(connection, end).await?;
+        self.refusal_scopes.touch(connection, end).await?;
         self.peers.touch(connection, end).await?;
         Ok(rows)
     }
@@ -77,6 +81,15 @@ impl Ids {
         self.peers.forget_before(connection, first).await
     }
 
+    /// Deletes what no refusal from `first` on refers to.
+    pub(super) async fn forget_refusals_before(
+        &mut self,
+        connection: &mut SqliteConnection,
+        first: i64,
+    ) -> sqlx::Result<()> {
+        self.refusal_scopes.forget_before(connection, first).await
+    }
+
     async fn resolve_one(
         &mut self,
         connection: &mut SqliteConnection,
@@ -84,13 +97,16 @@ impl Ids {
         end: i64,
     ) -> sqlx::Result<RowIds> {
         let mut ids = RowIds::default();
+        let is_strangers = record.is_strangers();
         if let Some(scope) = &record.scope {
-            ids.scope = Some(match self.scopes.cached(scope, end) {
+            let scopes = if is_strangers { &mut self.refusal_scopes } else { &mut self.scopes };
+            ids.scope = Some(match scopes.cached(scope, end) {
                 Some(id) => id,
-                None => self.scopes.find_or_add(connection, scope, &scope_values(&self.pod, scope), end).await?,
+                None => scopes.find_or_add(connection, scope, &scope_values(&self.pod, scope), end).await?,
             });
         }
-        if let Some(peer) = &record.peer {
+        // What a stranger shows is in its row, and goes with it.
+        if let Some(peer) = record.peer.as_ref().filter(|_| !is_strangers) {
             ids.peer = Some(match self.peers.cached(peer, end) {
                 Some(id) => id,
                 None => self.peers.find_or_add(connection, peer, &peer_values(peer), end).await?,
@@ -235,7 +251,7 @@ fn scope_values<'a>(pod: &'a Pod, scope: &'a Scope) -> [Option<&'a str>; 9] {
     ]
 }
 
-const PEER_COLUMNS: [&str; 12] = [
+pub(super) const PEER_COLUMNS: [&str; 12] = [
     "identity",
     "bundle",
     "subject",
@@ -250,7 +266,7 @@ const PEER_COLUMNS: [&str; 12] = [
     "cipher",
 ];
 
-fn peer_values(peer: &Peer) -> [Option<&str>; 12] {
+pub(super) fn peer_values(peer: &Peer) -> [Option<&str>; 12] {
     let PeerFacts {
         identity,
         bundle,

@@ -4,6 +4,9 @@
 //! transaction each. What finds the queue full is counted in [`Stats`], never waited for and never lost silently.
 
 mod encode;
+mod filter;
+mod follow;
+mod guard;
 mod ids;
 mod insert;
 mod print;
@@ -11,6 +14,7 @@ mod prune;
 pub mod query;
 mod queue;
 mod record;
+mod refusals;
 mod schema;
 mod stats;
 mod store;
@@ -19,9 +23,12 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use filter::{Filter, fingerprint, serial, statuses};
+pub use follow::follow;
+pub use guard::bound_memory;
 pub use print::Output;
 pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
-pub use record::{Interned, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip};
+pub use record::{Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip};
 pub use stats::{DropReason, Stats};
 pub use store::StoreError;
 pub use writer::{Summary, Writer, WriterOptions, start};

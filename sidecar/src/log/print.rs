@@ -66,6 +66,14 @@ impl<'o, W: Write> Printer<'o, W> {
         }
     }
 
+    /// Shows what was printed so far, although more may come.
+    pub(super) fn show(&mut self) -> io::Result<()> {
+        if self.output == Output::Table && self.widths.is_none() && !self.held.is_empty() {
+            self.print_held()?;
+        }
+        self.out.flush()
+    }
+
     /// Prints what is still held.
     pub(super) fn finish(mut self) -> io::Result<()> {
         if self.output == Output::Table && self.widths.is_none() {

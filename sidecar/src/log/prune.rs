@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sqlx::SqliteConnection;
+use sqlx::{Connection, SqliteConnection};
 
 use super::ids::Ids;
 use super::store::{StoreError, Written};
@@ -14,6 +14,12 @@ const SLICE_ROWS: i64 = 2000;
 /// Slices before one batch. More than a batch can need, so that a store above its size (a smaller size was set) shrinks
 /// while rows go on being written.
 const SLICES: u32 = 8;
+
+/// Refusals deleted by one statement; with all a stranger can show some 4 MB, mostly a tenth of it.
+const REFUSAL_SLICE_ROWS: i64 = 1000;
+
+/// The part of the size that is for refusals of strangers: one in so many. The others never have less than the rest.
+const REFUSALS_PART: u64 = 8;
 
 /// SQLite's own default; more does not make commits cheaper.
 const CHECKPOINT_PAGES_MAX: u64 = 1000;
@@ -30,13 +36,34 @@ pub(super) struct Room {
     page_size: u64,
     /// `seq` of the oldest decision; they are contiguous, because only the oldest are deleted.
     oldest: i64,
+    /// Pages of refusals of strangers.
+    refusal_pages: i64,
 }
 
 impl Room {
-    pub(super) fn new(path: &Path, max_size: u64, page_size: i64, oldest: i64) -> Self {
+    pub(super) async fn new(path: &Path, max_size: u64, connection: &mut SqliteConnection) -> sqlx::Result<Self> {
         let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
-        Self { max_size, wal: wal.into(), page_size: u64::try_from(page_size).unwrap_or(PAGE_BYTES), oldest }
+        let page_size: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut *connection).await?;
+        let sql = "SELECT coalesce(min(seq), 1) FROM decision";
+        let oldest = sqlx::query_scalar(sql).fetch_one(&mut *connection).await?;
+        let sql = "SELECT value FROM meta WHERE key = 'refusal_pages'";
+        let refusal_pages = sqlx::query_scalar(sql).fetch_one(connection).await?;
+        let page_size = u64::try_from(page_size).unwrap_or(PAGE_BYTES);
+        Ok(Self { max_size, wal: wal.into(), page_size, oldest, refusal_pages })
+    }
+
+    /// Says how many pages refusals take now that `before` pages were in use before they were written or deleted. To be
+    /// told again with [`Self::refusals_take`] when the transaction is committed.
+    pub(super) async fn count_refusals(&self, transaction: &mut SqliteConnection, before: i64) -> sqlx::Result<i64> {
+        let refusal_pages = self.refusal_pages + pages(transaction).await? - before;
+        let sql = "UPDATE meta SET value = ? WHERE key = 'refusal_pages'";
+        sqlx::query(sql).bind(refusal_pages).execute(transaction).await?;
+        Ok(refusal_pages)
+    }
+
+    pub(super) fn refusals_take(&mut self, refusal_pages: i64) {
+        self.refusal_pages = refusal_pages;
     }
 
     /// Pages of the write-ahead log at which SQLite folds it into the database: an eighth of the size at most.
@@ -49,50 +76,70 @@ impl Room {
         Self::checkpoint_pages(max_size) * PAGE_BYTES
     }
 
-    /// Deletes the oldest decisions up to `newest` until the store is within its size, a bounded number at a time.
+    /// Deletes the oldest rows until the store is within its size, decisions up to `newest`, a bounded number at a time:
+    /// refusals of strangers where they have more than their part, else the others.
     pub(super) async fn make(
         &mut self,
         connection: &mut SqliteConnection,
         ids: &mut Ids,
         newest: i64,
     ) -> Result<Written, StoreError> {
-        let mut pruned = 0;
-        let mut used = self.used(connection).await?;
+        let part = self.max_size / REFUSALS_PART;
+        let (mut pruned, mut pruned_refusals) = (0, 0);
+        // Always as if the write-ahead log were as long as it may be: that it grows deletes nothing.
+        let rest = self.max_size - part - Self::wal_bytes(self.max_size).min(part);
+        let (mut used, mut log_bytes) = self.used(connection).await?;
         for _ in 0..SLICES {
-            if used <= self.max_size || self.oldest >= newest {
+            let refusals = u64::try_from(self.refusal_pages).unwrap_or(0) * self.page_size;
+            if refusals > part {
+                pruned_refusals += self.delete_refusals(connection).await?;
+            } else if used.saturating_sub(refusals) > rest && self.oldest < newest {
+                // The newest stays, so that `seq` never starts again.
+                let keep_from = newest.min(self.oldest + SLICE_ROWS);
+                let sql = "DELETE FROM decision WHERE seq < ?";
+                pruned += sqlx::query(sql).bind(keep_from).execute(&mut *connection).await?.rows_affected();
+                self.oldest = keep_from;
+            } else {
                 break;
             }
-            // The newest stays, so that `seq` never starts again.
-            let keep_from = newest.min(self.oldest + SLICE_ROWS);
-            let deleted =
-                sqlx::query("DELETE FROM decision WHERE seq < ?").bind(keep_from).execute(&mut *connection).await?;
-            pruned += deleted.rows_affected();
-            self.oldest = keep_from;
-            used = self.used(connection).await?;
+            (used, log_bytes) = self.used(connection).await?;
         }
         if pruned > 0 {
             ids.forget_before(connection, self.oldest).await?;
         }
-        Ok(Written { pruned, database_bytes: used })
+        if pruned_refusals > 0 {
+            let sql = "SELECT coalesce(min(seq), ?) FROM refusal";
+            let first = sqlx::query_scalar(sql).bind(newest).fetch_one(&mut *connection).await?;
+            ids.forget_refusals_before(connection, first).await?;
+        }
+        Ok(Written { pruned: pruned + pruned_refusals, database_bytes: used + log_bytes })
+    }
+
+    /// Deletes the oldest refusals; how many.
+    async fn delete_refusals(&mut self, connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        let before = pages(&mut transaction).await?;
+        let sql = "DELETE FROM refusal WHERE seq IN (SELECT seq FROM refusal ORDER BY seq LIMIT ?)";
+        let deleted = sqlx::query(sql).bind(REFUSAL_SLICE_ROWS).execute(&mut *transaction).await?.rows_affected();
+        let refusal_pages = self.count_refusals(&mut transaction, before).await?;
+        transaction.commit().await?;
+        self.refusal_pages = refusal_pages;
+        Ok(deleted)
     }
 
     /// Bytes of pages in use and of the write-ahead log.
-    async fn used(&self, connection: &mut SqliteConnection) -> Result<u64, StoreError> {
-        let (pages, free): (i64, i64) =
-            sqlx::query_as("SELECT page_count, freelist_count FROM pragma_page_count, pragma_freelist_count")
-                .fetch_one(&mut *connection)
-                .await?;
+    async fn used(&self, connection: &mut SqliteConnection) -> Result<(u64, u64), StoreError> {
         let mut log_bytes = self.log_bytes();
         if self.is_pinned(log_bytes) {
             // SQLite folds the log long before; only a reader that does not end keeps it from that, and deleting
             // decisions would then only make the log longer. The reader may have ended since the last attempt.
-            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(connection).await?;
+            sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut *connection).await?;
             log_bytes = self.log_bytes();
             if self.is_pinned(log_bytes) {
                 return Err(StoreError::Pinned);
             }
         }
-        Ok(u64::try_from(pages - free).unwrap_or(0) * self.page_size + log_bytes)
+        Ok((u64::try_from(pages(connection).await?).unwrap_or(0) * self.page_size, log_bytes))
     }
 
     fn log_bytes(&self) -> u64 {
@@ -102,4 +149,10 @@ impl Room {
     fn is_pinned(&self, log_bytes: u64) -> bool {
         log_bytes > self.max_size / 2 && log_bytes > 2 * Self::wal_bytes(self.max_size)
     }
+}
+
+/// Pages in use, of all tables.
+pub(super) async fn pages(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
+    let sql = "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count";
+    sqlx::query_scalar(sql).fetch_one(connection).await
 }

@@ -3,18 +3,19 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, TryStreamExt};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
 use sqlx::{
     AssertSqlSafe, Column, ConnectOptions, Connection, Decode, Executor, Row, SqlSafeStr, Sqlite, SqliteConnection,
     Statement, TypeInfo, ValueRef,
 };
 
-use super::encode::micros;
+use super::filter::{Bound, Filter};
+use super::guard;
 use super::print::{Cell, Output, Printer};
-use sidecar_decide::Verdict;
 
 /// Rows one query prints. Evidence that is larger is a copy of the file.
 pub const ROWS_MAX: u32 = 100_000;
@@ -30,21 +31,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What of the view a person reads in a line.
 const TABLE_COLUMNS: &str = "time, kind, verdict, reason, identity, method, host, path, status, duration_us";
-
-/// Which rows; what is absent restricts nothing.
-#[derive(Clone, Debug)]
-pub struct Filter {
-    /// Not before.
-    pub since: Option<SystemTime>,
-    /// With this decision.
-    pub verdict: Option<Verdict>,
-    /// With this reason's code.
-    pub reason: Option<String>,
-    /// Of this identity.
-    pub identity: Option<String>,
-    /// The newest so many; at most [`ROWS_MAX`].
-    pub limit: u32,
-}
 
 /// What was printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +59,9 @@ pub enum QueryError {
     /// It took too long.
     #[error("the query took more than {} s: ask for fewer rows, or copy the file and query the copy", TIME_MAX.as_secs())]
     TooLong,
+    /// It took too much memory.
+    #[error("the query takes more memory than it may: ask for fewer rows, or copy the file and query the copy")]
+    TooLarge,
     /// SQLite refused.
     #[error("{0}")]
     Sqlite(sqlx::Error),
@@ -83,10 +72,15 @@ pub enum QueryError {
 
 impl From<sqlx::Error> for QueryError {
     fn from(error: sqlx::Error) -> Self {
-        /// <https://www.sqlite.org/rescode.html#interrupt>: what a progress handler that says stop ends in.
-        const INTERRUPT: &str = "9";
+        // https://www.sqlite.org/rescode.html: what a progress handler that says stop ends in, what the authorizer
+        // refuses, and what takes more than the memory's bound.
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        if code.as_deref() == Some(INTERRUPT) { Self::TooLong } else { Self::Sqlite(error) }
+        match code.as_deref() {
+            Some("9") => Self::TooLong,
+            Some("23") => Self::NotAQuery,
+            Some("7") => Self::TooLarge,
+            _ => Self::Sqlite(error),
+        }
     }
 }
 
@@ -96,27 +90,44 @@ impl From<sqlx::Error> for QueryError {
 /// When there is no log, it cannot be read in time, or `out` cannot be written.
 pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut impl Write) -> Result<Printed, QueryError> {
     let mut connection = open(path).await?;
-    let columns = match output {
-        Output::Table => TABLE_COLUMNS.to_owned(),
-        Output::Json | Output::Csv => all_columns(&mut connection).await?,
-    };
+    let columns = columns(&mut connection, output).await?;
+    let (conditions, values) = filter.conditions();
     // `entry` is `requests` with its order. The inner query finds rows by number alone, newest first, and stops at the
-    // limit, so that neither the whole log is read nor its rows are held in memory.
+    // limit, so that neither the whole log is read nor its rows are held in memory. Without `seq` among its columns the
+    // outer one would sort.
     let sql = format!(
-        "SELECT {columns} FROM entry WHERE seq IN (SELECT seq FROM entry WHERE (?1 IS NULL OR at >= ?1) \
-         AND (?2 IS NULL OR verdict = ?2) AND (?3 IS NULL OR reason = ?3) AND (?4 IS NULL OR identity = ?4) \
-         ORDER BY seq DESC LIMIT ?5) ORDER BY seq"
+        "SELECT seq, {columns} FROM entry WHERE seq IN (SELECT seq FROM entry WHERE {conditions} \
+         ORDER BY seq DESC LIMIT ?) ORDER BY seq"
     );
-    let names = columns.split(", ").map(str::to_owned).collect();
-    let query = sqlx::query(AssertSqlSafe(sql))
-        .bind(filter.since.map(micros))
-        .bind(filter.verdict.map(Verdict::name))
-        .bind(filter.reason.clone())
-        .bind(filter.identity.clone())
-        .bind(i64::from(filter.limit.min(ROWS_MAX)));
-    let printed = print(query.fetch(&mut connection), names, output, out).await?;
+    let mut printer = Printer::new(output, out, names(&columns))?;
+    let query = bound(&sql, values).bind(i64::from(filter.limit.min(ROWS_MAX)));
+    let printed = print(query.fetch(&mut connection), &mut printer, SEQ).await?;
+    printer.finish()?;
     connection.close().await?;
-    Ok(printed)
+    Ok(printed.0)
+}
+
+/// The columns a query of rows has before those that are printed.
+pub(super) const SEQ: usize = 1;
+
+/// A query with its values.
+pub(super) fn bound(sql: &str, values: Vec<Bound>) -> Query<'static, Sqlite, SqliteArguments> {
+    values.into_iter().fold(sqlx::query(AssertSqlSafe(sql.to_owned())), |query, value| match value {
+        Bound::Integer(number) => query.bind(number),
+        Bound::Text(text) => query.bind(text),
+    })
+}
+
+/// What is printed, for a query.
+pub(super) async fn columns(connection: &mut SqliteConnection, output: Output) -> sqlx::Result<String> {
+    match output {
+        Output::Table => Ok(TABLE_COLUMNS.to_owned()),
+        Output::Json | Output::Csv => all_columns(connection).await,
+    }
+}
+
+pub(super) fn names(columns: &str) -> Vec<String> {
+    columns.split(", ").map(str::to_owned).collect()
 }
 
 /// The columns that the file's own view has: a copy may be an earlier version's, and is not written to.
@@ -138,13 +149,16 @@ pub async fn sql(path: &Path, query: &str, output: Output, out: &mut impl Write)
     let mut connection = open(path).await?;
     let statement = connection.prepare(AssertSqlSafe(query.to_owned()).into_sql_str()).await?;
     let names = statement.columns().iter().map(|column| column.name().to_owned()).collect();
-    let printed = print(statement.query().fetch(&mut connection), names, output, out).await?;
+    let mut printer = Printer::new(output, out, names)?;
+    let printed = print(statement.query().fetch(&mut connection), &mut printer, 0).await?;
+    printer.finish()?;
     connection.close().await?;
-    Ok(printed)
+    Ok(printed.0)
 }
 
-/// Read-only twice: the file is opened so, and the connection refuses what would write.
-async fn open(path: &Path) -> Result<SqliteConnection, QueryError> {
+/// Read-only three times: the file is opened so, the connection refuses what would write, and prepares nothing that does
+/// more than read.
+pub(super) async fn open(path: &Path) -> Result<SqliteConnection, QueryError> {
     if !path.exists() {
         return Err(QueryError::Missing { path: path.to_owned() });
     }
@@ -153,34 +167,46 @@ async fn open(path: &Path) -> Result<SqliteConnection, QueryError> {
         .read_only(true)
         .busy_timeout(BUSY_TIMEOUT)
         .pragma("query_only", "ON")
+        .pragma("trusted_schema", "OFF")
         .disable_statement_logging()
         .connect()
         .await?;
-    let end = Instant::now() + TIME_MAX;
-    connection.lock_handle().await?.set_progress_handler(CLOCK_EVERY, move || Instant::now() < end);
+    let is_guarded = guard::read_only(&mut connection.lock_handle().await?);
+    if !is_guarded {
+        return Err(QueryError::NotAQuery);
+    }
+    time(&mut connection).await?;
     Ok(connection)
 }
 
-async fn print(
+/// From now on [`TIME_MAX`] is left.
+pub(super) async fn time(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    let end = Instant::now() + TIME_MAX;
+    connection.lock_handle().await?.set_progress_handler(CLOCK_EVERY, move || Instant::now() < end);
+    Ok(())
+}
+
+/// Prints rows without their first columns, and gives back the very first of the last row.
+pub(super) async fn print<W: Write>(
     rows: impl Stream<Item = sqlx::Result<SqliteRow>>,
-    names: Vec<String>,
-    output: Output,
-    out: &mut impl Write,
-) -> Result<Printed, QueryError> {
+    printer: &mut Printer<'_, W>,
+    hidden: usize,
+) -> Result<(Printed, Option<i64>), QueryError> {
     let mut rows = pin!(rows);
-    let mut printer = Printer::new(output, out, names)?;
-    let mut printed = Printed { rows: 0, cut: false };
+    let (mut printed, mut last) = (Printed { rows: 0, cut: false }, None);
     while let Some(row) = rows.try_next().await? {
         if printed.rows == ROWS_MAX {
             printed.cut = true;
             break;
         }
-        let cells = (0..row.len()).map(|column| cell(&row, column)).collect::<sqlx::Result<Vec<_>>>()?;
+        if hidden > 0 {
+            last = Some(row.try_get(0)?);
+        }
+        let cells = (hidden..row.len()).map(|column| cell(&row, column)).collect::<sqlx::Result<Vec<_>>>()?;
         printer.row(&cells)?;
         printed.rows += 1;
     }
-    printer.finish()?;
-    Ok(printed)
+    Ok((printed, last))
 }
 
 fn cell(row: &SqliteRow, column: usize) -> sqlx::Result<Cell<'_>> {

@@ -5,11 +5,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::record::Record;
+use super::refusals::{Refusals, WINDOW};
 use super::stats::{DropReason, Stats};
 
 /// Records that may wait: about a second of a busy gate, so that a checkpoint or a moment's lock drops nothing; 128 KiB of
@@ -19,15 +20,31 @@ pub const QUEUE_ROWS: usize = 8192;
 /// Records on their way into one transaction; boxed as the queue has them, because unboxing would copy each once more.
 pub(super) type Batch = Vec<Box<Record>>;
 
+/// The decisions that records stand for.
+pub(super) fn decisions(records: &[Box<Record>]) -> u64 {
+    records.iter().map(|record| record.repeat).sum()
+}
+
 /// A queue of at most `capacity` records whose writer gathers `flush_rows` of them at a time.
 #[must_use]
 pub fn channel(capacity: usize, flush_rows: usize, stats: Arc<Stats>) -> (Sender, Receiver) {
+    channel_with(Refusals::new(WINDOW), capacity, flush_rows, stats)
+}
+
+/// The same with another window for refusals.
+pub(super) fn channel_with(
+    refusals: Refusals,
+    capacity: usize,
+    flush_rows: usize,
+    stats: Arc<Stats>,
+) -> (Sender, Receiver) {
     let capacity = capacity.max(1);
     let (slots, records) = mpsc::sync_channel(capacity);
     let shared = Arc::new(Shared {
         capacity,
         flush_rows: flush_rows.clamp(1, capacity),
         stats,
+        refusals: Mutex::new(refusals),
         writer: OnceLock::new(),
         closed: AtomicBool::new(false),
         stop_at: OnceLock::new(),
@@ -43,8 +60,39 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Queues `record` without ever blocking; where there is no place for it, it is counted as dropped.
+    /// Queues `record` without ever waiting for the writer; where there is no place for it, it is counted as dropped.
+    /// Refusals before authentication are queued as far as they are to be rows of their own.
     pub fn send(&self, record: Box<Record>) {
+        if !record.is_before_authentication() {
+            self.queue(record);
+        } else if let Some(row) = self.tally(record) {
+            self.queue(row);
+        }
+    }
+
+    /// Counts a refusal; it comes back where it is to be queued.
+    fn tally(&self, record: Box<Record>) -> Option<Box<Record>> {
+        let shared = &*self.shared;
+        let mut refusals = shared.refusals();
+        // Read under the lock: a writer that closed the queue and takes what is held afterwards misses nothing.
+        if shared.closed.load(Ordering::SeqCst) {
+            return Some(record);
+        }
+        // Half the queue is for clients that are known, also while the store is down.
+        let crowded = shared.stats.depth.load(Ordering::Relaxed) > shared.capacity / 2;
+        let held_before = refusals.held();
+        let row = refusals.take(record, Instant::now(), crowded);
+        shared.stats.set_held(refusals.held());
+        let is_first = held_before == 0 && refusals.held() > 0;
+        drop(refusals);
+        if is_first {
+            // The writer waits without end, or not long enough: it has to know when this is due.
+            shared.wake();
+        }
+        row
+    }
+
+    fn queue(&self, record: Box<Record>) {
         let shared = &*self.shared;
         // Counted before it is queued, and before `closed` is read: a writer that closed the queue and sees no depth
         // knows that no record is on its way.
@@ -87,13 +135,23 @@ impl Receiver {
 
     /// Waits for a batch and moves it into `batch`; false when the queue is closed and empty.
     ///
-    /// Idle, it waits without a timeout; from the first record on at most `flush_every`.
+    /// Idle, it waits without a timeout, or until refusals that are held are due; from the first record on at most
+    /// `flush_every`.
     pub(super) fn gather(&self, batch: &mut Batch, flush_every: Duration) -> bool {
         while self.depth() == 0 {
             if self.closing() {
-                return self.depth() > 0;
+                batch.extend(self.take_refusals(true));
+                return self.depth() > 0 || !batch.is_empty();
             }
-            thread::park();
+            let due = self.shared.refusals().due();
+            match due.map(|due| due.saturating_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(Duration::ZERO) => {
+                    batch.extend(self.take_refusals(false));
+                    return true;
+                }
+                Some(left) => thread::park_timeout(left),
+            }
         }
         let full_at = Instant::now() + flush_every;
         while self.depth() < self.shared.flush_rows && !self.closing() {
@@ -104,7 +162,17 @@ impl Receiver {
             thread::park_timeout(left);
         }
         self.take(batch);
+        batch.extend(self.take_refusals(false));
         true
+    }
+
+    /// The rows of refusals that share one: those that are due, or all.
+    fn take_refusals(&self, all: bool) -> Batch {
+        let mut refusals = self.shared.refusals();
+        let is_due = refusals.due().is_some_and(|due| all || due <= Instant::now());
+        let rows = if is_due { refusals.flush() } else { Batch::new() };
+        self.shared.stats.set_held(refusals.held());
+        rows
     }
 
     /// Waits `delay`, or until the queue is closed.
@@ -119,13 +187,13 @@ impl Receiver {
         }
     }
 
-    /// Takes what is queued and drops it; how many records that was.
+    /// Takes what is queued and held, and drops it; how many decisions that was.
     pub(super) fn discard(&self) -> u64 {
-        let mut lost = 0;
+        let mut lost = decisions(&self.take_refusals(true));
         while self.depth() > 0 {
             let mut batch = Batch::new();
             self.take(&mut batch);
-            lost += batch.len() as u64;
+            lost += decisions(&batch);
         }
         lost
     }
@@ -189,12 +257,19 @@ struct Shared {
     capacity: usize,
     flush_rows: usize,
     stats: Arc<Stats>,
+    /// Locked once for each refused handshake, which costs far more, and once for each batch.
+    refusals: Mutex<Refusals>,
     writer: OnceLock<Thread>,
     closed: AtomicBool,
     stop_at: OnceLock<Instant>,
 }
 
 impl Shared {
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        // Nothing in there can panic half way.
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn wake(&self) {
         fence(Ordering::SeqCst);
         if let Some(writer) = self.writer.get() {

@@ -1,7 +1,8 @@
 //! One decision as the request path hands it over, and the two parts of it that many decisions share.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,6 +21,8 @@ pub struct Record {
     pub time: SystemTime,
     /// What was decided about.
     pub kind: Kind,
+    /// Decisions it stands for: none for a gap, several where refusals share a row.
+    pub repeat: u64,
     /// The decision; not shown for a gap.
     pub verdict: Verdict,
     /// Why it was refused, or why an allowed request failed.
@@ -56,8 +59,8 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// How often the request was sent to an upstream.
     pub attempts: u8,
-    /// The client's address; absent for a gap.
-    pub client_addr: Option<SocketAddr>,
+    /// Where the client is; absent for a gap, and for refusals of clients too many to tell apart.
+    pub client_addr: Option<Client>,
 }
 
 impl Record {
@@ -67,6 +70,7 @@ impl Record {
         Self {
             time,
             kind,
+            repeat: u64::from(kind != Kind::Gap),
             verdict: Verdict::Refused,
             reason: None,
             scope: None,
@@ -88,10 +92,65 @@ impl Record {
             client_addr: None,
         }
     }
+
+    /// Whether it is a refusal that anybody can cause, as often as he likes, without being known to anyone.
+    pub(super) fn is_before_authentication(&self) -> bool {
+        self.verdict == Verdict::Refused && matches!(self.kind, Kind::Handshake | Kind::Connection)
+    }
+
+    /// Whether it is a refusal of a client that nothing vouches for: such rows have a part of the store to themselves.
+    pub(super) fn is_strangers(&self) -> bool {
+        let is_vouched_for = self.peer.as_ref().is_some_and(|peer| peer.bundle.is_some());
+        self.is_before_authentication()
+            || (self.verdict == Verdict::Refused && self.kind == Kind::Request && !is_vouched_for)
+    }
+}
+
+/// One client, or the network in which several are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    /// Its address and port.
+    Address(SocketAddr),
+    /// The network of several.
+    Network(Network),
+}
+
+impl From<SocketAddr> for Client {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+/// A network of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// A /24: its first 24 bits.
+    V4(u32),
+    /// A /48: its first 48 bits.
+    V6(u64),
+}
+
+impl Network {
+    /// The network of a client: what one customer or one subscriber usually has.
+    pub(super) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self::V4(v4.to_bits() >> 8),
+            IpAddr::V6(v6) => Self::V6(u64::try_from(v6.to_bits() >> 80).unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(bits) => write!(f, "{}/24", Ipv4Addr::from_bits(bits << 8)),
+            Self::V6(bits) => write!(f, "{}/48", Ipv6Addr::from_bits(u128::from(*bits) << 80)),
+        }
+    }
 }
 
 /// What a decision is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// One HTTP request.
     Request,
@@ -106,6 +165,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [Self::Request, Self::Handshake, Self::Connection, Self::Cut, Self::Gap];
+
     /// The word in rows.
     #[must_use]
     pub const fn name(self) -> &'static str {

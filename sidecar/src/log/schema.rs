@@ -5,10 +5,13 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use super::store::StoreError;
 
-/// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`.
-pub(super) const VERSION: i64 = 2;
+/// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`,
+/// 3 has strangers' refusals apart.
+pub(super) const VERSION: i64 = 3;
 
 const TABLES: &str = include_str!("tables.sql");
+
+const REFUSALS: &str = include_str!("refusals.sql");
 
 const VIEWS: &str = include_str!("views.sql");
 
@@ -36,9 +39,11 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     if found == 0 {
         sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
-    } else {
+    } else if found == 1 {
         add_short_forms(&mut transaction).await?;
     }
+    // Rows that an earlier version wrote stay where they are.
+    sqlx::raw_sql(REFUSALS).execute(&mut *transaction).await?;
     sqlx::raw_sql("DROP VIEW IF EXISTS requests; DROP VIEW IF EXISTS entry").execute(&mut *transaction).await?;
     sqlx::raw_sql(VIEWS).execute(&mut *transaction).await?;
     let version = format!("PRAGMA user_version = {VERSION}");

@@ -9,8 +9,11 @@ pub struct Stats {
     dropped: [AtomicU64; DropReason::ALL.len()],
     pruned: AtomicU64,
     write_errors: AtomicU64,
+    set_aside: AtomicU64,
     store_up: AtomicBool,
     database_bytes: AtomicU64,
+    held: AtomicU64,
+    in_hand: AtomicU64,
     /// Also the queue's own measure of how full it is.
     pub(super) depth: AtomicUsize,
 }
@@ -47,12 +50,12 @@ impl Stats {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Rows that never will be, for `reason`.
+    /// Decisions that never will be in a row, for `reason`.
     pub fn rows_dropped(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize].load(Ordering::Relaxed)
     }
 
-    /// Rows that never will be, for any reason.
+    /// Decisions that never will be in a row, for any reason.
     pub fn rows_dropped_total(&self) -> u64 {
         DropReason::ALL.into_iter().map(|reason| self.rows_dropped(reason)).sum()
     }
@@ -65,6 +68,15 @@ impl Stats {
     /// Attempts to open or write the store that failed.
     pub fn write_errors(&self) -> u64 {
         self.write_errors.load(Ordering::Relaxed)
+    }
+
+    /// Damaged files that were set aside.
+    pub fn files_set_aside(&self) -> u64 {
+        self.set_aside.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_set_aside(&self) {
+        self.set_aside.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether the last attempt on the store succeeded.
@@ -82,8 +94,27 @@ impl Stats {
         self.depth.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add_dropped(&self, reason: DropReason, rows: u64) {
-        self.dropped[reason as usize].fetch_add(rows, Ordering::Relaxed);
+    /// Refusals that are counted to be written as a row with others.
+    pub fn refusals_held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Decisions of the batch the writer is writing.
+    pub(super) fn set_in_hand(&self, decisions: u64) {
+        self.in_hand.store(decisions, Ordering::Relaxed);
+    }
+
+    /// All that is neither written nor dropped yet.
+    pub(super) fn waiting(&self) -> u64 {
+        self.queue_depth() as u64 + self.refusals_held() + self.in_hand.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_held(&self, refusals: u64) {
+        self.held.store(refusals, Ordering::Relaxed);
+    }
+
+    pub(super) fn add_dropped(&self, reason: DropReason, decisions: u64) {
+        self.dropped[reason as usize].fetch_add(decisions, Ordering::Relaxed);
     }
 
     pub(super) fn add_written(&self, rows: u64, pruned: u64, database_bytes: u64) {

@@ -11,16 +11,19 @@ use sidecar_config::settings::Pod;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::encode::{INSERT_SQL, encode, micros};
+use super::encode::{INSERT_REFUSAL_SQL, INSERT_SQL, encode, encode_refusal, micros};
 use super::ids::Ids;
 use super::insert::{InsertError, insert};
-use super::prune::Room;
+use super::prune::{Room, pages};
 use super::record::{Kind, Record, Scope, ScopeFacts};
 use super::schema::{VERSION, migrate};
 
 /// How long one statement waits for another process's lock. Short, because the writer retries anyway and must notice
 /// that it is to stop.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// What the name of a damaged file that was set aside ends in.
+const ASIDE: &str = ".damaged";
 
 /// Why the store cannot be used. All of it may pass: the writer tries again.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +32,8 @@ pub enum StoreError {
     #[error(transparent)]
     Sqlite(#[from] sqlx::Error),
     /// SQLite refused rows.
-    #[error("{0}")]
-    Insert(String),
+    #[error(transparent)]
+    Insert(#[from] InsertError),
     /// The file cannot be made or looked at.
     #[error("{0}")]
     File(#[from] io::Error),
@@ -53,9 +56,16 @@ pub enum StoreError {
     Pinned,
 }
 
-impl From<InsertError> for StoreError {
-    fn from(error: InsertError) -> Self {
-        Self::Insert(error.to_string())
+impl StoreError {
+    /// Whether the file is damaged, or no database at all: trying again will not help.
+    pub(super) fn is_damage(&self) -> bool {
+        // https://www.sqlite.org/rescode.html: SQLITE_CORRUPT and SQLITE_NOTADB; the lowest byte is the kind of error.
+        let code = match self {
+            Self::Sqlite(error) => error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok()),
+            Self::Insert(error) => Some(error.code()),
+            _ => None,
+        };
+        code.is_some_and(|code| matches!(code & 0xff, libsqlite3_sys::SQLITE_CORRUPT | libsqlite3_sys::SQLITE_NOTADB))
     }
 }
 
@@ -74,6 +84,23 @@ pub(super) struct StoreOptions {
     pub(super) pod: Pod,
 }
 
+/// Whether rows may be missing before those that will come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// The process's first: where the process before was killed.
+    First,
+    /// After an error: what was not written waits in memory.
+    Again,
+    /// After the file was set aside: the rows are there.
+    Anew,
+}
+
+/// The newest row's number, and its time: each table is asked for its end.
+const LAST_SEQ: &str =
+    "SELECT max((SELECT coalesce(max(seq), 0) FROM decision), (SELECT coalesce(max(seq), 0) FROM refusal))";
+const LAST_TIME: &str = "SELECT max(time) FROM (SELECT * FROM (SELECT time FROM decision ORDER BY seq DESC LIMIT 1) \
+     UNION ALL SELECT * FROM (SELECT time FROM refusal ORDER BY seq DESC LIMIT 1))";
+
 /// The open store. After an error of [`Store::write`] it is to be closed and opened again.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -87,8 +114,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the file, making it if it is not there. The process's first opening looks for the traces of a kill.
-    pub(super) async fn open(options: &StoreOptions, first: bool) -> Result<Self, StoreError> {
+    /// Opens the file, making it if it is not there.
+    pub(super) async fn open(options: &StoreOptions, opening: Opening) -> Result<Self, StoreError> {
         create(&options.path)?;
         let mut connection = SqliteConnectOptions::new()
             .filename(&options.path)
@@ -105,16 +132,12 @@ impl Store {
         let file = FileId::of(&options.path)?;
         let was_clean: i64 =
             sqlx::query_scalar("SELECT value FROM meta WHERE key = 'clean'").fetch_one(&mut connection).await?;
-        let (oldest, last): (i64, i64) =
-            sqlx::query_as("SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) FROM decision")
-                .fetch_one(&mut connection)
-                .await?;
-        let page_size: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut connection).await?;
+        let last = sqlx::query_scalar(LAST_SEQ).fetch_one(&mut connection).await?;
         let ids = Ids::load(&mut connection, options.pod.clone()).await?;
-        let room = Room::new(&options.path, options.max_size, page_size, oldest);
+        let room = Room::new(&options.path, options.max_size, &mut connection).await?;
         let mut store = Self { connection, path: options.path.clone(), file, ids, room, last };
         store.set_clean(false).await?;
-        if first && was_clean == 0 {
+        if opening == Opening::Anew || (opening == Opening::First && was_clean == 0) {
             store.write_gap(SystemTime::now()).await?;
         }
         Ok(store)
@@ -150,13 +173,27 @@ impl Store {
         let end = self.last + i64::try_from(batch.len()).unwrap_or(i64::MAX);
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         let ids = self.ids.resolve(&mut transaction, batch, end).await?;
-        {
-            let mut handle = transaction.lock_handle().await?;
-            let rows = batch.iter().zip(&ids).map(|(record, ids)| encode(record, ids));
-            insert(&mut handle, INSERT_SQL, rows)?;
+        let (mut strangers, mut known) = (Vec::new(), Vec::new());
+        for ((seq, record), ids) in (self.last + 1..).zip(batch).zip(&ids) {
+            if record.is_strangers() {
+                strangers.push(encode_refusal(record, ids, seq));
+            } else {
+                known.push((seq, record, ids));
+            }
+        }
+        let known = known.into_iter().map(|(seq, record, ids)| encode(record, ids, seq));
+        insert(&mut transaction.lock_handle().await?, INSERT_SQL, known)?;
+        let mut refusal_pages = None;
+        if !strangers.is_empty() {
+            let before = pages(&mut transaction).await?;
+            insert(&mut transaction.lock_handle().await?, INSERT_REFUSAL_SQL, strangers.into_iter())?;
+            refusal_pages = Some(self.room.count_refusals(&mut transaction, before).await?);
         }
         transaction.commit().await?;
         self.last = end;
+        if let Some(refusal_pages) = refusal_pages {
+            self.room.refusals_take(refusal_pages);
+        }
         Ok(())
     }
 
@@ -167,23 +204,49 @@ impl Store {
 
     /// The row that says: between the last row and this one rows may be missing.
     async fn write_gap(&mut self, now: SystemTime) -> Result<(), StoreError> {
-        let last_time: Option<i64> = sqlx::query_scalar("SELECT time FROM decision ORDER BY seq DESC LIMIT 1")
-            .fetch_optional(&mut self.connection)
-            .await?;
+        let last_time: Option<i64> = sqlx::query_scalar(LAST_TIME).fetch_one(&mut self.connection).await?;
         let silence = last_time.map_or(0, |last| micros(now) - last);
         self.append(&[Box::new(gap(now, u64::try_from(silence).unwrap_or(0)))]).await
     }
 }
 
+/// Renames a damaged file and its write-ahead log, so that a new one can be begun and the old one be looked at. An earlier
+/// one makes place, so that damage does not fill the disk.
+pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let aside = beside(ASIDE);
+    fs::rename(path, &aside)?;
+    // Names that SQLite looks for beside the renamed file, and must not find beside the new one.
+    for (end, new_end) in [("-wal", Some("-wal")), ("-shm", None)] {
+        let moved = match new_end {
+            Some(new_end) => fs::rename(beside(end), beside(&format!("{ASIDE}{new_end}"))),
+            None => fs::remove_file(beside(end)),
+        };
+        match moved {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && new_end.is_some() => {
+                // The earlier one's does not belong to this one.
+                let _not_there = fs::remove_file(beside(&format!("{ASIDE}{end}")));
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
 /// Which file a path names; a removed and a replaced one differ from the one that is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileId {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
 }
 
 impl FileId {
-    fn of(path: &Path) -> io::Result<Self> {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         Ok(Self { device: metadata.dev(), inode: metadata.ino() })
     }

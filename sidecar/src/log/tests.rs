@@ -1,6 +1,7 @@
 //! The log as a whole, on real files. What is waited for is a condition, within a bound.
 
 mod reading;
+mod strangers;
 mod writing;
 
 use std::net::SocketAddr;
@@ -14,8 +15,10 @@ use sidecar_config::settings::Pod;
 use sidecar_decide::Verdict;
 use tempfile::TempDir;
 
-use super::query::{self, Filter, Printed, QueryError};
-use super::store::{Store, StoreOptions};
+use super::query::{self, Printed, QueryError};
+use super::queue::channel_with;
+use super::refusals::{Refusals, WINDOW};
+use super::store::{Opening, Store, StoreOptions};
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,8 +34,12 @@ struct Log {
 
 impl Log {
     fn start(path: &Path, max_size: u64) -> Self {
+        Self::start_with(Refusals::new(WINDOW), path, max_size)
+    }
+
+    fn start_with(refusals: Refusals, path: &Path, max_size: u64) -> Self {
         let stats = Arc::new(Stats::default());
-        let (sender, receiver) = channel(QUEUE_ROWS, 500, Arc::clone(&stats));
+        let (sender, receiver) = channel_with(refusals, QUEUE_ROWS, 500, Arc::clone(&stats));
         let options =
             WriterOptions { path: path.to_owned(), flush_every: Duration::from_millis(5), max_size, pod: pod() };
         Self { path: path.to_owned(), sender, stats, writer: start(options, receiver).unwrap() }
@@ -58,6 +65,7 @@ fn request(number: u64) -> Record {
     Record {
         time: UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456 + number),
         kind: Kind::Request,
+        repeat: 1,
         verdict: Verdict::Allowed,
         reason: None,
         scope: Some(Arc::new(scope())),
@@ -76,7 +84,7 @@ fn request(number: u64) -> Record {
         upstream_us: Some(1200),
         upstream: Some("10.0.0.7:8080".parse().unwrap()),
         attempts: 1,
-        client_addr: Some("192.0.2.9:51000".parse().unwrap()),
+        client_addr: Some(Client::Address("192.0.2.9:51000".parse().unwrap())),
     }
 }
 
@@ -91,7 +99,11 @@ fn scope() -> Scope {
 }
 
 fn peer(identity: &str) -> Peer {
-    Peer::new(PeerFacts {
+    Peer::new(facts(identity))
+}
+
+fn facts(identity: &str) -> PeerFacts {
+    PeerFacts {
         identity: Some(identity.into()),
         bundle: Some("fleet".into()),
         subject: Some(format!("CN={identity}").into()),
@@ -104,7 +116,7 @@ fn peer(identity: &str) -> Peer {
         sfdi: Some("5f".into()),
         tls_version: Some("TLSv1.3"),
         cipher: Some("TLS13_AES_256_GCM_SHA384"),
-    })
+    }
 }
 
 fn wait(what: &str, condition: impl Fn() -> bool) {

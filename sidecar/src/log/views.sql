@@ -12,15 +12,15 @@ CREATE VIEW entry AS SELECT
   strftime('%Y-%m-%dT%H:%M:%S', d.time / 1000000, 'unixepoch') || printf('.%06dZ', d.time % 1000000) AS time,
   CASE d.kind WHEN 0 THEN 'request' WHEN 1 THEN 'handshake' WHEN 2 THEN 'connection' WHEN 3 THEN 'gap' WHEN 4 THEN 'cut' END AS kind,
   coalesce(d.repeat, 1) AS repeat,
-  s.pod AS pod, s.pod_uid AS pod_uid, s.namespace AS namespace, s.workload AS workload, s.listener AS listener,
+  d.pod AS pod, d.pod_uid AS pod_uid, d.namespace AS namespace, d.workload AS workload, d.listener AS listener,
   CASE typeof(d.sni) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.sni) ELSE d.sni END AS sni,
-  s.route AS route, s.rule AS rule, s.mode AS mode,
+  d.route AS route, d.rule AS rule, d.mode AS mode,
   CASE d.verdict WHEN 0 THEN 'allowed' WHEN 1 THEN 'refused' WHEN 2 THEN 'would_refuse' END AS verdict,
   (SELECT text FROM word WHERE id = d.reason) AS reason,
   NULL AS limiter,
-  p.identity AS identity, p.bundle AS bundle, p.subject AS subject, p.san AS san, p.issuer AS issuer,
-  p.serial AS serial, p.fingerprint AS fingerprint, p.spki AS spki, p.lfdi AS lfdi, p.sfdi AS sfdi,
-  p.tls_version AS tls_version, p.cipher AS cipher,
+  d.identity AS identity, d.bundle AS bundle, d.subject AS subject, d.san AS san, d.issuer AS issuer,
+  d.serial AS serial, d.fingerprint AS fingerprint, d.spki AS spki, d.lfdi AS lfdi, d.sfdi AS sfdi,
+  d.tls_version AS tls_version, d.cipher AS cipher,
   d.resumed AS resumed,
   CASE d.protocol WHEN 0 THEN 'HTTP/1.1' WHEN 1 THEN 'HTTP/2' END AS protocol,
   CASE typeof(d.method) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.method) ELSE d.method END AS method,
@@ -34,8 +34,20 @@ CREATE VIEW entry AS SELECT
   NULL AS request_id, NULL AS trace_id, NULL AS message_type,
   CASE typeof(d.client) WHEN 'integer' THEN printf('%d.%d.%d.%d:%d', d.client >> 40, d.client >> 32 & 255,
     d.client >> 24 & 255, d.client >> 16 & 255, d.client & 65535) ELSE d.client END AS client_addr,
-  s.policy_revision AS policy_revision
-FROM decision d LEFT JOIN scope s ON s.id = d.scope LEFT JOIN peer p ON p.id = d.peer;
+  d.policy_revision AS policy_revision
+FROM (
+  SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
+    d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
+    s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
+    p.identity, p.bundle, p.subject, p.san, p.issuer, p.serial, p.fingerprint, p.spki, p.lfdi, p.sfdi, p.tls_version, p.cipher
+  FROM decision d LEFT JOIN scope s ON s.id = d.scope LEFT JOIN peer p ON p.id = d.peer
+  UNION ALL
+  SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
+    d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
+    s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
+    d.identity, d.bundle, d.subject, d.san, d.issuer, d.serial, d.fingerprint, d.spki, d.lfdi, d.sfdi, d.tls_version, d.cipher
+  FROM refusal d LEFT JOIN refusal_scope s ON s.id = d.scope
+) d;
 
 CREATE VIEW requests AS SELECT
   id, time, kind, repeat, pod, pod_uid, namespace, workload, listener, sni, route, rule, mode, verdict, reason, limiter,

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use sidecar_config::settings::Pod;
 use tokio::runtime::{Builder, Runtime};
 
-use super::queue::{Closer, Receiver};
+use super::queue::{Closer, Receiver, decisions};
 use super::record::Record;
 use super::stats::DropReason;
-use super::store::{Store, StoreError, StoreOptions};
+use super::store::{Opening, Store, StoreError, StoreOptions, set_aside};
 
 /// The first pause after the store failed.
 const RETRY_MIN: Duration = Duration::from_millis(100);
@@ -51,7 +51,7 @@ pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
             receiver,
             runtime,
             store: None,
-            opened_before: false,
+            opening: Opening::First,
             failing: None,
             retry: RETRY_MIN,
         };
@@ -75,7 +75,7 @@ pub struct Writer {
 pub struct Summary {
     /// Rows written since the start.
     pub written: u64,
-    /// Rows given up at the stop; counted as [`DropReason::WriteFailed`].
+    /// Decisions given up at the stop; counted as [`DropReason::WriteFailed`].
     pub lost: u64,
     /// Whether the store was closed as one from which nothing is missing.
     pub clean: bool,
@@ -95,7 +95,7 @@ impl Writer {
             // The disk does not answer. The process ends; waiting for the thread would keep it from that.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let stats = self.closer.stats();
-                let lost = stats.queue_depth() as u64;
+                let lost = stats.waiting();
                 stats.add_dropped(DropReason::WriteFailed, lost);
                 Summary { written: stats.rows_written(), lost, clean: false }
             }
@@ -110,8 +110,8 @@ struct Worker {
     receiver: Receiver,
     runtime: Runtime,
     store: Option<Store>,
-    /// Only the process's first opening can find the traces of a kill.
-    opened_before: bool,
+    /// What the next opening is.
+    opening: Opening,
     /// Since the store failed: rows dropped until then.
     failing: Option<u64>,
     retry: Duration,
@@ -124,9 +124,11 @@ impl Worker {
         let mut lost = 0;
         // Opened before there is anything to write: a store that fails is known at once.
         while self.open() && self.receiver.gather(&mut batch, self.flush_every) {
+            self.receiver.stats().set_in_hand(decisions(&batch));
             let wrote = self.write(&batch);
+            self.receiver.stats().set_in_hand(0);
             if !wrote {
-                lost += batch.len() as u64;
+                lost += decisions(&batch);
             }
             batch.clear();
             if !wrote || self.out_of_time() {
@@ -161,10 +163,10 @@ impl Worker {
     /// Opens the store unless it is open, however often that takes; false when the time to stop came first.
     fn open(&mut self) -> bool {
         while self.store.is_none() {
-            match self.runtime.block_on(Store::open(&self.store_options, !self.opened_before)) {
+            match self.runtime.block_on(Store::open(&self.store_options, self.opening)) {
                 Ok(store) => {
                     self.store = Some(store);
-                    self.opened_before = true;
+                    self.opening = Opening::Again;
                     self.receiver.stats().store_works();
                 }
                 Err(error) => self.failed(&error),
@@ -188,11 +190,28 @@ impl Worker {
             let path = self.store_options.path.display();
             tracing::error!(%path, %error, "the request log cannot be written; rows wait in memory, traffic goes on");
         }
+        if error.is_damage() {
+            self.set_aside();
+        }
         match self.receiver.stop_at() {
             None => self.receiver.pause(self.retry),
             Some(stop_at) => thread::sleep(RETRY_MIN.min(stop_at.saturating_duration_since(Instant::now()))),
         }
         self.retry = (self.retry * 2).min(RETRY_MAX);
+    }
+
+    /// Makes place for a new file where the old one is damaged.
+    fn set_aside(&mut self) {
+        let path = self.store_options.path.display();
+        match set_aside(&self.store_options.path) {
+            Ok(aside) => {
+                self.opening = Opening::Anew;
+                self.receiver.stats().add_set_aside();
+                let aside = aside.display();
+                tracing::error!(%path, %aside, "the request log is damaged: it was set aside, and a new one is begun");
+            }
+            Err(error) => tracing::error!(%path, %error, "the request log is damaged and cannot be set aside"),
+        }
     }
 
     /// After a batch was written: opening alone does not show that the store works.

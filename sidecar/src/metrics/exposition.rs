@@ -213,7 +213,12 @@ fn request_log(stats: &log::Stats) -> Vec<MetricFamily> {
         log::DropReason::ALL.map(|reason| counter(&["reason"], &[reason.name()], stats.rows_dropped(reason))).to_vec();
     vec![
         one_counter("postern_log_rows_written_total", "Rows committed to the request log.", stats.rows_written()),
-        family("postern_log_rows_dropped_total", "Rows lost, by reason.", MetricType::COUNTER, dropped),
+        family(
+            "postern_log_rows_dropped_total",
+            "Decisions that are in no row, by reason.",
+            MetricType::COUNTER,
+            dropped,
+        ),
         one_counter(
             "postern_log_rows_pruned_total",
             "Rows deleted to keep the log within its size.",
@@ -224,7 +229,17 @@ fn request_log(stats: &log::Stats) -> Vec<MetricFamily> {
             "Attempts to open or write the log that failed.",
             stats.write_errors(),
         ),
+        one_counter(
+            "postern_log_files_set_aside_total",
+            "Damaged log files that were set aside, and new ones begun.",
+            stats.files_set_aside(),
+        ),
         one_gauge("postern_log_queue_rows", "Rows waiting to be written.", float_of(stats.queue_depth())),
+        one_gauge(
+            "postern_log_refusals_held",
+            "Refused handshakes and connections counted to be written as one row with others.",
+            float(stats.refusals_held()),
+        ),
         one_gauge("postern_log_queue_limit", "Rows that may wait.", float_of(log::QUEUE_ROWS)),
         one_gauge(
             "postern_log_up",

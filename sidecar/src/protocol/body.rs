@@ -1,5 +1,7 @@
 //! Bodies: streamed, never gathered.
 
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,12 +16,27 @@ pub enum BodyError {
     /// The side it comes from broke off.
     #[error("the body broke off: {0}")]
     Broken(#[source] hyper::Error),
+    /// What came is no body: a bad chunk, a bad trailer.
+    #[error("the body is malformed: {0}")]
+    Malformed(#[source] hyper::Error),
     /// It is larger than allowed.
     #[error("the body is too large")]
     TooLarge,
     /// It takes longer than allowed.
     #[error("the body takes too long")]
     TooSlow,
+}
+
+impl BodyError {
+    fn of(error: hyper::Error) -> Self {
+        // hyper has no kind for it: its decoder of chunks says so in the error below (RFC 9112 §7.1). An end that
+        // comes too early is of another kind.
+        let kind = error.source().and_then(|source| source.downcast_ref()).map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Malformed(error),
+            _ => Self::Broken(error),
+        }
+    }
 }
 
 /// A body that is being received, from a client or from an upstream.
@@ -36,7 +53,7 @@ impl http_body::Body for Inbound {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map_err(BodyError::Broken)
+        Pin::new(&mut self.0).poll_frame(cx).map_err(BodyError::of)
     }
 
     fn is_end_stream(&self) -> bool {

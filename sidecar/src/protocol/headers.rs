@@ -2,26 +2,37 @@
 
 use http::header::{CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// The fixed list. `Connection` and `TE` are asked for by their places in it.
+static FIXED: [HeaderName; 6] = [
+    CONNECTION,
+    TE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
 
 /// Removes what is between two neighbours only: the fixed list, and whatever `Connection` names.
 ///
 /// `TE: trailers` survives, because gRPC requires it end to end (RFC 9110 §10.1.4 lets a proxy pass it on).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|token| token.trim().parse().ok())
-        // What frames the message and says whom it is for is no client's to take away.
-        .filter(|name| *name != HOST && *name != http::header::CONTENT_LENGTH)
-        .collect();
-    let takes_trailers = headers.get_all(TE).iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
-    });
-    for name in named.iter().chain([&CONNECTION, &KEEP_ALIVE, &PROXY_CONNECTION, &TE, &TRANSFER_ENCODING, &UPGRADE]) {
+    // Most messages have none or one of them. Comparing the names that are there is cheaper than looking for each that
+    // may be, because a lookup hashes its name.
+    let mut found = [false; FIXED.len()];
+    for name in headers.keys() {
+        if let Some(index) = FIXED.iter().position(|fixed| fixed == name) {
+            found[index] = true;
+        }
+    }
+    let [has_connection, has_te, ..] = found;
+    let named = if has_connection { named_by_connection(headers) } else { Vec::new() };
+    let takes_trailers = has_te
+        && headers.get_all(TE).iter().any(|value| {
+            value
+                .to_str()
+                .is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+        });
+    for name in FIXED.iter().zip(found).filter_map(|(name, is_there)| is_there.then_some(name)).chain(&named) {
         headers.remove(name);
     }
     if takes_trailers {
@@ -29,9 +40,29 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// What `Connection` names beside the fixed list.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        // Nearly always it is one of these, and they need not become a name to be known.
+        .filter(|token| !FIXED.iter().any(|fixed| token.eq_ignore_ascii_case(fixed.as_str())))
+        .filter(|token| !token.eq_ignore_ascii_case("close"))
+        .filter_map(|token| token.parse().ok())
+        // What frames the message and says whom it is for is no client's to take away.
+        .filter(|name| *name != HOST && *name != http::header::CONTENT_LENGTH)
+        .collect()
+}
+
 /// Sets the one `Host` an upstream sees, and joins cookie crumbs (RFC 9113 §8.2.3).
 pub fn upstream_host(headers: &mut HeaderMap, host: &str) {
-    if let Ok(value) = HeaderValue::from_str(host) {
+    // HTTP/1.1 clients say it in the field already.
+    if headers.get(HOST).is_none_or(|value| value != host)
+        && let Ok(value) = HeaderValue::from_str(host)
+    {
         headers.insert(HOST, value);
     }
     let mut crumbs = headers.get_all(COOKIE).iter();

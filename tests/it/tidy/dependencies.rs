@@ -6,12 +6,13 @@ use cargo_metadata::{DependencyKind, Metadata, PackageId};
 
 use super::scan::{Finding, finding};
 
-/// Each member with the members it may depend on. The last one's tests may use anything.
-const ARROWS: [(&str, &[&str]); 4] = [
+/// Each member with the members it may depend on. Tests may use anything.
+const ARROWS: [(&str, &[&str]); 5] = [
     ("sidecar-config", &[]),
     ("sidecar-decide", &["sidecar-config"]),
     ("postern-sidecar", &["sidecar-config", "sidecar-decide"]),
     ("postern-tests", &["postern-sidecar", "sidecar-config", "sidecar-decide"]),
+    ("postern-bench", &["postern-tests"]),
 ];
 
 /// What a member must not reach, however far away.

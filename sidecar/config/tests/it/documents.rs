@@ -50,7 +50,9 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "backends"] {
+    for name in
+        ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "backends", "filters"]
+    {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -68,6 +70,7 @@ fn what_is_written_back_reads_the_same() {
         "listeners.json",
         "tls-1.2.json",
         "backends.json",
+        "filters.json",
     ];
     for name in names {
         let read = read_file(&folder("good").join(name)).unwrap();
@@ -133,6 +136,22 @@ const BAD: &[(&str, &str)] = &[
     ("duplicate-key.yaml", "not valid YAML: line 2, column 1: duplicate mapping key: version not allowed here"),
     ("header-no-value.yaml", "`policy.routes[0].rules[0].matches[0].headers[0]`: missing field `value`"),
     (
+        "filter-client-cert.yaml",
+        "`policy.routes[0].rules[0].filters[0].forwardIdentity.xForwardedClientCert[0]`: unknown variant `By`, expected one of `Hash`, `Cert`, `Chain`, `Subject`, `URI`, `DNS`",
+    ),
+    (
+        "filter-fact.yaml",
+        "`policy.routes[0].rules[0].filters[0].forwardIdentity.headers[0].value`: unknown variant `Password`, expected one of `Identity`, `SpiffeId`, `Bundle`, `Subject`, `Issuer`, `Sha256`, `Lfdi`, `Sfdi`, `EscapedPem`, `Rfc9440`, `Rfc9440Chain`",
+    ),
+    (
+        "filter-two-keys.yaml",
+        "`policy.routes[0].rules[0].filters[0]`: invalid value: map, expected map with a single key",
+    ),
+    (
+        "filter-unknown.yaml",
+        "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`",
+    ),
+    (
         "listener-protocol.yaml",
         "`policy.listeners[0].protocol`: unknown variant `TCP`, expected one of `HTTPS`, `HTTP`, `TLS`",
     ),
@@ -168,7 +187,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "unknown-field.toml",
-        "`policy.routes[0].rules[0].alow`: unknown field `alow`, expected one of `name`, `matches`, `allow`, `mode`, `backends`, `timeouts`",
+        "`policy.routes[0].rules[0].alow`: unknown field `alow`, expected one of `name`, `matches`, `allow`, `mode`, `filters`, `backends`, `timeouts`",
     ),
     (
         "unknown-part.toml",

@@ -73,6 +73,11 @@ fn check_forwarded(route: &Route, listener: &Listener, place: &str, problems: &m
             let detail = format_args!("nothing can be matched on listener `{name}`, which is `TLS`; {advice}");
             problems.add(format_args!("{place}.matches"), detail);
         }
+        if !rule.filters.is_empty() {
+            let advice = "leave them out, or serve the route on an `HTTPS` listener";
+            let detail = format_args!("nothing can be written on listener `{name}`, which is `TLS`; {advice}");
+            problems.add(format_args!("{place}.filters"), detail);
+        }
         if index > 0 {
             let advice = "keep one rule, and tell routes apart by hostnames";
             let detail = format_args!(

@@ -3,19 +3,20 @@
 use std::collections::HashSet;
 
 use http::{HeaderValue, Method};
-use sidecar_config::policy::{Match, PathMatch, PathMatchType, Route, ValueMatch, ValueMatchType};
+use sidecar_config::policy::{Match, PathMatch, PathMatchType, Route, Rule, ValueMatch, ValueMatchType};
 
+use crate::filter::GateNames;
 use crate::path;
 use crate::pattern::{PATTERNS_MAX, Pattern};
 use crate::problem::Problems;
-use crate::route::{Template, canonical_host, header_name};
+use crate::route::{RouteTable, Template, canonical_host, header_name};
 
 /// Fields that end at the gate, so that a rule on them would match what the application never sees; and `Host`, which
 /// HTTP/2 does not have.
 const NOT_MATCHED: [&str; 8] =
     ["connection", "expect", "host", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"];
 
-pub(super) fn check_match(condition: &Match, place: &str, problems: &mut Problems) {
+pub(super) fn check_match(condition: &Match, place: &str, gate_names: &GateNames, problems: &mut Problems) {
     if let Some(path) = &condition.path
         && let Some(error) = path_error(path)
     {
@@ -32,7 +33,7 @@ pub(super) fn check_match(condition: &Match, place: &str, problems: &mut Problem
     for (index, header) in condition.headers.iter().enumerate() {
         let place = format!("{place}.headers[{index}]");
         let taken = !names.insert(header.name.to_ascii_lowercase());
-        if let Some(error) = header_error(&header.name).or_else(|| taken.then(|| twice(&header.name))) {
+        if let Some(error) = header_error(&header.name, gate_names).or_else(|| taken.then(|| twice(&header.name))) {
             problems.add(format_args!("{place}.name"), error);
         }
         if let Some(error) = value_error(header, is_header_value) {
@@ -50,6 +51,40 @@ pub(super) fn check_match(condition: &Match, place: &str, problems: &mut Problem
         if let Some(error) = value_error(parameter, |_| true) {
             problems.add(format_args!("{place}.value"), error);
         }
+    }
+}
+
+/// A request whose path has parameters must fall under the same rule without them; see [`path::without_parameters`]. A
+/// condition that asks for some is met by nothing unless its rule has the path without them, too.
+pub(super) fn check_parameters(rule: &Rule, place: &str, problems: &mut Problems) {
+    let mut table = None;
+    for (index, condition) in rule.matches.iter().enumerate() {
+        let Some(path) = &condition.path else { continue };
+        let Some(bare) = example(path).and_then(|example| path::without_parameters(&example)) else { continue };
+        if !table.get_or_insert_with(|| RouteTable::of_paths(&rule.matches)).has_path(&bare) {
+            let detail = format_args!(
+                "`{}` would never match: a path with parameters behind `;` must fall under the same rule without them; \
+                 add a match that has `{bare}`, too, or leave this one out",
+                path.value
+            );
+            problems.add(format_args!("{place}.matches[{index}].path.value"), detail);
+        }
+    }
+}
+
+/// A path that meets a condition, where one can be told and the condition is a good one.
+fn example(condition: &PathMatch) -> Option<String> {
+    if path_error(condition).is_some() {
+        return None;
+    }
+    let segment = |segment: &str| match segment.strip_prefix('{') {
+        Some(parameter) => (if parameter.ends_with("...}") { "" } else { "x" }).to_owned(),
+        None => segment.to_owned(),
+    };
+    match condition.kind {
+        PathMatchType::Exact | PathMatchType::PathPrefix => Some(condition.value.clone()),
+        PathMatchType::Template => Some(condition.value.split('/').map(segment).collect::<Vec<_>>().join("/")),
+        PathMatchType::RegularExpression => None,
     }
 }
 
@@ -93,12 +128,15 @@ fn literal_path_error(value: &str) -> Option<String> {
     Some(format!("`{value}` would never match; {advice}"))
 }
 
-fn header_error(name: &str) -> Option<String> {
+fn header_error(name: &str, gate_names: &GateNames) -> Option<String> {
     match header_name(name) {
         Err(error) => Some(error),
         Ok(name) if name == http::header::HOST => Some("`host` is no condition; use the route's hostnames".to_owned()),
         Ok(name) if NOT_MATCHED.contains(&name.as_str()) => Some(format!(
             "`{name}` is between the client and the gate, and the application never sees it; leave it out"
+        )),
+        Ok(name) if gate_names.owns(&name) => Some(format!(
+            "`{name}` is the gate's to write, and a client's is dropped before rules are asked; leave it out"
         )),
         Ok(_) => None,
     }

@@ -3,6 +3,7 @@
 mod allow;
 mod backend;
 mod endpoints;
+mod filters;
 mod identities;
 mod identity;
 mod listeners;

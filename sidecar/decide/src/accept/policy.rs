@@ -8,10 +8,12 @@ use sidecar_config::{Duration, Part};
 
 use super::allow::check_allow;
 use super::backend::{TIME_MAX, check_backend_policy, check_range};
+use super::filters::check_filters;
 use super::listeners::{check_listeners, check_served};
-use super::matches::{check_match, check_pattern_count, hostname_error};
+use super::matches::{check_match, check_parameters, check_pattern_count, hostname_error};
 use super::name_error;
 use crate::Revision;
+use crate::filter::GateNames;
 use crate::problem::{Problems, Refusal};
 use crate::route::RouteTable;
 use crate::snapshot::AcceptedPolicy;
@@ -23,6 +25,9 @@ const PENDING_TIMEOUT_MAX: Duration = Duration::from_millis(60_000);
 /// Largest share of a backend, as in Gateway API.
 const WEIGHT_MAX: u32 = 1_000_000;
 
+/// Most proxies in front of the gate: more than anybody has, and few enough to read all they said.
+const TRUSTED_HOPS_MAX: u8 = 16;
+
 /// Accepts the listeners, routes and limits of a document.
 ///
 /// # Errors
@@ -30,16 +35,22 @@ const WEIGHT_MAX: u32 = 1_000_000;
 pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
     let mut problems = Problems::of(Part::Policy);
     check_listeners(&document.listeners, &mut problems);
+    let gate_names = GateNames::of(&document.routes, document.forwarding.trusted_hops);
     let mut names = HashSet::new();
     for (index, route) in document.routes.iter().enumerate() {
         let place = format!("routes[{index}]");
         if !names.insert(&route.name) {
             problems.add(format_args!("{place}.name"), taken("route", &route.name));
         }
-        check_route(route, &place, &document.listeners, &mut problems);
+        check_route(route, &place, &document.listeners, &gate_names, &mut problems);
     }
     check_pattern_count(&document.routes, &mut problems);
     check_limits(&document.limits, &mut problems);
+    let hops = document.forwarding.trusted_hops;
+    if hops > TRUSTED_HOPS_MAX {
+        let detail = format_args!("is {hops}; write a number from 0 to {TRUSTED_HOPS_MAX}");
+        problems.add("forwarding.trustedHops", detail);
+    }
     // What is broken by itself is told first: it would be told here once more, in other words.
     if problems.is_empty() {
         check_tables(document, &mut problems);
@@ -49,6 +60,7 @@ pub fn policy(document: &Policy) -> Result<AcceptedPolicy, Refusal> {
         listeners: document.listeners.clone(),
         routes: document.routes.iter().map(|route| (route.clone(), route_hash(route, &document.listeners))).collect(),
         limits: document.limits.clone(),
+        trusted_hops: hops,
     })
 }
 
@@ -76,7 +88,7 @@ pub(super) fn taken(what: &str, name: &str) -> String {
     format!("`{name}` is taken by an earlier {what}; names are unique")
 }
 
-fn check_route(route: &Route, place: &str, listeners: &[Listener], problems: &mut Problems) {
+fn check_route(route: &Route, place: &str, listeners: &[Listener], gate_names: &GateNames, problems: &mut Problems) {
     if let Some(error) = name_error(&route.name) {
         problems.add(format_args!("{place}.name"), error);
     }
@@ -98,7 +110,7 @@ fn check_route(route: &Route, place: &str, listeners: &[Listener], problems: &mu
         if !names.insert(&rule.name) {
             problems.add(format_args!("{place}.name"), taken("rule", &rule.name));
         }
-        check_rule(rule, &place, problems);
+        check_rule(rule, &place, gate_names, problems);
     }
 }
 
@@ -115,13 +127,14 @@ fn check_tables(document: &Policy, problems: &mut Problems) {
     }
 }
 
-fn check_rule(rule: &Rule, place: &str, problems: &mut Problems) {
+fn check_rule(rule: &Rule, place: &str, gate_names: &GateNames, problems: &mut Problems) {
     if let Some(error) = name_error(&rule.name) {
         problems.add(format_args!("{place}.name"), error);
     }
     for (index, condition) in rule.matches.iter().enumerate() {
-        check_match(condition, &format!("{place}.matches[{index}]"), problems);
+        check_match(condition, &format!("{place}.matches[{index}]"), gate_names, problems);
     }
+    check_parameters(rule, place, problems);
     if rule.allow.is_empty() {
         let advice = "is empty; name who may call, or write `[{ anyone = {} }]`: absence never means anyone";
         problems.add(format_args!("{place}.allow"), advice);
@@ -129,6 +142,7 @@ fn check_rule(rule: &Rule, place: &str, problems: &mut Problems) {
     for (index, entry) in rule.allow.iter().enumerate() {
         check_allow(entry, &format!("{place}.allow[{index}]"), problems);
     }
+    check_filters(&rule.filters, place, gate_names, problems);
     check_timeouts(&rule.timeouts, &format!("{place}.timeouts"), problems);
     if rule.backends.is_empty() {
         problems.add(format_args!("{place}.backends"), "is empty; name at least one address or set of endpoints");

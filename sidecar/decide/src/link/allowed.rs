@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sidecar_config::Part;
-use sidecar_config::policy::{Allow, IdentitySelector, Rule, ServiceAccount};
+use sidecar_config::policy::{Allow, IdentitySelector, Route, Rule, ServiceAccount};
 
 use super::missing;
 use crate::identity::IdentityIndex;
@@ -17,10 +17,10 @@ use crate::spiffe::Pattern;
 #[derive(Default)]
 pub(super) struct Known<'a> {
     names: HashMap<&'a str, IdentityIndex>,
-    /// Ascending.
-    labels: HashMap<(&'a str, &'a str), Vec<IdentityIndex>>,
-    /// What was chosen already: many rules with few selectors share their sets.
-    selected: HashMap<&'a BTreeMap<String, String>, Arc<IdentitySet>>,
+    /// By namespace, label and value. Ascending.
+    labels: HashMap<(&'a str, &'a str, &'a str), Vec<IdentityIndex>>,
+    /// What was chosen already in a namespace: many rules with few selectors share their sets.
+    selected: HashMap<(&'a str, &'a BTreeMap<String, String>), Arc<IdentitySet>>,
 }
 
 impl<'a> Known<'a> {
@@ -29,8 +29,9 @@ impl<'a> Known<'a> {
         let mut known = Self::default();
         for (index, identity) in identities.identities.iter().enumerate() {
             known.names.insert(&identity.name, index);
+            let namespace = namespace(&identity.name);
             for (label, value) in &identity.labels {
-                known.labels.entry((label, value)).or_default().push(index);
+                known.labels.entry((namespace, label, value)).or_default().push(index);
             }
         }
         known
@@ -40,10 +41,11 @@ impl<'a> Known<'a> {
         self.names.get(name).copied()
     }
 
-    /// Compiles the `allow` of a rule. An entry that names something missing allows nobody.
+    /// Compiles the `allow` of a rule of a route. An entry that names something missing allows nobody.
     pub(super) fn allowed(
         &mut self,
         snapshot: &mut Snapshot,
+        route: &'a Route,
         rule: &'a Rule,
         place: &str,
         problems: &mut Problems,
@@ -57,7 +59,9 @@ impl<'a> Known<'a> {
                     Some(identity) => allowed.identities.push(identity),
                     None => missing(problems, &place, "identity", name, Part::Identities),
                 },
-                Allow::IdentitySelector(selector) => allowed.selected.push(self.select(selector)),
+                Allow::IdentitySelector(selector) => {
+                    allowed.selected.push(self.select(namespace(&route.name), selector));
+                }
                 Allow::Verified(name) => match snapshot.bundle(name) {
                     Some(bundle) => allowed.bundles.push(bundle),
                     None => missing(problems, &place, "bundle", name, Part::Trust),
@@ -79,11 +83,13 @@ impl<'a> Known<'a> {
         allowed
     }
 
-    /// The identities that have all labels of a selector. That it chooses nobody today is no mistake.
-    fn select(&mut self, selector: &'a IdentitySelector) -> Arc<IdentitySet> {
+    /// The identities of a namespace that have all labels of a selector. Whoever may label in another namespace must
+    /// not let anybody in here. That it chooses nobody today is no mistake.
+    fn select(&mut self, namespace: &'a str, selector: &'a IdentitySelector) -> Arc<IdentitySet> {
         let labels = &self.labels;
         let select = || {
-            let mut wanted = selector.match_labels.iter().map(|(label, value)| labels.get(&(&**label, &**value)));
+            let mut wanted =
+                selector.match_labels.iter().map(|(label, value)| labels.get(&(namespace, &**label, &**value)));
             let first = wanted.next().flatten().cloned().unwrap_or_default();
             let in_all = |chosen: Vec<IdentityIndex>, having: Option<&Vec<IdentityIndex>>| {
                 let has =
@@ -92,8 +98,13 @@ impl<'a> Known<'a> {
             };
             Arc::new(wanted.fold(first, in_all).into_iter().collect())
         };
-        Arc::clone(self.selected.entry(&selector.match_labels).or_insert_with(select))
+        Arc::clone(self.selected.entry((namespace, &selector.match_labels)).or_insert_with(select))
     }
+}
+
+/// The namespace of an identity or a route: what stands in front of its name's slash. Without one it is empty.
+fn namespace(name: &str) -> &str {
+    name.split_once('/').map_or("", |(namespace, _)| namespace)
 }
 
 fn add_pattern(

@@ -1,7 +1,7 @@
 //! What competes for a request once host and path fit: method, headers, query, then the order of the document.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -186,11 +186,18 @@ pub(super) struct Search<'a> {
     request: &'a Request<'a>,
     /// How far any candidate got. The reasons are in that order: host, path, method, the rest.
     furthest: Reason,
+    /// What the candidates ask for that did not fit, where that is wanted.
+    methods: Option<BTreeSet<String>>,
 }
 
 impl<'a> Search<'a> {
     pub(super) fn new(request: &'a Request<'a>, nothing_yet: Reason) -> Self {
-        Self { request, furthest: nothing_yet }
+        Self { request, furthest: nothing_yet, methods: None }
+    }
+
+    /// One that gathers methods on its way.
+    pub(super) fn for_methods(request: &'a Request<'a>) -> Self {
+        Self { methods: Some(BTreeSet::new()), ..Self::new(request, Reason::RouteNoPath) }
     }
 
     /// The first candidate that fits.
@@ -205,10 +212,17 @@ impl<'a> Search<'a> {
             best = best.into_iter().chain(offered).min_by_key(|candidate| candidate.rank());
         }
         if best.is_none() {
+            if let Some(methods) = &mut self.methods {
+                methods.extend(candidates.methods.iter().map(Method::to_string));
+            }
             let by_method = candidates.has_any_method || candidates.methods.contains(self.request.method);
             self.furthest = self.furthest.max(if by_method { Reason::RouteNoMatch } else { Reason::RouteNoMethod });
         }
         best
+    }
+
+    pub(super) fn methods(self) -> Vec<String> {
+        self.methods.into_iter().flatten().collect()
     }
 
     pub(super) fn furthest(self) -> Reason {

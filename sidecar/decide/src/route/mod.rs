@@ -110,6 +110,20 @@ impl RouteTable {
         }
     }
 
+    /// Of the paths of matches alone, whatever else they ask for.
+    pub(crate) fn of_paths(matches: &[Match]) -> Self {
+        let path_only = |condition: &Match| Match { path: condition.path.clone(), ..Match::default() };
+        let mut table = Self::default();
+        table.enter(&[HostCondition::Any], &matches.iter().map(path_only).collect::<Vec<_>>(), 0);
+        table
+    }
+
+    /// Whether any rule has this path, normalised.
+    pub(crate) fn has_path(&self, path: &str) -> bool {
+        let (method, headers) = (&Method::GET, &HeaderMap::new());
+        self.find(&Request { host: "", path, method, headers, query: None }).is_ok()
+    }
+
     /// The rule for a request.
     ///
     /// # Errors
@@ -125,6 +139,17 @@ impl RouteTable {
         let mut search = Search::new(request, Reason::RouteNoPath);
         let found = tables.find_map(|table| table.find(path, &mut search));
         found.ok_or_else(|| search.furthest())
+    }
+
+    /// The methods that rules of a request's host and path ask for, sorted, each once: what `Allow` names where
+    /// [`Self::find`] says [`Reason::RouteNoMethod`].
+    #[must_use]
+    pub fn methods(&self, request: &Request<'_>) -> Vec<String> {
+        let path = &*match_key(request.path);
+        let mut search = Search::for_methods(request);
+        // No rule fits, so that none of the tables is left out.
+        let _ = self.tables(&canonical_host(request.host)).find_map(|table| table.find(path, &mut search));
+        search.methods()
     }
 
     /// The tables that a host falls under, most specific first.

@@ -101,6 +101,40 @@ fn expressions() {
 }
 
 #[test]
+fn a_path_with_parameters_needs_its_rule_to_have_the_path_without() {
+    let kinds = |list: &[(&str, &str)]| {
+        json!(list.iter().map(|(kind, value)| json!({"path": {"type": kind, "value": value}})).collect::<Vec<_>>())
+    };
+    let alone = [
+        ("Exact", "/x;y", "/x"),
+        ("Exact", "/x;", "/x"),
+        ("Exact", "/x%3By", "/x"),
+        ("Exact", "/a/x;y=1;z/b", "/a/x/b"),
+        ("Exact", "/;x", "/"),
+        ("PathPrefix", "/x;y", "/x"),
+        ("PathPrefix", "/x;y/", "/x/"),
+        ("Template", "/x;y/{id}", "/x/x"),
+        ("Template", "/x;y/{rest...}", "/x/"),
+    ];
+    for (kind, value, bare) in alone {
+        let detail = format!(
+            "`{value}` would never match: a path with parameters behind `;` must fall under the same rule without them; \
+             add a match that has `{bare}`, too, or leave this one out"
+        );
+        check(&path(kind, value), &[("[0].path.value", &detail)]);
+        check(&kinds(&[("Exact", "/other"), (kind, value)]), &[("[1].path.value", &detail)]);
+        check(&kinds(&[(kind, value), ("Exact", bare)]), &[]);
+        check(&kinds(&[("PathPrefix", "/"), (kind, value)]), &[]);
+    }
+    // Whether an expression asks for parameters cannot be told.
+    check(&path("RegularExpression", "/x;y"), &[]);
+    check(&path("Exact", "/x,y=1"), &[]);
+    let mut by_method = kinds(&[("Exact", "/x"), ("Exact", "/x;y")]);
+    by_method[0]["method"] = json!("PUT");
+    check(&by_method, &[]);
+}
+
+#[test]
 fn expressions_are_counted_together() {
     let three = json!({
         "path": {"type": "RegularExpression", "value": "/a"},

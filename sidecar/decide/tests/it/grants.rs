@@ -86,6 +86,39 @@ fn a_selector_chooses_who_has_all_its_labels() {
 }
 
 #[test]
+fn a_selector_chooses_in_the_namespace_of_its_route() {
+    let gold = json!({"tier": "gold"});
+    let names = ["a/client", "b/client", "ab/client", "client", "/client", "a/b/client", "A/upper"];
+    let identities = names.map(|name| {
+        let dns = format!("{}.test", name.replace('/', "-at-"));
+        json!({"name": name, "labels": gold, "recognise": [{"bundle": "ours", "dnsName": dns}]})
+    });
+    let selector = json!({"identitySelector": {"matchLabels": gold}});
+    // The same labels each time, so that a set shared between namespaces would show.
+    let rows: &[(&str, &[&str])] = &[
+        ("a/route", &["a/client", "a/b/client"]),
+        ("b/route", &["b/client"]),
+        ("a/other", &["a/client", "a/b/client"]),
+        ("route", &["client", "/client"]),
+        ("/route", &["client", "/client"]),
+        ("a", &["client", "/client"]),
+        ("nowhere/route", &[]),
+    ];
+    let rule = json!({"name": "0", "allow": [selector], "backends": [{"address": "127.0.0.1:1"}]});
+    let routes = rows.iter().map(|(name, _)| json!({"name": name, "listener": "main", "rules": [rule]}));
+    let policy = json!({"listeners": [listener("main", 8443)], "routes": routes.collect::<Vec<_>>()});
+    let trust = trust_document(&json!([]));
+    let documents = Documents { trust, identities: json!(identities), policy, ..Documents::default() };
+    let (snapshot, problems) = documents.link();
+    assert_eq!(told(&problems), expected(&[]));
+    for name in names {
+        let dns = format!("{}.test", name.replace('/', "-at-"));
+        let allowed = (0..).zip(rows).filter(|(_, (_, chosen))| chosen.contains(&name)).map(|(index, _)| index);
+        assert_eq!(passes(&snapshot, &self::dns(&dns), &["ours"]), allowed.collect::<Vec<usize>>(), "{name}");
+    }
+}
+
+#[test]
 fn a_pattern_is_compared_by_segments() {
     let spiffe = |pattern: &str| json!({"spiffe": pattern});
     let allow = [

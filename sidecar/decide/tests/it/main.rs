@@ -4,11 +4,15 @@
 
 mod accept;
 mod accept_backends;
+mod accept_filters;
 mod accept_listeners;
 mod accept_matches;
 mod accept_problems;
 mod certificate;
 mod crl;
+mod filter_hops;
+mod filter_identity;
+mod filter_names;
 mod fixture;
 mod grants;
 mod identity;

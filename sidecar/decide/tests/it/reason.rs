@@ -45,6 +45,7 @@ frozen! {
     PolicyIdentityRevoked = "policy_identity_revoked" Client Some(403), Some(7), None;
     PolicyCertificateRevoked = "policy_certificate_revoked" Client Some(403), Some(7), None;
     PolicyIssuedTooEarly = "policy_issued_too_early" Client Some(403), Some(7), None;
+    PolicyIdentityUnwritable = "policy_identity_unwritable" Client Some(403), Some(7), None;
     RouteMisdirected = "route_misdirected" Client Some(421), Some(14), None;
     RouteNoHost = "route_no_host" Client Some(404), Some(12), None;
     RouteNoPath = "route_no_path" Client Some(404), Some(12), None;
@@ -54,6 +55,7 @@ frozen! {
     RouteBadPath = "route_bad_path" Client Some(400), Some(13), None;
     LimitConnections = "limit_connections" Gate Some(503), Some(14), None;
     LimitBodySize = "limit_body_size" Client Some(413), Some(8), None;
+    LimitIdentitySize = "limit_identity_size" Client Some(431), Some(8), None;
     LimitPending = "limit_pending" Gate Some(503), Some(14), None;
     LimitStreams = "limit_streams" Gate Some(503), Some(14), None;
     LimitHandshakes = "limit_handshakes" Gate Some(503), Some(14), None;

@@ -272,13 +272,52 @@ fn the_reason_says_how_far_it_got() {
     check(&[], &[("h", "/", "GET", Err(RouteNoHost))]);
 }
 
+#[test]
+fn a_method_that_none_asks_for_is_told_the_others() {
+    let asking = |path: Value, method: &str| {
+        let mut condition = path;
+        condition["method"] = json!(method);
+        condition
+    };
+    let template = |value: &str| json!({"path": {"type": "Template", "value": value}});
+    let expression = |value: &str| json!({"path": {"type": "RegularExpression", "value": value}});
+    let table = routed(&json!([
+        route("own", &json!(["h"]), &json!([asking(exact("/a/b"), "PUT"), asking(exact("/a/b"), "GET")])),
+        route("below", &json!(["*.test"]), &json!([asking(exact("/a/b"), "TRACE")])),
+        route(
+            "any",
+            &json!([]),
+            &json!([
+                asking(prefix("/a"), "POST"),
+                asking(prefix("/a"), "GET"),
+                asking(template("/{x}/b"), "PATCH"),
+                asking(expression("/a/[bc]"), "PURGE"),
+                asking(exact("/z"), "DELETE"),
+            ]),
+        ),
+    ]));
+    let table = &table.listener("main").expect("a listener").table;
+    let rows: &[(&str, &str, &[&str])] = &[
+        ("h", "/a/b", &["GET", "PATCH", "POST", "PURGE", "PUT"]),
+        ("H:8443", "/a/b", &["GET", "PATCH", "POST", "PURGE", "PUT"]),
+        ("other", "/a/b", &["GET", "PATCH", "POST", "PURGE"]),
+        ("x.test", "/a/b", &["GET", "PATCH", "POST", "PURGE", "TRACE"]),
+        ("h", "/a/c", &["GET", "POST", "PURGE"]),
+        ("h", "/z", &["DELETE"]),
+        ("h", "/nowhere", &[]),
+    ];
+    for (host, path, methods) in rows {
+        assert_eq!(table.methods(&asked(host, path, &Method::OPTIONS)), *methods, "{host}{path}");
+    }
+}
+
 /// A rule must not be passed by spelling its path in another way that the application cannot tell from the first.
 #[test]
 fn an_escape_does_not_slip_past_a_rule() {
     let routes = [
         route("open", &json!([]), &json!([prefix("/")])),
         route("admin", &json!([]), &json!([prefix("/admin"), prefix("/caf%C3%A9")])),
-        route("purge", &json!([]), &json!([exact("/orders:purge"), exact("/a%40b"), prefix("/x;y")])),
+        route("purge", &json!([]), &json!([exact("/orders:purge"), exact("/a%40b"), prefix("/x"), prefix("/x;y")])),
     ];
     let snapshot = routed(&json!(routes));
     let rows = [
@@ -300,7 +339,7 @@ fn an_escape_does_not_slip_past_a_rule() {
         ("/%2561dmin", "open"),
         ("/orders%253Apurge", "open"),
         ("/x%2520;y", "open"),
-        ("/x", "open"),
+        ("/x", "purge"),
     ];
     for (path, expected) in rows {
         let normal = sidecar_decide::path::normalise(path).expect("an accepted path");

@@ -24,7 +24,7 @@ fn execute(path: &Path, sql: &'static str) {
 fn killed(path: &Path, rows: u64) {
     let options = StoreOptions { path: path.to_owned(), max_size: LARGE, pod: pod() };
     block_on(async {
-        let mut store = Store::open(&options, true).await.unwrap();
+        let mut store = Store::open(&options, Opening::First).await.unwrap();
         let batch: Vec<_> = (0..rows).map(|number| Box::new(request(number))).collect();
         store.write(&batch).await.unwrap();
         store.close().await.unwrap();
@@ -202,7 +202,7 @@ fn the_size_is_bounded_and_the_newest_rows_stay() {
     let max_size = 2 << 20;
     let options = StoreOptions { path: path.clone(), max_size, pod: pod() };
     let rows = block_on(async {
-        let mut store = Store::open(&options, true).await.unwrap();
+        let mut store = Store::open(&options, Opening::First).await.unwrap();
         let mut pruned = 0;
         let mut number = 0;
         // A stranger with a new certificate each time: the worst for what rows share.
@@ -237,7 +237,7 @@ fn a_reader_that_does_not_end_bounds_the_log_and_no_row_is_lost() {
     let (_folder, path) = folder();
     let options = StoreOptions { path: path.clone(), max_size: 2 << 20, pod: pod() };
     block_on(async {
-        let mut store = Store::open(&options, true).await.unwrap();
+        let mut store = Store::open(&options, Opening::First).await.unwrap();
         store.write(&[Box::new(request(0))]).await.unwrap();
         let mut reader = connect(&path).await;
         sqlx::raw_sql("BEGIN; SELECT * FROM decision").execute(&mut reader).await.unwrap();
@@ -249,7 +249,7 @@ fn a_reader_that_does_not_end_bounds_the_log_and_no_row_is_lost() {
         };
         assert!(matches!(error, StoreError::Pinned), "{error}");
         store.close().await.unwrap();
-        let mut store = Store::open(&options, false).await.unwrap();
+        let mut store = Store::open(&options, Opening::Again).await.unwrap();
         assert!(matches!(store.write(&batch).await, Err(StoreError::Pinned)));
         sqlx::raw_sql("ROLLBACK").execute(&mut reader).await.unwrap();
         store.write(&batch).await.unwrap();
@@ -268,7 +268,7 @@ fn files_of_others_and_of_the_future_are_refused() {
         ),
         (
             "PRAGMA user_version = 9",
-            "its schema is version 9 and this program knows versions up to 2: use a newer one, or another file",
+            "its schema is version 9 and this program knows versions up to 3: use a newer one, or another file",
         ),
     ];
     for (made_by, expected) in cases {
@@ -276,7 +276,45 @@ fn files_of_others_and_of_the_future_are_refused() {
         fs::write(&path, "").unwrap();
         execute(&path, made_by);
         let options = StoreOptions { path, max_size: LARGE, pod: pod() };
-        let refused = block_on(Store::open(&options, true)).err().map(|error| error.to_string());
+        let refused = block_on(Store::open(&options, Opening::First)).err().map(|error| error.to_string());
         assert_eq!(refused.as_deref(), Some(expected), "{made_by}");
+    }
+}
+
+/// What a damage is, and how it is done.
+type Damage = (&'static str, fn(&Path));
+
+/// Ways in which a file is damaged.
+const DAMAGES: [Damage; 4] = [
+    ("no database at all", |path| fs::write(path, "no database at all, and longer than a header".repeat(100)).unwrap()),
+    ("a header of garbage", |path| overwrite(path, 0, 100)),
+    ("a page that is torn", |path| overwrite(path, 4096, 2 * 4096)),
+    ("every page but the first", |path| overwrite(path, 4096, fs::metadata(path).unwrap().len())),
+];
+
+fn overwrite(path: &Path, from: u64, to: u64) {
+    use std::os::unix::fs::FileExt;
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&vec![0x5a; usize::try_from(to - from).unwrap()], from).unwrap();
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_a_new_one_begun() {
+    for (damage, make) in DAMAGES {
+        let (folder, path) = folder();
+        written(&path, (0..5000).map(request).collect());
+        make(&path);
+        let log = Log::start(&path, LARGE);
+        for number in 0..50 {
+            log.sender.send(Box::new(request(number)));
+        }
+        // A gap before them says where rows may be missing.
+        wait(damage, || log.stats.rows_written() == 50);
+        assert_eq!(log.stats.files_set_aside(), 1, "{damage}");
+        assert_eq!(log.stop(), Summary { written: 50, lost: 0, clean: true }, "{damage}");
+        assert_eq!(ask(&path, "SELECT count(*), sum(repeat), min(kind) FROM requests"), "51,50,gap", "{damage}");
+        let aside = folder.path().join("requests.db.damaged");
+        assert!(fs::metadata(&aside).unwrap().len() > 4000, "{damage}");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{damage}");
     }
 }

@@ -1,0 +1,67 @@
+//! What a process has used: processor time to the nanosecond, memory, files. And which core somebody runs on.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+/// Who runs where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Core {
+    /// The proxy alone.
+    Proxy = 0,
+    /// Client and application.
+    Others = 1,
+}
+
+/// Calls with this thread on that core, and comes back to [`Core::Others`]. Children stay where they were started.
+pub fn on_core<T>(core: Core, call: impl FnOnce() -> Result<T>) -> Result<T> {
+    move_to(core)?;
+    let result = call();
+    move_to(Core::Others)?;
+    result
+}
+
+/// Moves this thread to a core.
+pub fn move_to(core: Core) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core as usize);
+    sched_setaffinity(None, &set).context("two cores are needed: one for the proxy, one for client and application")
+}
+
+/// Processor time of all threads of a process (schedstat of the kernel: nanoseconds on a core, user and system).
+pub fn cpu(process: u32) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanoseconds += text.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// Resident memory in KiB (proc_pid_status(5)).
+pub fn resident_kib(process: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in a process's status")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// Open files, of which a connection is one.
+pub fn open_files(process: u32) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{process}/fd"))?.count())
+}
+
+/// Idle connections wanted at most.
+const MANY: u64 = 10_000;
+/// Files a proxy needs besides two for each connection: it may want one to the application for each.
+const FILES_BESIDES: u64 = 200;
+
+/// Raises this process's limit of open files, which its children have too, and says how many connections fit a proxy.
+pub fn raise_open_files() -> Result<usize> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    let fit = limit.maximum.map_or(MANY, |files| files.saturating_sub(FILES_BESIDES) / 2).min(MANY);
+    Ok(usize::try_from(fit)?)
+}

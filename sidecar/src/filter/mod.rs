@@ -1,0 +1,57 @@
+//! What is done to requests on their way to the application: what clients must not say is dropped, how the request came
+//! and who calls is written. What is written is decided in `sidecar-decide`; here is what that needs of a connection.
+
+mod request_id;
+mod told;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use sidecar_decide::filter::{Arrival, IdentityHeaders, request_id, trace_id, write_hops};
+use sidecar_decide::{Reason, Rule, Snapshot};
+
+pub use request_id::RequestIds;
+pub use told::{Fields, Told};
+
+/// Drops what no client can say, before rules are asked: no rule rests on it, and nothing passes it on.
+pub fn arrive(snapshot: &Snapshot, headers: &mut HeaderMap) {
+    snapshot.gate_names.strip(headers);
+    // What a trace says of itself is only passed on; who reads it downstream must read what others read.
+    let _trace = trace_id(headers);
+}
+
+/// How a request came to the gate.
+pub struct Origin<'a> {
+    /// The other end of its connection.
+    pub client: SocketAddr,
+    /// Whether it came over TLS.
+    pub is_tls: bool,
+    /// Where fresh ids come from.
+    pub ids: &'a RequestIds,
+}
+
+/// Writes what the application is told of a request, into a head from which hop-by-hop fields are gone already: a client
+/// must not have any of it taken out again by naming it in `Connection`.
+///
+/// # Errors
+/// Where what a rule tells of the caller cannot be told.
+pub fn depart(
+    snapshot: &Snapshot,
+    rule: &Rule,
+    origin: &Origin<'_>,
+    told: impl FnOnce(&Arc<IdentityHeaders>) -> Rc<Fields>,
+    headers: &mut HeaderMap,
+) -> Result<(), Reason> {
+    let trusted_hops = snapshot.trusted_hops;
+    write_hops(headers, &Arrival { peer: origin.client.ip(), is_tls: origin.is_tls, trusted_hops });
+    let _id = request_id(headers, trusted_hops, || origin.ids.fresh());
+    rule.filters.request.apply(headers);
+    if let Some(asked) = &rule.filters.identity {
+        for (name, value) in told(asked).as_ref().as_ref().map_err(|reason| *reason)? {
+            headers.insert(name, value.clone());
+        }
+    }
+    Ok(())
+}
