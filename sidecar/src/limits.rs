@@ -98,16 +98,14 @@ pub const RELAY_ENDING_TIMEOUT: Duration = Duration::from_secs(60);
 /// Streams open at once on one HTTP/2 connection (RFC 9113 §6.5.2 recommends no fewer than 100).
 pub const STREAMS_PER_CONNECTION: u32 = 128;
 
-/// Making a TCP connection to an upstream, which is near.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a request's last byte to its response's head.
 pub const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Addresses tried for one request while none of its bytes were sent.
-pub const ATTEMPTS: u8 = 3;
-/// Idle connections kept to one address by one worker.
-pub const IDLE_CONNECTIONS_PER_ADDRESS: usize = 64;
-/// How long an idle upstream connection is kept.
-pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Endpoints tried for one request while none of its bytes were sent.
+pub const ATTEMPTS: usize = 3;
+/// How often idle upstream connections are looked at, at most; each look goes through all of them.
+pub const IDLE_SWEEP_MIN: Duration = Duration::from_millis(10);
+/// Requests of one worker that a connection goes to directly while those of other workers wait for the same upstream.
+pub const HANDOVERS: u8 = 8;
 
 /// Time for the last rows to be written at the end.
 pub const LOG_STOP_TIMEOUT: Duration = Duration::from_secs(4);

@@ -81,6 +81,11 @@ impl State {
         self.started.load(Ordering::Relaxed)
     }
 
+    /// What is served now.
+    pub fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation)
+    }
+
     /// The bounds that the configuration sets, as they count.
     pub fn limits(&self) -> Limits {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation.snapshot.limits.clone()

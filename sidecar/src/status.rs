@@ -22,7 +22,7 @@ pub(crate) async fn ask(address: &str) -> Result<Status> {
     let answer = match connection.send(Outgoing { head, body: Body::EMPTY }).await {
         Ok(answer) => answer,
         Err(NotSent::Unsent(_)) => bail!("it closed the connection"),
-        Err(NotSent::Broken(error)) => return Err(error.into()),
+        Err(NotSent::Broken { error, .. }) => return Err(error.into()),
     };
     if answer.status != StatusCode::OK {
         bail!("it answered {}", answer.status);

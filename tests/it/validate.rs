@@ -258,7 +258,7 @@ const CHANGES: &[(&str, &str, &str)] = &[
     (
         "/policy/routes/0/rules/0/priority",
         "1",
-        "`policy.routes[0].rules[0].priority`: unknown field `priority`, expected one of `name`, `matches`, `allow`, `mode`, `filters`, `backends`",
+        "`policy.routes[0].rules[0].priority`: unknown field `priority`, expected one of `name`, `matches`, `allow`, `mode`, `filters`, `backends`, `timeouts`",
     ),
     (
         "/policy/routes/0/rules/0/name",

@@ -5,6 +5,7 @@ pub mod ca;
 pub mod clients;
 pub mod config;
 pub mod gate;
+pub mod nginx;
 pub mod process;
 pub mod python;
 pub mod soak;

@@ -4,6 +4,7 @@
 //! One or several files carry them; every file is one [`Document`]. Unknown fields are refused, because a field that is
 //! ignored in a security document is a promise that is not kept.
 
+pub mod backend;
 mod document;
 pub mod endpoints;
 pub mod filters;

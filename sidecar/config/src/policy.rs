@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::{BackendPolicy, Timeouts, default_weight, is_default, is_default_weight};
 use crate::filters::Filter;
 use crate::words::{address, some_address};
 use crate::{Duration, Size};
@@ -138,6 +139,9 @@ pub struct Route {
     pub hostnames: Vec<String>,
     /// Its rules. A request that none matches is refused.
     pub rules: Vec<Rule>,
+    /// How the backends of its rules are used. Since 1.2.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub backend_policy: BackendPolicy,
 }
 
 /// Some requests, who may make them, and where they go.
@@ -158,8 +162,11 @@ pub struct Rule {
     /// What is done to requests and responses on their way, at most one of each kind. Since contract 1.2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
-    /// Where the requests go, in turn.
+    /// Where the requests go, in proportion to the weights.
     pub backends: Vec<Backend>,
+    /// How long its requests may take. Since 1.2.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: Timeouts,
 }
 
 /// A condition on a request; everything that is given must hold.
@@ -302,6 +309,9 @@ pub struct Backend {
     /// Name of a set in part `endpoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<String>,
+    /// Its share of the rule's requests, in proportion to the other backends; 0 to 1000000, and 0 gets none. Since 1.2.
+    #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
+    pub weight: u32,
 }
 
 /// Proxies in front of the gate.

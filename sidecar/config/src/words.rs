@@ -9,10 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A length of time in the syntax of Gateway API's GEP-2257: one to four of `h`, `m`, `s`, `ms`, each with up to five
 /// digits, such as `100ms` or `1h30m`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Duration(time::Duration);
 
 impl Duration {
+    /// No time at all.
+    pub const ZERO: Self = Self::from_millis(0);
+
     /// The duration of that many milliseconds.
     #[must_use]
     pub const fn from_millis(milliseconds: u64) -> Self {

@@ -2,11 +2,12 @@
 
 mod allowed;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::Part;
+use sidecar_config::backend::BackendPolicy;
 use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument};
 
 use self::allowed::Known;
@@ -14,7 +15,8 @@ use crate::filter::{Filters, GateNames, IdentityHeaders};
 use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
 use crate::snapshot::{
-    AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Bundle, Listener, Parts, Rule, Snapshot, Target,
+    AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Backend, Bundle, Endpoint, EndpointIndex, Listener, Parts,
+    Rule, Snapshot, Target,
 };
 use crate::spiffe::spiffe_domain;
 
@@ -47,8 +49,14 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
     }
     if let Some(policy) = &parts.policy {
         let problems = Problems::of(Part::Policy);
-        let linker =
-            PolicyLinker { snapshot, known, endpoints: parts.endpoints.as_deref(), told: HashSet::new(), problems };
+        let linker = PolicyLinker {
+            snapshot,
+            known,
+            endpoints: parts.endpoints.as_deref(),
+            known_endpoints: HashMap::new(),
+            told: HashSet::new(),
+            problems,
+        };
         let (linked, problems) = linker.run(policy);
         snapshot = linked;
         found.extend(problems);
@@ -101,6 +109,7 @@ struct PolicyLinker<'a> {
     snapshot: Snapshot,
     known: Known<'a>,
     endpoints: Option<&'a AcceptedEndpoints>,
+    known_endpoints: HashMap<Endpoint, EndpointIndex>,
     told: HashSet<Arc<IdentityHeaders>>,
     problems: Problems,
 }
@@ -149,6 +158,7 @@ impl<'a> PolicyLinker<'a> {
 
     fn route(&mut self, index: usize, route: &'a Route) {
         let name: Arc<str> = route.name.as_str().into();
+        let policy = Arc::new(route.backend_policy.clone());
         for (number, rule) in route.rules.iter().enumerate() {
             let place = format!("routes[{index}].rules[{number}]");
             let compiled = Rule {
@@ -158,7 +168,9 @@ impl<'a> PolicyLinker<'a> {
                 mode: rule.mode,
                 allowed: self.known.allowed(&mut self.snapshot, route, rule, &place, &mut self.problems),
                 filters: self.filters(rule),
-                target: self.target(&place, rule),
+                target: self.target(&place, rule, &policy),
+                load_balancer: policy.load_balancer.kind,
+                timeouts: rule.timeouts.clone(),
             };
             let rule_index = self.snapshot.rules.len();
             self.snapshot.rules.push(compiled);
@@ -185,22 +197,35 @@ impl<'a> PolicyLinker<'a> {
         filters
     }
 
-    fn target(&mut self, place: &str, rule: &RuleDocument) -> Target {
-        let mut addresses: Vec<SocketAddr> = Vec::new();
+    fn target(&mut self, place: &str, rule: &RuleDocument, policy: &Arc<BackendPolicy>) -> Target {
+        let mut backends = Vec::with_capacity(rule.backends.len());
         let mut invalid = false;
         for (number, backend) in rule.backends.iter().enumerate() {
-            addresses.extend(backend.address);
-            let Some(name) = &backend.endpoints else { continue };
-            match self.endpoints.and_then(|endpoints| endpoints.sets.get(name)) {
-                Some(set) => addresses.extend(set),
-                None => {
-                    let place = format!("{place}.backends[{number}].endpoints");
-                    missing(&mut self.problems, &place, "set of endpoints", name, Part::Endpoints);
-                    invalid = true;
+            let mut addresses: Vec<SocketAddr> = backend.address.into_iter().collect();
+            if let Some(name) = &backend.endpoints {
+                match self.endpoints.and_then(|endpoints| endpoints.sets.get(name)) {
+                    Some(set) => addresses.extend(set),
+                    None => {
+                        let place = format!("{place}.backends[{number}].endpoints");
+                        missing(&mut self.problems, &place, "set of endpoints", name, Part::Endpoints);
+                        invalid = true;
+                    }
                 }
             }
+            let endpoints = addresses.into_iter().map(|address| self.endpoint(address, policy)).collect();
+            backends.push(Backend { weight: backend.weight, endpoints });
         }
-        if invalid { Target::Invalid } else { Target::Addresses(addresses.into()) }
+        if invalid { Target::Invalid } else { Target::Backends(backends.into()) }
+    }
+
+    /// The index of an endpoint, which is new unless another rule uses the same address in the same way.
+    fn endpoint(&mut self, address: SocketAddr, policy: &Arc<BackendPolicy>) -> EndpointIndex {
+        let endpoints = &mut self.snapshot.endpoints;
+        let endpoint = Endpoint { address, policy: Arc::clone(policy) };
+        *self.known_endpoints.entry(endpoint.clone()).or_insert_with(|| {
+            endpoints.push(endpoint);
+            endpoints.len() - 1
+        })
     }
 }
 

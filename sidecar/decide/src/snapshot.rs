@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use sidecar_config::backend::{BackendPolicy, LoadBalancerType, Timeouts};
 use sidecar_config::policy::{ClientAuth, Limits, Mode, Protocol, Route, TlsVersion, UnknownServerName};
 use sidecar_config::trust::VouchesFor;
 
@@ -132,6 +133,8 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// All rules of all listeners; route tables refer to them by index.
     pub rules: Vec<Rule>,
+    /// Every address that rules send requests to, once for each way it is used; rules refer to them by index.
+    pub endpoints: Vec<Endpoint>,
     /// Hash of every route, by name.
     pub routes: BTreeMap<String, Revision>,
     /// Bounds on what clients may take.
@@ -188,15 +191,40 @@ pub struct Rule {
     pub filters: Filters,
     /// Where its requests go.
     pub target: Target,
+    /// How an endpoint of a backend is chosen.
+    pub load_balancer: LoadBalancerType,
+    /// How long its requests may take.
+    pub timeouts: Timeouts,
+}
+
+/// Index of an endpoint in [`Snapshot::endpoints`].
+pub type EndpointIndex = usize;
+
+/// One address that requests go to, and how it is used.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The address.
+    pub address: SocketAddr,
+    /// How it is used.
+    pub policy: Arc<BackendPolicy>,
 }
 
 /// Where a rule's requests go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// To these addresses in turn; none of them is `upstream_no_endpoint`.
-    Addresses(Arc<[SocketAddr]>),
+    /// To one of these; where none of them has an endpoint it is `upstream_no_endpoint`.
+    Backends(Box<[Backend]>),
     /// Nowhere: it names endpoints that do not exist.
     Invalid,
+}
+
+/// One backend of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its share of the rule's requests, in proportion to the others.
+    pub weight: u32,
+    /// Its endpoints.
+    pub endpoints: Box<[EndpointIndex]>,
 }
 
 impl Snapshot {

@@ -80,11 +80,13 @@ fn status(state: &State) -> Response {
 
 fn page(state: &State) -> Response {
     let status = state.status();
+    let generation = state.generation();
     let sources = metrics::Sources {
         requests: &state.requests,
         connections: &state.connections,
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
+        endpoints: &generation.endpoints,
         log: &state.log,
         kept: &state.kept,
         status: &status,

@@ -8,6 +8,7 @@ use sidecar_decide::{Listener, Rule, Snapshot};
 
 use crate::log::{Scope, ScopeFacts};
 use crate::tls::{OwnCertificates, ServerKey, TicketKeys, TlsContext};
+use crate::upstream::EndpointState;
 
 /// A snapshot and what is derived from it once, off the workers.
 #[derive(Debug)]
@@ -20,14 +21,21 @@ pub struct Generation {
     pub listener_scopes: Vec<Arc<Scope>>,
     /// What each listener is known by over reloads.
     pub listener_keys: Vec<ListenerKey>,
+    /// What is known of each endpoint, in the snapshot's order.
+    pub endpoints: Vec<Arc<EndpointState>>,
     /// TLS by listener; `None` for `HTTP`, and without a certificate.
     pub tls: Vec<Option<Arc<TlsContext>>>,
 }
 
 impl Generation {
-    /// Derives everything from a snapshot, the keys of the server's certificates, in their order, and the keys of the
-    /// session tickets.
-    pub fn new(snapshot: Snapshot, keys: &[ServerKey], tickets: &TicketKeys) -> Self {
+    /// Derives everything from a snapshot, the keys of the server's certificates, in their order, the keys of the session
+    /// tickets, and what is known of the endpoints.
+    pub fn new(
+        snapshot: Snapshot,
+        keys: &[ServerKey],
+        tickets: &TicketKeys,
+        endpoints: Vec<Arc<EndpointState>>,
+    ) -> Self {
         let certificates = snapshot.server.as_ref().and_then(|server| OwnCertificates::new(server, keys));
         let revision = snapshot.policy_revision.as_ref().map(|revision| Box::from(revision.as_str()));
         let rule_scopes = snapshot.rules.iter().map(|rule| rule_scope(rule, revision.clone())).collect();
@@ -39,7 +47,7 @@ impl Generation {
         });
         let tls = tls.collect();
         let listener_keys = snapshot.listeners.iter().map(ListenerKey::of).collect();
-        Self { snapshot, rule_scopes, listener_scopes, listener_keys, tls }
+        Self { snapshot, rule_scopes, listener_scopes, listener_keys, endpoints, tls }
     }
 
     /// Whether a client that another generation has let in, and not refused since, may be judged otherwise by this one.

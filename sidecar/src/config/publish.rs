@@ -19,6 +19,7 @@ use super::generation::Generation;
 use super::keep::Kept;
 use super::read::{Offered, Reading};
 use crate::tls::{ServerKey, TicketKeys};
+use crate::upstream::Endpoints;
 
 /// In place of a revision where what was offered could not be parsed.
 const UNREADABLE: &str = "unreadable";
@@ -48,6 +49,7 @@ pub struct Publisher {
     /// Of the accepted certificates, in their order.
     keys: Vec<ServerKey>,
     tickets: TicketKeys,
+    endpoints: Endpoints,
     states: [PartStatus; 5],
     findings: Vec<Finding>,
     /// What was strange about the last offer, and is served as it is.
@@ -67,6 +69,7 @@ impl Publisher {
             parts: Parts::default(),
             keys: Vec::new(),
             tickets: TicketKeys::new(),
+            endpoints: Endpoints::default(),
             states: std::array::from_fn(|_| none.clone()),
             findings: Vec::new(),
             advice: Vec::new(),
@@ -97,7 +100,8 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
-        Generation::new(snapshot, &self.keys, &self.tickets)
+        let endpoints = self.endpoints.of(&snapshot.endpoints);
+        Generation::new(snapshot, &self.keys, &self.tickets, endpoints)
     }
 
     /// A single file that could be read and does not have a part says that the part is empty. There is no empty pair of
@@ -171,7 +175,7 @@ impl Publisher {
 
     /// What is served before the first offer.
     pub fn nothing(&self) -> Generation {
-        Generation::new(Snapshot::default(), &[], &self.tickets)
+        Generation::new(Snapshot::default(), &[], &self.tickets, Vec::new())
     }
 
     /// What was wrong with the last offer.

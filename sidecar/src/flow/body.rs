@@ -1,6 +1,6 @@
 //! Bodies as they pass: counted, bounded, and known to have ended.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,16 +10,21 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use sidecar_decide::Reason;
 use sidecar_decide::filter::GateNames;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::gate::Gate;
 use super::record::Draft;
 use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT};
 use crate::pool::Lease;
 use crate::protocol::{Body, BodyError, Inbound};
 
-/// How far a request's body has come.
+/// A request's body, and how far it has come.
 pub(super) struct Upload {
+    /// Until the first of it was taken, after which it cannot be sent anew.
+    inner: RefCell<Option<Inbound>>,
+    max_bytes: u64,
+    /// What its trailers must not say either.
+    names: Arc<GateNames>,
+    begun: Cell<bool>,
     bytes: Cell<u64>,
     last_progress: Cell<Instant>,
     ended: Cell<bool>,
@@ -27,13 +32,23 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) fn new() -> Rc<Self> {
+    /// A body that ends with an error at its bound.
+    pub(super) fn new(inner: Inbound, max_bytes: u64, names: Arc<GateNames>) -> Rc<Self> {
         Rc::new(Self {
+            inner: RefCell::new(Some(inner)),
+            max_bytes,
+            names,
+            begun: Cell::new(false),
             bytes: Cell::new(0),
             last_progress: Cell::new(Instant::now()),
             ended: Cell::new(false),
             failed: Cell::new(None),
         })
+    }
+
+    /// The body on its way to an upstream.
+    pub(super) fn body(self: &Rc<Self>) -> Body {
+        Body::Stream(Box::pin(UploadBody(Rc::clone(self))))
     }
 
     /// Bytes that have passed.
@@ -46,6 +61,11 @@ impl Upload {
         self.last_progress.get()
     }
 
+    /// Whether any of it was taken.
+    pub(super) fn begun(&self) -> bool {
+        self.begun.get()
+    }
+
     /// Whether all of it was handed on.
     pub(super) fn ended(&self) -> bool {
         self.ended.get()
@@ -55,62 +75,71 @@ impl Upload {
     pub(super) fn failed(&self) -> Option<Reason> {
         self.failed.get()
     }
+
+    /// Notes what was taken, and lets it pass or not.
+    fn take(
+        &self,
+        frame: Option<Result<Frame<Bytes>, BodyError>>,
+        is_end: bool,
+    ) -> Option<Result<Frame<Bytes>, BodyError>> {
+        self.begun.set(true);
+        self.last_progress.set(Instant::now());
+        match frame {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    self.names.strip_trailers(trailers);
+                }
+                let passed = self.bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
+                if passed > self.max_bytes {
+                    self.failed.set(Some(Reason::LimitBodySize));
+                    return Some(Err(BodyError::TooLarge));
+                }
+                self.bytes.set(passed);
+                self.ended.set(is_end);
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => {
+                let is_malformed = matches!(error, BodyError::Malformed(_));
+                let reason = if is_malformed { Reason::ClientMalformed } else { Reason::ClientClosed };
+                self.failed.set(Some(reason));
+                Some(Err(error))
+            }
+            None => {
+                self.ended.set(true);
+                None
+            }
+        }
+    }
 }
 
-/// A request's body on its way to the upstream, which ends with an error at its bound.
-pub(super) fn upload(inner: Inbound, max_bytes: u64, names: Arc<GateNames>, state: Rc<Upload>) -> Body {
-    Body::Stream(Box::pin(UploadBody { inner, max_bytes, names, state }))
-}
-
-struct UploadBody {
-    inner: Inbound,
-    max_bytes: u64,
-    /// What its trailers must not say either.
-    names: Arc<GateNames>,
-    state: Rc<Upload>,
-}
+struct UploadBody(Rc<Upload>);
 
 impl http_body::Body for UploadBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        self.state.last_progress.set(Instant::now());
-        Poll::Ready(match frame {
-            Some(Ok(mut frame)) => {
-                if let Some(trailers) = frame.trailers_mut() {
-                    self.names.strip_trailers(trailers);
-                }
-                let passed = self.state.bytes.get() + frame.data_ref().map_or(0, |data| data.len() as u64);
-                if passed > self.max_bytes {
-                    self.state.failed.set(Some(Reason::LimitBodySize));
-                    Some(Err(BodyError::TooLarge))
-                } else {
-                    self.state.bytes.set(passed);
-                    self.state.ended.set(self.inner.is_end_stream());
-                    Some(Ok(frame))
-                }
-            }
-            Some(Err(error)) => {
-                let is_malformed = matches!(error, BodyError::Malformed(_));
-                let reason = if is_malformed { Reason::ClientMalformed } else { Reason::ClientClosed };
-                self.state.failed.set(Some(reason));
-                Some(Err(error))
-            }
-            None => {
-                self.state.ended.set(true);
-                None
-            }
-        })
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut inner = self.0.inner.borrow_mut();
+        let Some(inner) = inner.as_mut() else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
+        Poll::Ready(self.0.take(frame, inner.is_end_stream()))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.0.inner.borrow().as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.0.inner.borrow().as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint)
+    }
+}
+
+impl Drop for UploadBody {
+    /// What was begun is of no use to anybody else, and its sender waits to be told.
+    fn drop(&mut self) {
+        if self.0.begun() {
+            self.0.inner.take();
+        }
     }
 }
 
@@ -154,15 +183,17 @@ impl http_body::Body for RefusalBody {
 }
 
 /// A response's body on its way to the client: at its end the row is sent and the connection goes back to the pool.
-pub(super) fn download(inner: Inbound, gate: Rc<Gate>, lease: Lease, draft: Draft) -> Body {
-    let mut body = DownloadBody { inner, gate, open: Some((lease, draft)), bytes: 0 };
+/// Until `deadline` it has to have come.
+pub(super) fn download(inner: Inbound, lease: Lease, draft: Draft, deadline: Option<Instant>) -> Body {
+    let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+    let mut body = DownloadBody { inner, deadline, open: Some((lease, draft)), bytes: 0 };
     body.finish_if_ended();
     Body::Stream(Box::pin(body))
 }
 
 struct DownloadBody {
     inner: Inbound,
-    gate: Rc<Gate>,
+    deadline: Option<Pin<Box<Sleep>>>,
     /// Until the body has ended.
     open: Option<(Lease, Draft)>,
     bytes: u64,
@@ -180,17 +211,17 @@ impl DownloadBody {
         if let Some((lease, mut draft)) = self.open.take() {
             // An upstream that answered without taking the whole request cannot be asked again on this connection.
             if draft.upload_ended() {
-                self.gate.pool.give_back(lease);
+                lease.give_back();
             }
             draft.edit(|record| record.response_bytes = self.bytes);
             draft.finish(None);
         }
     }
 
-    fn fail(&mut self) {
+    fn fail(&mut self, reason: Reason) {
         if let Some((_, mut draft)) = self.open.take() {
             draft.edit(|record| record.response_bytes = self.bytes);
-            let reason = draft.upload_failed().unwrap_or(Reason::UpstreamReset);
+            let reason = draft.upload_failed().unwrap_or(reason);
             draft.finish(Some(reason));
         }
     }
@@ -201,13 +232,17 @@ impl http_body::Body for DownloadBody {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) && self.open.is_some() {
+            self.fail(Reason::UpstreamTimeout);
+            return Poll::Ready(Some(Err(BodyError::TooSlow)));
+        }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.finish_if_ended();
             }
-            Some(Err(_)) => self.fail(),
+            Some(Err(_)) => self.fail(Reason::UpstreamReset),
             None => self.finish(),
         }
         Poll::Ready(frame)

@@ -9,13 +9,13 @@ use sidecar_decide::Reason;
 
 use super::live::Live;
 use super::relay::RelayBuffer;
-use crate::balance::RoundRobin;
+use crate::balance::{Balancer, Random};
 use crate::config::Generation;
 use crate::filter::RequestIds;
 use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
-use crate::pool::Pool;
+use crate::pool::{Pool, Shelf};
 
 /// A worker's handles to what its connections need.
 pub struct Gate {
@@ -23,7 +23,9 @@ pub struct Gate {
     /// Open connections of clients.
     pub live: Live,
     /// Connections to upstreams.
-    pub pool: Rc<Pool>,
+    pool: Rc<Pool>,
+    /// Chance.
+    pub random: Random,
     /// Ids of requests.
     pub request_ids: RequestIds,
     /// Where rows go.
@@ -47,14 +49,17 @@ pub struct Served {
     /// The generation.
     pub generation: Arc<Generation>,
     /// The worker's turns, by rule.
-    pub turns: Vec<RoundRobin>,
+    pub balancers: Vec<Balancer>,
+    /// The worker's connections, by endpoint.
+    pub shelves: Vec<Rc<Shelf>>,
 }
 
 impl Served {
     /// Begins to serve a generation.
-    pub fn new(generation: Arc<Generation>) -> Rc<Self> {
-        let turns = generation.snapshot.rules.iter().map(|_| RoundRobin::default()).collect();
-        Rc::new(Self { generation, turns })
+    fn new(generation: Arc<Generation>, pool: &Rc<Pool>) -> Rc<Self> {
+        let balancers = generation.snapshot.rules.iter().map(|_| Balancer::default()).collect();
+        let shelves = pool.serve(&generation.endpoints);
+        Rc::new(Self { generation, balancers, shelves })
     }
 }
 
@@ -62,16 +67,17 @@ impl Gate {
     /// A gate that serves a generation.
     pub fn new(
         generation: Arc<Generation>,
-        pool: Pool,
+        pool: Rc<Pool>,
         log: log::Sender,
         (cells, connection_cells): (Cells, Cells),
         handshakes: Arc<Handshakes>,
         under_way: UnderWay,
     ) -> Self {
         Self {
-            served: RefCell::new(Served::new(generation)),
+            served: RefCell::new(Served::new(generation, &pool)),
             live: Live::default(),
-            pool: Rc::new(pool),
+            pool,
+            random: Random::new(),
             request_ids: RequestIds::default(),
             log,
             cells,
@@ -107,7 +113,7 @@ impl Gate {
 
     /// Serves another generation from the next request on.
     pub fn serve(&self, generation: Arc<Generation>) {
-        *self.served.borrow_mut() = Served::new(generation);
+        *self.served.borrow_mut() = Served::new(generation, &self.pool);
         self.cells.new_generation();
         self.connection_cells.new_generation();
     }

@@ -1,5 +1,6 @@
 //! The life of a connection and of a request.
 
+mod attempt;
 mod body;
 mod connection;
 mod forward;

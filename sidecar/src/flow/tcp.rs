@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sidecar_decide::{Decision, Reason, Target, Verdict, route};
+use sidecar_decide::{Decision, Reason, Verdict, route};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
+use super::attempt::Candidates;
 use super::connection::{Connection, View};
 use super::record::{Draft, blank, microseconds};
 use super::relay::{Passed, Relay};
@@ -18,7 +19,7 @@ use crate::client_stream::ClientStream;
 use crate::ending::{End, Ending};
 use crate::limits::ATTEMPTS;
 use crate::log::Kind;
-use crate::upstream::{ConnectError, Place};
+use crate::pool::Line;
 
 /// Serves a connection after its handshake, until both ends have closed, or until it is cut.
 pub(super) async fn serve(connection: Rc<Connection>, stream: TlsStream<TcpStream>) {
@@ -39,7 +40,7 @@ pub(super) async fn serve(connection: Rc<Connection>, stream: TlsStream<TcpStrea
         }
     };
     let passing = async {
-        let (upstream, _place) = connect(&connection, &view, rule, &mut row).await?;
+        let (upstream, _line) = connect(&connection, &view, rule, &mut row).await?;
         Relay::new(stream, upstream, &connection.gate.relay_buffer, &row.passed).run().await
     };
     let ended = tokio::select! {
@@ -101,24 +102,24 @@ async fn connect(
     view: &View,
     rule: usize,
     row: &mut Row,
-) -> Result<(TcpStream, Place), Reason> {
+) -> Result<(TcpStream, Line), Reason> {
     let limits = &view.served.generation.snapshot.limits;
     row.open(|draft| draft.enter(limits))?;
     // Counted until it is connected, as a request is until it is answered.
     let pended = connection.gate.pend(limits).await;
     let _pending = row.open(|draft| pended.map_err(|reason| draft.refused(reason)))?;
-    let Target::Addresses(addresses) = &view.served.generation.snapshot.rules[rule].target else {
-        return Err(Reason::RouteInvalid);
-    };
+    let candidates = Candidates::of(&connection.gate, &view.served, rule).ok_or(Reason::RouteInvalid)?;
     let mut reason = Reason::UpstreamNoEndpoint;
-    for address in view.served.turns[rule].turn(addresses).take(usize::from(ATTEMPTS)) {
-        let asked = Instant::now();
-        let dialled = connection.gate.pool.dial(address).await;
-        row.tried(address, asked, dialled.is_ok());
-        match dialled {
+    let mut tried = [0; ATTEMPTS];
+    for attempts in 0..ATTEMPTS {
+        let Some(endpoint) = candidates.next(&tried[..attempts]) else { break };
+        tried[attempts] = endpoint;
+        let (shelf, asked) = (&candidates.shelves[endpoint], Instant::now());
+        let connected = shelf.line().await;
+        row.tried(shelf.endpoint().address(), asked, connected.is_ok());
+        match connected {
             Ok(connected) => return Ok(connected),
-            Err(ConnectError::Full) => return Err(Reason::UpstreamPoolFull),
-            Err(_) => reason = Reason::UpstreamConnect,
+            Err(error) => reason = error.reason(),
         }
     }
     Err(reason)

@@ -14,7 +14,7 @@ use crate::config::KeepStats;
 use crate::limit::UnderWay;
 use crate::limits::HANDSHAKES_PER_WORKER;
 use crate::log;
-use crate::upstream::Budget;
+use crate::upstream::{Budget, EndpointState};
 
 const MICROSECONDS_PER_SECOND: f64 = 1e6;
 
@@ -28,6 +28,8 @@ pub struct Sources<'a> {
     pub handshakes: &'a Handshakes,
     /// Connections to upstreams.
     pub upstreams: &'a Budget,
+    /// The endpoints that are in use.
+    pub endpoints: &'a [Arc<EndpointState>],
     /// The request log.
     pub log: &'a log::Stats,
     /// The state directory.
@@ -164,6 +166,11 @@ fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
             "postern_upstream_connections_limit",
             "Connections to upstreams that may be open.",
             float_of(sources.upstreams.limit()),
+        ),
+        one_gauge(
+            "postern_upstream_requests_pending",
+            "Requests that wait for a connection to an upstream.",
+            float_of(sources.endpoints.iter().map(|endpoint| endpoint.pending()).sum()),
         ),
         one_gauge(
             "postern_connections_limit",

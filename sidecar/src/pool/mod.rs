@@ -1,123 +1,88 @@
-//! A worker's connections to upstreams: idle ones by address, the last used first.
+//! A worker's connections to upstreams: for each endpoint a shelf of idle ones, and a queue of requests that wait for one.
 
-use std::cell::RefCell;
+mod shelf;
+
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use crate::limits::{IDLE_CONNECTION_TIMEOUT, IDLE_CONNECTIONS_PER_ADDRESS};
-use crate::protocol::{self, Upstream};
-use crate::upstream::{Budget, ConnectError, Place, connect};
+pub use shelf::{Lease, Line, Shelf};
+
+use crate::limits::IDLE_SWEEP_MIN;
+use crate::upstream::{Budget, EndpointState};
 
 /// The pool of one worker.
 pub struct Pool {
     budget: Arc<Budget>,
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
-}
-
-struct Idle {
-    connection: Upstream,
-    place: Place,
-    since: Instant,
-}
-
-/// A connection that is in use.
-pub struct Lease {
-    /// The connection.
-    pub connection: Upstream,
-    /// Where it goes.
-    pub address: SocketAddr,
-    place: Place,
-    /// Whether it served a request before, so that the other side may be closing it just now.
-    pub is_reused: bool,
+    /// By where the endpoint's state lies in memory, which stays there as long as its shelf.
+    shelves: RefCell<HashMap<usize, Rc<Shelf>>>,
+    /// Whether somebody looks for what has been idle too long.
+    is_swept: Cell<bool>,
 }
 
 impl Pool {
     /// An empty pool whose connections count in a budget.
-    pub fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, idle: RefCell::default() }
+    pub fn new(budget: Arc<Budget>) -> Rc<Self> {
+        Rc::new(Self { budget, shelves: RefCell::default(), is_swept: Cell::new(false) })
     }
 
-    /// A connection to an address: the idle one that was used last, or a new one.
-    ///
-    /// # Errors
-    /// When no connection can be made.
-    pub async fn lease(&self, address: SocketAddr) -> Result<Lease, ConnectError> {
-        if let Some((connection, place)) = self.take_idle(address) {
-            return Ok(Lease { connection, address, place, is_reused: true });
-        }
-        self.lease_new(address).await
+    /// The shelves of these endpoints, in their order. Those of other endpoints are closed: what is in use there is not
+    /// kept when it comes back.
+    pub fn serve(self: &Rc<Self>, endpoints: &[Arc<EndpointState>]) -> Vec<Rc<Shelf>> {
+        let mut before = std::mem::take(&mut *self.shelves.borrow_mut());
+        let mut shelves = self.shelves.borrow_mut();
+        let served = endpoints.iter().map(|endpoint| {
+            let key = Arc::as_ptr(endpoint).addr();
+            let shelf = before.remove(&key).unwrap_or_else(|| Shelf::new(endpoint, self));
+            shelves.insert(key, Rc::clone(&shelf));
+            shelf
+        });
+        let served = served.collect();
+        before.values().for_each(|shelf| shelf.close());
+        served
     }
 
-    /// A new connection to an address.
-    ///
-    /// # Errors
-    /// When none can be made.
-    pub async fn lease_new(&self, address: SocketAddr) -> Result<Lease, ConnectError> {
-        let (stream, place) = self.dial(address).await?;
-        let connection = protocol::connect(stream).await.map_err(|error| ConnectError::Protocol(error.to_string()))?;
-        Ok(Lease { connection, address, place, is_reused: false })
+    fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
-    /// A new connection to an address, for whatever is spoken on it; it never comes back to the pool.
-    ///
-    /// # Errors
-    /// When none can be made.
-    pub async fn dial(&self, address: SocketAddr) -> Result<(TcpStream, Place), ConnectError> {
-        match connect(address, &self.budget).await {
-            // What waits for other addresses makes room.
-            Err(ConnectError::Full) if self.close_one_idle() => connect(address, &self.budget).await,
-            connected => connected,
-        }
-    }
-
+    /// Closes an idle connection of whatever endpoint, to make room for another.
     fn close_one_idle(&self) -> bool {
-        self.idle.borrow_mut().values_mut().any(|connections| connections.pop().is_some())
+        self.shelves.borrow().values().any(|shelf| shelf.close_idle(1) > 0)
     }
 
-    fn take_idle(&self, address: SocketAddr) -> Option<(Upstream, Place)> {
-        let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&address)?;
-        connections.retain(|idle| !idle.connection.is_closed());
-        // One whose last response has just ended may still be on its way to being ready.
-        let ready = connections.iter().rposition(|idle| idle.connection.is_ready())?;
-        let idle = connections.remove(ready);
-        Some((idle.connection, idle.place))
-    }
-
-    /// Takes back a connection whose response was read to its end.
-    pub fn give_back(self: &Rc<Self>, lease: Lease) {
-        if lease.connection.is_closed() {
-            return;
-        }
-        let mut idle = self.idle.borrow_mut();
-        let is_first = idle.is_empty();
-        let connections = idle.entry(lease.address).or_default();
-        if connections.len() < IDLE_CONNECTIONS_PER_ADDRESS {
-            connections.push(Idle { connection: lease.connection, place: lease.place, since: Instant::now() });
-        }
-        if is_first {
-            tokio::task::spawn_local(Rc::clone(self).sweep());
+    /// Has what is idle too long closed, from the first idle connection to the last: an idle worker has no timer.
+    fn sweep(self: &Rc<Self>) {
+        if !self.is_swept.replace(true) {
+            tokio::task::spawn_local(Rc::clone(self).run_sweep());
         }
     }
 
-    /// Closes what has been idle too long, until nothing is left: an idle worker has no timer.
-    async fn sweep(self: Rc<Self>) {
+    async fn run_sweep(self: Rc<Self>) {
         loop {
-            sleep(IDLE_CONNECTION_TIMEOUT / 2).await;
-            let mut idle = self.idle.borrow_mut();
-            idle.retain(|_, connections| {
-                connections
-                    .retain(|idle| !idle.connection.is_closed() && idle.since.elapsed() < IDLE_CONNECTION_TIMEOUT);
-                !connections.is_empty()
-            });
-            if idle.is_empty() {
+            // Made before the shelves are looked at, so that nobody's wish falls between the two.
+            let wanted = self.budget.wanted();
+            let Some(pause) = self.sweep_once() else {
+                self.is_swept.set(false);
                 return;
+            };
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = wanted => {}
             }
         }
+    }
+
+    /// Closes what is too old, and what requests of other workers wait for; how long to wait until the next time, while
+    /// anything is idle.
+    fn sweep_once(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let shelves = self.shelves.borrow();
+        let pauses = shelves.values().filter_map(|shelf| shelf.sweep(now));
+        pauses.min().map(|pause| pause.max(IDLE_SWEEP_MIN))
     }
 }

@@ -22,6 +22,9 @@ pub enum BodyError {
     /// It is larger than allowed.
     #[error("the body is too large")]
     TooLarge,
+    /// It takes longer than allowed.
+    #[error("the body takes too long")]
+    TooSlow,
 }
 
 impl BodyError {

@@ -1,8 +1,15 @@
 //! One HTTP/1.1 connection to an upstream.
 
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
 use http::{HeaderMap, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
@@ -12,6 +19,8 @@ use crate::limits::REQUEST_HEADERS;
 /// A connection to an upstream that requests can be sent on, one after the other.
 pub struct Upstream {
     sender: http1::SendRequest<Body>,
+    /// Whether a byte has come since the last request was sent.
+    answered: Rc<Cell<bool>>,
     /// Drives the connection; ended with it.
     driver: AbortHandle,
 }
@@ -39,7 +48,12 @@ pub enum NotSent {
     /// None of its bytes were sent, and here it is again.
     Unsent(Box<Outgoing>),
     /// It was sent, in whole or in part, and the connection broke.
-    Broken(hyper::Error),
+    Broken {
+        /// How it broke.
+        error: hyper::Error,
+        /// Whether a byte of a response had come.
+        answered: bool,
+    },
 }
 
 /// Speaks HTTP/1.1 on a connected socket.
@@ -47,13 +61,14 @@ pub enum NotSent {
 /// # Errors
 /// When hyper cannot start on it.
 pub async fn connect(stream: TcpStream) -> Result<Upstream, hyper::Error> {
-    let (sender, connection) =
-        http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(TokioIo::new(stream)).await?;
+    let answered = Rc::new(Cell::new(false));
+    let stream = TokioIo::new(Watched { stream, answered: Rc::clone(&answered) });
+    let (sender, connection) = http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(stream).await?;
     // How the connection ends is told to whoever waits for a response on it.
     let driver = tokio::task::spawn_local(async move {
         let _ended = connection.await;
     });
-    Ok(Upstream { sender, driver: driver.abort_handle() })
+    Ok(Upstream { sender, answered, driver: driver.abort_handle() })
 }
 
 impl Upstream {
@@ -72,6 +87,11 @@ impl Upstream {
     /// # Errors
     /// With the request again where none of it was sent.
     pub async fn send(&mut self, request: Outgoing) -> Result<Received, NotSent> {
+        // The one whose last response has just ended needs a moment, or finds out that it is closed.
+        if self.sender.ready().await.is_err() {
+            return Err(NotSent::Unsent(Box::new(request)));
+        }
+        self.answered.set(false);
         match self.sender.try_send_request(request.into_message()).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
@@ -79,9 +99,52 @@ impl Upstream {
             }
             Err(mut error) => match error.take_message() {
                 Some(message) => Err(NotSent::Unsent(Box::new(Outgoing::of(message)))),
-                None => Err(NotSent::Broken(error.into_error())),
+                None => Err(NotSent::Broken { error: error.into_error(), answered: self.answered.get() }),
             },
         }
+    }
+}
+
+/// A connection that tells whether anything came: an upstream that closes without a byte has not begun to answer.
+struct Watched {
+    stream: TcpStream,
+    answered: Rc<Cell<bool>>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.answered.set(true);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
     }
 }
 

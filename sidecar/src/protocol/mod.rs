@@ -51,6 +51,7 @@ pub struct Request {
 }
 
 /// A request's head.
+#[derive(Clone)]
 pub struct Head {
     /// The method.
     pub method: Method,

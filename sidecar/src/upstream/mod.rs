@@ -1,21 +1,27 @@
-//! Making a connection to an upstream.
+//! Upstreams: how many connections the process may have to them, making one, and what is known of each address.
 
+mod endpoint;
+
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::limits::CONNECT_TIMEOUT;
+pub use endpoint::{EndpointState, Endpoints};
 
 /// How many connections to upstreams the process may have, so that what it needs besides always finds a file.
 #[derive(Debug)]
 pub struct Budget {
     open: AtomicUsize,
     limit: usize,
+    wanted: Notify,
 }
 
 /// A place in the budget, for as long as a connection lives.
@@ -25,7 +31,7 @@ pub struct Place(Arc<Budget>);
 impl Budget {
     /// A budget of that many connections.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { open: AtomicUsize::new(0), limit })
+        Arc::new(Self { open: AtomicUsize::new(0), limit, wanted: Notify::new() })
     }
 
     /// Connections open now, idle ones included.
@@ -36,6 +42,16 @@ impl Budget {
     /// Connections that may be open.
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Asks all workers for idle connections to endpoints that a request waits for.
+    pub fn want(&self) {
+        self.wanted.notify_waiters();
+    }
+
+    /// Resolves when somebody has asked since this was called.
+    pub fn wanted(&self) -> impl Future<Output = ()> {
+        self.wanted.notified()
     }
 
     fn take(self: &Arc<Self>) -> Option<Place> {
@@ -60,8 +76,8 @@ pub enum ConnectError {
     #[error("connect: {0}")]
     Refused(#[from] io::Error),
     /// Nothing answered.
-    #[error("connect: no answer within {CONNECT_TIMEOUT:?}")]
-    Timeout,
+    #[error("connect: no answer within {0:?}")]
+    Timeout(Duration),
     /// The budget is used up.
     #[error("connect: all connections to upstreams are in use")]
     Full,
@@ -74,9 +90,13 @@ pub enum ConnectError {
 ///
 /// # Errors
 /// When no connection can be made in time.
-pub async fn connect(address: SocketAddr, budget: &Arc<Budget>) -> Result<(TcpStream, Place), ConnectError> {
+pub async fn connect(
+    address: SocketAddr,
+    time: Duration,
+    budget: &Arc<Budget>,
+) -> Result<(TcpStream, Place), ConnectError> {
     let place = budget.take().ok_or(ConnectError::Full)?;
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await.map_err(|_| ConnectError::Timeout)??;
+    let stream = timeout(time, TcpStream::connect(address)).await.map_err(|_| ConnectError::Timeout(time))??;
     // A request's head must not wait for the acknowledgement of the one before (Nagle's algorithm).
     stream.set_nodelay(true)?;
     Ok((stream, place))

@@ -50,7 +50,9 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "filters"] {
+    for name in
+        ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "backends", "filters"]
+    {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -67,6 +69,7 @@ fn what_is_written_back_reads_the_same() {
         "settings-1.2.json",
         "listeners.json",
         "tls-1.2.json",
+        "backends.json",
         "filters.json",
     ];
     for name in names {
@@ -122,6 +125,10 @@ const BAD: &[(&str, &str)] = &[
     (
         "bad-tls-version.yaml",
         "`policy.listeners[0].tls.minVersion`: invalid type: floating point `1.1`, expected string or map",
+    ),
+    (
+        "balancer.yaml",
+        "`policy.routes[0].backendPolicy.loadBalancer.type`: unknown variant `Random`, expected `RoundRobin` or `LeastRequest`",
     ),
     ("certificate-without-key.yaml", "`identity.certificates[0]`: missing field `key`"),
     ("duplicate-key.json", "not valid JSON: line 1, column 42: duplicate key `policy`; keep one"),
@@ -180,7 +187,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "unknown-field.toml",
-        "`policy.routes[0].rules[0].alow`: unknown field `alow`, expected one of `name`, `matches`, `allow`, `mode`, `filters`, `backends`",
+        "`policy.routes[0].rules[0].alow`: unknown field `alow`, expected one of `name`, `matches`, `allow`, `mode`, `filters`, `backends`, `timeouts`",
     ),
     (
         "unknown-part.toml",
@@ -192,6 +199,7 @@ const BAD: &[(&str, &str)] = &[
         "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.2: use one of those, or a sidecar that reads 2.0",
     ),
     ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.2`"),
+    ("weight.json", "`policy.routes[0].rules[0].backends[0].weight`: invalid value: integer `-1`, expected u32"),
     ("wrong-type.json", "`identities`: invalid type: map, expected a sequence"),
 ];
 

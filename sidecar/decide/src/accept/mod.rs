@@ -1,6 +1,7 @@
 //! Documents to accepted parts, each on its own, telling every problem at once.
 
 mod allow;
+mod backend;
 mod endpoints;
 mod filters;
 mod identities;

@@ -2,10 +2,12 @@
 
 use std::collections::HashSet;
 
+use sidecar_config::backend::Timeouts;
 use sidecar_config::policy::{Backend, Limits, Listener, Policy, Route, Rule};
 use sidecar_config::{Duration, Part};
 
 use super::allow::check_allow;
+use super::backend::{TIME_MAX, check_backend_policy, check_range};
 use super::filters::check_filters;
 use super::listeners::{check_listeners, check_served};
 use super::matches::{check_match, check_parameters, check_pattern_count, hostname_error};
@@ -20,6 +22,8 @@ use crate::snapshot::AcceptedPolicy;
 const LIMIT_MAX: u32 = 1_000_000;
 /// Longest time that nothing may be accepted: clients give up before.
 const PENDING_TIMEOUT_MAX: Duration = Duration::from_millis(60_000);
+/// Largest share of a backend, as in Gateway API.
+const WEIGHT_MAX: u32 = 1_000_000;
 
 /// Most proxies in front of the gate: more than anybody has, and few enough to read all they said.
 const TRUSTED_HOPS_MAX: u8 = 16;
@@ -99,6 +103,7 @@ fn check_route(route: &Route, place: &str, listeners: &[Listener], gate_names: &
             problems.add(format_args!("{place}.hostnames[{index}]"), error);
         }
     }
+    check_backend_policy(&route.backend_policy, &format!("{place}.backendPolicy"), problems);
     let mut names = HashSet::new();
     for (index, rule) in route.rules.iter().enumerate() {
         let place = format!("{place}.rules[{index}]");
@@ -138,13 +143,31 @@ fn check_rule(rule: &Rule, place: &str, gate_names: &GateNames, problems: &mut P
         check_allow(entry, &format!("{place}.allow[{index}]"), problems);
     }
     check_filters(&rule.filters, place, gate_names, problems);
+    check_timeouts(&rule.timeouts, &format!("{place}.timeouts"), problems);
     if rule.backends.is_empty() {
         problems.add(format_args!("{place}.backends"), "is empty; name at least one address or set of endpoints");
     }
     for (index, backend) in rule.backends.iter().enumerate() {
+        let place = format!("{place}.backends[{index}]");
         if let Some(error) = backend_error(backend) {
-            problems.add(format_args!("{place}.backends[{index}]"), error);
+            problems.add(&place, error);
         }
+        check_range(Some(backend.weight), (0, WEIGHT_MAX), "a number", format_args!("{place}.weight"), problems);
+    }
+}
+
+fn check_timeouts(timeouts: &Timeouts, place: &str, problems: &mut Problems) {
+    let given = [("request", timeouts.request), ("backendRequest", timeouts.backend_request)];
+    for (field, time) in given {
+        check_range(time, (Duration::ZERO, TIME_MAX), "a duration", format_args!("{place}.{field}"), problems);
+    }
+    let [request, backend_request] = given.map(|(_, time)| time.filter(|time| *time > Duration::ZERO));
+    if let (Some(request), Some(backend_request)) = (request, backend_request)
+        && backend_request > request
+    {
+        let detail =
+            format_args!("is {backend_request}, longer than request, {request}; a part takes no longer than the whole");
+        problems.add(format_args!("{place}.backendRequest"), detail);
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sidecar_config::policy::{ClientAuth, Mode, TlsVersion};
 use sidecar_config::trust::RevocationState;
 use sidecar_decide::Reason::{PolicyNoCertificate, PolicyNoIdentity, RouteNoHost};
-use sidecar_decide::{Caller, Decision, Files, Parts, Snapshot, Target, accept, link};
+use sidecar_decide::{Backend, Caller, Decision, Files, Parts, Snapshot, Target, accept, link};
 
 use crate::fixture::{Documents, asked, expected, facts, files, listener, read, root, rule, told, trust_document};
 
@@ -69,15 +69,21 @@ fn a_good_policy_part_is_linked_as_it_is_written() {
     let [audited, idle] = snapshot.rules.as_slice() else { panic!("two rules") };
     assert_eq!((&*audited.listener, &*audited.route, &*audited.name), ("full", "a/r", "audited"));
     assert_eq!((audited.mode, idle.mode), (Mode::Audit, Mode::Enforce));
-    assert_eq!(audited.target, addresses_of(&["127.0.0.1:1", "10.0.0.1:80", "[::2]:81", "127.0.0.1:2"]));
-    assert_eq!(idle.target, addresses_of(&[]));
+    assert_eq!(
+        targets(&snapshot),
+        [addresses_of(&[&["127.0.0.1:1"], &["10.0.0.1:80", "[::2]:81"], &["127.0.0.1:2"]]), addresses_of(&[&[]])]
+    );
     let policy = parts.policy.expect("the part");
     assert_eq!(snapshot.policy_revision, Some(policy.revision.clone()));
     assert_eq!(snapshot.routes.into_iter().collect::<Vec<_>>(), [("a/r".to_owned(), policy.routes[0].1.clone())]);
 }
 
-fn addresses_of(list: &[&str]) -> Target {
-    Target::Addresses(list.iter().map(|address| address.parse().expect("an address")).collect())
+/// Addresses of each backend; `None` where the rule has none because one is missing.
+type Addresses = Option<Vec<Vec<String>>>;
+
+fn addresses_of(backends: &[&[&str]]) -> Addresses {
+    let texts = |list: &&[&str]| list.iter().map(|address| (*address).to_owned()).collect();
+    Some(backends.iter().map(texts).collect())
 }
 
 /// Revisions of documents that are given as JSON text, so that the order of their fields can differ.
@@ -360,8 +366,14 @@ fn decisions(snapshot: &Snapshot, name: &str, bundle: &str) -> [Decision; 3] {
     ["/granted", "/verified", "/other"].map(decide)
 }
 
-fn targets(snapshot: &Snapshot) -> Vec<Target> {
-    snapshot.rules.iter().map(|rule| rule.target.clone()).collect()
+fn targets(snapshot: &Snapshot) -> Vec<Addresses> {
+    let address = |index: &usize| snapshot.endpoints[*index].address.to_string();
+    let backend = |backend: &Backend| backend.endpoints.iter().map(address).collect();
+    let target = |rule: &sidecar_decide::Rule| match &rule.target {
+        Target::Backends(backends) => Some(backends.iter().map(backend).collect()),
+        Target::Invalid => None,
+    };
+    snapshot.rules.iter().map(target).collect()
 }
 
 const ALLOWED: Decision = Decision::ALLOWED;
@@ -375,7 +387,7 @@ fn with_every_name_there_nothing_is_refused() {
     assert_eq!(decisions(&snapshot, "y", "partner"), [ALLOWED; 3]);
     let nobody = Decision::refused(PolicyNoIdentity);
     assert_eq!(decisions(&snapshot, "x", "partner"), [nobody, ALLOWED, ALLOWED]);
-    let (e, f) = (addresses_of(&["10.0.0.1:80"]), addresses_of(&["10.0.0.2:80"]));
+    let (e, f) = (addresses_of(&[&["10.0.0.1:80"]]), addresses_of(&[&["10.0.0.2:80"]]));
     assert_eq!(targets(&snapshot), [e.clone(), e, f]);
     assert_eq!(snapshot.listeners[0].bundles, [0, 1]);
 }
@@ -390,7 +402,7 @@ fn missing_endpoints_refuse_the_rules_that_name_them() {
         ("policy.routes[0].rules[1].backends[0].endpoints", detail),
     ];
     assert_eq!(told(&problems), expected(&rows));
-    assert_eq!(targets(&snapshot), [Target::Invalid, Target::Invalid, addresses_of(&["10.0.0.2:80"])]);
+    assert_eq!(targets(&snapshot), [None, None, addresses_of(&[&["10.0.0.2:80"]])]);
     assert_eq!(decisions(&snapshot, "x", "ours"), [ALLOWED; 3], "who may is another question");
 }
 
@@ -403,8 +415,8 @@ fn one_missing_backend_makes_the_rule_invalid() {
     let (snapshot, problems) = documents.link();
     let detail = "there is no set of endpoints `absent`; name one of endpoints";
     assert_eq!(told(&problems), expected(&[("policy.routes[0].rules[2].backends[1].endpoints", detail)]));
-    let e = addresses_of(&["10.0.0.1:80"]);
-    assert_eq!(targets(&snapshot), [e.clone(), e, Target::Invalid]);
+    let e = addresses_of(&[&["10.0.0.1:80"]]);
+    assert_eq!(targets(&snapshot), [e.clone(), e, None]);
 }
 
 #[test]
@@ -464,7 +476,7 @@ fn parts_that_are_not_there_refuse_what_needs_them() {
 
     let (snapshot, problems) = without(|parts| parts.endpoints = None);
     assert_eq!(problems.len(), 3);
-    assert_eq!(targets(&snapshot), [Target::Invalid, Target::Invalid, Target::Invalid]);
+    assert_eq!(targets(&snapshot), [None, None, None]);
 
     let (snapshot, problems) = without(|parts| parts.policy = None);
     assert_eq!((problems, snapshot.listeners.len(), snapshot.rules.len()), (vec![], 0, 0));

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "clippy allows it in tests only, and not in what they share")]
 
 mod accept;
+mod accept_backends;
 mod accept_filters;
 mod accept_listeners;
 mod accept_matches;

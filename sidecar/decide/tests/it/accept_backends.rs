@@ -1,0 +1,123 @@
+//! How backends are used, as documents say it: bounds, and which rules share an endpoint.
+
+use serde_json::{Value, json};
+use sidecar_config::backend::{LoadBalancerType, PoolPolicy};
+use sidecar_decide::{Snapshot, Target, accept};
+
+use crate::fixture::{Documents, listener, read, told};
+
+/// A policy of one route with one rule, both changed.
+fn policy(change: impl FnOnce(&mut Value)) -> Value {
+    let rule = json!({"name": "r", "allow": [{"anyone": {}}], "backends": [{"address": "10.0.0.1:80"}]});
+    let mut route = json!({"name": "a/r", "listener": "main", "rules": [rule]});
+    change(&mut route);
+    json!({"listeners": [listener("main", 8443)], "routes": [route]})
+}
+
+/// Sets one field, named by its path, to a value.
+fn with(path: &str, value: &Value) -> Value {
+    policy(|route| {
+        let place = path.split('.').fold(route, |place, field| match field.parse::<usize>() {
+            Ok(index) => &mut place[index],
+            Err(_) => &mut place[field],
+        });
+        *place = value.clone();
+    })
+}
+
+/// Fields, the values that are just good, and those that are just not, with what is told about them.
+#[test]
+fn fields_have_bounds() {
+    const COUNT: &str = "write a number from 1 to 1000000";
+    const COUNT_0: &str = "write a number from 0 to 1000000";
+    const TIME: &str = "write a duration from 1ms to 24h";
+    const TIME_0: &str = "write a duration from 0s to 24h";
+    let (count, count_0) = ([json!(1), json!(1_000_000)], [json!(0), json!(1_000_000)]);
+    let (time, time_0) = ([json!("1ms"), json!("24h")], [json!("0s"), json!("24h")]);
+    let (zero, much) = (("0", json!(0)), ("1000001", json!(1_000_001)));
+    let (no_time, long) = (("0s", json!("0s")), ("24h1ms", json!("24h1ms")));
+    type Bad = (&'static str, Value);
+    let pool = "backendPolicy.pool";
+    type Row<'a> = (&'a str, &'a str, &'a [Value], Vec<Bad>, &'a str);
+    let table: [Row<'_>; 11] = [
+        (pool, "maxConnections", &count, vec![zero.clone(), much.clone()], COUNT),
+        (pool, "maxPending", &count_0, vec![much.clone()], COUNT_0),
+        (pool, "maxIdle", &count_0, vec![much.clone()], COUNT_0),
+        (pool, "maxRequestsPerConnection", &count, vec![zero, much.clone()], COUNT),
+        (pool, "pendingTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
+        (pool, "connectTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
+        (pool, "idleTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
+        (pool, "maxAge", &time, vec![no_time, long.clone()], TIME),
+        ("rules.0.timeouts", "request", &time_0, vec![long.clone()], TIME_0),
+        ("rules.0.timeouts", "backendRequest", &time_0, vec![long], TIME_0),
+        ("rules.0.backends.0", "weight", &count_0, vec![much], COUNT_0),
+    ];
+    for (object, field, good, bad, remedy) in table {
+        let path = format!("{object}.{field}");
+        for value in good {
+            accept::policy(&read(with(&path, value))).unwrap_or_else(|refusal| panic!("{path} {value}: {refusal:?}"));
+        }
+        let place = format!("policy.routes[0].{object}.{field}").replace(".0", "[0]");
+        for (text, value) in bad {
+            let refusal = accept::policy(&read(with(&path, &value))).expect_err("a value out of bounds");
+            assert_eq!(told(&refusal.problems), [(place.clone(), format!("is {text}; {remedy}"))]);
+        }
+    }
+}
+
+#[test]
+fn a_part_takes_no_longer_than_the_whole() {
+    let timeouts = |request: &str, backend: &str| {
+        accept::policy(&read(with("rules.0.timeouts", &json!({"request": request, "backendRequest": backend}))))
+    };
+    for (request, backend) in [("2s", "2s"), ("2s", "1s"), ("0s", "9s"), ("2s", "0s")] {
+        assert!(timeouts(request, backend).is_ok(), "{request} {backend}");
+    }
+    let refusal = timeouts("2s", "2001ms").expect_err("longer");
+    let detail = "is 2s1ms, longer than request, 2s; a part takes no longer than the whole";
+    let place = "policy.routes[0].rules[0].timeouts.backendRequest";
+    assert_eq!(told(&refusal.problems), [(place.to_owned(), detail.to_owned())]);
+}
+
+fn linked(routes: &Value) -> Snapshot {
+    let policy = json!({"listeners": [listener("main", 8443)], "routes": routes});
+    let (snapshot, problems) = Documents { policy, ..Documents::default() }.link();
+    assert_eq!(problems, []);
+    snapshot
+}
+
+fn route(name: &str, address: &str, policy: &Value) -> Value {
+    let backends = json!([{"address": address, "weight": 3}]);
+    let rule = json!({"name": "r", "allow": [{"anyone": {}}], "backends": backends});
+    json!({"name": name, "listener": "main", "rules": [rule], "backendPolicy": policy})
+}
+
+/// The same address used in the same way is one endpoint, whoever says so.
+#[test]
+fn endpoints_are_shared_by_those_who_use_them_alike() {
+    let few = json!({"pool": {"maxConnections": 2}});
+    let written_out = json!({"loadBalancer": {"type": "RoundRobin"}, "pool": {"maxConnections": 1024}});
+    let snapshot = linked(&json!([
+        route("a", "10.0.0.1:80", &json!({})),
+        route("b", "10.0.0.1:80", &written_out),
+        route("c", "10.0.0.1:80", &few),
+        route("d", "10.0.0.2:80", &few),
+        route("e", "10.0.0.1:80", &few),
+    ]));
+    let endpoint = |rule: &sidecar_decide::Rule| match &rule.target {
+        Target::Backends(backends) => (backends[0].weight, backends[0].endpoints[0]),
+        Target::Invalid => panic!("no endpoints"),
+    };
+    let used: Vec<_> = snapshot.rules.iter().map(endpoint).collect();
+    assert_eq!(used, [(3, 0), (3, 0), (3, 1), (3, 2), (3, 1)]);
+    let limits: Vec<_> = snapshot.endpoints.iter().map(|endpoint| endpoint.policy.pool.max_connections).collect();
+    assert_eq!(limits, [1024, 2, 2]);
+}
+
+#[test]
+fn what_is_not_said_is_the_default() {
+    let snapshot = linked(&json!([route("a", "10.0.0.1:80", &json!({"loadBalancer": {"type": "LeastRequest"}}))]));
+    assert_eq!(snapshot.rules[0].load_balancer, LoadBalancerType::LeastRequest);
+    assert_eq!(snapshot.endpoints[0].policy.pool, PoolPolicy::default());
+    assert_eq!(snapshot.rules[0].timeouts, sidecar_config::backend::Timeouts::default());
+}

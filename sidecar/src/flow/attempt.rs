@@ -1,0 +1,239 @@
+//! The tries of one request: endpoint after endpoint while nothing was sent, and once more where a connection that had
+//! served before ended without a byte of an answer.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use sidecar_config::backend::{LoadBalancerType, Timeouts};
+use sidecar_decide::{Backend, EndpointIndex, Reason, Target};
+use tokio::time::{Instant, timeout_at};
+
+use super::body::Upload;
+use super::gate::{Gate, Served};
+use super::record::{Draft, microseconds};
+use crate::balance::{Balancer, Choice, Random};
+use crate::limits::{ATTEMPTS, RESPONSE_HEAD_TIMEOUT};
+use crate::pool::{Lease, Shelf};
+use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
+
+/// Where a request may go.
+pub(super) struct Candidates<'a> {
+    pub(super) shelves: &'a [Rc<Shelf>],
+    balancer: &'a Balancer,
+    backends: &'a [Backend],
+    kind: LoadBalancerType,
+    random: &'a Random,
+}
+
+impl<'a> Candidates<'a> {
+    /// Those of a rule; `None` where it names endpoints that do not exist.
+    pub(super) fn of(gate: &'a Gate, served: &'a Served, rule: usize) -> Option<Self> {
+        let balancer = &served.balancers[rule];
+        let rule = &served.generation.snapshot.rules[rule];
+        let Target::Backends(backends) = &rule.target else { return None };
+        Some(Self { shelves: &served.shelves, balancer, backends, kind: rule.load_balancer, random: &gate.random })
+    }
+
+    /// The next endpoint, none of those that were tried.
+    pub(super) fn next(&self, tried: &[EndpointIndex]) -> Option<EndpointIndex> {
+        let load = |endpoint: EndpointIndex| Some(self.shelves[endpoint].endpoint().load());
+        self.balancer.choose(self.backends, &Choice { kind: self.kind, tried, load, random: self.random })
+    }
+}
+
+/// How long a request may take.
+pub(super) struct Patience {
+    /// When all of it must have ended.
+    whole: Option<Instant>,
+    /// How long one try may take, to the end of its response.
+    attempt: Option<Duration>,
+    /// How long the head of a response may take where neither is said, from the request's last progress.
+    head: Option<Duration>,
+}
+
+impl Patience {
+    /// Of a request that has just arrived.
+    pub(super) fn of(timeouts: &Timeouts) -> Self {
+        let time = |timeout: Option<sidecar_config::Duration>| {
+            timeout.map(sidecar_config::Duration::as_std).filter(|time| !time.is_zero())
+        };
+        let is_said = timeouts.request.is_some() || timeouts.backend_request.is_some();
+        Self {
+            whole: time(timeouts.request).map(|time| Instant::now() + time),
+            attempt: time(timeouts.backend_request),
+            head: (!is_said).then_some(RESPONSE_HEAD_TIMEOUT),
+        }
+    }
+
+    /// When a try that begins now must have ended.
+    fn end_of_attempt(&self) -> Option<Instant> {
+        let attempt = self.attempt.map(|time| Instant::now() + time);
+        attempt.into_iter().chain(self.whole).min()
+    }
+}
+
+/// A response whose head has come.
+pub(super) struct Answered {
+    pub(super) lease: Lease,
+    pub(super) received: Received,
+    /// When its body must have come.
+    pub(super) deadline: Option<Instant>,
+}
+
+/// A request that is being tried.
+pub(super) struct Exchange<'a> {
+    pub(super) candidates: Candidates<'a>,
+    pub(super) patience: Patience,
+    /// Its body, if it has one.
+    pub(super) upload: Option<Rc<Upload>>,
+    pub(super) draft: &'a mut Draft,
+}
+
+/// A try that brought no response, with the request where it may be sent again.
+struct Failed {
+    reason: Reason,
+    again: Option<Box<Outgoing>>,
+}
+
+impl Exchange<'_> {
+    /// Tries until there is a response, within the time that all of it may take.
+    pub(super) async fn run(mut self, outgoing: Outgoing) -> Result<Answered, Reason> {
+        let Some(end) = self.patience.whole else { return self.try_all(outgoing).await };
+        let upload = self.upload.clone();
+        timeout_at(end, self.try_all(outgoing)).await.unwrap_or_else(|_| Err(stalled(upload.as_deref())))
+    }
+
+    /// Tries endpoint after endpoint while none of the request's bytes were sent.
+    async fn try_all(&mut self, mut outgoing: Outgoing) -> Result<Answered, Reason> {
+        let mut reason = Reason::UpstreamNoEndpoint;
+        let mut tried = [0; ATTEMPTS];
+        let mut may_repeat = true;
+        for attempts in 0..ATTEMPTS {
+            let Some(endpoint) = self.candidates.next(&tried[..attempts]) else { break };
+            tried[attempts] = endpoint;
+            let shelf = &self.candidates.shelves[endpoint];
+            match self.try_one(shelf, outgoing, &mut may_repeat).await {
+                Ok(answered) => return Ok(answered),
+                Err(Failed { reason: why, again: Some(again) }) => {
+                    outgoing = *again;
+                    reason = why;
+                }
+                Err(Failed { reason, again: None }) => return Err(reason),
+            }
+        }
+        Err(reason)
+    }
+
+    /// One endpoint: an idle connection if there is one, and a new one where that turns out to be gone.
+    async fn try_one(
+        &mut self,
+        shelf: &Rc<Shelf>,
+        mut outgoing: Outgoing,
+        may_repeat: &mut bool,
+    ) -> Result<Answered, Failed> {
+        let mut fresh = false;
+        loop {
+            let asked = Instant::now();
+            let leased = shelf.lease(fresh).await;
+            self.draft.edit(|record| {
+                record.upstream = Some(shelf.endpoint().address());
+                record.attempts += 1;
+            });
+            let mut lease = match leased {
+                Ok(lease) => lease,
+                // Another endpoint may have room, and another may take connections.
+                Err(error) => return Err(Failed { reason: error.reason(), again: Some(Box::new(outgoing)) }),
+            };
+            if !lease.is_reused {
+                self.draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));
+            }
+            let copy = (lease.is_reused && *may_repeat).then(|| self.copy(&outgoing.head)).flatten();
+            let (sent, deadline) = (Instant::now(), self.patience.end_of_attempt());
+            match self.answer(&mut lease.connection, outgoing, deadline).await {
+                Ok(received) => {
+                    self.draft.edit(|record| record.upstream_us = Some(microseconds(sent.elapsed())));
+                    return Ok(Answered { lease, received, deadline });
+                }
+                Err(Unanswered::Unsent(again)) if lease.is_reused => outgoing = *again,
+                Err(Unanswered::Unsent(again)) => {
+                    return Err(Failed { reason: Reason::UpstreamConnect, again: Some(again) });
+                }
+                Err(Unanswered::Sent { reason, is_silent }) => {
+                    let copy = copy.filter(|_| is_silent && self.is_unbegun());
+                    let Some(head) = copy else { return Err(Failed { reason, again: None }) };
+                    *may_repeat = false;
+                    outgoing = Outgoing { head, body: self.body() };
+                }
+            }
+            fresh = true;
+        }
+    }
+
+    /// A head to send once more, if what it asks for may be asked for twice (RFC 9110 §9.2.2).
+    fn copy(&self, head: &Head) -> Option<Head> {
+        (head.method.is_idempotent() && self.is_unbegun()).then(|| head.clone())
+    }
+
+    /// Whether all of the body is still there.
+    fn is_unbegun(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| !upload.begun())
+    }
+
+    fn body(&self) -> Body {
+        self.upload.as_ref().map_or(Body::EMPTY, Upload::body)
+    }
+
+    /// Sends on one connection, and waits for the response's head as long as it may take.
+    async fn answer(
+        &self,
+        connection: &mut Upstream,
+        outgoing: Outgoing,
+        deadline: Option<Instant>,
+    ) -> Result<Received, Unanswered> {
+        let upload = self.upload.as_deref();
+        let begun = Instant::now();
+        let mut sending = pin!(connection.send(outgoing));
+        let latest = || match self.patience.head {
+            Some(time) => Some(last_progress(begun, upload) + time),
+            None => deadline,
+        };
+        let outcome = loop {
+            let Some(end) = latest() else { break sending.await };
+            match timeout_at(end, sending.as_mut()).await {
+                Ok(outcome) => break outcome,
+                Err(_) if latest() > Some(end) => {}
+                Err(_) => return Err(Unanswered::Sent { reason: stalled(upload), is_silent: false }),
+            }
+        };
+        outcome.map_err(|error| match error {
+            NotSent::Unsent(again) => Unanswered::Unsent(again),
+            NotSent::Broken { answered, .. } => {
+                let reason = upload.and_then(Upload::failed);
+                let is_silent = !answered && reason.is_none();
+                Unanswered::Sent { reason: reason.unwrap_or(Reason::UpstreamReset), is_silent }
+            }
+        })
+    }
+}
+
+/// What became of a request that got no response.
+enum Unanswered {
+    /// None of it was sent.
+    Unsent(Box<Outgoing>),
+    /// It was, in whole or in part.
+    Sent {
+        reason: Reason,
+        /// Whether the upstream ended the connection without a byte.
+        is_silent: bool,
+    },
+}
+
+/// Whose fault it is that nothing moves: the client's while it owes a part of its body.
+fn stalled(upload: Option<&Upload>) -> Reason {
+    if upload.is_none_or(Upload::ended) { Reason::UpstreamTimeout } else { Reason::ClientTimeout }
+}
+
+fn last_progress(begun: Instant, upload: Option<&Upload>) -> Instant {
+    upload.map_or(begun, |upload| upload.last_progress().max(begun))
+}

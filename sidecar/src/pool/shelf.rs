@@ -1,0 +1,315 @@
+//! One worker's connections to one endpoint.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sidecar_decide::Reason;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::{Instant, timeout};
+
+use super::Pool;
+use crate::limits::HANDOVERS;
+use crate::protocol::{self, Upstream};
+use crate::upstream::{ConnectError, EndpointState, Place, connect};
+
+/// The connections of one worker to one endpoint.
+pub struct Shelf {
+    endpoint: Arc<EndpointState>,
+    pool: Weak<Pool>,
+    /// The one used last at the end.
+    idle: RefCell<Vec<Idle>>,
+    /// Requests of this worker that wait, the oldest first.
+    waiting: RefCell<VecDeque<oneshot::Sender<Lease>>>,
+    /// No generation uses the endpoint any more.
+    is_closed: Cell<bool>,
+}
+
+struct Idle {
+    connection: Upstream,
+    held: Held,
+    since: Instant,
+}
+
+/// What goes with a connection for as long as it lives.
+struct Held {
+    _place: Place,
+    _permit: OwnedSemaphorePermit,
+    born: Instant,
+    /// Requests that were sent on it.
+    requests: u32,
+    /// Requests it went to directly from the one before.
+    handovers: u8,
+}
+
+/// A connection that is in use.
+pub struct Lease {
+    /// The connection.
+    pub connection: Upstream,
+    /// Whether it served a request before, so that the other side may be closing it just now.
+    pub is_reused: bool,
+    held: Held,
+    busy: Busy,
+}
+
+/// What a connection takes up that is not shared, for as long as it lives.
+pub struct Line {
+    _place: Place,
+    _permit: OwnedSemaphorePermit,
+    _busy: Busy,
+}
+
+/// Counts a request as being done by its endpoint.
+struct Busy(Rc<Shelf>);
+
+impl Busy {
+    fn new(shelf: &Rc<Shelf>) -> Self {
+        shelf.endpoint.begin();
+        Self(Rc::clone(shelf))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.endpoint.end();
+    }
+}
+
+/// What a request that waits gets.
+enum Free {
+    Lease(Lease),
+    Permit(OwnedSemaphorePermit),
+}
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub enum LeaseError {
+    /// None can be made.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// All that there may be are in use, and as many requests wait as may, or this one has waited long enough.
+    #[error("all connections to the upstream are in use")]
+    Full,
+}
+
+impl LeaseError {
+    /// What the row says.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Full | Self::Connect(ConnectError::Full) => Reason::UpstreamPoolFull,
+            Self::Connect(_) => Reason::UpstreamConnect,
+        }
+    }
+}
+
+impl Shelf {
+    pub(super) fn new(endpoint: &Arc<EndpointState>, pool: &Rc<Pool>) -> Rc<Self> {
+        Rc::new(Self {
+            endpoint: Arc::clone(endpoint),
+            pool: Rc::downgrade(pool),
+            idle: RefCell::default(),
+            waiting: RefCell::default(),
+            is_closed: Cell::new(false),
+        })
+    }
+
+    /// Whose connections these are.
+    pub fn endpoint(&self) -> &EndpointState {
+        &self.endpoint
+    }
+
+    /// A connection: the idle one that was used last, or a new one, or the first that comes free in time. A `fresh` one
+    /// has served nothing yet.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, LeaseError> {
+        if !fresh && let Some(lease) = self.take_idle(Upstream::is_ready) {
+            return Ok(lease);
+        }
+        if let Some(permit) = self.endpoint.try_permit() {
+            return self.open(permit).await;
+        }
+        // One whose last response has just ended may still be on its way to being ready.
+        if !fresh && let Some(lease) = self.take_idle(|_| true) {
+            return Ok(lease);
+        }
+        if fresh && let Some(permit) = self.make_room() {
+            return self.open(permit).await;
+        }
+        match self.wait(fresh).await? {
+            Free::Lease(lease) => Ok(lease),
+            Free::Permit(permit) => self.open(permit).await,
+        }
+    }
+
+    /// A new connection for whatever is spoken on it, which is nobody else's ever.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn line(self: &Rc<Self>) -> Result<(TcpStream, Line), LeaseError> {
+        let permit = match self.endpoint.try_permit().or_else(|| self.make_room()) {
+            Some(permit) => permit,
+            None => match self.wait(true).await? {
+                Free::Permit(permit) => permit,
+                Free::Lease(_) => return Err(LeaseError::Full),
+            },
+        };
+        let busy = Busy::new(self);
+        let (stream, place) = self.dial().await?;
+        Ok((stream, Line { _place: place, _permit: permit, _busy: busy }))
+    }
+
+    /// The right to one more connection instead of one that is idle.
+    fn make_room(&self) -> Option<OwnedSemaphorePermit> {
+        if self.close_idle(1) > 0 { self.endpoint.try_permit() } else { None }
+    }
+
+    /// A connection of bytes, with its place in the budget.
+    async fn dial(&self) -> Result<(TcpStream, Place), ConnectError> {
+        let pool = self.pool.upgrade().ok_or(ConnectError::Full)?;
+        let (address, time) = (self.endpoint.address(), self.endpoint.pool().connect_timeout.as_std());
+        match connect(address, time, pool.budget()).await {
+            // What waits for other addresses makes room.
+            Err(ConnectError::Full) if pool.close_one_idle() => connect(address, time, pool.budget()).await,
+            connected => connected,
+        }
+    }
+
+    async fn open(self: &Rc<Self>, permit: OwnedSemaphorePermit) -> Result<Lease, LeaseError> {
+        let busy = Busy::new(self);
+        let (stream, place) = self.dial().await?;
+        let connection = protocol::connect(stream).await.map_err(|error| ConnectError::Protocol(error.to_string()))?;
+        let held = Held { _place: place, _permit: permit, born: Instant::now(), requests: 1, handovers: 0 };
+        Ok(Lease { connection, held, busy, is_reused: false })
+    }
+
+    /// Waits for a connection that comes free here, or for the right to make one because one ended anywhere.
+    async fn wait(&self, fresh: bool) -> Result<Free, LeaseError> {
+        let waiting = self.endpoint.wait().ok_or(LeaseError::Full)?;
+        let (sender, given) = oneshot::channel();
+        // A request that needs a fresh one stands in no queue; its sender is kept, because its end would be an answer.
+        let _kept = if fresh { Some(sender) } else { self.queue(sender) };
+        if let Some(pool) = self.pool.upgrade() {
+            pool.budget().want();
+        }
+        let either = async {
+            tokio::select! {
+                biased;
+                given = given => given.map(Free::Lease).ok(),
+                permit = self.endpoint.permit() => permit.map(Free::Permit),
+            }
+        };
+        let free = timeout(self.endpoint.pool().pending_timeout.as_std(), either).await;
+        drop(waiting);
+        match free {
+            Ok(Some(free)) => Ok(free),
+            Ok(None) | Err(_) => Err(LeaseError::Full),
+        }
+    }
+
+    fn queue<T>(&self, sender: oneshot::Sender<Lease>) -> Option<T> {
+        let mut waiting = self.waiting.borrow_mut();
+        // Where nothing comes back, those that went away are not met and have to be looked for.
+        if waiting.len() > 2 * self.endpoint.pending() {
+            waiting.retain(|waiting| !waiting.is_closed());
+        }
+        waiting.push_back(sender);
+        None
+    }
+
+    fn take_idle(self: &Rc<Self>, is_wanted: impl Fn(&Upstream) -> bool) -> Option<Lease> {
+        let now = Instant::now();
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| !idle.connection.is_closed() && !self.is_worn(&idle.held, now));
+        let last = idle.iter().rposition(|idle| is_wanted(&idle.connection))?;
+        let Idle { connection, mut held, .. } = idle.remove(last);
+        held.requests += 1;
+        held.handovers = 0;
+        Some(Lease { connection, held, busy: Busy::new(self), is_reused: true })
+    }
+
+    /// Whether a connection takes no more requests.
+    fn is_worn(&self, held: &Held, now: Instant) -> bool {
+        let pool = self.endpoint.pool();
+        pool.max_requests_per_connection.is_some_and(|most| held.requests >= most)
+            || pool.max_age.is_some_and(|age| now.duration_since(held.born) >= age.as_std())
+    }
+
+    fn take_back(self: &Rc<Self>, connection: Upstream, mut held: Held) {
+        let now = Instant::now();
+        if connection.is_closed() || self.is_closed.get() || self.is_worn(&held, now) {
+            return;
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.retain(|waiting| !waiting.is_closed());
+        let others = self.endpoint.pending().saturating_sub(waiting.len());
+        // Requests of other workers, or such that need a fresh one, get the right to make one; here, not before their turn.
+        if others > 0 && (waiting.is_empty() || held.handovers >= HANDOVERS) {
+            return;
+        }
+        held.requests += 1;
+        held.handovers = held.handovers.saturating_add(1);
+        let mut lease = Lease { connection, held, busy: Busy::new(self), is_reused: true };
+        while let Some(next) = waiting.pop_front() {
+            match next.send(lease) {
+                Ok(()) => return,
+                Err(back) => lease = back,
+            }
+        }
+        drop(waiting);
+        lease.held.requests -= 1;
+        self.shelve(lease.connection, lease.held, now);
+    }
+
+    fn shelve(&self, connection: Upstream, held: Held, now: Instant) {
+        let most = usize::try_from(self.endpoint.pool().max_idle).unwrap_or(usize::MAX);
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < most {
+            idle.push(Idle { connection, held, since: now });
+            drop(idle);
+            if let Some(pool) = self.pool.upgrade() {
+                pool.sweep();
+            }
+        }
+    }
+
+    /// Closes up to so many idle connections, those first that were used longest ago; how many it were.
+    pub(super) fn close_idle(&self, most: usize) -> usize {
+        let mut idle = self.idle.borrow_mut();
+        let count = most.min(idle.len());
+        idle.drain(..count);
+        count
+    }
+
+    /// Keeps nothing any more.
+    pub(super) fn close(&self) {
+        self.is_closed.set(true);
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Closes what was idle too long, and what is waited for elsewhere; the time until the next look, while any is left.
+    pub(super) fn sweep(&self, now: Instant) -> Option<Duration> {
+        let time = self.endpoint.pool().idle_timeout.as_std();
+        self.close_idle(self.endpoint.pending());
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|idle| {
+            !idle.connection.is_closed() && now.duration_since(idle.since) < time && !self.is_worn(&idle.held, now)
+        });
+        (!idle.is_empty()).then_some(time / 2)
+    }
+}
+
+impl Lease {
+    /// Gives the connection back, whose response was read to its end.
+    pub fn give_back(self) {
+        let Self { connection, held, busy, .. } = self;
+        let shelf = Rc::clone(&busy.0);
+        drop(busy);
+        shelf.take_back(connection, held);
+    }
+}
