@@ -55,7 +55,7 @@ impl Disk {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Self(folder));
         }
-        writeln!(std::io::stderr(), "skipped: no file system may be mounted here").unwrap();
+        std::io::stderr().write_all(b"skipped: no file system may be mounted here\n").unwrap();
         None
     }
 
