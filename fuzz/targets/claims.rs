@@ -106,5 +106,7 @@ fn root() -> CertificateFacts {
         spki: Vec::new(),
         self_issued: false,
         is_ca: false,
+        addresses: Vec::new(),
+        signs_crls: false,
     }
 }

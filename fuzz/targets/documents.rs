@@ -107,5 +107,7 @@ fn root() -> CertificateFacts {
         spki: Vec::new(),
         self_issued: true,
         is_ca: true,
+        addresses: Vec::new(),
+        signs_crls: false,
     }
 }
