@@ -159,8 +159,8 @@ const BAD: &[(&str, &str)] = &[
     ("malformed.toml", "not valid TOML: line 2, column 10: unclosed table, expected `]`"),
     ("malformed.yaml", "not valid YAML: line 2, column 19: mismatched bracket '[' closed by '}'"),
     ("no-allow.toml", "`policy.routes[0].rules[0]`: missing field `allow`"),
-    ("no-version.toml", r#"`version` is missing; write `version = "1.2"` at the top"#),
-    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.2"`"#),
+    ("no-version.toml", r#"`version` is missing; write `version = "1.3"` at the top"#),
+    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.3"`"#),
     (
         "path-type.json",
         "`policy.routes[0].rules[0].matches[0].path.type`: unknown variant `Regex`, expected one of `Exact`, `PathPrefix`, `Template`, `RegularExpression`",
@@ -193,12 +193,12 @@ const BAD: &[(&str, &str)] = &[
         "unknown-part.toml",
         "`setings` is not a part; the parts are settings, trust, identity, identities, policy and endpoints",
     ),
-    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.2"`"#),
+    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.3"`"#),
     (
         "version-unsupported.yaml",
-        "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.2: use one of those, or a sidecar that reads 2.0",
+        "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.3: use one of those, or a sidecar that reads 2.0",
     ),
-    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.2`"),
+    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.3`"),
     ("weight.json", "`policy.routes[0].rules[0].backends[0].weight`: invalid value: integer `-1`, expected u32"),
     ("wrong-type.json", "`identities`: invalid type: map, expected a sequence"),
 ];
