@@ -15,6 +15,8 @@ use crate::gate::Gate;
 /// A body that takes several reads and writes, so that faults meet it half-way.
 const BODY_BYTES: usize = 300_000;
 const BODY_FILE: &str = "body.bin";
+/// More than the buffers on the way hold.
+const LONG_BYTES: usize = 20_000_000;
 /// For one run of curl, whatever its requests have to wait for.
 const RUN: Duration = Duration::from_secs(90);
 
@@ -68,6 +70,7 @@ fn kinds() -> Vec<Kind> {
         Kind { name, counts, certificate, path: path.to_owned(), arguments }
     };
     let (download, upload) = (format!("/bytes?n={BODY_BYTES}&i=[1-20]"), format!("@{BODY_FILE}"));
+    let long = format!("/bytes?n={LONG_BYTES}&i=[1-5]");
     let of_requests = |name, path: &str, arguments: &[&str]| {
         new(name, Counts::Requests, Some("billing"), path, &[&["--rate", "100/s"], arguments].concat())
     };
@@ -77,9 +80,9 @@ fn kinds() -> Vec<Kind> {
         of_requests("new connections", "/orders/[1-50]", &["--http1.1", "-H", "connection: close"]),
         of_requests("download", &download, &["--http1.1"]),
         of_requests("download HTTP/2", &download, &["--http2"]),
-        // Faults meet these two half-way.
-        of_requests("slow download", &download, &["--http1.1", "--limit-rate", "400k"]),
-        of_requests("slow download HTTP/2", &download, &["--http2", "--limit-rate", "400k"]),
+        // These take longer than the rule lets them.
+        of_requests("slow download", &long, &["--http1.1", "--limit-rate", "6M"]),
+        of_requests("slow download HTTP/2", &long, &["--http2", "--limit-rate", "6M"]),
         of_requests("upload", "/upload?i=[1-20]", &["--http1.1", "--data-binary", &upload, "-H", "expect:"]),
         of_requests("upload HTTP/2", "/upload?i=[1-20]", &["--http2", "--data-binary", &upload, "-H", "expect:"]),
         of_requests("reset", "/close?i=[1-20]", &["--http1.1", "--rate", "10/s"]),
