@@ -20,6 +20,9 @@ const LONG_BYTES: usize = 20_000_000;
 /// For one run of curl, whatever its requests have to wait for.
 const RUN: Duration = Duration::from_secs(90);
 
+/// curl's exit code for a stream that was reset (libcurl-errors(3)).
+const CURLE_HTTP2_STREAM: u8 = 92;
+
 /// What curl prints of each request.
 const SHOWN: &str = "%{num_connects}|%{http_code}|%{exitcode}|%header{postern-reason}|%{errormsg}\\n";
 
@@ -50,6 +53,8 @@ pub(super) struct Account {
     pub(super) statuses: BTreeMap<u16, u64>,
     /// Of them, those whose response ended too early.
     pub(super) broken: u64,
+    /// Responses over HTTP/2 that broke off so early that the reset overtook their head, whose status was 200.
+    pub(super) headless: u64,
     /// Refused handshakes.
     pub(super) handshakes: u64,
     /// Connections that were passed on, or not.
@@ -146,12 +151,12 @@ impl Account {
     }
 
     pub(super) fn requests(&self) -> u64 {
-        self.statuses.values().sum()
+        self.statuses.values().sum::<u64>() + self.headless
     }
 
     fn enter(&mut self, kind: &Kind, line: &str) -> Result<()> {
         let columns: Vec<_> = line.splitn(5, '|').collect();
-        let [connects, status, exit, reason, _] = columns[..] else { return Err(anyhow!("not five columns")) };
+        let [connects, status, exit, reason, error] = columns[..] else { return Err(anyhow!("not five columns")) };
         let (connects, status, exit): (u64, u16, u8) = (connects.parse()?, status.parse()?, exit.parse()?);
         match kind.counts {
             Counts::Connections => self.connections += connects,
@@ -163,6 +168,7 @@ impl Account {
                     self.strange.push(format!("{}: {line}", kind.name));
                 }
             }
+            Counts::Requests if exit == CURLE_HTTP2_STREAM && error.contains("INTERNAL_ERROR") => self.headless += 1,
             Counts::Handshakes | Counts::Requests => self.strange.push(format!("{}: {line}", kind.name)),
         }
         Ok(())
@@ -173,6 +179,7 @@ impl Account {
             *self.statuses.entry(status).or_default() += count;
         }
         self.broken += other.broken;
+        self.headless += other.headless;
         self.handshakes += other.handshakes;
         self.connections += other.connections;
         self.strange.extend(other.strange);
