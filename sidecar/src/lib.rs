@@ -14,6 +14,7 @@ pub mod config;
 mod ending;
 mod filter;
 mod flow;
+mod health;
 mod identity;
 mod limit;
 mod limits;

@@ -13,6 +13,7 @@ use sidecar_decide::filter::GateNames;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::record::Draft;
+use super::watch::Watch;
 use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT};
 use crate::pool::Lease;
 use crate::protocol::{Body, BodyError, Inbound};
@@ -192,9 +193,14 @@ impl Rest {
 
 /// A response's body on its way to the client: at its end the row is sent and the connection goes back to the pool.
 /// Until `deadline` it has to have come.
-pub(super) fn download(inner: Inbound, lease: Lease, draft: Draft, deadline: Option<Instant>) -> Body {
+pub(super) fn download(
+    inner: Inbound,
+    (lease, watch): (Lease, Option<Watch>),
+    draft: Draft,
+    deadline: Option<Instant>,
+) -> Body {
     let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-    let mut body = DownloadBody { inner, deadline, open: Some((lease, draft)), bytes: 0, rest: None };
+    let mut body = DownloadBody { inner, deadline, open: Some((lease, draft)), watch, bytes: 0, rest: None };
     body.finish_if_ended();
     Body::Stream(Box::pin(body))
 }
@@ -204,6 +210,8 @@ struct DownloadBody {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Until the body has ended.
     open: Option<(Lease, Draft)>,
+    /// Who wants to know how it ends.
+    watch: Option<Watch>,
     bytes: u64,
     /// What the upstream did not want to hear any more, which it need not: it has answered.
     rest: Option<Rest>,
@@ -226,6 +234,9 @@ impl DownloadBody {
                 drop(lease);
                 self.rest = draft.unwanted().map(Rest::new);
             }
+            if let Some(watch) = &self.watch {
+                watch.completed();
+            }
             draft.edit(|record| record.response_bytes = self.bytes);
             draft.finish(None);
         }
@@ -235,6 +246,9 @@ impl DownloadBody {
         if let Some((_, mut draft)) = self.open.take() {
             draft.edit(|record| record.response_bytes = self.bytes);
             let reason = draft.upload_failed().unwrap_or(reason);
+            if let Some(watch) = &self.watch {
+                watch.interrupted(reason);
+            }
             draft.finish(Some(reason));
         }
     }

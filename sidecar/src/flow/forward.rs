@@ -43,7 +43,8 @@ pub(super) async fn forward(
     let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names)));
     draft.uploads(upload.clone());
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
-    let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
+    let patience = Patience::of(&rule.timeouts);
+    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None };
     match exchange.run(outgoing).await {
         // Nothing was to be upgraded, so nobody can speak what would follow.
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => {
@@ -76,12 +77,12 @@ fn outgoing_head(connection: &Connection, view: &View, passage: &Passage, head: 
 }
 
 fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
-    let Answered { lease, received, deadline } = answered;
+    let Answered { lease, received, watch, deadline } = answered;
     let mut headers = received.headers;
     strip_hop_by_hop(&mut headers);
     // Only the gate speaks for the gate.
     headers.remove(&POSTERN_REASON);
     changes.apply(&mut headers);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
-    Response::new(received.status, headers, download(received.body, lease, draft, deadline))
+    Response::new(received.status, headers, download(received.body, (lease, watch), draft, deadline))
 }

@@ -109,20 +109,34 @@ async fn connect(
     let pended = connection.gate.pend(limits).await;
     let _pending = row.open(|draft| pended.map_err(|reason| draft.refused(reason)))?;
     let candidates = Candidates::of(&connection.gate, &view.served, rule).ok_or(Reason::RouteInvalid)?;
-    let mut reason = Reason::UpstreamNoEndpoint;
+    let mut failed = None;
     let mut tried = [0; ATTEMPTS];
     for attempts in 0..ATTEMPTS {
-        let Some(endpoint) = candidates.next(&tried[..attempts]) else { break };
+        let endpoint = match candidates.next(&tried[..attempts]) {
+            Ok(endpoint) => endpoint,
+            Err(reason) => return Err(failed.unwrap_or(reason)),
+        };
         tried[attempts] = endpoint;
+        let watch = candidates.watch(endpoint);
         let (shelf, asked) = (&candidates.shelves[endpoint], Instant::now());
         let connected = shelf.line().await;
         row.tried(shelf.endpoint().address(), asked, connected.is_ok());
         match connected {
-            Ok(connected) => return Ok(connected),
-            Err(error) => reason = error.reason(),
+            Ok(connected) => {
+                if let Some(watch) = watch {
+                    watch.connected();
+                }
+                return Ok(connected);
+            }
+            Err(error) => {
+                failed = Some(error.reason());
+                if let Some(watch) = watch {
+                    watch.failed(error.reason());
+                }
+            }
         }
     }
-    Err(reason)
+    Err(failed.unwrap_or(Reason::UpstreamNoEndpoint))
 }
 
 /// The connection's row. Dropped before it is finished, it says that the client went away.

@@ -50,9 +50,18 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in
-        ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "backends", "filters"]
-    {
+    for name in [
+        "minimal",
+        "full",
+        "routes",
+        "identity-1.1",
+        "settings-1.2",
+        "listeners",
+        "tls-1.2",
+        "backends",
+        "filters",
+        "health",
+    ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -71,6 +80,7 @@ fn what_is_written_back_reads_the_same() {
         "tls-1.2.json",
         "backends.json",
         "filters.json",
+        "health.json",
     ];
     for name in names {
         let read = read_file(&folder("good").join(name)).unwrap();
@@ -161,6 +171,10 @@ const BAD: &[(&str, &str)] = &[
     ("no-allow.toml", "`policy.routes[0].rules[0]`: missing field `allow`"),
     ("no-version.toml", r#"`version` is missing; write `version = "1.3"` at the top"#),
     ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.3"`"#),
+    (
+        "outlier.yaml",
+        "`policy.routes[0].backendPolicy.outlierDetection.interval`: unknown field `interval`, expected one of `consecutiveLocalOriginFailures`, `consecutiveGatewayErrors`, `baseEjectionTime`, `maxEjectionTime`, `maxEjectionPercent`",
+    ),
     (
         "path-type.json",
         "`policy.routes[0].rules[0].matches[0].path.type`: unknown variant `Regex`, expected one of `Exact`, `PathPrefix`, `Template`, `RegularExpression`",
