@@ -14,6 +14,7 @@ mod handshakes;
 mod hostile;
 mod http;
 mod identity;
+mod ids;
 mod keep;
 mod listeners;
 mod live;

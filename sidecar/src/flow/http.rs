@@ -3,21 +3,22 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
+use sidecar_decide::filter::X_REQUEST_ID;
 use sidecar_decide::{Reason, Verdict, path, route};
 
 use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
-use super::record::{Draft, blank};
-use crate::filter;
+use super::record::Draft;
+use crate::filter::{self, Ids};
 use crate::limit::Pend;
-use crate::log::{Kind, clip};
+use crate::log::{Kind, Record, clip};
 use crate::protocol::{Body, Head, Inbound, Request, Response};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
@@ -36,8 +37,10 @@ pub(super) struct Passage {
 /// Answers one request.
 pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> Response {
     let view = connection.view();
-    filter::arrive(&view.served.generation.snapshot, &mut request.head.headers);
-    let mut draft = draft(&connection, &view, &request.head);
+    let time = SystemTime::now();
+    let fresh = || connection.gate.request_ids.fresh(time);
+    let ids = filter::arrive(&view.served.generation.snapshot, &mut request.head.headers, fresh);
+    let mut draft = draft(&connection, &view, &request.head, time, ids);
     match decide(&connection, &view, &request.head, &mut draft) {
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
@@ -61,8 +64,11 @@ async fn admit(connection: &Connection, view: &View, draft: &mut Draft) -> Resul
     connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))
 }
 
-fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
-    let mut record = blank(Kind::Request, connection.client);
+fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, ids: Ids) -> Draft {
+    let mut record = Record::new(Kind::Request, time);
+    record.client_addr = Some(connection.client.into());
+    record.request_id = Some(ids.request);
+    record.trace_id = ids.trace;
     record.scope = Some(Arc::clone(&view.scope));
     record.peer.clone_from(&view.peer);
     record.sni.clone_from(&connection.sni);
@@ -180,15 +186,20 @@ pub(super) fn refuse(mut draft: Draft, reason: Reason, unwanted: Option<Inbound>
     let status = reason.facts().http.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.unwrap_or(StatusCode::FORBIDDEN);
     let body = format!("{{\"reason\":\"{reason}\"}}\n");
+    let request_id = draft.request_id();
     draft.edit(|record| {
         record.status = Some(status.as_u16());
         record.response_bytes = body.len() as u64;
     });
     draft.finish(Some(reason));
-    let mut headers = HeaderMap::with_capacity(3);
+    let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(&POSTERN_REASON, HeaderValue::from_static(reason.code()));
+    // Whoever is told of it can name the row.
+    if let Some(id) = request_id {
+        headers.insert(&X_REQUEST_ID, id);
+    }
     let text = Bytes::from(body);
     let body = match unwanted {
         Some(unwanted) if !unwanted.is_end_stream() => refusal(text, unwanted),

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use sidecar_config::policy::Limits;
 use sidecar_decide::{Reason, Verdict};
 
@@ -72,6 +73,11 @@ impl Draft {
     /// Why the request's body broke off, if it did.
     pub(super) fn upload_failed(&self) -> Option<Reason> {
         self.upload.as_ref().and_then(|upload| upload.failed())
+    }
+
+    /// The request's id, as it is told.
+    pub(super) fn request_id(&self) -> Option<HeaderValue> {
+        self.record.as_ref()?.request_id.as_ref()?.header()
     }
 
     /// The row, to fill in; nothing once it is sent.

@@ -11,9 +11,9 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
 use libsqlite3_sys::{
-    SQLITE_DONE, SQLITE_OK, SQLITE_STATIC, sqlite3, sqlite3_bind_int64, sqlite3_bind_null, sqlite3_bind_text,
-    sqlite3_errmsg, sqlite3_extended_errcode, sqlite3_finalize, sqlite3_prepare_v2, sqlite3_reset, sqlite3_step,
-    sqlite3_stmt,
+    SQLITE_DONE, SQLITE_OK, SQLITE_STATIC, sqlite3, sqlite3_bind_blob, sqlite3_bind_int64, sqlite3_bind_null,
+    sqlite3_bind_text, sqlite3_errmsg, sqlite3_extended_errcode, sqlite3_finalize, sqlite3_prepare_v2, sqlite3_reset,
+    sqlite3_step, sqlite3_stmt,
 };
 use sqlx::sqlite::LockedSqliteHandle;
 
@@ -23,6 +23,27 @@ pub(super) enum Value<'a> {
     Null,
     Integer(i64),
     Text(Cow<'a, str>),
+    Blob(Blob),
+}
+
+/// A few bytes, in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Blob {
+    bytes: [u8; 17],
+    length: u8,
+}
+
+impl Blob {
+    /// An id behind a mark of at most one byte.
+    pub(super) fn of(mark: &[u8], id: [u8; 16]) -> Self {
+        let mut bytes = [0; 17];
+        let mut length = 0;
+        for (place, byte) in bytes.iter_mut().zip(mark.iter().chain(&id)) {
+            *place = *byte;
+            length += 1;
+        }
+        Self { bytes, length }
+    }
 }
 
 /// SQLite refused.
@@ -103,6 +124,11 @@ impl<'h> Statement<'h> {
                 // SAFETY: as above; pointer and length describe `text`. SQLITE_STATIC, no copy: `execute`, the only
                 // caller, steps while its row, and so the text, is still borrowed.
                 unsafe { sqlite3_bind_text(statement, index, text.as_ptr().cast(), length, SQLITE_STATIC()) }
+            }
+            Value::Blob(blob) => {
+                let length = c_int::from(blob.length);
+                // SAFETY: as above; `length` counts bytes of the array, which is part of the row.
+                unsafe { sqlite3_bind_blob(statement, index, blob.bytes.as_ptr().cast(), length, SQLITE_STATIC()) }
             }
         };
         if code == SQLITE_OK { Ok(()) } else { Err(last_error(self.database)) }

@@ -8,12 +8,6 @@ use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-
-/// Longest request id that is taken from a proxy, in bytes.
-const REQUEST_ID_MAX_BYTES: usize = 128;
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug)]
@@ -76,51 +70,10 @@ fn is_authority(host: &[u8]) -> bool {
 }
 
 /// The one line of a field.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
         (Some(line), None) => Some(line),
         _ => None,
     }
-}
-
-/// The request's id: a trusted proxy's, or else a fresh one; it is in the head afterwards.
-pub fn request_id(headers: &mut HeaderMap, trusted_hops: u8, fresh: impl FnOnce() -> String) -> Box<str> {
-    let valid = |byte: u8| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b'+' | b'=')
-    };
-    let told = single(headers, &X_REQUEST_ID).filter(|_| trusted_hops > 0).and_then(|value| value.to_str().ok());
-    let told = told.filter(|id| (1..=REQUEST_ID_MAX_BYTES).contains(&id.len()) && id.bytes().all(valid));
-    let id: Box<str> = told.map_or_else(|| fresh().into(), Into::into);
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(&X_REQUEST_ID, value);
-    }
-    id
-}
-
-/// The trace a request belongs to (W3C Trace Context §3.2), where it says so in a way that everybody reads alike; if not,
-/// what it says is taken out.
-pub fn trace_id(headers: &mut HeaderMap) -> Option<[u8; 16]> {
-    let id = single(headers, &TRACEPARENT).and_then(|value| parse_traceparent(value.as_bytes()));
-    if id.is_none() {
-        headers.remove(&TRACEPARENT);
-        headers.remove(&TRACESTATE);
-    }
-    id
-}
-
-fn parse_traceparent(value: &[u8]) -> Option<[u8; 16]> {
-    let text = std::str::from_utf8(value).ok()?;
-    let is_lower_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let mut fields = text.splitn(5, '-');
-    let [version, trace, parent, flags] = [fields.next()?, fields.next()?, fields.next()?, fields.next()?];
-    // A later version may have more behind these four; 255 is none.
-    let ends = fields.next().is_none() || version != "00";
-    let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
-    let is_hex = [version, trace, parent, flags].into_iter().all(is_lower_hex);
-    let is_something = trace.bytes().any(|digit| digit != b'0') && parent.bytes().any(|digit| digit != b'0');
-    if !(ends && lengths && is_hex && is_something && version != "ff") {
-        return None;
-    }
-    crate::hash::unhex(trace)
 }

@@ -4,6 +4,7 @@ mod changes;
 mod encode;
 mod hops;
 mod identity;
+mod ids;
 mod names;
 mod subject;
 
@@ -12,8 +13,9 @@ use std::sync::Arc;
 use sidecar_config::filters::Filter;
 
 pub use self::changes::HeaderChanges;
-pub use self::hops::{Arrival, request_id, trace_id, write_hops};
+pub use self::hops::{Arrival, write_hops};
 pub use self::identity::{Client, FORWARDED_MAX_BYTES, IdentityHeaders};
+pub use self::ids::{RequestId, Uuid7, X_REQUEST_ID, trace_id};
 pub use self::names::GateNames;
 pub(crate) use self::names::{is_fixed, is_hop};
 
