@@ -26,6 +26,7 @@ mod reload;
 mod resume;
 mod retries;
 mod revocation_lists;
+mod rewrites;
 mod routes;
 mod rustls_client;
 mod server_certificates;

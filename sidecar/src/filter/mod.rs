@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue};
+use http::header::{HOST, HeaderMap, HeaderValue};
 use sidecar_decide::filter::{Arrival, IdentityHeaders, RequestId, Uuid7, X_REQUEST_ID, trace_id, write_hops};
 use sidecar_decide::{Reason, Rule, Snapshot};
 
@@ -28,6 +28,11 @@ pub fn arrive(snapshot: &Snapshot, headers: &mut HeaderMap, fresh: impl FnOnce()
     snapshot.gate_names.strip(headers);
     // What a trace says of itself is only passed on; who reads it downstream must read what others read.
     Ids { request: RequestId::of(headers, snapshot.trusted_hops, fresh), trace: trace_id(headers) }
+}
+
+/// How a request came, for whoever is told of it.
+pub fn arrival(snapshot: &Snapshot, client: SocketAddr, is_tls: bool) -> Arrival {
+    Arrival { peer: client.ip(), is_tls, trusted_hops: snapshot.trusted_hops }
 }
 
 /// How a request came to the gate.
@@ -52,10 +57,13 @@ pub fn depart(
     told: impl FnOnce(&Arc<IdentityHeaders>) -> Rc<Fields>,
     headers: &mut HeaderMap,
 ) -> Result<(), Reason> {
-    let trusted_hops = snapshot.trusted_hops;
-    write_hops(headers, &Arrival { peer: origin.client.ip(), is_tls: origin.is_tls, trusted_hops });
+    write_hops(headers, &arrival(snapshot, origin.client, origin.is_tls));
     if let Some(id) = origin.request_id {
         headers.insert(&X_REQUEST_ID, id);
+    }
+    // What the client asked for was told above.
+    if let Some(host) = &rule.filters.host {
+        headers.insert(HOST, host.clone());
     }
     rule.filters.request.apply(headers);
     if let Some(asked) = &rule.filters.identity {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::StatusCode;
 use http::header::{EXPECT, HeaderValue};
 use http_body::Body as _;
-use sidecar_config::policy::Protocol;
 use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
 
@@ -73,8 +72,7 @@ fn outgoing_head(
     headers.remove(EXPECT);
     let snapshot = &view.served.generation.snapshot;
     let rule = &snapshot.rules[passage.rule];
-    let is_tls = connection.listener.protocol == Protocol::Https;
-    let origin = Origin { client: connection.client, is_tls, request_id };
+    let origin = Origin { client: connection.client, is_tls: connection.is_tls(), request_id };
     filter::depart(snapshot, rule, origin, |asked| connection.told(view, asked), &mut headers)?;
     Ok(Head { method, target: passage.target.clone(), headers })
 }

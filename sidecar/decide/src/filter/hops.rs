@@ -4,6 +4,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use sidecar_config::filters::Scheme;
+
+use crate::route::is_host;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -29,16 +32,40 @@ pub fn write_hops(headers: &mut HeaderMap, arrival: &Arrival) {
     if let Ok(value) = HeaderValue::try_from(addresses) {
         headers.insert(&X_FORWARDED_FOR, value);
     }
-    let told = |name: &HeaderName| single(headers, name).filter(|_| arrival.trusted_hops > 0).cloned();
-    let own_scheme = HeaderValue::from_static(if arrival.is_tls { "https" } else { "http" });
-    let scheme = told(&X_FORWARDED_PROTO).filter(|value| matches!(value.as_bytes(), b"http" | b"https"));
-    let host = told(&X_FORWARDED_HOST).filter(|value| is_authority(value.as_bytes()));
-    let host = host.or_else(|| headers.get(HOST).cloned());
-    headers.insert(&X_FORWARDED_PROTO, scheme.unwrap_or(own_scheme));
-    match host {
-        Some(host) => drop(headers.insert(&X_FORWARDED_HOST, host)),
-        None => drop(headers.remove(&X_FORWARDED_HOST)),
+    let scheme = match client_scheme(headers, arrival) {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    if client_host(headers, arrival).is_none() {
+        match headers.get(HOST).cloned() {
+            Some(host) => drop(headers.insert(&X_FORWARDED_HOST, host)),
+            None => drop(headers.remove(&X_FORWARDED_HOST)),
+        }
     }
+}
+
+/// The scheme that the client used: a trusted proxy's word for it, or the connection's.
+pub(super) fn client_scheme(headers: &HeaderMap, arrival: &Arrival) -> Scheme {
+    match told(headers, &X_FORWARDED_PROTO, arrival) {
+        Some(b"http") => Scheme::Http,
+        Some(b"https") => Scheme::Https,
+        _ if arrival.is_tls => Scheme::Https,
+        _ => Scheme::Http,
+    }
+}
+
+/// The host that the client asked for, where a trusted proxy says it.
+pub(super) fn client_host<'a>(headers: &'a HeaderMap, arrival: &Arrival) -> Option<&'a str> {
+    let host = std::str::from_utf8(told(headers, &X_FORWARDED_HOST, arrival)?).ok()?;
+    is_host(host).then_some(host)
+}
+
+fn told<'a>(headers: &'a HeaderMap, name: &HeaderName, arrival: &Arrival) -> Option<&'a [u8]> {
+    if arrival.trusted_hops == 0 {
+        return None;
+    }
+    single(headers, name).map(HeaderValue::as_bytes)
 }
 
 fn forwarded_for(headers: &HeaderMap, arrival: &Arrival) -> String {
@@ -62,11 +89,6 @@ fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim_matches([' ', '\t']);
     let alone = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     alone.parse().ok().or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()))
-}
-
-fn is_authority(host: &[u8]) -> bool {
-    let valid = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    !host.is_empty() && host.iter().all(valid)
 }
 
 /// The one line of a field.
