@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::EXPECT;
+use http::header::{EXPECT, HeaderValue};
 use http_body::Body as _;
-use sidecar_config::policy::Protocol;
 use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
 
@@ -31,7 +30,7 @@ pub(super) async fn forward(
         return refuse(draft, Reason::RouteInvalid, Some(request.body));
     };
     let Request { head, body } = request;
-    let head = match outgoing_head(connection, view, &passage, head) {
+    let head = match outgoing_head(connection, view, &passage, head, draft.request_id()) {
         Ok(head) => head,
         Err(reason) => {
             draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -62,7 +61,13 @@ pub(super) async fn forward(
     }
 }
 
-fn outgoing_head(connection: &Connection, view: &View, passage: &Passage, head: Head) -> Result<Head, Reason> {
+fn outgoing_head(
+    connection: &Connection,
+    view: &View,
+    passage: &Passage,
+    head: Head,
+    request_id: Option<HeaderValue>,
+) -> Result<Head, Reason> {
     let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
     upstream_host(&mut headers, &passage.host);
@@ -70,9 +75,8 @@ fn outgoing_head(connection: &Connection, view: &View, passage: &Passage, head: 
     headers.remove(EXPECT);
     let snapshot = &view.served.generation.snapshot;
     let rule = &snapshot.rules[passage.rule];
-    let is_tls = connection.listener.protocol == Protocol::Https;
-    let origin = Origin { client: connection.client, is_tls, ids: &connection.gate.request_ids };
-    filter::depart(snapshot, rule, &origin, |asked| connection.told(view, asked), &mut headers)?;
+    let origin = Origin { client: connection.client, is_tls: connection.is_tls(), request_id };
+    filter::depart(snapshot, rule, origin, |asked| connection.told(view, asked), &mut headers)?;
     Ok(Head { method, target: passage.target.clone(), headers })
 }
 

@@ -202,11 +202,8 @@ impl fmt::Display for Report {
         }
         let Account { statuses, broken, headless, handshakes, connections, .. } = &self.account;
         writeln!(f, "clients                {:>8} decisions", self.account.decisions())?;
-        writeln!(
-            f,
-            "  requests             {:>8}, {broken} of them broken off: {statuses:?}",
-            self.account.requests()
-        )?;
+        writeln!(f, "  requests             {:>8} {statuses:?}", self.account.requests())?;
+        writeln!(f, "  broken off           {broken:>8}, and {headless} before their head was seen")?;
         writeln!(f, "  refused handshakes   {handshakes:>8}\n  L4 connections       {connections:>8}")?;
         writeln!(f, "rows                   {:>8} decisions", self.rows.decisions())?;
         writeln!(f, "  of requests                  {:?}", self.rows.statuses)?;
