@@ -10,6 +10,7 @@ use sidecar_decide::{Reason, Verdict};
 
 use super::body::Upload;
 use super::gate::Gate;
+use super::relay::Passed;
 use crate::ending::Ending;
 use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
@@ -29,6 +30,8 @@ pub(super) struct Draft {
     stream: Option<Place>,
     /// Counted by the request's body, which hyper owns; `None` without one.
     upload: Option<Rc<Upload>>,
+    /// Bytes of what is passed on as it is.
+    passed: Passed,
 }
 
 impl Draft {
@@ -39,7 +42,16 @@ impl Draft {
         started: Instant,
         record: Box<Record>,
     ) -> Self {
-        Self { gate, ending, started, scope, record: Some(record), stream: None, upload: None }
+        Self {
+            gate,
+            ending,
+            started,
+            scope,
+            record: Some(record),
+            stream: None,
+            upload: None,
+            passed: Passed::default(),
+        }
     }
 
     /// Takes a place among what is being passed on, until the row is sent.
@@ -64,6 +76,11 @@ impl Draft {
     /// Where the request's body is counted, if it has one.
     pub(super) fn uploads(&mut self, upload: Option<Rc<Upload>>) {
         self.upload = upload;
+    }
+
+    /// Where the bytes are counted of what is passed on as it is.
+    pub(super) fn passed(&self) -> &Passed {
+        &self.passed
     }
 
     /// Whether the upstream was sent the whole request.
@@ -116,6 +133,9 @@ impl Draft {
         }
         if let Some(upload) = &self.upload {
             record.request_bytes = upload.bytes();
+        }
+        if record.kind != Kind::Request {
+            (record.request_bytes, record.response_bytes) = (self.passed.up.get(), self.passed.down.get());
         }
         record.duration_us = microseconds(elapsed);
         let cells = if record.kind == Kind::Request { &self.gate.cells } else { &self.gate.connection_cells };
