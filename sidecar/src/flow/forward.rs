@@ -9,7 +9,7 @@ use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
 
 use super::attempt::{Answered, Candidates, Exchange, Patience};
-use super::body::{Upload, download};
+use super::body::{Begun, Upload, download};
 use super::connection::{Connection, View};
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
@@ -50,7 +50,7 @@ pub(super) async fn forward(
             let unwanted = draft.unwanted();
             refuse(draft, Reason::UpstreamReset, unwanted)
         }
-        Ok(answered) => respond(answered, &rule.filters.response, draft),
+        Ok(answered) => respond(answered, &rule.filters.response, draft).await,
         Err(reason) => {
             if reason == Reason::LimitBodySize {
                 draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -80,13 +80,20 @@ fn outgoing_head(
     Ok(Head { method, target: passage.target.clone(), headers })
 }
 
-fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
+async fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
     let Answered { lease, received, watch, deadline } = answered;
+    let Ok(begun) = Begun::of(received.body).await else {
+        if let Some(watch) = &watch {
+            watch.interrupted(Reason::UpstreamReset);
+        }
+        let unwanted = draft.unwanted();
+        return refuse(draft, Reason::UpstreamReset, unwanted);
+    };
     let mut headers = received.headers;
     strip_hop_by_hop(&mut headers);
     // Only the gate speaks for the gate.
     headers.remove(&POSTERN_REASON);
     changes.apply(&mut headers);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
-    Response::new(received.status, headers, download(received.body, (lease, watch), draft, deadline))
+    Response::new(received.status, headers, download(begun, (lease, watch), draft, deadline))
 }
