@@ -50,9 +50,18 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in
-        ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "backends", "filters"]
-    {
+    for name in [
+        "minimal",
+        "full",
+        "routes",
+        "identity-1.1",
+        "settings-1.2",
+        "listeners",
+        "tls-1.2",
+        "backends",
+        "filters",
+        "upstream-tls",
+    ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -71,6 +80,7 @@ fn what_is_written_back_reads_the_same() {
         "tls-1.2.json",
         "backends.json",
         "filters.json",
+        "upstream-tls.json",
     ];
     for name in names {
         let read = read_file(&folder("good").join(name)).unwrap();
@@ -193,6 +203,15 @@ const BAD: &[(&str, &str)] = &[
         "unknown-part.toml",
         "`setings` is not a part; the parts are settings, trust, identity, identities, policy and endpoints",
     ),
+    (
+        "upstream-tls-insecure.toml",
+        "`policy.routes[0].rules[0].backends[0].tls.insecureSkipVerify`: unknown field `insecureSkipVerify`, expected one of `mode`, `serverName`, `trust`, `peers`",
+    ),
+    (
+        "upstream-tls-mode.yaml",
+        "`policy.routes[0].rules[0].backends[0].tls.mode`: unknown variant `None`, expected `Simple` or `Mutual`",
+    ),
+    ("upstream-tls-no-trust.json", "`policy.routes[0].rules[0].backends[0].tls`: missing field `trust`"),
     ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.3"`"#),
     (
         "version-unsupported.yaml",
