@@ -25,6 +25,9 @@ pub enum BodyError {
     /// The gate has cut the connection it comes from.
     #[error("the connection was cut")]
     Cut,
+    /// The request has its answer, and nobody reads the rest.
+    #[error("the body is not wanted any more")]
+    Unwanted,
     /// It takes longer than allowed.
     #[error("the body takes too long")]
     TooSlow,
