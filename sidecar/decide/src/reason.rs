@@ -100,6 +100,18 @@ pub enum Reason {
     UpstreamPoolFull,
     /// No connection to the upstream could be made.
     UpstreamConnect,
+    /// No TLS connection to the upstream could be made.
+    UpstreamTls,
+    /// The upstream's certificate does not verify under the bundles of its backend.
+    UpstreamTlsUntrusted,
+    /// The upstream's certificate, or one above it, is not valid now.
+    UpstreamTlsExpired,
+    /// The upstream's certificate or identity is revoked, or it is not known any more whether it is.
+    UpstreamTlsRevoked,
+    /// The upstream's certificate verifies and is somebody else's.
+    UpstreamTlsPeer,
+    /// The upstream ended TLS with an alert: it does not accept the gate.
+    UpstreamTlsRefused,
     /// The upstream did not answer in time.
     UpstreamTimeout,
     /// The upstream ended the exchange before its response was complete.
@@ -142,7 +154,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 58] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -190,6 +202,12 @@ impl Reason {
         Self::UpstreamEjected,
         Self::UpstreamPoolFull,
         Self::UpstreamConnect,
+        Self::UpstreamTls,
+        Self::UpstreamTlsUntrusted,
+        Self::UpstreamTlsExpired,
+        Self::UpstreamTlsRevoked,
+        Self::UpstreamTlsPeer,
+        Self::UpstreamTlsRefused,
         Self::UpstreamTimeout,
         Self::UpstreamReset,
         Self::ClientClosed,
@@ -257,6 +275,12 @@ impl Reason {
             R::UpstreamEjected => http("upstream_ejected", "UpstreamEjected", Side::Upstream, 503, 14),
             R::UpstreamPoolFull => http("upstream_pool_full", "UpstreamPoolFull", Side::Upstream, 503, 14),
             R::UpstreamConnect => http("upstream_connect", "UpstreamConnect", Side::Upstream, 502, 14),
+            R::UpstreamTls => http("upstream_tls", "UpstreamTls", Side::Upstream, 502, 14),
+            R::UpstreamTlsUntrusted => http("upstream_tls_untrusted", "UpstreamTlsUntrusted", Side::Upstream, 502, 14),
+            R::UpstreamTlsExpired => http("upstream_tls_expired", "UpstreamTlsExpired", Side::Upstream, 502, 14),
+            R::UpstreamTlsRevoked => http("upstream_tls_revoked", "UpstreamTlsRevoked", Side::Upstream, 502, 14),
+            R::UpstreamTlsPeer => http("upstream_tls_peer", "UpstreamTlsPeer", Side::Upstream, 502, 14),
+            R::UpstreamTlsRefused => http("upstream_tls_refused", "UpstreamTlsRefused", Side::Upstream, 502, 14),
             R::UpstreamTimeout => http("upstream_timeout", "UpstreamTimeout", Side::Upstream, 504, 4),
             R::UpstreamReset => http("upstream_reset", "UpstreamReset", Side::Upstream, 502, 14),
             R::ClientClosed => http("client_closed", "ClientClosed", Side::Client, 499, 1),

@@ -249,6 +249,10 @@ impl DownloadBody {
         }
     }
 
+    fn is_cut(&self) -> bool {
+        self.open.as_ref().is_some_and(|(lease, _)| lease.connection.wire().failure().is_some())
+    }
+
     fn finish(&mut self) {
         if let Some((lease, mut draft)) = self.open.take() {
             // An upstream that answered without taking the whole request cannot be asked again on this connection.
@@ -267,9 +271,9 @@ impl DownloadBody {
     }
 
     fn fail(&mut self, reason: Reason) {
-        if let Some((_, mut draft)) = self.open.take() {
+        if let Some((lease, mut draft)) = self.open.take() {
             draft.edit(|record| record.response_bytes = self.bytes);
-            let reason = draft.upload_failed().unwrap_or(reason);
+            let reason = draft.upload_failed().or(lease.connection.wire().failure()).unwrap_or(reason);
             if let Some(watch) = &self.watch {
                 watch.interrupted(reason);
             }
@@ -301,6 +305,11 @@ impl http_body::Body for DownloadBody {
                 self.finish_if_ended();
             }
             Some(Err(_)) => self.fail(Reason::UpstreamReset),
+            // A connection that was cut ends its body like one that is whole.
+            None if self.is_cut() => {
+                self.fail(Reason::UpstreamReset);
+                return Poll::Ready(Some(Err(BodyError::Cut)));
+            }
             None => {
                 self.finish();
                 if self.rest.is_some() {
