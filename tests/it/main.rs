@@ -12,6 +12,7 @@ mod exchange;
 mod faults;
 mod forward;
 mod handshakes;
+mod health;
 mod hostile;
 mod http;
 mod identity;
