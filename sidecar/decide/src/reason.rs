@@ -96,6 +96,8 @@ pub enum Reason {
     UpstreamNoEndpoint,
     /// Every address of the rule's backends failed, and is left out for a while.
     UpstreamEjected,
+    /// No address of the rule's backends that could be used is well: those that are asked fail their checks.
+    UpstreamUnhealthy,
     /// The gate has as many connections to upstreams as it may have.
     UpstreamPoolFull,
     /// No connection to the upstream could be made.
@@ -154,7 +156,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 59] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -200,6 +202,7 @@ impl Reason {
         Self::GateCertificateExpired,
         Self::UpstreamNoEndpoint,
         Self::UpstreamEjected,
+        Self::UpstreamUnhealthy,
         Self::UpstreamPoolFull,
         Self::UpstreamConnect,
         Self::UpstreamTls,
@@ -273,6 +276,7 @@ impl Reason {
             }
             R::UpstreamNoEndpoint => http("upstream_no_endpoint", "UpstreamNoEndpoint", Side::Upstream, 503, 14),
             R::UpstreamEjected => http("upstream_ejected", "UpstreamEjected", Side::Upstream, 503, 14),
+            R::UpstreamUnhealthy => http("upstream_unhealthy", "UpstreamUnhealthy", Side::Upstream, 503, 14),
             R::UpstreamPoolFull => http("upstream_pool_full", "UpstreamPoolFull", Side::Upstream, 503, 14),
             R::UpstreamConnect => http("upstream_connect", "UpstreamConnect", Side::Upstream, 502, 14),
             R::UpstreamTls => http("upstream_tls", "UpstreamTls", Side::Upstream, 502, 14),
