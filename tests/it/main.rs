@@ -34,6 +34,7 @@ mod soak;
 mod status;
 mod tidy;
 mod tls;
+mod upstream_http2;
 mod upstream_tls;
 mod upstreams;
 mod validate;
