@@ -1,12 +1,12 @@
 //! HTTP/2 to upstreams through the real gate: what requests share, what goes again, what is told when they end early.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
-use std::vec::IntoIter;
 
 use postern_tests::ca::LeafOptions;
 use postern_tests::clients::{Answer, Curl, run};
@@ -197,7 +197,7 @@ struct Scripted {
 fn scripted(deeds: &[Deed]) -> Scripted {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let deeds = Arc::new(Mutex::new(deeds.to_vec().into_iter()));
+    let deeds = Arc::new(Mutex::new(deeds.iter().copied().collect()));
     let (sender, frames) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -215,7 +215,7 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Serves one connection until it ends, whoever ends it.
-fn serve(mut stream: TcpStream, deeds: &Mutex<IntoIter<Deed>>, frames: &mpsc::Sender<u8>) -> io::Result<()> {
+fn serve(mut stream: TcpStream, deeds: &Mutex<VecDeque<Deed>>, frames: &mpsc::Sender<u8>) -> io::Result<()> {
     stream.read_exact(&mut [0; 24])?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
     let mut head = [0; 9];
@@ -231,7 +231,7 @@ fn serve(mut stream: TcpStream, deeds: &Mutex<IntoIter<Deed>>, frames: &mpsc::Se
         if !is_request_end {
             continue;
         }
-        let deed = deeds.lock().unwrap().next().unwrap_or(Deed::Answer);
+        let deed = deeds.lock().unwrap().pop_front().unwrap_or(Deed::Answer);
         match deed {
             // `:status: 200`, by the static table of HPACK.
             Deed::Answer => stream.write_all(&frame(HEADERS, 0b101, number, &[0x88]))?,
