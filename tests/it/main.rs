@@ -38,6 +38,7 @@ mod soak;
 mod status;
 mod tidy;
 mod tls;
+mod upstream_http2;
 mod upstream_tls;
 mod upstreams;
 mod validate;
