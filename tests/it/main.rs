@@ -33,6 +33,7 @@ mod soak;
 mod status;
 mod tidy;
 mod tls;
+mod tunnels;
 mod upstreams;
 mod validate;
 mod watch;

@@ -11,3 +11,4 @@ pub mod python;
 pub mod soak;
 pub mod upstream;
 pub mod wait;
+pub mod websocket;

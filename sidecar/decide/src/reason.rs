@@ -102,6 +102,8 @@ pub enum Reason {
     UpstreamTimeout,
     /// The upstream ended the exchange before its response was complete.
     UpstreamReset,
+    /// The upstream says that it goes on with a protocol that nobody has asked it for.
+    UpstreamUpgrade,
     /// The client went away before it was answered.
     ClientClosed,
     /// The client did not send its request in time.
@@ -140,7 +142,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -189,6 +191,7 @@ impl Reason {
         Self::UpstreamConnect,
         Self::UpstreamTimeout,
         Self::UpstreamReset,
+        Self::UpstreamUpgrade,
         Self::ClientClosed,
         Self::ClientTimeout,
         Self::ClientMalformed,
@@ -255,6 +258,7 @@ impl Reason {
             R::UpstreamConnect => http("upstream_connect", "UpstreamConnect", Side::Upstream, 502, 14),
             R::UpstreamTimeout => http("upstream_timeout", "UpstreamTimeout", Side::Upstream, 504, 4),
             R::UpstreamReset => http("upstream_reset", "UpstreamReset", Side::Upstream, 502, 14),
+            R::UpstreamUpgrade => http("upstream_upgrade", "UpstreamUpgrade", Side::Upstream, 502, 14),
             R::ClientClosed => http("client_closed", "ClientClosed", Side::Client, 499, 1),
             R::ClientTimeout => http("client_timeout", "ClientTimeout", Side::Client, 408, 4),
             R::ClientMalformed => http("client_malformed", "ClientMalformed", Side::Client, 400, 13),

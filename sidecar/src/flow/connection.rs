@@ -10,7 +10,6 @@ use rustls::{CipherSuite, ProtocolVersion};
 use sidecar_config::policy::Protocol;
 use sidecar_decide::filter::{Client, IdentityHeaders};
 use sidecar_decide::{Caller, Reason, ServerCertificate, Verdict, Who};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -20,6 +19,7 @@ use super::live::Live;
 use super::record::{blank, microseconds};
 use super::tcp;
 use crate::config::ListenerKey;
+use crate::duplex::Duplex;
 use crate::ending::Ending;
 use crate::filter::{Fields, Told};
 use crate::identity::{self, Negotiated};
@@ -258,7 +258,7 @@ fn cipher(suite: CipherSuite) -> Option<&'static str> {
 }
 
 impl Connection {
-    async fn run(self: Rc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, closing: Closing) {
+    async fn run(self: Rc<Self>, stream: impl Duplex + 'static, closing: Closing) {
         let connection = Rc::clone(&self);
         let handler = move |request| {
             connection.requests.set(connection.requests.get() + 1);

@@ -1,9 +1,10 @@
 //! An allowed request on its way to an upstream, and the response on its way back.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::EXPECT;
+use http::header::{EXPECT, HeaderMap};
 use http_body::Body as _;
 use sidecar_config::policy::Protocol;
 use sidecar_decide::filter::HeaderChanges;
@@ -14,12 +15,13 @@ use super::body::{Upload, download};
 use super::connection::{Connection, View};
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
+use super::tunnel;
 use crate::filter::{self, Origin};
-use crate::protocol::{Body, Head, Outgoing, Request, Response, strip_hop_by_hop, upstream_host};
+use crate::protocol::{Body, Head, Outgoing, Request, Response, Upgrade, strip_hop_by_hop, upstream_host};
 
 /// Sends a request to one of its rule's endpoints and answers with what comes back.
 pub(super) async fn forward(
-    connection: &Connection,
+    connection: &Rc<Connection>,
     view: &View,
     passage: Passage,
     request: Request,
@@ -30,8 +32,10 @@ pub(super) async fn forward(
     let Some(candidates) = Candidates::of(&connection.gate, &view.served, passage.rule) else {
         return refuse(draft, Reason::RouteInvalid, Some(request.body));
     };
-    let Request { head, body } = request;
-    let head = match outgoing_head(connection, view, &passage, head) {
+    let Request { head, body, upgrade } = request;
+    // Its body would be the other protocol's to understand.
+    let upgrade = upgrade.filter(|_| body.is_end_stream());
+    let head = match outgoing_head(connection, view, &passage, head, upgrade.as_ref()) {
         Ok(head) => head,
         Err(reason) => {
             draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -45,10 +49,11 @@ pub(super) async fn forward(
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
     let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
     match exchange.run(outgoing).await {
-        // Nothing was to be upgraded, so nobody can speak what would follow.
-        Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => {
-            refuse(draft, Reason::UpstreamReset, None)
-        }
+        Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
+            Some(upgrade) => tunnel::switch(connection, &upgrade, answered, &rule.filters.response, draft),
+            // Nothing was to be switched, so nobody can speak what would follow.
+            None => refuse(draft, Reason::UpstreamUpgrade, None),
+        },
         Ok(answered) => respond(answered, &rule.filters.response, draft),
         Err(reason) => {
             if reason == Reason::LimitBodySize {
@@ -59,9 +64,18 @@ pub(super) async fn forward(
     }
 }
 
-fn outgoing_head(connection: &Connection, view: &View, passage: &Passage, head: Head) -> Result<Head, Reason> {
+fn outgoing_head(
+    connection: &Connection,
+    view: &View,
+    passage: &Passage,
+    head: Head,
+    upgrade: Option<&Upgrade>,
+) -> Result<Head, Reason> {
     let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
+    if let Some(upgrade) = upgrade {
+        upgrade.write(&mut headers);
+    }
     upstream_host(&mut headers, &passage.host);
     // The gate itself answers 100 (Continue) as soon as the upstream takes the body (RFC 9110 §10.1.1).
     headers.remove(EXPECT);
@@ -73,13 +87,18 @@ fn outgoing_head(connection: &Connection, view: &View, passage: &Passage, head: 
     Ok(Head { method, target: passage.target.clone(), headers })
 }
 
-fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
-    let Answered { lease, received, deadline } = answered;
-    let mut headers = received.headers;
+/// The head of a response as the client is to get it.
+pub(super) fn returned_head(mut headers: HeaderMap, changes: &HeaderChanges) -> HeaderMap {
     strip_hop_by_hop(&mut headers);
     // Only the gate speaks for the gate.
     headers.remove(&POSTERN_REASON);
     changes.apply(&mut headers);
+    headers
+}
+
+fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
+    let Answered { lease, received, deadline } = answered;
+    let headers = returned_head(received.headers, changes);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
     Response::new(received.status, headers, download(received.body, lease, draft, deadline))
 }

@@ -45,8 +45,8 @@ enum Update {
 pub struct Handles {
     /// Where its rows go.
     pub log: log::Sender,
-    /// Where it counts requests, and connections that are passed on as they are.
-    pub cells: (Cells, Cells),
+    /// Where it counts requests, connections that are passed on as they are, and tunnels.
+    pub cells: [Cells; 3],
     /// Where all workers count connections.
     pub handshakes: Arc<Handshakes>,
     /// Where all workers count what is under way.

@@ -6,8 +6,8 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use super::store::StoreError;
 
 /// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`,
-/// 3 has strangers' refusals apart.
-pub(super) const VERSION: i64 = 3;
+/// 3 has strangers' refusals apart, 4 tunnels.
+pub(super) const VERSION: i64 = 4;
 
 const TABLES: &str = include_str!("tables.sql");
 
@@ -43,7 +43,9 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
         add_short_forms(&mut transaction).await?;
     }
     // Rows that an earlier version wrote stay where they are.
-    sqlx::raw_sql(REFUSALS).execute(&mut *transaction).await?;
+    if found < 3 {
+        sqlx::raw_sql(REFUSALS).execute(&mut *transaction).await?;
+    }
     sqlx::raw_sql("DROP VIEW IF EXISTS requests; DROP VIEW IF EXISTS entry").execute(&mut *transaction).await?;
     sqlx::raw_sql(VIEWS).execute(&mut *transaction).await?;
     let version = format!("PRAGMA user_version = {VERSION}");

@@ -24,6 +24,8 @@ pub struct Sources<'a> {
     pub requests: &'a Registry,
     /// Their cells for connections that are passed on as they are.
     pub connections: &'a Registry,
+    /// Their cells for tunnels.
+    pub tunnels: &'a Registry,
     /// Handshakes and connections.
     pub handshakes: &'a Handshakes,
     /// Connections to upstreams.
@@ -57,6 +59,7 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
         decided(sources.requests, "postern_requests_total", "Requests decided."),
         durations(sources.requests),
         decided(sources.connections, "postern_forwarded_connections_total", "Connections of TLS listeners decided."),
+        decided(sources.tunnels, "postern_tunnels_total", "Requests that were upgraded, when their tunnel has ended."),
     ];
     families.extend(handshakes(sources));
     families.extend(under_way(sources));

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::Pool;
+use crate::duplex::Opened;
 use crate::limits::HANDOVERS;
 use crate::protocol::{self, Upstream};
 use crate::upstream::{ConnectError, EndpointState, Place, connect};
@@ -311,5 +312,12 @@ impl Lease {
         let shelf = Rc::clone(&busy.0);
         drop(busy);
         shelf.take_back(connection, held);
+    }
+
+    /// The connection itself, for the other protocol that it goes on with; `None` where it has ended.
+    pub async fn switch(self) -> Option<(Opened, Line)> {
+        let Self { connection, held: Held { _place, _permit, .. }, busy: _busy, .. } = self;
+        let opened = connection.switch().await?;
+        Some((opened, Line { _place, _permit, _busy }))
     }
 }

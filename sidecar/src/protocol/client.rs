@@ -6,14 +6,16 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use http::header::UPGRADE;
 use http::{HeaderMap, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::{Body, Head, Inbound};
+use crate::duplex::{Duplex, Opened};
 use crate::limits::REQUEST_HEADERS;
 
 /// A connection to an upstream that requests can be sent on, one after the other.
@@ -21,8 +23,10 @@ pub struct Upstream {
     sender: http1::SendRequest<Body>,
     /// Whether a byte has come since the last request was sent.
     answered: Rc<Cell<bool>>,
-    /// Drives the connection; ended with it.
-    driver: AbortHandle,
+    /// Whether the last request asked to go on with another protocol.
+    asked_to_switch: Rc<Cell<bool>>,
+    /// Drives the connection; ended with it. What is left of the connection, if it was asked to switch.
+    driver: JoinHandle<Option<Opened>>,
 }
 
 /// A request on its way to an upstream.
@@ -64,11 +68,19 @@ pub async fn connect(stream: TcpStream) -> Result<Upstream, hyper::Error> {
     let answered = Rc::new(Cell::new(false));
     let stream = TokioIo::new(Watched { stream, answered: Rc::clone(&answered) });
     let (sender, connection) = http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(stream).await?;
+    let asked_to_switch = Rc::new(Cell::new(false));
+    let was_asked = Rc::clone(&asked_to_switch);
     // How the connection ends is told to whoever waits for a response on it.
     let driver = tokio::task::spawn_local(async move {
-        let _ended = connection.await;
+        let parts = connection.without_shutdown().await.ok()?;
+        let mut stream = parts.io.into_inner();
+        if was_asked.get() {
+            return Some(Opened { stream: Box::new(stream), first: parts.read_buf });
+        }
+        let _gone = stream.shutdown().await;
+        None
     });
-    Ok(Upstream { sender, answered, driver: driver.abort_handle() })
+    Ok(Upstream { sender, answered, asked_to_switch, driver })
 }
 
 impl Upstream {
@@ -92,6 +104,7 @@ impl Upstream {
             return Err(NotSent::Unsent(Box::new(request)));
         }
         self.answered.set(false);
+        self.asked_to_switch.set(request.head.headers.contains_key(UPGRADE));
         match self.sender.try_send_request(request.into_message()).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
@@ -105,10 +118,23 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// The connection itself, on which HTTP has ended with the last response; `None` where it has ended too.
+    pub async fn switch(mut self) -> Option<Opened> {
+        (&mut self.driver).await.ok().flatten()
+    }
+}
+
 /// A connection that tells whether anything came: an upstream that closes without a byte has not begun to answer.
 struct Watched {
     stream: TcpStream,
     answered: Rc<Cell<bool>>,
+}
+
+impl Duplex for Watched {
+    fn break_off(&self) {
+        self.stream.break_off();
+    }
 }
 
 impl AsyncRead for Watched {

@@ -6,6 +6,7 @@ mod client;
 mod headers;
 mod runtime;
 mod server;
+mod upgrade;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 
@@ -14,6 +15,7 @@ pub use body::{Body, BodyError, Inbound};
 pub use client::{NotSent, Outgoing, Received, Upstream, connect};
 pub use headers::{strip_hop_by_hop, upstream_host};
 pub use server::{Closing, ServeError, serve};
+pub use upgrade::{Tunnel, Upgrade};
 
 /// The HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct Request {
     pub head: Head,
     /// Its body.
     pub body: Inbound,
+    /// What its client would rather go on with than HTTP.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// A request's head.
@@ -69,4 +73,6 @@ pub struct Response {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// What follows, where HTTP ends with it.
+    pub tunnel: Option<Tunnel>,
 }

@@ -67,6 +67,7 @@ frozen! {
     UpstreamConnect = "upstream_connect" Upstream Some(502), Some(14), None;
     UpstreamTimeout = "upstream_timeout" Upstream Some(504), Some(4), None;
     UpstreamReset = "upstream_reset" Upstream Some(502), Some(14), None;
+    UpstreamUpgrade = "upstream_upgrade" Upstream Some(502), Some(14), None;
     ClientClosed = "client_closed" Client Some(499), Some(1), None;
     ClientTimeout = "client_timeout" Client Some(408), Some(4), None;
     ClientMalformed = "client_malformed" Client Some(400), Some(13), None;
