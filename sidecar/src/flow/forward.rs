@@ -52,14 +52,18 @@ pub(super) async fn forward(
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
             Some(upgrade) => tunnel::switch(connection, &upgrade, answered, &rule.filters.response, draft),
             // Nothing was to be switched, so nobody can speak what would follow.
-            None => refuse(draft, Reason::UpstreamUpgrade, None),
+            None => {
+                let unwanted = draft.unwanted();
+                refuse(draft, Reason::UpstreamUpgrade, unwanted)
+            }
         },
         Ok(answered) => respond(answered, &rule.filters.response, draft),
         Err(reason) => {
             if reason == Reason::LimitBodySize {
                 draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
             }
-            refuse(draft, reason, None)
+            let unwanted = draft.unwanted();
+            refuse(draft, reason, unwanted)
         }
     }
 }
