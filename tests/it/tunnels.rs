@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use crate::listeners::{application, script};
-use crate::observed::{columns, metric, newest, rows, status, wait_until};
+use crate::observed::{columns, metric, newest, rows, status, wait_metric, wait_until};
 
 /// What a tunnel's row says of how it went.
 const HOW: [&str; 6] = ["kind", "verdict", "reason", "status", "request_bytes", "response_bytes"];
@@ -368,6 +368,47 @@ fn a_tunnel_is_cut_when_its_client_would_not_be_let_in_any_more() {
     assert_eq!(kinds_and_reasons(&gate, 2), [tunnel, json!(["cut", "refused", reason, "demo/billing"])]);
     gate.sidecar.kill().unwrap();
     assert_eq!(other.line(), "broken\n", "until then it went on");
+}
+
+#[test]
+fn a_tunnel_obeys_the_policy_of_today() {
+    let (_server, mut gate) = websockets(|document| document["version"] = json!("1.2"));
+    let mut doomed = Idle::open(&gate, "billing");
+    let mut other = Idle::open(&gate, "reports");
+    assert_eq!(metric(&gate.sidecar, "postern_tunnels_open"), 2);
+    // The rule has another name, and there is one more, which is none of theirs.
+    change(&mut gate, |document| {
+        let rules = &mut document["policy"]["routes"][0]["rules"];
+        rules[0]["name"] = json!("renamed");
+        let mut more = rules[0].clone();
+        (more["name"], more["allow"]) = (json!("more"), json!([{ "identity": "demo/mallory" }]));
+        more["matches"] = json!([{ "headers": [{ "name": "x-not", "value": "theirs" }] }]);
+        *rules = json!([rules[0], more]);
+    });
+    assert_eq!(metric(&gate.sidecar, "postern_tunnels_open"), 2);
+    change(&mut gate, |document| {
+        document["policy"]["routes"][0]["rules"][0]["allow"] = json!([{ "identity": "demo/reports" }]);
+    });
+    assert_eq!(doomed.line(), "broken\n");
+    let reason = "policy_not_allowed";
+    let tunnel = json!(["tunnel", "allowed", reason, "demo/billing"]);
+    assert_eq!(kinds_and_reasons(&gate, 2), [tunnel, json!(["cut", "refused", reason, "demo/billing"])]);
+    wait_metric(&gate.sidecar, "postern_tunnels_open", 1);
+    // What matched is asked for anew with all that the client sent.
+    change(&mut gate, |document| {
+        let rules = &mut document["policy"]["routes"][0]["rules"];
+        rules[1]["matches"] = json!([{ "headers": [{ "name": "Sec-WebSocket-Protocol", "value": "chat" }] }]);
+    });
+    assert_eq!(other.line(), "broken\n");
+    assert_eq!(kinds_and_reasons(&gate, 4)[1], json!(["tunnel", "allowed", reason, "demo/reports"]));
+}
+
+/// Changes the policy, and waits until it is in use.
+fn change(gate: &mut Gate, edit: impl FnOnce(&mut Value)) {
+    let before = status(&gate.sidecar).parts.policy.loaded;
+    edit(&mut gate.document);
+    gate.folder.write_document(&gate.document).unwrap();
+    wait_until("another policy", || status(&gate.sidecar).parts.policy.loaded != before);
 }
 
 #[test]

@@ -18,6 +18,7 @@ use super::http::handle;
 use super::live::Live;
 use super::record::{blank, microseconds};
 use super::tcp;
+use super::tunnel::Tunnels;
 use crate::config::ListenerKey;
 use crate::duplex::Duplex;
 use crate::ending::Ending;
@@ -49,6 +50,7 @@ pub(super) struct Connection {
     /// Requests begun on it.
     requests: Cell<u64>,
     view: RefCell<Option<Rc<View>>>,
+    pub(super) tunnels: Tunnels,
 }
 
 /// The client as one generation sees it; the same for all requests until the next generation.
@@ -130,6 +132,7 @@ async fn plain(
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        tunnels: Tunnels::default(),
     });
     match begun {
         Ok(_) => {
@@ -175,6 +178,7 @@ async fn secured(
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        tunnels: Tunnels::default(),
     });
     // The slots belong to a generation, which a connection does not hold on to.
     drop(slots);

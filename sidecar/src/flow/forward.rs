@@ -15,7 +15,7 @@ use super::body::{Upload, download};
 use super::connection::{Connection, View};
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
-use super::tunnel;
+use super::tunnel::{self, Asked};
 use crate::filter::{self, Origin};
 use crate::protocol::{Body, Head, Outgoing, Request, Response, Upgrade, strip_hop_by_hop, upstream_host};
 
@@ -34,8 +34,8 @@ pub(super) async fn forward(
     };
     let Request { head, body, upgrade } = request;
     // Its body would be the other protocol's to understand.
-    let upgrade = upgrade.filter(|_| body.is_end_stream());
-    let head = match outgoing_head(connection, view, &passage, head, upgrade.as_ref()) {
+    let upgrade = upgrade.filter(|_| body.is_end_stream()).map(|upgrade| Asked { upgrade, head: head.clone() });
+    let head = match outgoing_head(connection, view, &passage, head, upgrade.as_ref().map(|asked| &asked.upgrade)) {
         Ok(head) => head,
         Err(reason) => {
             draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -50,7 +50,7 @@ pub(super) async fn forward(
     let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
     match exchange.run(outgoing).await {
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
-            Some(upgrade) => tunnel::switch(connection, &upgrade, answered, &rule.filters.response, draft),
+            Some(asked) => tunnel::switch(connection, asked, answered, &rule.filters.response, draft),
             // Nothing was to be switched, so nobody can speak what would follow.
             None => {
                 let unwanted = draft.unwanted();

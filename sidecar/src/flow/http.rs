@@ -90,16 +90,7 @@ fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) 
         draft.edit(|record| record.path = Some(clip(path)));
     }
     let snapshot = &view.served.generation.snapshot;
-    let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
-    let (method, headers, query) = (&head.method, &head.headers, head.target.query());
-    let find = |path: &str| listener.table.find(&route::Request { host, path, method, headers, query });
-    let index = find(&path)?;
-    // Some servers cut parameters off before they look at a path; it must not lead them elsewhere.
-    if let Some(bare) = path::without_parameters(&path)
-        && find(&bare) != Ok(index)
-    {
-        return Err(Reason::RouteBadPath);
-    }
+    let index = rule_of(view, head, host, &path)?;
     let passage = Passage { rule: index, target: upstream_target(&head.target, path)?, host: host.to_owned() };
     let decision = snapshot.decide(&snapshot.rules[index], &view.caller);
     let scope = &view.served.generation.rule_scopes[index];
@@ -112,6 +103,33 @@ fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) 
         return Err(Reason::LimitBodySize);
     }
     Ok(passage)
+}
+
+/// Index of the rule that a request falls under.
+fn rule_of(view: &View, head: &Head, host: &str, path: &str) -> Result<usize, Reason> {
+    let snapshot = &view.served.generation.snapshot;
+    let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
+    let (method, headers, query) = (&head.method, &head.headers, head.target.query());
+    let find = |path: &str| listener.table.find(&route::Request { host, path, method, headers, query });
+    let index = find(path)?;
+    // Some servers cut parameters off before they look at a path; it must not lead them elsewhere.
+    if let Some(bare) = path::without_parameters(path)
+        && find(&bare) != Ok(index)
+    {
+        return Err(Reason::RouteBadPath);
+    }
+    Ok(index)
+}
+
+/// Why a request would be refused now that was let in before, if it would.
+pub(super) fn refusal_of(view: &View, head: &Head) -> Option<Reason> {
+    let rule = || rule_of(view, head, host_of(head)?, &path::normalise(head.target.path())?);
+    let snapshot = &view.served.generation.snapshot;
+    match rule().map(|rule| snapshot.decide(&snapshot.rules[rule], &view.caller)) {
+        Ok(decision) if decision.verdict == Verdict::Refused => decision.reason,
+        Ok(_) => None,
+        Err(reason) => Some(reason),
+    }
 }
 
 /// What a 405 must say (RFC 9110 §15.5.6): the methods of its host and path; none for a tunnel, which has no path.

@@ -202,6 +202,11 @@ fn under_way(sources: &Sources<'_>) -> Vec<MetricFamily> {
             "TLS handshakes that may be under way, of all workers.",
             float_of(sources.workers * HANDSHAKES_PER_WORKER),
         ),
+        one_gauge(
+            "postern_tunnels_open",
+            "Requests that were upgraded, while bytes pass.",
+            float_of(now.tunnels.taken()),
+        ),
         one_gauge("postern_streams_open", "Requests and connections being passed on.", float_of(now.streams.taken())),
         one_gauge(
             "postern_streams_limit",

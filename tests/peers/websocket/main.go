@@ -241,16 +241,21 @@ func flood(ctx context.Context, connection *websocket.Conn) error {
 }
 
 func (client *client) idle() error {
-	connection, err := client.open(context.Background(), websocket.CompressionDisabled)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	connection, err := client.open(ctx, websocket.CompressionDisabled)
 	if err != nil {
 		return err
 	}
 	fmt.Println("open")
-	_, _, err = connection.Read(context.Background())
+	_, _, err = connection.Read(ctx)
 	var closed websocket.CloseError
-	if errors.As(err, &closed) {
+	switch {
+	case errors.As(err, &closed):
 		fmt.Println("closed", int(closed.Code))
-	} else {
+	case ctx.Err() != nil:
+		fmt.Println("still open")
+	default:
 		fmt.Println("broken")
 	}
 	return nil
