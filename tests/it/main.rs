@@ -34,6 +34,7 @@ mod status;
 mod tidy;
 mod tls;
 mod tunnels;
+mod tunnels_http2;
 mod upstreams;
 mod validate;
 mod watch;

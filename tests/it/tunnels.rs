@@ -37,7 +37,7 @@ class Tunnel(Tls):
 "#;
 
 /// A gate whose one rule lets `demo/billing` do everything, with this application behind it.
-fn gate(serve: impl Fn(TcpStream) + Send + Clone + 'static, change: impl FnOnce(&mut Value)) -> Gate {
+pub(crate) fn gate(serve: impl Fn(TcpStream) + Send + Clone + 'static, change: impl FnOnce(&mut Value)) -> Gate {
     let address = application(serve);
     Gate::start_with(|document| {
         document["policy"]["routes"][0]["rules"][0]["matches"] = json!([]);
@@ -48,7 +48,7 @@ fn gate(serve: impl Fn(TcpStream) + Send + Clone + 'static, change: impl FnOnce(
 }
 
 /// A head, and what came with it.
-fn head(stream: &mut TcpStream) -> (String, Vec<u8>) {
+pub(crate) fn head(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut got = Vec::new();
     let mut bytes = [0; 4096];
     loop {
@@ -338,7 +338,7 @@ impl Drop for Idle {
     }
 }
 
-fn websockets(change: impl FnOnce(&mut Value)) -> (WebSocketServer, Gate) {
+pub(crate) fn websockets(change: impl FnOnce(&mut Value)) -> (WebSocketServer, Gate) {
     let server = WebSocketServer::start().unwrap();
     let gate = Gate::start_with(|document| {
         document["policy"]["routes"][0]["rules"][0]["matches"] = json!([]);
@@ -351,7 +351,7 @@ fn websockets(change: impl FnOnce(&mut Value)) -> (WebSocketServer, Gate) {
     (server, gate)
 }
 
-fn kinds_and_reasons(gate: &Gate, count: usize) -> Vec<Value> {
+pub(crate) fn kinds_and_reasons(gate: &Gate, count: usize) -> Vec<Value> {
     rows(&gate.sidecar, count).iter().map(|row| columns(row, &["kind", "verdict", "reason", "identity"])).collect()
 }
 
@@ -404,7 +404,7 @@ fn a_tunnel_obeys_the_policy_of_today() {
 }
 
 /// Changes the policy, and waits until it is in use.
-fn change(gate: &mut Gate, edit: impl FnOnce(&mut Value)) {
+pub(crate) fn change(gate: &mut Gate, edit: impl FnOnce(&mut Value)) {
     let before = status(&gate.sidecar).parts.policy.loaded;
     edit(&mut gate.document);
     gate.folder.write_document(&gate.document).unwrap();

@@ -7,6 +7,7 @@ pub mod config;
 pub mod disk;
 pub mod gate;
 pub mod nginx;
+pub mod node;
 pub mod process;
 pub mod python;
 pub mod soak;

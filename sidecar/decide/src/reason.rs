@@ -69,6 +69,8 @@ pub enum Reason {
     RouteNoMethod,
     /// A rule matches path and method, none the headers and the query.
     RouteNoMatch,
+    /// A stream of HTTP/2 is to go on with another protocol than WebSocket.
+    RouteNoProtocol,
     /// The rule refers to something that does not exist.
     RouteInvalid,
     /// The path cannot be normalised safely.
@@ -142,7 +144,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -175,6 +177,7 @@ impl Reason {
         Self::RouteNoPath,
         Self::RouteNoMethod,
         Self::RouteNoMatch,
+        Self::RouteNoProtocol,
         Self::RouteInvalid,
         Self::RouteBadPath,
         Self::LimitConnections,
@@ -240,6 +243,7 @@ impl Reason {
             R::RouteNoPath => http("route_no_path", "RouteNoPath", Side::Client, 404, 12),
             R::RouteNoMethod => http("route_no_method", "RouteNoMethod", Side::Client, 405, 12),
             R::RouteNoMatch => http("route_no_match", "RouteNoMatch", Side::Client, 404, 12),
+            R::RouteNoProtocol => http("route_no_protocol", "RouteNoProtocol", Side::Client, 501, 12),
             R::RouteInvalid => http("route_invalid", "RouteInvalid", Side::Gate, 500, 13),
             R::RouteBadPath => http("route_bad_path", "RouteBadPath", Side::Client, 400, 13),
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),

@@ -34,8 +34,8 @@ pub(super) async fn forward(
     };
     let Request { head, body, upgrade } = request;
     // Its body would be the other protocol's to understand.
-    let upgrade = upgrade.filter(|_| body.is_end_stream()).map(|upgrade| Asked { upgrade, head: head.clone() });
-    let head = match outgoing_head(connection, view, &passage, head, upgrade.as_ref().map(|asked| &asked.upgrade)) {
+    let asked = upgrade.filter(|_| body.is_end_stream()).map(|upgrade| Asked { upgrade, head: head.clone() });
+    let head = match outgoing_head(connection, view, &passage, head, asked.as_ref().map(|asked| &asked.upgrade)) {
         Ok(head) => head,
         Err(reason) => {
             draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -49,7 +49,7 @@ pub(super) async fn forward(
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
     let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
     match exchange.run(outgoing).await {
-        Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match upgrade {
+        Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match asked {
             Some(asked) => tunnel::switch(connection, asked, answered, &rule.filters.response, draft),
             // Nothing was to be switched, so nobody can speak what would follow.
             None => {
@@ -57,6 +57,9 @@ pub(super) async fn forward(
                 refuse(draft, Reason::UpstreamUpgrade, unwanted)
             }
         },
+        Ok(answered) if asked.as_ref().is_some_and(|asked| asked.upgrade.is_feigned(answered.received.status)) => {
+            refuse(draft, Reason::UpstreamUpgrade, None)
+        }
         Ok(answered) => respond(answered, &rule.filters.response, draft),
         Err(reason) => {
             if reason == Reason::LimitBodySize {
@@ -78,7 +81,7 @@ fn outgoing_head(
     let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
     if let Some(upgrade) = upgrade {
-        upgrade.write(&mut headers);
+        upgrade.ask(&mut headers);
     }
     upstream_host(&mut headers, &passage.host);
     // The gate itself answers 100 (Continue) as soon as the upstream takes the body (RFC 9110 §10.1.1).

@@ -18,7 +18,7 @@ use super::record::{Draft, blank};
 use crate::filter;
 use crate::limit::Pend;
 use crate::log::{Kind, clip};
-use crate::protocol::{Body, Head, Inbound, Request, Response};
+use crate::protocol::{Body, Head, Inbound, Request, Response, Upgrade};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
 pub(super) static POSTERN_REASON: HeaderName = HeaderName::from_static("postern-reason");
@@ -38,7 +38,7 @@ pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> 
     let view = connection.view();
     filter::arrive(&view.served.generation.snapshot, &mut request.head.headers);
     let mut draft = draft(&connection, &view, &request.head);
-    match decide(&connection, &view, &request.head, &mut draft) {
+    match decide(&connection, &view, &request, &mut draft) {
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
             Ok(_pending) => forward(&connection, &view, passage, request, draft).await,
@@ -75,7 +75,11 @@ fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
-fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
+fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut Draft) -> Result<Passage, Reason> {
+    let head = &request.head;
+    if request.upgrade == Some(Upgrade::Unknown) {
+        return Err(Reason::RouteNoProtocol);
+    }
     // A tunnel is asked for, and there are none.
     if head.method == Method::CONNECT {
         return Err(Reason::RouteNoMethod);

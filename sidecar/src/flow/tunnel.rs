@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use http::StatusCode;
 use sidecar_decide::Reason;
 use sidecar_decide::filter::HeaderChanges;
 
@@ -43,13 +42,13 @@ pub(super) fn switch(
         return refuse(draft, Reason::UpstreamUpgrade, None);
     }
     let mut headers = returned_head(received.headers, changes);
-    upgrade.write(&mut headers);
+    let status = upgrade.answer(&mut headers);
     draft.edit(|record| {
         record.kind = Kind::Tunnel;
-        record.status = Some(StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        record.status = Some(status.as_u16());
     });
     let open = Open::enter(connection, head);
-    Response::switching(headers, Box::new(move |client| Box::pin(pass(open, client, lease, draft))))
+    Response::switching(status, headers, Box::new(move |client| Box::pin(pass(open, client, lease, draft))))
 }
 
 /// Passes bytes on until both ends have ended, or the tunnel is cut.

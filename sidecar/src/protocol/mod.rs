@@ -6,6 +6,7 @@ mod client;
 mod headers;
 mod runtime;
 mod server;
+mod stream;
 mod upgrade;
 
 use http::{HeaderMap, Method, StatusCode, Uri};

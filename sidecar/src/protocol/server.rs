@@ -1,6 +1,6 @@
 //! Serves one client connection: requests to a handler, its responses back.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -8,16 +8,21 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
+use http::Method;
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::runtime::{LocalExecutor, TokioTimer};
+use super::stream::Http2Stream;
 use super::{Body, Head, Inbound, Request, Response, Tunnel, Upgrade, Version};
 use crate::client_stream::ClientStream;
 use crate::duplex::{Duplex, Opened};
@@ -55,6 +60,24 @@ struct Exchanges {
     asked: Cell<bool>,
     /// What follows the last of them, if HTTP ends with it.
     tunnel: Cell<Option<Tunnel>>,
+    /// What goes on on streams of HTTP/2, once there was any.
+    streams: RefCell<Option<JoinSet<()>>>,
+}
+
+impl Exchanges {
+    /// Lets what follows a response begin when that one is sent.
+    fn follow(&self, stream: OnUpgrade, tunnel: Tunnel) {
+        let mut streams = self.streams.borrow_mut();
+        let streams = streams.get_or_insert_default();
+        // What has ended is forgotten here, because a connection may see many.
+        while streams.try_join_next().is_some() {}
+        streams.spawn_local(async move {
+            // Where the response could not be sent, the tunnel is dropped, which is told in its row.
+            if let Ok(upgraded) = stream.await {
+                tunnel(Opened::new(Http2Stream::new(upgraded))).await;
+            }
+        });
+    }
 }
 
 /// Serves a connection until it ends, or until `closing` and what is in flight then.
@@ -75,14 +98,18 @@ where
 {
     let exchanges = Rc::new(Exchanges::default());
     let (begun, answered, ends) = (Rc::clone(&exchanges), Rc::clone(&exchanges), Rc::clone(&ending));
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request| {
         begun.asked.set(true);
+        let stream = (version == Version::Http2).then(|| hyper::upgrade::on(&mut request));
         let answer = handler(received(request));
         let (exchanges, ending) = (Rc::clone(&begun), Rc::clone(&ends));
         async move {
             let mut response = answer.await;
-            if response.tunnel.is_some() {
-                exchanges.tunnel.set(response.tunnel.take());
+            if let Some(tunnel) = response.tunnel.take() {
+                match stream {
+                    Some(stream) => exchanges.follow(stream, tunnel),
+                    None => exchanges.tunnel.set(Some(tunnel)),
+                }
             } else if version == Version::Http1 && ending.asked() != End::Open {
                 // HTTP/2 has GOAWAY for this.
                 response.headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -110,7 +137,11 @@ where
         Version::Http2 => {
             let stream = TokioIo::new(ClientStream::with_preface(stream));
             let connection = http2_builder().serve_connection(stream, service);
-            drive(pin!(connection), version, pin!(closed), &ending).await.map_err(ServeError::of)
+            let ended = drive(pin!(connection), version, pin!(closed), &ending).await.map_err(ServeError::of);
+            if let Some(streams) = exchanges.streams.take() {
+                see_off(streams, &ending).await;
+            }
+            ended
         }
     }
 }
@@ -131,6 +162,16 @@ async fn follow(stream: ClientStream<impl Duplex + 'static>, first: Bytes, tunne
         _reason = ending.cut_short() => {}
         () = follow => {}
     }
+}
+
+/// Waits for what went on on streams of a connection that has ended.
+async fn see_off(mut streams: JoinSet<()>, ending: &Ending) {
+    tokio::select! {
+        biased;
+        _reason = ending.cut_short() => {}
+        () = async { while streams.join_next().await.is_some() {} } => {}
+    }
+    streams.shutdown().await;
 }
 
 /// Drives a connection to its end, or to the one that is asked for.
@@ -216,6 +257,7 @@ fn http2_builder() -> http2::Builder<LocalExecutor> {
     builder
         .timer(TokioTimer)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .enable_connect_protocol()
         // 64 KiB fits the field's type; the constant is a size for HTTP/1.1 too.
         .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX))
         // An idle client that vanished without a word is found out by a ping.
@@ -225,8 +267,11 @@ fn http2_builder() -> http2::Builder<LocalExecutor> {
 
 fn received(request: http::Request<Incoming>) -> Request {
     let (parts, body) = request.into_parts();
-    let upgrade = Upgrade::asked(parts.version, &parts.headers);
-    let head = Head { method: parts.method, target: parts.uri, headers: parts.headers };
+    let stream = parts.extensions.get::<Protocol>().map(|protocol| Upgrade::on_stream(protocol.as_str()));
+    // The extended CONNECT is what a GET is on HTTP/1.1 (RFC 8441 §5), and is decided as that.
+    let method = if matches!(stream, Some(Upgrade::Stream { .. })) { Method::GET } else { parts.method };
+    let upgrade = stream.or_else(|| Upgrade::asked(parts.version, &parts.headers));
+    let head = Head { method, target: parts.uri, headers: parts.headers };
     Request { head, body: Inbound::new(body), upgrade }
 }
 
@@ -257,9 +302,8 @@ impl Response {
         Self { status, headers, body, tunnel: None }
     }
 
-    /// The last response on its connection.
-    pub fn switching(headers: HeaderMap, tunnel: Tunnel) -> Self {
-        let status = http::StatusCode::SWITCHING_PROTOCOLS;
+    /// The last response on its connection or stream.
+    pub fn switching(status: http::StatusCode, headers: HeaderMap, tunnel: Tunnel) -> Self {
         Self { tunnel: Some(tunnel), ..Self::new(status, headers, Body::EMPTY) }
     }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use sidecar_config::filters::Filter;
 
 pub use self::changes::HeaderChanges;
+pub use self::encode::base64;
 pub use self::hops::{Arrival, request_id, trace_id, write_hops};
 pub use self::identity::{Client, FORWARDED_MAX_BYTES, IdentityHeaders};
 pub use self::names::GateNames;
