@@ -15,6 +15,7 @@ mod duplex;
 mod ending;
 mod filter;
 mod flow;
+mod health;
 mod identity;
 mod limit;
 mod limits;

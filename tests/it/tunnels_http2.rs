@@ -41,8 +41,10 @@ fn agrees(mut stream: TcpStream) {
         }
     }
     // One that does not take an end for a break has to be told of the break.
-    while is_staying {
-        std::thread::park();
+    if is_staying {
+        loop {
+            std::thread::park();
+        }
     }
     // The client may be gone, which is its business.
     let _gone = stream.write_all(format!("total {total}").as_bytes());

@@ -4,14 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::{EXPECT, HeaderMap};
+use http::header::{EXPECT, HeaderMap, HeaderValue};
 use http_body::Body as _;
-use sidecar_config::policy::Protocol;
 use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
 
 use super::attempt::{Answered, Candidates, Exchange, Patience};
-use super::body::{Upload, download};
+use super::body::{Begun, Upload, download};
 use super::connection::{Connection, View};
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
@@ -35,7 +34,8 @@ pub(super) async fn forward(
     let Request { head, body, upgrade } = request;
     // Its body would be the other protocol's to understand.
     let asked = upgrade.filter(|_| body.is_end_stream()).map(|upgrade| Asked { upgrade, head: head.clone() });
-    let head = match outgoing_head(connection, view, &passage, head, asked.as_ref().map(|asked| &asked.upgrade)) {
+    let upgrade = asked.as_ref().map(|asked| &asked.upgrade);
+    let head = match outgoing_head(connection, view, &passage, head, upgrade, draft.request_id()) {
         Ok(head) => head,
         Err(reason) => {
             draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -47,7 +47,8 @@ pub(super) async fn forward(
     let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names)));
     draft.uploads(upload.clone());
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
-    let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
+    let patience = Patience::of(&rule.timeouts);
+    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None };
     match exchange.run(outgoing).await {
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match asked {
             Some(asked) => tunnel::switch(connection, asked, answered, &rule.filters.response, draft),
@@ -60,7 +61,7 @@ pub(super) async fn forward(
         Ok(answered) if asked.as_ref().is_some_and(|asked| asked.upgrade.is_feigned(answered.received.status)) => {
             refuse(draft, Reason::UpstreamUpgrade, None)
         }
-        Ok(answered) => respond(answered, &rule.filters.response, draft),
+        Ok(answered) => respond(answered, &rule.filters.response, draft).await,
         Err(reason) => {
             if reason == Reason::LimitBodySize {
                 draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -77,6 +78,7 @@ fn outgoing_head(
     passage: &Passage,
     head: Head,
     upgrade: Option<&Upgrade>,
+    request_id: Option<HeaderValue>,
 ) -> Result<Head, Reason> {
     let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
@@ -88,9 +90,8 @@ fn outgoing_head(
     headers.remove(EXPECT);
     let snapshot = &view.served.generation.snapshot;
     let rule = &snapshot.rules[passage.rule];
-    let is_tls = connection.listener.protocol == Protocol::Https;
-    let origin = Origin { client: connection.client, is_tls, ids: &connection.gate.request_ids };
-    filter::depart(snapshot, rule, &origin, |asked| connection.told(view, asked), &mut headers)?;
+    let origin = Origin { client: connection.client, is_tls: connection.is_tls(), request_id };
+    filter::depart(snapshot, rule, origin, |asked| connection.told(view, asked), &mut headers)?;
     Ok(Head { method, target: passage.target.clone(), headers })
 }
 
@@ -103,9 +104,16 @@ pub(super) fn returned_head(mut headers: HeaderMap, changes: &HeaderChanges) -> 
     headers
 }
 
-fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
-    let Answered { lease, received, deadline } = answered;
+async fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
+    let Answered { lease, received, watch, deadline } = answered;
+    let Ok(begun) = Begun::of(received.body).await else {
+        if let Some(watch) = &watch {
+            watch.interrupted(Reason::UpstreamReset);
+        }
+        let unwanted = draft.unwanted();
+        return refuse(draft, Reason::UpstreamReset, unwanted);
+    };
     let headers = returned_head(received.headers, changes);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
-    Response::new(received.status, headers, download(received.body, lease, draft, deadline))
+    Response::new(received.status, headers, download(begun, (lease, watch), draft, deadline))
 }

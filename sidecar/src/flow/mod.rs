@@ -11,6 +11,7 @@ mod record;
 mod relay;
 mod tcp;
 mod tunnel;
+mod watch;
 
 pub use connection::{Door, serve};
 pub use gate::Gate;

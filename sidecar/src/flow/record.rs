@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use sidecar_config::policy::Limits;
 use sidecar_decide::{Reason, Verdict};
 
@@ -95,6 +96,11 @@ impl Draft {
     /// What is left of the request's body, if anything is.
     pub(super) fn unwanted(&self) -> Option<Inbound> {
         self.upload.as_ref().and_then(|upload| upload.unwanted())
+    }
+
+    /// The request's id, as it is told.
+    pub(super) fn request_id(&self) -> Option<HeaderValue> {
+        self.record.as_ref()?.request_id.as_ref()?.header()
     }
 
     /// The row, to fill in; nothing once it is sent.

@@ -96,11 +96,15 @@ async fn connect(
     // Counted until it is connected, as a request is until it is answered.
     let _pending = connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))?;
     let candidates = Candidates::of(&connection.gate, &view.served, rule).ok_or(Reason::RouteInvalid)?;
-    let mut reason = Reason::UpstreamNoEndpoint;
+    let mut failed = None;
     let mut tried = [0; ATTEMPTS];
     for attempts in 0..ATTEMPTS {
-        let Some(endpoint) = candidates.next(&tried[..attempts]) else { break };
+        let endpoint = match candidates.next(&tried[..attempts]) {
+            Ok(endpoint) => endpoint,
+            Err(reason) => return Err(failed.unwrap_or(reason)),
+        };
         tried[attempts] = endpoint;
+        let watch = candidates.watch(endpoint);
         let (shelf, asked) = (&candidates.shelves[endpoint], Instant::now());
         let connected = shelf.line().await;
         draft.edit(|record| {
@@ -109,9 +113,19 @@ async fn connect(
             record.connect_us = connected.is_ok().then(|| microseconds(asked.elapsed()));
         });
         match connected {
-            Ok(connected) => return Ok(connected),
-            Err(error) => reason = error.reason(),
+            Ok(connected) => {
+                if let Some(watch) = watch {
+                    watch.connected();
+                }
+                return Ok(connected);
+            }
+            Err(error) => {
+                failed = Some(error.reason());
+                if let Some(watch) = watch {
+                    watch.failed(error.reason());
+                }
+            }
         }
     }
-    Err(reason)
+    Err(failed.unwrap_or(Reason::UpstreamNoEndpoint))
 }

@@ -36,10 +36,14 @@ pub(super) fn switch(
     mut draft: Draft,
 ) -> Response {
     // Its time was for the answer; a tunnel takes as long as it takes.
-    let Answered { lease, received, deadline: _ } = answered;
+    let Answered { lease, received, watch, deadline: _ } = answered;
     let Asked { upgrade, head } = asked;
     if !upgrade.is_agreed(received.status, &received.headers) {
         return refuse(draft, Reason::UpstreamUpgrade, None);
+    }
+    // How a tunnel ends is up to both of its ends.
+    if let Some(watch) = watch {
+        watch.completed();
     }
     let mut headers = returned_head(received.headers, changes);
     let status = upgrade.answer(&mut headers);
