@@ -205,33 +205,13 @@ impl Exchange<'_> {
         mut outgoing: Outgoing,
         may_repeat: &mut bool,
     ) -> Result<Answered, Failed> {
-        let shelf = &self.candidates.shelves[endpoint];
         let (mut fresh, mut refusals) = (false, 0);
         loop {
-            self.watch = None;
-            let asked = Instant::now();
-            let leased = shelf.lease(fresh).await;
-            self.draft.edit(|record| {
-                record.upstream = Some(shelf.endpoint().address());
-                record.attempts += 1;
-            });
-            let mut lease = match leased {
+            let mut lease = match self.lease(endpoint, fresh).await {
                 Ok(lease) => lease,
                 // Another endpoint may have room, and another may take connections.
-                Err(error) => {
-                    self.watch = self.candidates.watch(endpoint);
-                    return Err(Failed { reason: self.failed(error.reason()), again: Some(Box::new(outgoing)) });
-                }
+                Err(reason) => return Err(Failed { reason: self.failed(reason), again: Some(Box::new(outgoing)) }),
             };
-            self.watch = self.candidates.watch(endpoint);
-            if !lease.is_reused {
-                self.draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));
-            }
-            if lease.is_shared()
-                && let Some(upload) = &self.upload
-            {
-                upload.keep();
-            }
             let copy = self.copy(&lease, &outgoing.head, *may_repeat);
             let heard = lease.connection.wire().heard();
             let (sent, deadline) = (Instant::now(), self.patience.end_of_attempt());
@@ -282,6 +262,29 @@ impl Exchange<'_> {
             }
             fresh = true;
         }
+    }
+
+    /// A connection to an endpoint; another than an idle one where `fresh`.
+    async fn lease(&mut self, endpoint: EndpointIndex, fresh: bool) -> Result<Lease, Reason> {
+        let shelf = &self.candidates.shelves[endpoint];
+        self.watch = None;
+        let asked = Instant::now();
+        let leased = shelf.lease(fresh).await;
+        self.draft.edit(|record| {
+            record.upstream = Some(shelf.endpoint().address());
+            record.attempts += 1;
+        });
+        self.watch = self.candidates.watch(endpoint);
+        let lease = leased.map_err(|error| error.reason())?;
+        if !lease.is_reused {
+            self.draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));
+        }
+        if lease.is_shared()
+            && let Some(upload) = &self.upload
+        {
+            upload.keep();
+        }
+        Ok(lease)
     }
 
     /// A head to send once more: what may be asked for twice (RFC 9110 §9.2.2) where the connection may be closing, and
