@@ -14,6 +14,7 @@ use crate::config::{Generation, KeepStats};
 use crate::limit::UnderWay;
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
+use crate::telemetry::SpanStats;
 use crate::upstream::Budget;
 
 /// The process as others see it.
@@ -30,6 +31,8 @@ pub struct State {
     pub upstreams: Arc<Budget>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
+    /// Counts of spans, where requests are traced.
+    pub traces: Option<Arc<SpanStats>>,
     /// How the state directory fares.
     pub kept: Arc<KeepStats>,
     pod_uid: String,
@@ -47,7 +50,13 @@ struct Loaded {
 
 impl State {
     /// A process that serves nothing yet.
-    pub fn new(pod_uid: String, generation: Arc<Generation>, parts: Parts, upstreams: Arc<Budget>) -> Self {
+    pub fn new(
+        pod_uid: String,
+        traces: bool,
+        generation: Arc<Generation>,
+        parts: Parts,
+        upstreams: Arc<Budget>,
+    ) -> Self {
         Self {
             requests: Arc::default(),
             connections: Arc::default(),
@@ -55,6 +64,7 @@ impl State {
             under_way: UnderWay::default(),
             upstreams,
             log: Arc::default(),
+            traces: traces.then(Arc::default),
             kept: Arc::default(),
             pod_uid,
             loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),

@@ -35,6 +35,7 @@ mod soak;
 mod status;
 mod tidy;
 mod tls;
+mod traces;
 mod upstreams;
 mod validate;
 mod watch;

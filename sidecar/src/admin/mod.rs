@@ -88,6 +88,7 @@ fn page(state: &State) -> Response {
         upstreams: &state.upstreams,
         endpoints: &generation.endpoints,
         log: &state.log,
+        traces: state.traces.as_deref(),
         kept: &state.kept,
         status: &status,
         under_way: &state.under_way,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::{EXPECT, HeaderValue};
+use http::header::EXPECT;
 use http_body::Body as _;
 use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
@@ -30,7 +30,7 @@ pub(super) async fn forward(
         return refuse(draft, Reason::RouteInvalid, Some(request.body));
     };
     let Request { head, body } = request;
-    let head = match outgoing_head(connection, view, &passage, head, draft.request_id()) {
+    let head = match outgoing_head(connection, view, &passage, head, &draft) {
         Ok(head) => head,
         Err(reason) => {
             draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -42,6 +42,7 @@ pub(super) async fn forward(
     let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names)));
     draft.uploads(upload.clone());
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
+    draft.trace(|trace| trace.ask(&passage.target));
     let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
     match exchange.run(outgoing).await {
         // Nothing was to be upgraded, so nobody can speak what would follow.
@@ -63,7 +64,7 @@ fn outgoing_head(
     view: &View,
     passage: &Passage,
     head: Head,
-    request_id: Option<HeaderValue>,
+    draft: &Draft,
 ) -> Result<Head, Reason> {
     let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
@@ -72,7 +73,8 @@ fn outgoing_head(
     headers.remove(EXPECT);
     let snapshot = &view.served.generation.snapshot;
     let rule = &snapshot.rules[passage.rule];
-    let origin = Origin { client: connection.client, is_tls: connection.is_tls(), request_id };
+    let (request_id, traceparent) = (draft.request_id(), draft.traceparent());
+    let origin = Origin { client: connection.client, is_tls: connection.is_tls(), request_id, traceparent };
     filter::depart(snapshot, rule, origin, |asked| connection.told(view, asked), &mut headers)?;
     Ok(Head { method, target: passage.target.clone(), headers })
 }

@@ -76,7 +76,9 @@ fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, id
     let mut record = Record::new(Kind::Request, time);
     record.client_addr = Some(connection.client.into());
     record.request_id = Some(ids.request);
-    record.trace_id = ids.trace;
+    record.trace_id = ids.trace.map(|parent| parent.trace_id);
+    let begun = Instant::now();
+    let trace = connection.gate.tracer.as_ref().and_then(|tracer| tracer.begin(ids.trace.as_ref(), begun));
     record.scope = Some(Arc::clone(&view.scope));
     record.peer.clone_from(&view.peer);
     record.sni.clone_from(&connection.sni);
@@ -85,7 +87,12 @@ fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, id
     record.method = Some(head.method.clone());
     record.path = Some(clip(head.target.path()));
     let (gate, ending) = (Rc::clone(&connection.gate), Rc::clone(&connection.ending));
-    Draft::new(gate, ending, Arc::clone(&view.scope), Instant::now(), Box::new(record))
+    let mut draft = Draft::new(gate, ending, Arc::clone(&view.scope), begun, Box::new(record));
+    if let Some(mut trace) = trace {
+        trace.is_tls = connection.is_tls();
+        draft.traces(trace);
+    }
+    draft
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
@@ -115,6 +122,7 @@ fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) 
         return Err(Reason::RouteBadPath);
     }
     let rule = &snapshot.rules[index];
+    draft.trace(|trace| trace.path_pattern.clone_from(&rule.path_pattern));
     let path = match &rule.filters.path {
         Some(change) => Cow::Owned(change.apply(&path)),
         None => path,

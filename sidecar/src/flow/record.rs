@@ -13,6 +13,7 @@ use super::gate::Gate;
 use crate::ending::Ending;
 use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
+use crate::telemetry::Trace;
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
 /// client went away, or why its connection was cut.
@@ -28,6 +29,8 @@ pub(super) struct Draft {
     stream: Option<Place>,
     /// Counted by the request's body, which hyper owns; `None` without one.
     upload: Option<Rc<Upload>>,
+    /// The request's trace, if it is one of those that have one.
+    trace: Option<Box<Trace>>,
 }
 
 impl Draft {
@@ -38,7 +41,7 @@ impl Draft {
         started: Instant,
         record: Box<Record>,
     ) -> Self {
-        Self { gate, ending, started, scope, record: Some(record), stream: None, upload: None }
+        Self { gate, ending, started, scope, record: Some(record), stream: None, upload: None, trace: None }
     }
 
     /// Takes a place among what is being passed on, until the row is sent.
@@ -73,6 +76,24 @@ impl Draft {
     /// Why the request's body broke off, if it did.
     pub(super) fn upload_failed(&self) -> Option<Reason> {
         self.upload.as_ref().and_then(|upload| upload.failed())
+    }
+
+    /// The request is traced.
+    pub(super) fn traces(&mut self, trace: Box<Trace>) {
+        self.edit(|record| record.trace_id = Some(trace.trace_id));
+        self.trace = Some(trace);
+    }
+
+    /// The request's trace, to fill in, if it has one.
+    pub(super) fn trace(&mut self, edit: impl FnOnce(&mut Trace)) {
+        if let Some(trace) = &mut self.trace {
+            edit(trace);
+        }
+    }
+
+    /// What the application is told of the trace; nothing of one that is not the gate's, which passes as it came.
+    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
+        self.trace.as_ref()?.context().header()
     }
 
     /// The request's id, as it is told.
@@ -114,6 +135,9 @@ impl Draft {
         record.duration_us = microseconds(elapsed);
         let cells = if record.kind == Kind::Request { &self.gate.cells } else { &self.gate.connection_cells };
         cells.count(&self.scope, record.verdict, record.reason, elapsed);
+        if let (Some(trace), Some(tracer)) = (self.trace.take(), &self.gate.tracer) {
+            tracer.end(trace, &record);
+        }
         self.gate.log.send(record);
     }
 }

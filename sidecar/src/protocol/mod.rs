@@ -4,6 +4,7 @@ mod begin;
 mod body;
 mod client;
 mod headers;
+mod post;
 mod runtime;
 mod server;
 
@@ -13,6 +14,7 @@ pub use begin::{NoRequest, first_version};
 pub use body::{Body, BodyError, Inbound};
 pub use client::{NotSent, Outgoing, Received, Upstream, connect};
 pub use headers::{strip_hop_by_hop, upstream_host};
+pub use post::post;
 pub use server::{Closing, ServeError, serve};
 
 /// The HTTP version of a connection.

@@ -61,6 +61,7 @@ fn notations_agree() {
         "backends",
         "filters",
         "rewrites-1.3",
+        "tracing-1.3",
     ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
@@ -81,6 +82,7 @@ fn what_is_written_back_reads_the_same() {
         "backends.json",
         "filters.json",
         "rewrites-1.3.json",
+        "tracing-1.3.json",
     ];
     for name in names {
         let read = read_file(&folder("good").join(name)).unwrap();
@@ -194,6 +196,10 @@ const BAD: &[(&str, &str)] = &[
     (
         "rewrite-path.yaml",
         "`policy.routes[0].rules[0].filters[0].urlRewrite.path.type`: unknown variant `ReplacePrefix`, expected `ReplaceFullPath` or `ReplacePrefixMatch`",
+    ),
+    (
+        "sampling-ratio.yaml",
+        "`settings.tracing.samplingRatio`: 25 is no part of a whole; write a number from 0 to 1, such as `0.05`",
     ),
     ("serial-number.json", "`trust.revocations.serials[0].serial`: invalid type: integer `5`, expected a string"),
     (

@@ -20,14 +20,14 @@ fn filters(filter: &Value, prefix: &str) -> Filters {
     }
     let route = json!({"name": "a/b", "listener": "main", "rules": [rule]});
     let document = json!({"listeners": [listener("main", 8443)], "routes": [route]});
-    let policy = Some(Arc::new(accept::policy(&read(document)).unwrap()));
+    let policy = Some(Arc::new(accept::policy(&read(document)).expect("a good policy")));
     let (mut snapshot, _) = link(&Parts { policy, ..Parts::default() });
     snapshot.rules.remove(0).filters
 }
 
 fn rewritten(kind: &str, value: &str, prefix: &str, path: &str) -> String {
     let filter = json!({"urlRewrite": {"path": {"type": kind, "value": value}}});
-    filters(&filter, prefix).path.unwrap().apply(path)
+    filters(&filter, prefix).path.expect("another path").apply(path)
 }
 
 /// The first eleven rows are the table of `ReplacePrefixMatch` in the reference of Gateway API (`HTTPPathModifier`).
@@ -58,7 +58,7 @@ fn prefixes_are_replaced_by_segments() {
     for (path, prefix, value, expected) in table {
         assert_eq!(rewritten("ReplacePrefixMatch", value, prefix, path), expected, "{path} {prefix} {value:?}");
         let filter = json!({"requestRedirect": {"path": {"type": "ReplacePrefixMatch", "value": value}}});
-        assert_eq!(filters(&filter, prefix).path.unwrap().apply(path), expected, "a redirect, too");
+        assert_eq!(filters(&filter, prefix).path.expect("another path").apply(path), expected, "a redirect, too");
     }
     for path in ["/foo", "/foo/", "/foo/bar"] {
         assert_eq!(rewritten("ReplaceFullPath", "/xyz/", "/foo", path), "/xyz/");
@@ -73,7 +73,7 @@ fn what_is_rewritten_is_normal() {
         for path in paths {
             assert!(matches!(path::normalise(path), Ok(Cow::Borrowed(_))), "{path}");
             let other = rewritten("ReplacePrefixMatch", value, "/foo", path);
-            assert_eq!(path::normalise(&other).unwrap(), other, "{path} {value:?}");
+            assert_eq!(path::normalise(&other).expect("a path"), other, "{path} {value:?}");
             assert!(matches!(path::normalise(&other), Ok(Cow::Borrowed(_))), "{path} {value:?}");
         }
     }
@@ -86,8 +86,12 @@ fn location(filter: &Value, trusted_hops: u8, is_tls: bool, host: &str, target: 
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let arrival = Arrival { peer: [127, 0, 0, 1].into(), is_tls, trusted_hops };
-    let location = filters.redirect.unwrap().location(&arrival, &Came { headers: &headers, host }, target).unwrap();
-    location.to_str().unwrap().to_owned()
+    let location = filters
+        .redirect
+        .expect("a redirect")
+        .location(&arrival, &Came { headers: &headers, host }, target)
+        .expect("a place");
+    location.to_str().expect("ASCII").to_owned()
 }
 
 #[test]
