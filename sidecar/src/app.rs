@@ -82,7 +82,7 @@ impl App {
             settings.tracing.is_some(),
             Arc::clone(&nothing),
             publisher.states(),
-            Budget::new(upstreams),
+            (Budget::new(upstreams), Arc::clone(publisher.ejections())),
         ));
         let status_server = serve_status(settings.status_address, &state).await?;
         let (sender, log) = start_log(config, settings, &state)?;

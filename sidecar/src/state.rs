@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::{Generation, KeepStats};
+use crate::health::Ejections;
 use crate::limit::UnderWay;
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
@@ -29,6 +30,8 @@ pub struct State {
     pub under_way: UnderWay,
     /// Connections to upstreams.
     pub upstreams: Arc<Budget>,
+    /// Counts of endpoints that were left out.
+    pub ejections: Arc<Ejections>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
     /// Counts of spans, where requests are traced.
@@ -55,7 +58,7 @@ impl State {
         traces: bool,
         generation: Arc<Generation>,
         parts: Parts,
-        upstreams: Arc<Budget>,
+        (upstreams, ejections): (Arc<Budget>, Arc<Ejections>),
     ) -> Self {
         Self {
             requests: Arc::default(),
@@ -63,6 +66,7 @@ impl State {
             handshakes: Arc::default(),
             under_way: UnderWay::default(),
             upstreams,
+            ejections,
             log: Arc::default(),
             traces: traces.then(Arc::default),
             kept: Arc::default(),

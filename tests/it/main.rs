@@ -7,6 +7,7 @@
 
 mod docs;
 mod drain;
+mod ejection;
 mod exchange;
 mod faults;
 mod forward;

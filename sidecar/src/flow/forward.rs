@@ -9,7 +9,7 @@ use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
 
 use super::attempt::{Answered, Candidates, Exchange, Patience};
-use super::body::{Upload, download};
+use super::body::{Begun, Upload, download};
 use super::connection::{Connection, View};
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
@@ -43,18 +43,21 @@ pub(super) async fn forward(
     draft.uploads(upload.clone());
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
     draft.trace(|trace| trace.ask(&passage.target));
-    let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
+    let patience = Patience::of(&rule.timeouts);
+    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None };
     match exchange.run(outgoing).await {
         // Nothing was to be upgraded, so nobody can speak what would follow.
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => {
-            refuse(draft, Reason::UpstreamReset, None)
+            let unwanted = draft.unwanted();
+            refuse(draft, Reason::UpstreamReset, unwanted)
         }
-        Ok(answered) => respond(answered, &rule.filters.response, draft),
+        Ok(answered) => respond(answered, &rule.filters.response, draft).await,
         Err(reason) => {
             if reason == Reason::LimitBodySize {
                 draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
             }
-            refuse(draft, reason, None)
+            let unwanted = draft.unwanted();
+            refuse(draft, reason, unwanted)
         }
     }
 }
@@ -79,13 +82,20 @@ fn outgoing_head(
     Ok(Head { method, target: passage.target.clone(), headers })
 }
 
-fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
-    let Answered { lease, received, deadline } = answered;
+async fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
+    let Answered { lease, received, watch, deadline } = answered;
+    let Ok(begun) = Begun::of(received.body).await else {
+        if let Some(watch) = &watch {
+            watch.interrupted(Reason::UpstreamReset);
+        }
+        let unwanted = draft.unwanted();
+        return refuse(draft, Reason::UpstreamReset, unwanted);
+    };
     let mut headers = received.headers;
     strip_hop_by_hop(&mut headers);
     // Only the gate speaks for the gate.
     headers.remove(&POSTERN_REASON);
     changes.apply(&mut headers);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
-    Response::new(received.status, headers, download(received.body, lease, draft, deadline))
+    Response::new(received.status, headers, download(begun, (lease, watch), draft, deadline))
 }

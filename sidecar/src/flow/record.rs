@@ -10,9 +10,11 @@ use sidecar_decide::{Reason, Verdict};
 
 use super::body::Upload;
 use super::gate::Gate;
+use super::relay::Passed;
 use crate::ending::Ending;
 use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
+use crate::protocol::Inbound;
 use crate::telemetry::Trace;
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
@@ -29,6 +31,8 @@ pub(super) struct Draft {
     stream: Option<Place>,
     /// Counted by the request's body, which hyper owns; `None` without one.
     upload: Option<Rc<Upload>>,
+    /// Bytes of what is passed on as it is.
+    passed: Passed,
     /// The request's trace, if it is one of those that have one.
     trace: Option<Box<Trace>>,
 }
@@ -41,7 +45,17 @@ impl Draft {
         started: Instant,
         record: Box<Record>,
     ) -> Self {
-        Self { gate, ending, started, scope, record: Some(record), stream: None, upload: None, trace: None }
+        Self {
+            gate,
+            ending,
+            started,
+            scope,
+            record: Some(record),
+            stream: None,
+            upload: None,
+            passed: Passed::default(),
+            trace: None,
+        }
     }
 
     /// Takes a place among what is being passed on, until the row is sent.
@@ -66,6 +80,11 @@ impl Draft {
     /// Where the request's body is counted, if it has one.
     pub(super) fn uploads(&mut self, upload: Option<Rc<Upload>>) {
         self.upload = upload;
+    }
+
+    /// Where the bytes are counted of what is passed on as it is.
+    pub(super) fn passed(&self) -> &Passed {
+        &self.passed
     }
 
     /// Whether the upstream was sent the whole request.
@@ -94,6 +113,11 @@ impl Draft {
     /// What the application is told of the trace; nothing of one that is not the gate's, which passes as it came.
     pub(super) fn traceparent(&self) -> Option<HeaderValue> {
         self.trace.as_ref()?.context().header()
+    }
+
+    /// What is left of the request's body, if anything is.
+    pub(super) fn unwanted(&self) -> Option<Inbound> {
+        self.upload.as_ref().and_then(|upload| upload.unwanted())
     }
 
     /// The request's id, as it is told.
@@ -131,6 +155,9 @@ impl Draft {
         }
         if let Some(upload) = &self.upload {
             record.request_bytes = upload.bytes();
+        }
+        if record.kind != Kind::Request {
+            (record.request_bytes, record.response_bytes) = (self.passed.up.get(), self.passed.down.get());
         }
         record.duration_us = microseconds(elapsed);
         let cells = if record.kind == Kind::Request { &self.gate.cells } else { &self.gate.connection_cells };

@@ -60,6 +60,7 @@ fn notations_agree() {
         "tls-1.2",
         "backends",
         "filters",
+        "health",
         "rewrites-1.3",
         "tracing-1.3",
     ] {
@@ -81,6 +82,7 @@ fn what_is_written_back_reads_the_same() {
         "tls-1.2.json",
         "backends.json",
         "filters.json",
+        "health.json",
         "rewrites-1.3.json",
         "tracing-1.3.json",
     ];
@@ -173,6 +175,10 @@ const BAD: &[(&str, &str)] = &[
     ("no-allow.toml", "`policy.routes[0].rules[0]`: missing field `allow`"),
     ("no-version.toml", r#"`version` is missing; write `version = "1.3"` at the top"#),
     ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.3"`"#),
+    (
+        "outlier.yaml",
+        "`policy.routes[0].backendPolicy.outlierDetection.interval`: unknown field `interval`, expected one of `consecutiveLocalOriginFailures`, `consecutiveGatewayErrors`, `baseEjectionTime`, `maxEjectionTime`, `maxEjectionPercent`",
+    ),
     (
         "path-type.json",
         "`policy.routes[0].rules[0].matches[0].path.type`: unknown variant `Regex`, expected one of `Exact`, `PathPrefix`, `Template`, `RegularExpression`",

@@ -1,12 +1,13 @@
 //! Other paths and other places, as Gateway API has them.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use sidecar_decide::filter::{Arrival, Came, Filters};
 use sidecar_decide::{Parts, accept, link, path};
-use std::borrow::Cow;
-use std::sync::Arc;
 
 use crate::fixture::{listener, read, rule};
 
@@ -27,7 +28,7 @@ fn filters(filter: &Value, prefix: &str) -> Filters {
 
 fn rewritten(kind: &str, value: &str, prefix: &str, path: &str) -> String {
     let filter = json!({"urlRewrite": {"path": {"type": kind, "value": value}}});
-    filters(&filter, prefix).path.expect("another path").apply(path)
+    filters(&filter, prefix).path.expect("a path").apply(path)
 }
 
 /// The first eleven rows are the table of `ReplacePrefixMatch` in the reference of Gateway API (`HTTPPathModifier`).
@@ -58,7 +59,7 @@ fn prefixes_are_replaced_by_segments() {
     for (path, prefix, value, expected) in table {
         assert_eq!(rewritten("ReplacePrefixMatch", value, prefix, path), expected, "{path} {prefix} {value:?}");
         let filter = json!({"requestRedirect": {"path": {"type": "ReplacePrefixMatch", "value": value}}});
-        assert_eq!(filters(&filter, prefix).path.expect("another path").apply(path), expected, "a redirect, too");
+        assert_eq!(filters(&filter, prefix).path.expect("a path").apply(path), expected, "a redirect, too");
     }
     for path in ["/foo", "/foo/", "/foo/bar"] {
         assert_eq!(rewritten("ReplaceFullPath", "/xyz/", "/foo", path), "/xyz/");
@@ -86,12 +87,9 @@ fn location(filter: &Value, trusted_hops: u8, is_tls: bool, host: &str, target: 
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     let arrival = Arrival { peer: [127, 0, 0, 1].into(), is_tls, trusted_hops };
-    let location = filters
-        .redirect
-        .expect("a redirect")
-        .location(&arrival, &Came { headers: &headers, host }, target)
-        .expect("a place");
-    location.to_str().expect("ASCII").to_owned()
+    let location = filters.redirect.expect("a redirect").location(&arrival, &Came { headers: &headers, host }, target);
+    let location = location.expect("a location");
+    location.to_str().expect("text").to_owned()
 }
 
 #[test]
