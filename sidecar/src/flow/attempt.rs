@@ -203,7 +203,9 @@ impl Exchange<'_> {
         loop {
             self.watch = None;
             let asked = Instant::now();
-            let leased = shelf.lease(fresh).await;
+            let mut waited = None;
+            let leased = shelf.lease(fresh, &mut waited).await;
+            self.draft.waited(waited);
             self.draft.edit(|record| {
                 record.upstream = Some(shelf.endpoint().address());
                 record.attempts += 1;
@@ -218,7 +220,9 @@ impl Exchange<'_> {
             };
             self.watch = self.candidates.watch(endpoint);
             if !lease.is_reused {
-                self.draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));
+                self.draft.edit(|record| {
+                    record.connect_us = Some(microseconds(asked.elapsed().saturating_sub(waited.unwrap_or_default())))
+                });
             }
             let copy = (lease.is_reused && *may_repeat).then(|| self.copy(&outgoing.head)).flatten();
             let (sent, deadline) = (Instant::now(), self.patience.end_of_attempt());

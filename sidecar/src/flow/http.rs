@@ -1,11 +1,13 @@
 //! The life of a request: decided on one generation, then refused or forwarded; one row either way.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::poll_immediate;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
@@ -69,7 +71,17 @@ pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> 
 async fn admit(connection: &Connection, view: &View, draft: &mut Draft) -> Result<Pend, Reason> {
     let limits = &view.served.generation.snapshot.limits;
     draft.enter(limits)?;
-    connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))
+    let mut pend = pin!(connection.gate.pend(limits));
+    let pend = match poll_immediate(pend.as_mut()).await {
+        Some(pend) => pend,
+        None => {
+            let begun = Instant::now();
+            let pend = pend.await;
+            draft.waited(Some(begun.elapsed()));
+            pend
+        }
+    };
+    pend.map_err(|reason| draft.refused(reason))
 }
 
 fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, ids: Ids) -> Draft {

@@ -132,6 +132,13 @@ impl Draft {
         }
     }
 
+    /// It had to wait for so long until its turn came, if it had to.
+    pub(super) fn waited(&mut self, time: Option<Duration>) {
+        if let Some(time) = time {
+            self.edit(|record| record.queue_us = Some(record.queue_us.unwrap_or(0).saturating_add(microseconds(time))));
+        }
+    }
+
     pub(super) fn decided(&mut self, scope: &Arc<Scope>, verdict: Verdict, reason: Option<Reason>) {
         self.scope = Arc::clone(scope);
         self.edit(|record| {
