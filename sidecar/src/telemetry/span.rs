@@ -1,4 +1,4 @@
-//! A traced request as OTLP has it, in the words of the semantic conventions for HTTP (1.43, stable). Pure.
+//! A traced request as OTLP has it, in the words of the stable semantic conventions for HTTP. Pure.
 
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use prost::Message;
 use sidecar_config::settings::{Pod, Tracing};
+use sidecar_decide::reason::Side;
 
 use super::Ended;
 use crate::log::{Client, Record};
@@ -44,7 +45,7 @@ pub(super) fn resource(tracing: &Tracing, pod: &Pod) -> Resource {
 
 /// A batch in bytes.
 pub(super) fn encode(resource: &Resource, batch: &[Ended]) -> Vec<u8> {
-    let spans = batch.iter().flat_map(|ended| [Some(server(ended)), client(ended)]).flatten();
+    let spans = batch.iter().flat_map(of).flatten();
     let scope = InstrumentationScope {
         name: "postern-sidecar".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -54,6 +55,11 @@ pub(super) fn encode(resource: &Resource, batch: &[Ended]) -> Vec<u8> {
     let resource_spans =
         ResourceSpans { resource: Some(resource.clone()), scope_spans: vec![scope_spans], ..ResourceSpans::default() };
     ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
+}
+
+/// The gate's span, and the application's where it was asked.
+pub(super) fn of(ended: &Ended) -> [Option<Span>; 2] {
+    [Some(server(ended)), client(ended)]
 }
 
 /// The gate's span.
@@ -81,7 +87,7 @@ fn server(ended: &Ended) -> Span {
     let request_id = record.request_id.as_ref().map(ToString::to_string);
     attributes.text("postern.request_id", request_id.as_deref());
     // What a client did wrong is no error of whoever serves it.
-    let is_error = record.status.is_none_or(|status| status >= 500);
+    let is_error = record.status.is_none_or(|status| status >= 500) || is_broken(record);
     let status = attributes.fail(is_error, record);
     let method = attributes.method;
     let name = match &trace.path_pattern {
@@ -118,7 +124,8 @@ fn client(ended: &Ended) -> Option<Span> {
     // Where the application answered, the status is its own.
     let status = record.status.filter(|_| record.upstream_us.is_some());
     attributes.number("http.response.status_code", status.map(i64::from));
-    let status = attributes.fail(status.is_none_or(|status| status >= 400), record);
+    let is_error = status.is_none_or(|status| status >= 400) || is_broken(record);
+    let status = attributes.fail(is_error, record);
     let start = start(record).saturating_add(*asked);
     Some(Span {
         trace_id: trace.trace_id.to_vec(),
@@ -133,6 +140,11 @@ fn client(ended: &Ended) -> Option<Span> {
         flags: u32::from(trace.flags) | KNOWS_REMOTE,
         ..Span::default()
     })
+}
+
+/// Whether the application's answer did not come to its end, whatever it began with.
+fn is_broken(record: &Record) -> bool {
+    record.reason.is_some_and(|reason| reason.facts().side == Side::Upstream)
 }
 
 /// What is known of a span, in the making.

@@ -3,6 +3,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::time::SystemTime;
 
+use sidecar_decide::Reason;
+
 use super::*;
 use crate::log::Kind;
 
@@ -120,5 +122,35 @@ fn collectors_have_addresses() {
     for (endpoint, expected) in table {
         let found = collector(endpoint).ok();
         assert_eq!(found.as_ref().map(http::uri::Authority::as_str), expected, "{endpoint}");
+    }
+}
+
+/// Whether the gate's span and the application's say that something failed, for a row with this status of the
+/// application's, or of the gate's where there is none, and this reason.
+#[test]
+fn a_response_that_breaks_off_is_an_error_whatever_its_status() {
+    let table = [
+        (200, true, None, [false, false]),
+        (200, true, Some(Reason::UpstreamReset), [true, true]),
+        (200, true, Some(Reason::UpstreamTimeout), [true, true]),
+        // The client's doing.
+        (200, true, Some(Reason::ClientClosed), [false, false]),
+        (499, false, Some(Reason::ClientClosed), [false, true]),
+        // A rule under trial would have refused it.
+        (200, true, Some(Reason::PolicyNotAllowed), [false, false]),
+        (404, true, None, [false, true]),
+        (500, true, None, [true, true]),
+        (502, false, Some(Reason::UpstreamConnect), [true, true]),
+        (413, false, Some(Reason::LimitBodySize), [false, true]),
+    ];
+    let (tracer, ..) = tracer(1_000_000);
+    for (status, answered, reason, expected) in table {
+        let mut trace = tracer.begin(None, Instant::now()).unwrap();
+        trace.ask(&Uri::from_static("/"));
+        let mut record = Record::new(Kind::Request, SystemTime::now());
+        (record.status, record.reason) = (Some(status), reason);
+        record.upstream_us = answered.then_some(1);
+        let spans = span::of(&Ended { trace, record });
+        assert_eq!(spans.map(|span| span.unwrap().status.is_some()), expected, "{status} {answered} {reason:?}");
     }
 }
