@@ -7,6 +7,7 @@ mod headers;
 mod post;
 mod runtime;
 mod server;
+mod wire;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 
@@ -16,6 +17,7 @@ pub use client::{NotSent, Outgoing, Received, Upstream, connect};
 pub use headers::{strip_hop_by_hop, upstream_host};
 pub use post::post;
 pub use server::{Closing, ServeError, serve};
+pub use wire::Wire;
 
 /// The HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,6 +50,8 @@ pub struct Trace {
     begun: Instant,
     /// Whether the client speaks TLS.
     pub is_tls: bool,
+    /// Whether the application does.
+    pub asks_by_tls: bool,
     /// What the paths have in common that its rule matches.
     pub path_pattern: Option<Arc<str>>,
     /// When the application was first asked, since it began, and what for.
@@ -86,6 +88,7 @@ impl Tracer {
                 flags: SAMPLED | flags,
                 begun,
                 is_tls: false,
+                asks_by_tls: false,
                 path_pattern: None,
                 asked: None,
             })

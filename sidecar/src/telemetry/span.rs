@@ -116,7 +116,8 @@ fn client(ended: &Ended) -> Option<Span> {
     let (asked, target) = trace.asked.as_ref()?;
     let mut attributes = Attributes::of(record);
     if let Some(upstream) = record.upstream {
-        attributes.text("url.full", Some(&format!("http://{upstream}{}", target.path())));
+        let scheme = if trace.asks_by_tls { "https" } else { "http" };
+        attributes.text("url.full", Some(&format!("{scheme}://{upstream}{}", target.path())));
         attributes.peer("server.address", "server.port", upstream);
     }
     let resent = i64::from(record.attempts.saturating_sub(1));

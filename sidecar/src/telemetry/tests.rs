@@ -3,6 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::time::SystemTime;
 
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use sidecar_decide::Reason;
 
 use super::*;
@@ -152,5 +153,21 @@ fn a_response_that_breaks_off_is_an_error_whatever_its_status() {
         record.upstream_us = answered.then_some(1);
         let spans = span::of(&Ended { trace, record });
         assert_eq!(spans.map(|span| span.unwrap().status.is_some()), expected, "{status} {answered} {reason:?}");
+    }
+}
+
+#[test]
+fn a_url_says_how_the_application_is_asked() {
+    let (tracer, ..) = tracer(1_000_000);
+    for (asks_by_tls, expected) in [(false, "http://127.0.0.1:80/a"), (true, "https://127.0.0.1:80/a")] {
+        let mut trace = tracer.begin(None, Instant::now()).unwrap();
+        trace.ask(&Uri::from_static("/a?secret"));
+        trace.asks_by_tls = asks_by_tls;
+        let mut record = Record::new(Kind::Request, SystemTime::now());
+        record.upstream = Some("127.0.0.1:80".parse().unwrap());
+        let [_, client] = span::of(&Ended { trace, record });
+        let attributes = client.unwrap().attributes;
+        let url = attributes.into_iter().find(|attribute| attribute.key == "url.full").unwrap().value.unwrap();
+        assert_eq!(url.value, Some(Value::StringValue(expected.to_owned())));
     }
 }
