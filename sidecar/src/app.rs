@@ -23,6 +23,7 @@ use crate::listener::{Binder, Handles, Sockets, Worker, spawn};
 use crate::log::QUEUE_ROWS;
 use crate::processors::Workers;
 use crate::state::State;
+use crate::telemetry::{self, Exporter, Spans, Tracer};
 use crate::upstream::Budget;
 use crate::{admin, log, settings};
 
@@ -43,6 +44,7 @@ pub struct App {
     generation: Arc<Generation>,
     state: Arc<State>,
     log: log::Writer,
+    traces: Option<Exporter>,
     status_address: SocketAddr,
     status_server: JoinHandle<()>,
     most_connections: u32,
@@ -79,12 +81,14 @@ impl App {
         let nothing = Arc::new(publisher.nothing());
         let state = Arc::new(State::new(
             settings.pod.uid.clone(),
+            settings.tracing.is_some(),
             Arc::clone(&nothing),
             publisher.states(),
             (Budget::new(upstreams), Arc::clone(publisher.ejections())),
         ));
         let status_server = serve_status(settings.status_address, &state).await?;
         let (sender, log) = start_log(config, settings, &state)?;
+        let (spans, traces) = start_traces(settings, &state)?.unzip();
         let Workers { count, why } = settings::workers(settings);
         tracing::info!(
             workers = count,
@@ -103,6 +107,10 @@ impl App {
         for index in 0..count {
             let handles = Handles {
                 log: sender.clone(),
+                tracer: spans
+                    .clone()
+                    .zip(settings.tracing.as_ref())
+                    .map(|(spans, tracing)| Tracer::new(spans, tracing.sampling_ratio)),
                 cells: [state.requests.worker(), state.connections.worker(), state.tunnels.worker()],
                 handshakes: Arc::clone(&state.handshakes),
                 under_way: state.under_way.clone(),
@@ -129,6 +137,7 @@ impl App {
             generation: nothing,
             state,
             log,
+            traces,
             status_address,
             status_server,
             most_connections,
@@ -184,10 +193,14 @@ impl App {
         for worker in &mut self.workers {
             worker.ended().await;
         }
+        let traces = self.traces.map(|traces| tokio::task::spawn_blocking(move || traces.stop()));
         // Sends nothing any more, so what is queued now is all there is.
         let log = self.log;
         let summary = tokio::task::spawn_blocking(move || log.stop(LOG_STOP_TIMEOUT)).await.unwrap_or_default();
         tracing::info!(rows = summary.written, lost = summary.lost, "stopped");
+        if let Some(traces) = traces {
+            let _counted = traces.await;
+        }
         if let Some(keeper) = keeper {
             // It tells by itself what it could not write.
             let _told = keeper.await;
@@ -314,6 +327,12 @@ fn start_keeper(folder: &Path, publisher: &mut Publisher, state: &State, reading
     publisher.fall_back(kept);
     keeper.keep_settings(reading.settings.as_ref().map(|(_, settings)| settings));
     Ok(keeper)
+}
+
+/// Starts the thread that sends traces, if there are to be any.
+fn start_traces(settings: &Settings, state: &State) -> Result<Option<(Spans, Exporter)>, AppError> {
+    let Some((tracing, stats)) = settings.tracing.as_ref().zip(state.traces.as_ref()) else { return Ok(None) };
+    telemetry::start(tracing, &settings.pod, Arc::clone(stats)).map(Some).map_err(AppError::Thread)
 }
 
 fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::Sender, log::Writer), AppError> {

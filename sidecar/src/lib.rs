@@ -2,7 +2,7 @@
 //! pass, and writes every decision down.
 //!
 //! Folders follow a request: `listener`, `tls`, `identity`, `protocol`, `flow`, `balance`, `pool`, `upstream`; beside
-//! them `config` (what is served), `log` (what was decided), `metrics` and `admin` (what is told).
+//! them `config` (what is served), `log` (what was decided), `metrics`, `telemetry` and `admin` (what is told).
 
 mod admin;
 pub mod app;
@@ -28,5 +28,6 @@ mod protocol;
 pub mod settings;
 mod state;
 mod status;
+mod telemetry;
 mod tls;
 mod upstream;

@@ -11,6 +11,7 @@ use sidecar_config::settings::Settings;
 use crate::config::{Reading, recall_settings};
 use crate::log::QUEUE_ROWS;
 use crate::processors::{self, Why, Workers};
+use crate::telemetry;
 
 /// Kubernetes injects `POSTERN_SERVICE_HOST` and the like for a Service of that name; two underscores are ours.
 const PREFIX: &str = "POSTERN__";
@@ -82,9 +83,10 @@ impl Override {
 
     /// The value as text, or as the number it spells where the setting is one.
     fn value(&self) -> Result<Value, String> {
-        let number = self.text.parse::<u64>().map(Value::from);
+        let number = self.text.parse::<u64>().map(Value::from).ok();
+        let fraction = self.text.parse::<f64>().map(Value::from).ok();
         let mut error = String::new();
-        for value in [Ok(Value::from(self.text.clone())), number].into_iter().flatten() {
+        for value in [Some(Value::from(self.text.clone())), number, fraction].into_iter().flatten() {
             let mut alone = Value::Object(Map::new());
             insert(&mut alone, &self.path, value.clone());
             match Document::read::<Settings>("settings", alone) {
@@ -195,6 +197,9 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
     }
     if settings.state_dir.as_deref() == Some("") {
         errors.push("`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing".to_owned());
+    }
+    if let Some(Err(error)) = settings.tracing.as_ref().map(|tracing| telemetry::collector(&tracing.endpoint)) {
+        errors.push(format!("`settings.tracing.endpoint`: {error}"));
     }
     errors
 }

@@ -15,6 +15,7 @@ use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
+use crate::telemetry::SpanStats;
 use crate::upstream::Budget;
 
 /// The process as others see it.
@@ -37,6 +38,8 @@ pub struct State {
     pub checks: Arc<Checks>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
+    /// Counts of spans, where requests are traced.
+    pub traces: Option<Arc<SpanStats>>,
     /// How the state directory fares.
     pub kept: Arc<KeepStats>,
     pod_uid: String,
@@ -56,6 +59,7 @@ impl State {
     /// A process that serves nothing yet.
     pub fn new(
         pod_uid: String,
+        traces: bool,
         generation: Arc<Generation>,
         parts: Parts,
         (upstreams, ejections): (Arc<Budget>, Arc<Ejections>),
@@ -70,6 +74,7 @@ impl State {
             ejections,
             checks: Arc::default(),
             log: Arc::default(),
+            traces: traces.then(Arc::default),
             kept: Arc::default(),
             pod_uid,
             loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),

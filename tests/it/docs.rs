@@ -97,6 +97,7 @@ fn metrics_are_the_pages() {
         let raw =
             json!({ "name": "raw", "address": "127.0.0.1:0", "protocol": "TLS", "tls": { "clientAuth": "None" } });
         document["policy"]["listeners"].as_array_mut().unwrap().push(raw);
+        document["settings"]["tracing"] = json!({ "endpoint": "http://127.9.9.9:9" });
     })
     .unwrap();
     let raw = format!("https://localhost:{}/", gate.sidecar.listener("raw").unwrap().port());

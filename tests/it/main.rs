@@ -38,6 +38,7 @@ mod soak;
 mod status;
 mod tidy;
 mod tls;
+mod traces;
 mod tunnels;
 mod tunnels_http2;
 mod upstream_http2;

@@ -3,6 +3,7 @@
 
 pub mod ca;
 pub mod clients;
+pub mod collector;
 pub mod config;
 pub mod disk;
 pub mod gate;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::words::address;
-use crate::{Duration, Size};
+use crate::{Duration, Ratio, Size};
 
 /// How this process runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,9 @@ pub struct Settings {
     /// if it is not there. Nothing is kept where it is absent. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<String>,
+    /// Where traces of requests go. None are made where it is absent. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
     /// Which pod this is, for the request log and `/status`.
     #[serde(default)]
     pub pod: Pod,
@@ -45,6 +48,7 @@ impl Default for Settings {
             log_level: LogLevel::default(),
             log: Log::default(),
             state_dir: None,
+            tracing: None,
             pod: Pod::default(),
         }
     }
@@ -78,6 +82,23 @@ impl Default for Log {
             max_size: default_log_max_size(),
         }
     }
+}
+
+/// Traces of requests, sent by OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tracing {
+    /// The collector, `http://HOST:PORT`; spans go to `/v1/traces` below it. Required.
+    // An override is read alone, and may be one of the others.
+    #[serde(default)]
+    pub endpoint: String,
+    /// Which part of the requests is traced that do not say themselves, in `traceparent`, whether they are; 0 to 1.
+    #[serde(default = "default_sampling_ratio")]
+    pub sampling_ratio: Ratio,
+    /// What the gate is called in traces, `service.name`. Absent: `pod.workload`, or `postern`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_name: Option<String>,
 }
 
 /// Which pod this is. Kubernetes tells it through the downward API; standalone it may stay empty.
@@ -122,6 +143,11 @@ fn default_status_address() -> SocketAddr {
 /// Five seconds less than Kubernetes' default grace period, for the log's last flush.
 fn default_drain_timeout() -> Duration {
     Duration::from_millis(25_000)
+}
+
+/// Enough to see where time goes, too little to cost any.
+fn default_sampling_ratio() -> Ratio {
+    Ratio::from_millionths(10_000)
 }
 
 fn default_log_path() -> String {

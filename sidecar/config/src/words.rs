@@ -196,3 +196,65 @@ impl schemars::JsonSchema for Size {
         })
     }
 }
+
+/// A part of a whole: a number from 0 to 1, to the millionth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio(u32);
+
+impl Ratio {
+    /// One millionth of the whole.
+    const MILLION: u32 = 1_000_000;
+
+    /// So many millionths; all of it where they are more.
+    #[must_use]
+    pub const fn from_millionths(millionths: u32) -> Self {
+        Self(if millionths > Self::MILLION { Self::MILLION } else { millionths })
+    }
+
+    /// How many millionths of the whole it is.
+    #[must_use]
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", f64::from(self.0) / f64::from(Self::MILLION))
+    }
+}
+
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.0) / f64::from(Self::MILLION))
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(deserializer)?;
+        if (0.0..=1.0).contains(&number) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to a million")]
+            return Ok(Self((number * f64::from(Self::MILLION)).round() as u32));
+        }
+        Err(de::Error::custom(format_args!(
+            "{number} is no part of a whole; write a number from 0 to 1, such as `0.05`"
+        )))
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Ratio {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Ratio".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Part of a whole, to the millionth.",
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1
+        })
+    }
+}

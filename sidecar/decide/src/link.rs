@@ -15,6 +15,7 @@ use self::allowed::Known;
 use crate::filter::{Filters, GateNames, IdentityHeaders};
 use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
+use crate::route::path_pattern;
 use crate::snapshot::{
     AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Backend, Bundle, Endpoint, EndpointIndex, Listener, Parts,
     Rule, Snapshot, Target,
@@ -169,6 +170,7 @@ impl<'a> PolicyLinker<'a> {
                 route: Arc::clone(&name),
                 name: rule.name.as_str().into(),
                 mode: rule.mode,
+                path_pattern: path_pattern(&rule.matches).map(Into::into),
                 allowed: self.known.allowed(&mut self.snapshot, route, rule, &place, &mut self.problems),
                 filters: self.filters(rule),
                 target: self.target(&place, rule, &policy),

@@ -187,6 +187,8 @@ pub struct Rule {
     pub name: Arc<str>,
     /// Whether it refuses or only watches.
     pub mode: Mode,
+    /// What all paths have in common that it matches, as one pattern of few; `None` where there is no such.
+    pub path_pattern: Option<Arc<str>>,
     /// Who may use it.
     pub allowed: Allowed,
     /// What is done to its requests and their responses.

@@ -91,6 +91,7 @@ fn page(state: &State) -> Response {
         ejections: &state.ejections,
         checks: &state.checks,
         log: &state.log,
+        traces: state.traces.as_deref(),
         kept: &state.kept,
         status: &status,
         under_way: &state.under_way,

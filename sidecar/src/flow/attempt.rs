@@ -269,7 +269,10 @@ impl Exchange<'_> {
         let shelf = &self.candidates.shelves[endpoint];
         self.watch = None;
         let asked = Instant::now();
-        let leased = shelf.lease(fresh).await;
+        let mut waited = None;
+        let leased = shelf.lease(fresh, &mut waited).await;
+        self.draft.waited(waited);
+        self.draft.trace(|trace| trace.asks_by_tls = shelf.endpoint().is_secured());
         self.draft.edit(|record| {
             record.upstream = Some(shelf.endpoint().address());
             record.attempts += 1;
@@ -277,7 +280,8 @@ impl Exchange<'_> {
         self.watch = self.candidates.watch(endpoint);
         let lease = leased.map_err(|error| error.reason())?;
         if !lease.is_reused {
-            self.draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));
+            let connecting = asked.elapsed().saturating_sub(waited.unwrap_or_default());
+            self.draft.edit(|record| record.connect_us = Some(microseconds(connecting)));
         }
         if lease.is_shared()
             && let Some(upload) = &self.upload

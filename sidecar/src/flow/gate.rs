@@ -16,6 +16,7 @@ use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
 use crate::pool::{Pool, Shelf};
+use crate::telemetry::Tracer;
 
 /// A worker's handles to what its connections need.
 pub struct Gate {
@@ -30,6 +31,8 @@ pub struct Gate {
     pub request_ids: RequestIds,
     /// Where rows go.
     pub log: log::Sender,
+    /// Traces of requests, if there are to be any.
+    pub tracer: Option<Tracer>,
     /// Counts of requests.
     pub cells: Cells,
     /// Counts of connections that are passed on as they are.
@@ -70,7 +73,7 @@ impl Gate {
     pub fn new(
         generation: Arc<Generation>,
         pool: Rc<Pool>,
-        log: log::Sender,
+        (log, tracer): (log::Sender, Option<Tracer>),
         [cells, connection_cells, tunnel_cells]: [Cells; 3],
         handshakes: Arc<Handshakes>,
         under_way: UnderWay,
@@ -82,6 +85,7 @@ impl Gate {
             random: Random::new(),
             request_ids: RequestIds::default(),
             log,
+            tracer,
             cells,
             connection_cells,
             tunnel_cells,

@@ -15,6 +15,7 @@ use crate::ending::Ending;
 use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
 use crate::protocol::Inbound;
+use crate::telemetry::Trace;
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
 /// client went away, or why its connection was cut.
@@ -32,6 +33,8 @@ pub(super) struct Draft {
     upload: Option<Rc<Upload>>,
     /// Bytes of what is passed on as it is.
     passed: Passed,
+    /// The request's trace, if it is one of those that have one.
+    trace: Option<Box<Trace>>,
 }
 
 impl Draft {
@@ -51,6 +54,7 @@ impl Draft {
             stream: None,
             upload: None,
             passed: Passed::default(),
+            trace: None,
         }
     }
 
@@ -93,6 +97,24 @@ impl Draft {
         self.upload.as_ref().and_then(|upload| upload.failed())
     }
 
+    /// The request is traced.
+    pub(super) fn traces(&mut self, trace: Box<Trace>) {
+        self.edit(|record| record.trace_id = Some(trace.trace_id));
+        self.trace = Some(trace);
+    }
+
+    /// The request's trace, to fill in, if it has one.
+    pub(super) fn trace(&mut self, edit: impl FnOnce(&mut Trace)) {
+        if let Some(trace) = &mut self.trace {
+            edit(trace);
+        }
+    }
+
+    /// What the application is told of the trace; nothing of one that is not the gate's, which passes as it came.
+    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
+        self.trace.as_ref()?.context().header()
+    }
+
     /// What is left of the request's body, if anything is.
     pub(super) fn unwanted(&self) -> Option<Inbound> {
         self.upload.as_ref().and_then(|upload| upload.unwanted())
@@ -107,6 +129,13 @@ impl Draft {
     pub(super) fn edit(&mut self, edit: impl FnOnce(&mut Record)) {
         if let Some(record) = &mut self.record {
             edit(record);
+        }
+    }
+
+    /// It had to wait for so long until its turn came, if it had to.
+    pub(super) fn waited(&mut self, time: Option<Duration>) {
+        if let Some(time) = time {
+            self.edit(|record| record.queue_us = Some(record.queue_us.unwrap_or(0).saturating_add(microseconds(time))));
         }
     }
 
@@ -144,6 +173,9 @@ impl Draft {
             _ => &self.gate.connection_cells,
         };
         cells.count(&self.scope, record.verdict, record.reason, elapsed);
+        if let (Some(trace), Some(tracer)) = (self.trace.take(), &self.gate.tracer) {
+            tracer.end(trace, &record);
+        }
         self.gate.log.send(record);
     }
 }

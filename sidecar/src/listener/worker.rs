@@ -23,6 +23,7 @@ use crate::limits::{WORKER_ANSWER, WORKER_UPDATES};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
 use crate::pool::Pool;
+use crate::telemetry::Tracer;
 use crate::tls::Slots;
 use crate::upstream::Budget;
 
@@ -45,6 +46,8 @@ enum Update {
 pub struct Handles {
     /// Where its rows go.
     pub log: log::Sender,
+    /// How it traces requests, if it does.
+    pub tracer: Option<Tracer>,
     /// Where it counts requests, connections that are passed on as they are, and tunnels.
     pub cells: [Cells; 3],
     /// Where all workers count connections.
@@ -123,8 +126,8 @@ struct Listening {
 }
 
 async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::Receiver<Update>) {
-    let Handles { log, cells, handshakes, under_way, upstreams, drain_timeout } = handles;
-    let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), log, cells, handshakes, under_way));
+    let Handles { log, tracer, cells, handshakes, under_way, upstreams, drain_timeout } = handles;
+    let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), (log, tracer), cells, handshakes, under_way));
     let mut listeners: HashMap<ListenerKey, Listening> = HashMap::new();
     let mut acceptors = JoinSet::new();
     loop {

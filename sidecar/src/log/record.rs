@@ -52,6 +52,8 @@ pub struct Record {
     pub response_bytes: u64,
     /// From the beginning to the end of what was decided about.
     pub duration_us: u64,
+    /// Time that it had to wait until its turn came, where it had to.
+    pub queue_us: Option<u64>,
     /// Time until a connection to the upstream was there, where one was made.
     pub connect_us: Option<u64>,
     /// Time until the upstream's response head.
@@ -90,6 +92,7 @@ impl Record {
             request_bytes: 0,
             response_bytes: 0,
             duration_us: 0,
+            queue_us: None,
             connect_us: None,
             upstream_us: None,
             upstream: None,

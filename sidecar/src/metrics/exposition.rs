@@ -16,6 +16,7 @@ use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::limits::HANDSHAKES_PER_WORKER;
 use crate::log;
+use crate::telemetry::{SpanDrop, SpanStats};
 use crate::upstream::{Budget, EndpointState};
 
 const MICROSECONDS_PER_SECOND: f64 = 1e6;
@@ -40,6 +41,8 @@ pub struct Sources<'a> {
     pub checks: &'a Checks,
     /// The request log.
     pub log: &'a log::Stats,
+    /// Traces, where there are any.
+    pub traces: Option<&'a SpanStats>,
     /// The state directory.
     pub kept: &'a KeepStats,
     /// What is loaded.
@@ -71,6 +74,7 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
     families.extend(upstreams::families(sources.endpoints, (sources.ejections, sources.checks)));
     families.extend(under_way(sources));
     families.extend(request_log(sources.log));
+    families.extend(sources.traces.map(traces).unwrap_or_default());
     families.extend(state(sources));
     families.extend(state_directory(sources));
     let mut page = Vec::new();
@@ -220,6 +224,14 @@ fn under_way(sources: &Sources<'_>) -> Vec<MetricFamily> {
             "Requests and connections that may be passed on at once.",
             f64::from(limits.max_streams),
         ),
+    ]
+}
+
+fn traces(stats: &SpanStats) -> Vec<MetricFamily> {
+    let dropped = SpanDrop::ALL.map(|reason| counter(&["reason"], &[reason.name()], stats.dropped(reason))).to_vec();
+    vec![
+        one_counter("postern_trace_spans_exported_total", "Spans that the collector took.", stats.exported()),
+        family("postern_trace_spans_dropped_total", "Spans that nobody got, by reason.", MetricType::COUNTER, dropped),
     ]
 }
 

@@ -62,6 +62,7 @@ fn notations_agree() {
         "filters",
         "health",
         "rewrites-1.3",
+        "tracing-1.3",
         "upstream-tls",
     ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
@@ -84,6 +85,7 @@ fn what_is_written_back_reads_the_same() {
         "filters.json",
         "health.json",
         "rewrites-1.3.json",
+        "tracing-1.3.json",
         "upstream-tls.json",
     ];
     for name in names {
@@ -203,6 +205,10 @@ const BAD: &[(&str, &str)] = &[
     (
         "rewrite-path.yaml",
         "`policy.routes[0].rules[0].filters[0].urlRewrite.path.type`: unknown variant `ReplacePrefix`, expected `ReplaceFullPath` or `ReplacePrefixMatch`",
+    ),
+    (
+        "sampling-ratio.yaml",
+        "`settings.tracing.samplingRatio`: 25 is no part of a whole; write a number from 0 to 1, such as `0.05`",
     ),
     ("serial-number.json", "`trust.revocations.serials[0].serial`: invalid type: integer `5`, expected a string"),
     (
