@@ -41,6 +41,10 @@ pub const ADMIN_CONNECTIONS: usize = 32;
 /// A connection to the status port, reading and idling included: a few that nobody reads from must not keep probes out.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Series of metrics about rules, listeners and backends: those of a thousand rules with some reasons each. A page of them
+/// is a megabyte, made in some milliseconds; what is new beyond it is counted under `other`.
+pub const METRIC_SERIES: usize = 10_000;
+
 /// From accept to a finished handshake; a phone on a bad network needs some seconds, an attacker gets no more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 

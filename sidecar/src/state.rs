@@ -18,10 +18,8 @@ use crate::upstream::Budget;
 
 /// The process as others see it.
 pub struct State {
-    /// Counts of requests.
-    pub requests: Arc<Registry>,
-    /// Counts of connections that are passed on as they are.
-    pub connections: Arc<Registry>,
+    /// What the workers count.
+    pub counted: Arc<Registry>,
     /// Counts of handshakes and connections.
     pub handshakes: Arc<Handshakes>,
     /// What is under way.
@@ -49,8 +47,7 @@ impl State {
     /// A process that serves nothing yet.
     pub fn new(pod_uid: String, generation: Arc<Generation>, parts: Parts, upstreams: Arc<Budget>) -> Self {
         Self {
-            requests: Arc::default(),
-            connections: Arc::default(),
+            counted: Arc::default(),
             handshakes: Arc::default(),
             under_way: UnderWay::default(),
             upstreams,
@@ -66,6 +63,7 @@ impl State {
     /// Another generation is served; these listeners could not be bound.
     pub fn load(&self, generation: Arc<Generation>, parts: Parts, unbound: Vec<String>) {
         *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Loaded { generation, parts, unbound };
+        self.counted.reloaded();
         if self.not_ready().is_empty() {
             self.started.store(true, Ordering::Relaxed);
         }

@@ -18,6 +18,7 @@ mod keep;
 mod listeners;
 mod live;
 mod log;
+mod metrics;
 mod observed;
 mod offers;
 mod pressure;

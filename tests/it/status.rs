@@ -203,8 +203,9 @@ fn counts_match_what_happened() {
     }
     let duration = "postern_request_duration_seconds";
     let table = [
-        (format!("{duration}_count{{{rule}}}"), 7),
-        (format!("{duration}_bucket{{{rule},le=\"+Inf\"}}"), 7),
+        (format!("{duration}_count{{listener=\"gate\"}}"), 4),
+        (format!("{duration}_bucket{{listener=\"gate\",le=\"+Inf\"}}"), 4),
+        (format!("postern_request_bytes_total{{{rule}}}"), 0),
         (r#"postern_handshakes_refused_total{listener="gate",reason="tls_no_certificate"}"#.to_owned(), 2),
         ("postern_handshakes_completed_total".to_owned(), 7),
         ("postern_log_queue_rows".to_owned(), 0),

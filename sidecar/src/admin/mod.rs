@@ -82,8 +82,7 @@ fn page(state: &State) -> Response {
     let status = state.status();
     let generation = state.generation();
     let sources = metrics::Sources {
-        requests: &state.requests,
-        connections: &state.connections,
+        counted: &state.counted,
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
         endpoints: &generation.endpoints,
@@ -91,15 +90,11 @@ fn page(state: &State) -> Response {
         kept: &state.kept,
         status: &status,
         under_way: &state.under_way,
-        workers: state.requests.workers(),
         limits: state.limits(),
         leaf_not_after: state.leaf_not_after(),
         crl_next_updates: state.crl_next_updates(),
     };
-    match metrics::render(&sources) {
-        Ok(page) => response(StatusCode::OK, METRICS, page),
-        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    }
+    response(StatusCode::OK, METRICS, metrics::render(&sources))
 }
 
 fn text(status: StatusCode, text: String) -> Response {

@@ -14,7 +14,8 @@ use crate::config::Generation;
 use crate::filter::RequestIds;
 use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
-use crate::metrics::{Cells, Handshakes};
+use crate::log::Scope;
+use crate::metrics::{Amount, Cells, Handshakes, Outcome, PlaceName};
 use crate::pool::{Pool, Shelf};
 
 /// A worker's handles to what its connections need.
@@ -30,11 +31,9 @@ pub struct Gate {
     pub request_ids: RequestIds,
     /// Where rows go.
     pub log: log::Sender,
-    /// Counts of requests.
+    /// What the worker counts.
     pub cells: Cells,
-    /// Counts of connections that are passed on as they are.
-    pub connection_cells: Cells,
-    /// What those are read into.
+    /// What connections that are passed on as they are, are read into.
     pub relay_buffer: RelayBuffer,
     /// Counts of handshakes and connections, of all workers.
     pub handshakes: Arc<Handshakes>,
@@ -69,7 +68,7 @@ impl Gate {
         generation: Arc<Generation>,
         pool: Rc<Pool>,
         log: log::Sender,
-        (cells, connection_cells): (Cells, Cells),
+        cells: Cells,
         handshakes: Arc<Handshakes>,
         under_way: UnderWay,
     ) -> Self {
@@ -81,7 +80,6 @@ impl Gate {
             request_ids: RequestIds::default(),
             log,
             cells,
-            connection_cells,
             relay_buffer: RelayBuffer::default(),
             handshakes,
             handshake_turns: Turns::new(Arc::clone(&under_way.handshakes)),
@@ -114,7 +112,13 @@ impl Gate {
     /// Serves another generation from the next request on.
     pub fn serve(&self, generation: Arc<Generation>) {
         *self.served.borrow_mut() = Served::new(generation, &self.pool);
-        self.cells.new_generation();
-        self.connection_cells.new_generation();
+    }
+
+    /// Counts what was decided at a place.
+    pub fn count(&self, scope: &Scope, outcome: Outcome, amount: &Amount) {
+        let text = |value: &Option<Box<str>>| value.clone().unwrap_or_default();
+        let name =
+            || PlaceName::Rule { listener: text(&scope.listener), route: text(&scope.route), rule: text(&scope.rule) };
+        self.cells.count(&scope.counted, name, outcome, amount);
     }
 }

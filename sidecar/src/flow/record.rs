@@ -12,6 +12,7 @@ use super::gate::Gate;
 use crate::ending::Ending;
 use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
+use crate::metrics::{Amount, Event, Outcome};
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
 /// client went away, or why its connection was cut.
@@ -106,8 +107,10 @@ impl Draft {
             record.request_bytes = upload.bytes();
         }
         record.duration_us = microseconds(elapsed);
-        let cells = if record.kind == Kind::Request { &self.gate.cells } else { &self.gate.connection_cells };
-        cells.count(&self.scope, record.verdict, record.reason, elapsed);
+        let event = if record.kind == Kind::Request { Event::Request } else { Event::Forwarded };
+        let outcome = Outcome { event, verdict: record.verdict, reason: record.reason };
+        let (request_bytes, response_bytes) = (record.request_bytes, record.response_bytes);
+        self.gate.count(&self.scope, outcome, &Amount { duration: elapsed, request_bytes, response_bytes });
         self.gate.log.send(record);
     }
 }

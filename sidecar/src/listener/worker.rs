@@ -45,8 +45,8 @@ enum Update {
 pub struct Handles {
     /// Where its rows go.
     pub log: log::Sender,
-    /// Where it counts requests, and connections that are passed on as they are.
-    pub cells: (Cells, Cells),
+    /// Where it counts what it decides.
+    pub cells: Cells,
     /// Where all workers count connections.
     pub handshakes: Arc<Handshakes>,
     /// Where all workers count what is under way.

@@ -1,0 +1,101 @@
+//! The metrics page as others read it: valid, bounded, and right about what passed.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use postern_tests::clients::run;
+use postern_tests::gate::Gate;
+use postern_tests::wait::PATIENCE;
+use serde_json::json;
+
+use crate::observed::{metric, page, wait_metric};
+
+/// What `promtool` says of the page; nothing where all is well.
+fn lint(gate: &Gate) -> String {
+    let metrics = page(&gate.sidecar, "/metrics").text();
+    let checked = run(Command::new("promtool").args(["check", "metrics"]), metrics.as_bytes(), PATIENCE).unwrap();
+    format!("{}{}", checked.text(), checked.stderr)
+}
+
+#[test]
+fn promtool_has_nothing_to_say() {
+    let gate = Gate::start().unwrap();
+    gate.curl(Some("billing"), "/orders/7").unwrap().call().unwrap();
+    gate.curl(Some("reports"), "/orders/7").unwrap().call().unwrap();
+    gate.curl(None, "/orders/7").unwrap().call().unwrap();
+    wait_metric(&gate.sidecar, "postern_log_rows_written_total", 3);
+    assert_eq!(lint(&gate), "");
+}
+
+#[test]
+fn bytes_are_counted_by_rule_whichever_worker_had_them() {
+    let gate = Gate::start_with(|document| document["settings"]["workers"] = json!(4)).unwrap();
+    let (calls, mut received) = (12, 0);
+    for _ in 0..calls {
+        let curl = gate.curl(Some("billing"), "/echo").unwrap().arg("--data").arg("0123456789");
+        received += curl.call().unwrap().body.len() as u64;
+    }
+    let rule = r#"listener="gate",route="demo/orders",rule="all""#;
+    wait_metric(&gate.sidecar, "postern_log_rows_written_total", calls);
+    assert_eq!(metric(&gate.sidecar, &format!("postern_request_bytes_total{{{rule}}}")), 10 * calls);
+    assert_eq!(metric(&gate.sidecar, &format!("postern_response_bytes_total{{{rule}}}")), received);
+    assert!(received > 0);
+    assert_eq!(metric(&gate.sidecar, "postern_workers"), 4);
+    assert!(!page(&gate.sidecar, "/metrics").text().contains("worker="));
+}
+
+#[test]
+fn a_thousand_routes_are_a_page_of_bounded_size() {
+    const ROUTES: usize = 1000;
+    let gate = Gate::start_with(|document| {
+        let rule = document["policy"]["routes"][0]["rules"][0].clone();
+        let routes = (0..ROUTES).map(|number| {
+            let mut rule = rule.clone();
+            rule["matches"] = json!([{ "path": { "type": "Exact", "value": format!("/{number}") } }]);
+            let name = format!("demo/route-{number}");
+            json!({ "name": name, "listener": "gate", "hostnames": ["localhost"], "rules": [rule] })
+        });
+        document["policy"]["routes"] = routes.collect();
+    })
+    .unwrap();
+    let urls = format!("/[0-{}]", ROUTES - 1);
+    for certificate in ["billing", "reports"] {
+        let curl = gate.curl(Some(certificate), &urls).unwrap().arg("-o").arg("/dev/null");
+        assert_eq!(curl.call().unwrap().exit_code, Some(0));
+    }
+    wait_metric(&gate.sidecar, "postern_log_rows_written_total", 2 * ROUTES as u64);
+    let text = page(&gate.sidecar, "/metrics").text();
+    let routes: BTreeSet<_> =
+        text.lines().filter_map(|line| line.split("route=\"").nth(1)?.split('"').next()).collect();
+    assert_eq!(routes.len(), ROUTES);
+    assert!(text.len() < 1 << 20, "{} bytes", text.len());
+    assert_eq!(lint(&gate), "");
+    assert_eq!(metric(&gate.sidecar, "postern_metrics_series_refused_total"), 0);
+    // A refused and an allowed outcome and three sums for each, and one histogram.
+    assert_eq!(metric(&gate.sidecar, "postern_metrics_series"), 5 * ROUTES as u64 + 15);
+}
+
+#[test]
+fn the_process_is_told_under_the_usual_names() {
+    let gate = Gate::start().unwrap();
+    let text = page(&gate.sidecar, "/metrics").text();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+    };
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gate.sidecar.id())).unwrap();
+    let kernel = |name: &str| -> f64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let resident = kernel("VmRSS:") * 1024.0;
+    assert!((value("process_resident_memory_bytes") / resident - 1.0).abs() < 0.5, "{resident}");
+    assert!(value("process_threads") >= 3.0 && value("process_threads") <= kernel("Threads:") + 2.0);
+    assert!(value("process_cpu_seconds_total") > 0.0);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", gate.sidecar.id())).unwrap().count();
+    assert!((value("process_open_fds") - open as f64).abs() < 6.0, "{open}");
+    assert!(value("process_max_fds") >= value("process_open_fds"));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    let age = now - value("process_start_time_seconds");
+    assert!((-2.0..600.0).contains(&age), "began {age} s ago");
+}
