@@ -1,8 +1,10 @@
 //! Listeners of every protocol and address: plain HTTP, and bytes that are passed on over TLS.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use postern_tests::clients::Curl;
 use postern_tests::gate::Gate;
@@ -257,11 +259,25 @@ print(got == expected, len(got))
 
 #[test]
 fn a_client_that_reads_nothing_holds_up_its_application_and_nothing_else() {
-    let pours = |mut stream: TcpStream| while stream.write_all(&[0; 64 << 10]).is_ok() {};
+    let folder = tempfile::tempdir().unwrap();
+    let stalled = folder.path().join("stalled");
+    let tell = stalled.clone();
+    let pours = move |mut stream: TcpStream| {
+        stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        while stream.write_all(&[0; 64 << 10]).is_ok() {}
+        // Everything on the way is full, or the client is gone.
+        fs::write(&tell, "").unwrap();
+        stream.set_write_timeout(None).unwrap();
+        while stream.write_all(&[0; 64 << 10]).is_ok() {}
+    };
     let gate = forwarding(application(pours), |_| {});
-    // Quiet for a while: by then everything on the way is full.
-    let said =
-        script(&gate, "client = Tls(ADDRESS)\nother = Tls(ADDRESS)\ntime.sleep(0.5)\nprint(len(other.read(1000)))\n");
+    let said = script(
+        &gate,
+        &format!(
+            "client = Tls(ADDRESS)\nother = Tls(ADDRESS)\nwhile not os.path.exists({stalled:?}): time.sleep(0.01)\n\
+             print(len(other.read(1000)))\n"
+        ),
+    );
     assert_eq!(said, "1000\n");
     for row in rows(&gate.sidecar, 2) {
         assert_eq!(columns(&row, &["verdict", "reason"]), json!(["allowed", "client_closed"]));

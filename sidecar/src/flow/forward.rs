@@ -47,14 +47,16 @@ pub(super) async fn forward(
     match exchange.run(outgoing).await {
         // Nothing was to be upgraded, so nobody can speak what would follow.
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => {
-            refuse(draft, Reason::UpstreamReset, None)
+            let unwanted = draft.unwanted();
+            refuse(draft, Reason::UpstreamReset, unwanted)
         }
         Ok(answered) => respond(answered, &rule.filters.response, draft),
         Err(reason) => {
             if reason == Reason::LimitBodySize {
                 draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
             }
-            refuse(draft, reason, None)
+            let unwanted = draft.unwanted();
+            refuse(draft, reason, unwanted)
         }
     }
 }

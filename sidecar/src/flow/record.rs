@@ -13,6 +13,7 @@ use crate::ending::Ending;
 use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
 use crate::metrics::{Amount, Event, Outcome};
+use crate::protocol::Inbound;
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
 /// client went away, or why its connection was cut.
@@ -73,6 +74,11 @@ impl Draft {
     /// Why the request's body broke off, if it did.
     pub(super) fn upload_failed(&self) -> Option<Reason> {
         self.upload.as_ref().and_then(|upload| upload.failed())
+    }
+
+    /// What is left of the request's body, if anything is.
+    pub(super) fn unwanted(&self) -> Option<Inbound> {
+        self.upload.as_ref().and_then(|upload| upload.unwanted())
     }
 
     /// The row, to fill in; nothing once it is sent.
