@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use sidecar_config::backend::PoolPolicy;
+use sidecar_config::backend::{BackendPolicy, PoolPolicy};
 use sidecar_decide::Endpoint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -14,11 +14,36 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[repr(align(128))]
 struct Padded(AtomicUsize);
 
+/// What an endpoint tells of itself, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointReport {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// How it is used: an address that is used in several ways is several endpoints.
+    pub policy: Arc<BackendPolicy>,
+    /// Whether it is used.
+    pub condition: Condition,
+    /// Connections, idle ones included.
+    pub connections: usize,
+    /// Requests and connections it has been given and has not ended.
+    pub in_flight: usize,
+    /// Requests that wait for a connection to it.
+    pub pending: usize,
+}
+
+/// Whether an endpoint is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It is.
+    Usable,
+}
+
 /// One address as it is used in one way, shared by all workers. It outlives a generation for as long as one uses it.
 #[derive(Debug)]
 pub struct EndpointState {
     endpoint: Endpoint,
     connections: Arc<Semaphore>,
+    most_connections: usize,
     pending: AtomicUsize,
     in_flight: Padded,
 }
@@ -26,9 +51,27 @@ pub struct EndpointState {
 impl EndpointState {
     /// One that nothing is known of yet.
     pub fn new(endpoint: Endpoint) -> Arc<Self> {
-        let connections = usize::try_from(endpoint.policy.pool.max_connections).unwrap_or(usize::MAX);
-        let connections = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { endpoint, connections, pending: AtomicUsize::new(0), in_flight: Padded::default() })
+        let most_connections = usize::try_from(endpoint.policy.pool.max_connections).unwrap_or(usize::MAX);
+        let most_connections = most_connections.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            endpoint,
+            connections: Arc::new(Semaphore::new(most_connections)),
+            most_connections,
+            pending: AtomicUsize::new(0),
+            in_flight: Padded::default(),
+        })
+    }
+
+    /// What there is to tell of it.
+    pub fn report(&self) -> EndpointReport {
+        EndpointReport {
+            address: self.address(),
+            policy: Arc::clone(&self.endpoint.policy),
+            condition: Condition::Usable,
+            connections: self.most_connections.saturating_sub(self.connections.available_permits()),
+            in_flight: self.in_flight.0.load(Ordering::Relaxed),
+            pending: self.pending(),
+        }
     }
 
     /// Where it is.
