@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sidecar_config::policy::{Limits, Protocol};
+use sidecar_config::settings::Settings;
 use sidecar_config::status::{ContractRange, Parts, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::Notify;
 
 use crate::config::{Generation, KeepStats};
 use crate::limit::UnderWay;
@@ -30,9 +32,12 @@ pub struct State {
     pub log: Arc<log::Stats>,
     /// How the state directory fares.
     pub kept: Arc<KeepStats>,
-    pod_uid: String,
+    /// How the process runs.
+    pub settings: Settings,
     loaded: Mutex<Loaded>,
     draining: AtomicBool,
+    drained: AtomicBool,
+    drain_asked: Notify,
     started: AtomicBool,
 }
 
@@ -40,12 +45,14 @@ pub struct State {
 struct Loaded {
     generation: Arc<Generation>,
     parts: Parts,
+    accepted: sidecar_decide::Parts,
     unbound: Vec<String>,
 }
 
 impl State {
     /// A process that serves nothing yet.
-    pub fn new(pod_uid: String, generation: Arc<Generation>, parts: Parts, upstreams: Arc<Budget>) -> Self {
+    pub fn new(settings: Settings, generation: Arc<Generation>, parts: Parts, upstreams: Arc<Budget>) -> Self {
+        let accepted = sidecar_decide::Parts::default();
         Self {
             counted: Arc::default(),
             handshakes: Arc::default(),
@@ -53,16 +60,24 @@ impl State {
             upstreams,
             log: Arc::default(),
             kept: Arc::default(),
-            pod_uid,
-            loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),
+            settings,
+            loaded: Mutex::new(Loaded { generation, parts, accepted, unbound: Vec::new() }),
             draining: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            drain_asked: Notify::new(),
             started: AtomicBool::new(false),
         }
     }
 
-    /// Another generation is served; these listeners could not be bound.
-    pub fn load(&self, generation: Arc<Generation>, parts: Parts, unbound: Vec<String>) {
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Loaded { generation, parts, unbound };
+    /// Another generation is served, of what was accepted; these listeners could not be bound.
+    pub fn load(
+        &self,
+        generation: Arc<Generation>,
+        parts: Parts,
+        accepted: sidecar_decide::Parts,
+        unbound: Vec<String>,
+    ) {
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Loaded { generation, parts, accepted, unbound };
         self.counted.reloaded();
         if self.not_ready().is_empty() {
             self.started.store(true, Ordering::Relaxed);
@@ -74,6 +89,32 @@ impl State {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Asks the control thread to drain. From now on it is not ready.
+    pub fn ask_drain(&self) {
+        self.drain();
+        self.drain_asked.notify_one();
+    }
+
+    /// Resolves when somebody has asked.
+    pub async fn drain_asked(&self) {
+        self.drain_asked.notified().await;
+    }
+
+    /// All connections have ended.
+    pub fn finish_drain(&self) {
+        self.drained.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing new is wanted.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether all connections have ended.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
     /// Whether it was ready once.
     pub fn is_started(&self) -> bool {
         self.started.load(Ordering::Relaxed)
@@ -82,6 +123,11 @@ impl State {
     /// What is served now.
     pub fn generation(&self) -> Arc<Generation> {
         Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation)
+    }
+
+    /// What was accepted of each part.
+    pub fn accepted(&self) -> sidecar_decide::Parts {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).accepted.clone()
     }
 
     /// The bounds that the configuration sets, as they count.
@@ -106,7 +152,7 @@ impl State {
     /// Why it is not ready; nothing when it is. A failing log is no reason: traffic goes on without it.
     pub fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             reasons.push("draining".to_owned());
         }
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +179,7 @@ impl State {
         let routes = loaded.generation.snapshot.routes.iter();
         Status {
             contract: ContractRange { min: CONTRACT_MIN, max: CONTRACT_MAX },
-            pod_uid: self.pod_uid.clone(),
+            pod_uid: self.settings.pod.uid.clone(),
             parts: loaded.parts.clone(),
             routes: routes.map(|(name, hash)| (name.clone(), hash.to_string())).collect(),
             leaf_serial: leaf.map(|facts| facts.serial.clone()),

@@ -227,7 +227,7 @@ fn counts_match_what_happened() {
 fn status_prints_the_document() {
     let gate = Gate::start().unwrap();
     let address = gate.sidecar.status_address().unwrap().to_string();
-    let printed = sidecar(&["status", "--address", &address]);
+    let printed = sidecar(&["status", "--address", &address, "--output", "json"]);
     assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
     let expected = serde_json::to_string_pretty(&status(&gate.sidecar)).unwrap();
     assert_eq!(printed.text(), format!("{expected}\n"));

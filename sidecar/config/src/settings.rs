@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::is_default;
 use crate::words::address;
 use crate::{Duration, Size};
 
@@ -31,6 +32,9 @@ pub struct Settings {
     /// if it is not there. Nothing is kept where it is absent. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<String>,
+    /// What is for the owner of the process only. Since 1.3.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub admin: Admin,
     /// Which pod this is, for the request log and `/status`.
     #[serde(default)]
     pub pod: Pod,
@@ -45,9 +49,21 @@ impl Default for Settings {
             log_level: LogLevel::default(),
             log: Log::default(),
             state_dir: None,
+            admin: Admin::default(),
             pod: Pod::default(),
         }
     }
+}
+
+/// What is for the owner of the process only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Admin {
+    /// The unix socket that the commands `upstreams`, `identities`, `config` and `drain` ask, relative to the
+    /// configuration's folder. There is none where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
 }
 
 /// The request log: one row a decision, in SQLite.

@@ -168,6 +168,11 @@ impl Publisher {
         }
     }
 
+    /// The last good of every part.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
     /// What was accepted from the last offer.
     pub fn accepted(&self) -> &[Part] {
         &self.accepted

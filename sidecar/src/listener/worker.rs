@@ -62,6 +62,8 @@ pub struct Worker {
     updates: mpsc::Sender<Update>,
     /// Resolves when its thread has ended, for whatever reason.
     ended: oneshot::Receiver<()>,
+    /// It has.
+    is_over: bool,
 }
 
 /// Starts a worker that serves a generation without sockets yet.
@@ -79,7 +81,7 @@ pub fn spawn(index: usize, generation: Arc<Generation>, handles: Handles) -> io:
             Err(error) => tracing::error!(%error, "cannot make the worker's runtime"),
         }
     })?;
-    Ok(Worker { updates, ended })
+    Ok(Worker { updates, ended, is_over: false })
 }
 
 impl Worker {
@@ -99,7 +101,10 @@ impl Worker {
 
     /// Waits until the worker's thread has ended.
     pub async fn ended(&mut self) {
-        let _sender_dropped = (&mut self.ended).await;
+        if !self.is_over {
+            let _sender_dropped = (&mut self.ended).await;
+            self.is_over = true;
+        }
     }
 }
 

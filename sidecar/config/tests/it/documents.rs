@@ -50,9 +50,18 @@ fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, e
 
 #[test]
 fn notations_agree() {
-    for name in
-        ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "backends", "filters"]
-    {
+    for name in [
+        "minimal",
+        "full",
+        "routes",
+        "identity-1.1",
+        "settings-1.2",
+        "settings-1.3",
+        "listeners",
+        "tls-1.2",
+        "backends",
+        "filters",
+    ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -67,6 +76,7 @@ fn what_is_written_back_reads_the_same() {
         "routes.json",
         "identity-1.1.json",
         "settings-1.2.json",
+        "settings-1.3.json",
         "listeners.json",
         "tls-1.2.json",
         "backends.json",
@@ -97,6 +107,7 @@ fn names_tell_the_notation() {
 
 /// Each bad example, and what its writer is told.
 const BAD: &[(&str, &str)] = &[
+    ("admin-port.toml", "`settings.admin.address`: unknown field `address`, expected `socket`"),
     (
         "allow-nobody-known.yaml",
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `identitySelector`, `serviceAccount`, `spiffe`, `verified`, `anyone`",
