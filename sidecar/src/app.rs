@@ -92,8 +92,12 @@ impl App {
         let (most_connections, upstreams) = most_connections();
         let mut publisher = Publisher::new(config);
         let nothing = Arc::new(publisher.nothing());
-        let state =
-            Arc::new(State::new(settings.clone(), Arc::clone(&nothing), publisher.states(), Budget::new(upstreams)));
+        let state = Arc::new(State::new(
+            settings.clone(),
+            Arc::clone(&nothing),
+            publisher.states(),
+            (Budget::new(upstreams), Arc::clone(publisher.ejections())),
+        ));
         let status_server = serve_status(settings.status_address, &state).await?;
         let admin = settings::socket_path(settings, config).map(|path| serve_admin(&path, &state)).transpose()?;
         let (sender, log) = start_log(config, settings, &state)?;

@@ -42,7 +42,7 @@ enum Command {
         config: ConfigPath,
     },
     /// Print rows of the request log
-    Log(log::LogArgs),
+    Log(Box<log::LogArgs>),
     /// Print what a running sidecar has loaded
     Status(admin::StatusArgs),
     /// Print where a running sidecar sends requests, and how that fares

@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::Notify;
 
 use crate::config::{Generation, KeepStats};
+use crate::health::Ejections;
 use crate::limit::UnderWay;
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
@@ -28,6 +29,8 @@ pub struct State {
     pub under_way: UnderWay,
     /// Connections to upstreams.
     pub upstreams: Arc<Budget>,
+    /// Counts of endpoints that were left out.
+    pub ejections: Arc<Ejections>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
     /// How the state directory fares.
@@ -51,13 +54,19 @@ struct Loaded {
 
 impl State {
     /// A process that serves nothing yet.
-    pub fn new(settings: Settings, generation: Arc<Generation>, parts: Parts, upstreams: Arc<Budget>) -> Self {
+    pub fn new(
+        settings: Settings,
+        generation: Arc<Generation>,
+        parts: Parts,
+        (upstreams, ejections): (Arc<Budget>, Arc<Ejections>),
+    ) -> Self {
         let accepted = sidecar_decide::Parts::default();
         Self {
             counted: Arc::default(),
             handshakes: Arc::default(),
             under_way: UnderWay::default(),
             upstreams,
+            ejections,
             log: Arc::default(),
             kept: Arc::default(),
             settings,

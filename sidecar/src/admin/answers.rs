@@ -38,12 +38,14 @@ pub(super) fn upstreams(state: &State) -> Upstreams {
 }
 
 fn line(report: &EndpointReport, routes: &BTreeSet<&str>) -> EndpointLine {
-    let condition = match report.condition {
-        Condition::Usable => "usable",
+    let (condition, ejected_ms) = match report.condition {
+        Condition::Usable => ("usable", None),
+        Condition::Ejected(time) => ("ejected", Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))),
     };
     EndpointLine {
         address: report.address.to_string(),
         condition: condition.to_owned(),
+        ejected_ms,
         connections: report.connections,
         max_connections: report.policy.pool.max_connections,
         in_flight: report.in_flight,

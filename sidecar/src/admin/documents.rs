@@ -20,8 +20,11 @@ pub struct Upstreams {
 pub struct EndpointLine {
     /// Where it is.
     pub address: String,
-    /// Whether it is used.
+    /// `usable`, or `ejected` where it failed too often.
     pub condition: String,
+    /// For how long it is still ejected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected_ms: Option<u64>,
     /// Connections of all workers, idle ones included.
     pub connections: usize,
     /// Connections that there may be.

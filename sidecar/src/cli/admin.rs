@@ -154,7 +154,7 @@ fn endpoint_row(line: &EndpointLine) -> [String; 6] {
     let more = if line.more_routes > 0 { format!(" and {} more", line.more_routes) } else { String::new() };
     [
         line.address.clone(),
-        line.condition.clone(),
+        line.ejected_ms.map_or_else(|| line.condition.clone(), |time| format!("{} {time} ms", line.condition)),
         format!("{}/{}", line.connections, line.max_connections),
         line.in_flight.to_string(),
         format!("{}/{}", line.pending, line.max_pending),

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use http::Method;
 use sha2::{Digest, Sha256};
+use sidecar_decide::filter::RequestId;
 use sidecar_decide::{Reason, Verdict};
 
 use crate::metrics::Counted;
@@ -61,6 +62,10 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// How often the request was sent to an upstream.
     pub attempts: u8,
+    /// The request's id, as the application was told it.
+    pub request_id: Option<RequestId>,
+    /// The trace the request belongs to.
+    pub trace_id: Option<[u8; 16]>,
     /// Where the client is; absent for a gap, and for refusals of clients too many to tell apart.
     pub client_addr: Option<Client>,
 }
@@ -91,6 +96,8 @@ impl Record {
             upstream_us: None,
             upstream: None,
             attempts: 0,
+            request_id: None,
+            trace_id: None,
             client_addr: None,
         }
     }

@@ -8,8 +8,9 @@ use sidecar_config::status::Status;
 use super::handshakes::Handshakes;
 use super::page::{Kind, Page};
 use super::registry::Registry;
-use super::{process, traffic};
+use super::{process, traffic, upstreams};
 use crate::config::KeepStats;
+use crate::health::Ejections;
 use crate::limit::UnderWay;
 use crate::limits::{HANDSHAKES_PER_WORKER, METRIC_SERIES};
 use crate::log;
@@ -25,6 +26,8 @@ pub struct Sources<'a> {
     pub upstreams: &'a Budget,
     /// The endpoints that are in use.
     pub endpoints: &'a [Arc<EndpointState>],
+    /// Counts of those that were left out.
+    pub ejections: &'a Ejections,
     /// The request log.
     pub log: &'a log::Stats,
     /// The state directory.
@@ -46,6 +49,7 @@ pub fn render(sources: &Sources<'_>) -> Vec<u8> {
     let mut page = Page::default();
     traffic::write(&mut page, &sources.counted.read());
     connections(&mut page, sources);
+    upstreams::write(&mut page, sources.endpoints, sources.ejections);
     under_way(&mut page, sources);
     request_log(&mut page, sources.log);
     state(&mut page, sources);

@@ -7,6 +7,7 @@ mod place;
 mod process;
 mod registry;
 mod traffic;
+mod upstreams;
 
 pub use exposition::{Sources, render};
 pub use handshakes::Handshakes;

@@ -1,0 +1,33 @@
+//! What the `/metrics` page says of endpoints: how many are used, and how often some were left out.
+
+use std::sync::Arc;
+
+use super::page::{Kind, Page};
+use crate::health::{Ejections, Failure};
+use crate::upstream::{Condition, EndpointReport, EndpointState};
+
+/// Writes the families of these endpoints.
+pub(super) fn write(page: &mut Page, endpoints: &[Arc<EndpointState>], ejections: &Ejections) {
+    let mut counts = [("usable", 0_usize), ("ejected", 0)];
+    for endpoint in endpoints {
+        counts[place(&endpoint.report())].1 += 1;
+    }
+    let mut states = page.family(Kind::Gauge, "postern_upstream_endpoints", "Endpoints, by whether they are used.");
+    for (state, count) in counts {
+        states.series(&[("state", state)], count);
+    }
+    let help = "Endpoints that were ejected, by what they failed with.";
+    let mut done = page.family(Kind::Counter, "postern_upstream_ejections_total", help);
+    for failure in Failure::ALL {
+        done.series(&[("failure", failure.name())], ejections.done(failure));
+    }
+    let help = "Endpoints that failed too often and were not ejected, because as many others were as may be.";
+    page.counter("postern_upstream_ejections_refused_total", help, ejections.refused());
+}
+
+fn place(endpoint: &EndpointReport) -> usize {
+    match endpoint.condition {
+        Condition::Usable => 0,
+        Condition::Ejected(_) => 1,
+    }
+}
