@@ -274,8 +274,7 @@ impl App {
         let unbound = unbound
             .map(|(key, why)| format!("listener {} on {}: {why}", self.generation.listener_name(key), key.address));
         let unbound = unbound.collect();
-        let (states, accepted) = (self.publisher.states(), self.publisher.parts().clone());
-        self.state.load(Arc::clone(&self.generation), states, accepted, unbound);
+        self.state.load(Arc::clone(&self.generation), &self.publisher, unbound);
     }
 
     async fn load(&mut self, mut reading: Reading) {

@@ -1,6 +1,6 @@
 //! What the whole process tells about itself: written by the control thread, read by the status port.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,11 +8,13 @@ use sidecar_config::policy::{Limits, Protocol};
 use sidecar_config::settings::Settings;
 use sidecar_config::status::{ContractRange, Parts, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
+use sidecar_decide::snapshot::Bundle;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::Notify;
 
-use crate::config::{Generation, KeepStats};
+use crate::admin::Asker;
+use crate::config::{Generation, KeepStats, Publisher, Reloads};
 use crate::health::Ejections;
 use crate::limit::UnderWay;
 use crate::log;
@@ -42,6 +44,8 @@ pub struct State {
     drained: AtomicBool,
     drain_asked: Notify,
     started: AtomicBool,
+    /// Connections whose time was over, by who asked.
+    admin_cut: [AtomicU64; 2],
 }
 
 /// What is served now.
@@ -49,6 +53,7 @@ struct Loaded {
     generation: Arc<Generation>,
     parts: Parts,
     accepted: sidecar_decide::Parts,
+    reloads: [Reloads; 5],
     unbound: Vec<String>,
 }
 
@@ -60,7 +65,8 @@ impl State {
         parts: Parts,
         (upstreams, ejections): (Arc<Budget>, Arc<Ejections>),
     ) -> Self {
-        let accepted = sidecar_decide::Parts::default();
+        let (accepted, reloads) = (sidecar_decide::Parts::default(), [Reloads::default(); 5]);
+        let loaded = Loaded { generation, parts, accepted, reloads, unbound: Vec::new() };
         Self {
             counted: Arc::default(),
             handshakes: Arc::default(),
@@ -70,23 +76,20 @@ impl State {
             log: Arc::default(),
             kept: Arc::default(),
             settings,
-            loaded: Mutex::new(Loaded { generation, parts, accepted, unbound: Vec::new() }),
+            loaded: Mutex::new(loaded),
             draining: AtomicBool::new(false),
             drained: AtomicBool::new(false),
             drain_asked: Notify::new(),
             started: AtomicBool::new(false),
+            admin_cut: Default::default(),
         }
     }
 
     /// Another generation is served, of what was accepted; these listeners could not be bound.
-    pub fn load(
-        &self,
-        generation: Arc<Generation>,
-        parts: Parts,
-        accepted: sidecar_decide::Parts,
-        unbound: Vec<String>,
-    ) {
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Loaded { generation, parts, accepted, unbound };
+    pub fn load(&self, generation: Arc<Generation>, publisher: &Publisher, unbound: Vec<String>) {
+        let (parts, accepted, reloads) = (publisher.states(), publisher.parts().clone(), publisher.reloads());
+        let loaded = Loaded { generation, parts, accepted, reloads, unbound };
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
         self.counted.reloaded();
         if self.not_ready().is_empty() {
             self.started.store(true, Ordering::Relaxed);
@@ -149,6 +152,32 @@ impl State {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let certificates = &loaded.generation.snapshot.server.as_ref()?.certificates;
         certificates.iter().filter_map(|certificate| certificate.facts()).map(|facts| facts.not_after).min()
+    }
+
+    /// What became of the offers of every part, in the order of the status document.
+    pub fn reloads(&self) -> [Reloads; 5] {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).reloads
+    }
+
+    /// When the first certificate of each bundle expires, seconds since the epoch.
+    pub fn bundle_expiries(&self) -> Vec<(Arc<str>, i64)> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let bundles = loaded.generation.snapshot.bundles.iter();
+        let first = |bundle: &Bundle| {
+            let certificates = bundle.roots.iter().chain(&bundle.intermediates);
+            Some((Arc::clone(&bundle.name), certificates.map(|certificate| certificate.facts.not_after).min()?))
+        };
+        bundles.filter_map(first).collect()
+    }
+
+    /// Counts a connection to the status port or the admin socket that was ended because its time was over.
+    pub fn cut_admin(&self, asker: Asker) {
+        self.admin_cut[asker as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Such connections, of the status port and of the admin socket.
+    pub fn admin_cut(&self) -> [u64; 2] {
+        self.admin_cut.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// When the first revocation list of each bundle must be replaced, seconds since the epoch.

@@ -160,7 +160,7 @@ fn upstreams_tells_every_endpoint_as_it_is_now() {
     assert_eq!(told["invalid"], json!(["demo/orders missing"]));
     let printed = command(&gate, "upstreams", &[]);
     let lines: Vec<Vec<_>> = printed.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(lines[1], [&address, "usable", "1/1024", "1", "0/1024", "demo/orders"]);
+    assert_eq!(lines[1], [&address, "usable", "1/1024", "1", "0/1024", "-", "demo/orders"]);
     assert_eq!(lines[2].join(" "), "no endpoint: demo/orders empty");
     assert_eq!(lines[3].join(" "), "names endpoints that do not exist: demo/orders missing");
     assert_eq!(slow.join().unwrap().status, Some(200));

@@ -103,6 +103,7 @@ fn metrics_are_the_pages() {
     Curl::new(raw).authority("ca.pem").folder(gate.folder.path()).call().unwrap();
     KeepAlive::open(&gate, "billing").ask("/orders/7");
     gate.curl(None, "/orders/7").unwrap().call().unwrap();
+    gate.curl(Some("billing"), "/close").unwrap().arg("-XPOST").call().unwrap();
     let mut cut = KeepAlive::open(&gate, "reports");
     cut.ask("/orders/7");
     let other = Authority::new("Another authority").unwrap();
@@ -111,7 +112,7 @@ fn metrics_are_the_pages() {
     gate.document["trust"]["bundles"] = json!({ "other": { "roots": ["other.pem"], "crls": ["other.crl"] } });
     gate.folder.write_document(&gate.document).unwrap();
     wait_until("the connection's end", || cut.has_ended());
-    gate.rows(5).unwrap();
+    gate.rows(6).unwrap();
     let status = gate.sidecar.status_address().unwrap();
     let answer = Curl::new(format!("http://{status}/metrics")).call().unwrap();
     let text = answer.text();

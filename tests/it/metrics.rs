@@ -71,8 +71,8 @@ fn a_thousand_routes_are_a_page_of_bounded_size() {
     assert!(text.len() < 1 << 20, "{} bytes", text.len());
     assert_eq!(lint(&gate), "");
     assert_eq!(metric(&gate.sidecar, "postern_metrics_series_refused_total"), 0);
-    // A refused and an allowed outcome and three sums for each, and one histogram.
-    assert_eq!(metric(&gate.sidecar, "postern_metrics_series"), 5 * ROUTES as u64 + 15);
+    // A refused and an allowed outcome and three sums for each, a histogram, and what is counted of the backend.
+    assert_eq!(metric(&gate.sidecar, "postern_metrics_series"), 5 * ROUTES as u64 + 15 + 5);
 }
 
 #[test]
@@ -98,4 +98,54 @@ fn the_process_is_told_under_the_usual_names() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
     let age = now - value("process_start_time_seconds");
     assert!((-2.0..600.0).contains(&age), "began {age} s ago");
+}
+
+#[test]
+fn tries_and_failures_are_counted_by_backend() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let gate = Gate::start_with(|document| {
+        let backends = document["policy"]["routes"][0]["rules"][0]["backends"].as_array_mut().unwrap();
+        backends.insert(0, json!({ "address": closed }));
+    })
+    .unwrap();
+    let open = gate.upstream.address().to_string();
+    for _ in 0..4 {
+        assert_eq!(gate.curl(Some("billing"), "/orders").unwrap().call().unwrap().status, Some(200));
+    }
+    let count =
+        |family: &str, labels: &str| metric(&gate.sidecar, &format!("postern_upstream_{family}_total{{{labels}}}"));
+    let refused = count("failures", &format!("backend=\"{closed}\",reason=\"upstream_connect\""));
+    assert!(refused >= 1, "retries hide it from clients, and not from here");
+    assert_eq!(count("attempts", &format!("backend=\"{closed}\"")), refused);
+    assert_eq!(count("connects", &format!("backend=\"{closed}\"")), 0);
+    assert_eq!(count("attempts", &format!("backend=\"{open}\"")), 4);
+    let connects = count("connects", &format!("backend=\"{open}\""));
+    assert!((1..=4).contains(&connects), "{connects}");
+    gate.curl(Some("billing"), "/close").unwrap().arg("-XPOST").call().unwrap();
+    let reset = format!("backend=\"{open}\",reason=\"upstream_reset\"");
+    assert_eq!(count("failures", &reset), 1);
+    assert_eq!(lint(&gate), "");
+}
+
+#[test]
+fn expiries_and_reloads_are_moments() {
+    let mut gate = Gate::start().unwrap();
+    let status = crate::observed::status(&gate.sidecar);
+    let text = page(&gate.sidecar, "/metrics").text();
+    let value = |name: &str| metric(&gate.sidecar, name);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let leaf = value("postern_certificate_not_after_timestamp_seconds");
+    assert!(leaf > now, "{leaf} {:?}", status.leaf_not_after);
+    assert!(value(r#"postern_trust_not_after_timestamp_seconds{bundle="ours"}"#) > now);
+    let loaded = value(r#"postern_config_last_reload_success_timestamp_seconds{part="policy"}"#);
+    assert!(loaded <= now && loaded + 600 > now, "{loaded}");
+    assert!(!text.contains(r#"last_reload_success_timestamp_seconds{part="identity",revision"#));
+    assert_eq!(value(r#"postern_config_reloads_total{part="policy",result="refused"}"#), 0);
+    gate.document["policy"]["listeners"][0]["protocol"] = json!("QUIC");
+    gate.folder.write_document(&gate.document).unwrap();
+    wait_metric(&gate.sidecar, r#"postern_config_reloads_total{part="policy",result="refused"}"#, 1);
+    assert_eq!(metric(&gate.sidecar, r#"postern_config_last_reload_success_timestamp_seconds{part="policy"}"#), loaded);
+    assert!(metric(&gate.sidecar, r#"postern_config_reloads_total{part="trust",result="accepted"}"#) >= 2);
 }

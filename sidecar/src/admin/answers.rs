@@ -7,7 +7,7 @@ use sidecar_decide::Target;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::documents::{DrainState, EndpointLine, Identities, IdentityLine, Upstreams};
+use super::documents::{DrainState, EndpointLine, Identities, IdentityLine, LastFailure, Upstreams};
 use crate::limits::{ADMIN_IDENTITIES, ADMIN_ROUTES};
 use crate::state::State;
 use crate::upstream::{Condition, EndpointReport};
@@ -51,6 +51,10 @@ fn line(report: &EndpointReport, routes: &BTreeSet<&str>) -> EndpointLine {
         in_flight: report.in_flight,
         pending: report.pending,
         max_pending: report.policy.pool.max_pending,
+        last_failure: report.last_failure.map(|(reason, seconds)| LastFailure {
+            reason: reason.code().to_owned(),
+            time: i64::try_from(seconds).ok().and_then(rfc3339).unwrap_or_default(),
+        }),
         routes: routes.iter().take(ADMIN_ROUTES).map(|name| (*name).to_owned()).collect(),
         more_routes: routes.len().saturating_sub(ADMIN_ROUTES),
     }

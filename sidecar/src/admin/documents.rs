@@ -35,10 +35,23 @@ pub struct EndpointLine {
     pub pending: usize,
     /// Requests that may wait.
     pub max_pending: u32,
+    /// Why a try at it failed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
     /// Routes that use it, the first few.
     pub routes: Vec<String>,
     /// Routes besides them.
     pub more_routes: usize,
+}
+
+/// A try that failed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastFailure {
+    /// Why, as in rows.
+    pub reason: String,
+    /// When, RFC 3339 in UTC.
+    pub time: String,
 }
 
 /// Some of the known identities.

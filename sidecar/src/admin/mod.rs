@@ -61,13 +61,15 @@ where
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match accept().await {
             Ok(stream) => {
-                let state = Rc::clone(&state);
+                let (state, counts) = (Rc::clone(&state), Rc::clone(&state));
                 let closing = closing.clone();
                 tokio::task::spawn_local(async move {
                     let handler = move |request: Request| answer(asker, Arc::clone(&state), request);
                     let serving = protocol::serve(stream, Version::Http1, handler, closing, Rc::default());
-                    if let Ok(Err(error)) = timeout(ADMIN_TIMEOUT, serving).await {
-                        tracing::debug!(%error, "status connection ended");
+                    match timeout(ADMIN_TIMEOUT, serving).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::debug!(%error, "status connection ended"),
+                        Err(_) => counts.cut_admin(asker),
                     }
                     drop(place);
                 });
@@ -153,6 +155,9 @@ fn page(state: &State) -> Response {
         under_way: &state.under_way,
         limits: state.limits(),
         leaf_not_after: state.leaf_not_after(),
+        bundle_expiries: state.bundle_expiries(),
+        reloads: state.reloads(),
+        admin_cut: state.admin_cut(),
         crl_next_updates: state.crl_next_updates(),
     };
     response(StatusCode::OK, METRICS, metrics::render(&sources))

@@ -140,7 +140,11 @@ pub(super) fn upstreams(args: &AdminArgs) -> Result<()> {
     let upstreams: Upstreams = read(&answer)?;
     let mut out = io::stdout().lock();
     let rows: Vec<_> = upstreams.endpoints.iter().map(endpoint_row).collect();
-    print_table(&mut out, ["endpoint", "condition", "connections", "in flight", "pending", "routes"], &rows)?;
+    print_table(
+        &mut out,
+        ["endpoint", "condition", "connections", "in flight", "pending", "last failure", "routes"],
+        &rows,
+    )?;
     for rule in &upstreams.without_endpoint {
         writeln!(out, "no endpoint: {rule}")?;
     }
@@ -150,7 +154,7 @@ pub(super) fn upstreams(args: &AdminArgs) -> Result<()> {
     Ok(())
 }
 
-fn endpoint_row(line: &EndpointLine) -> [String; 6] {
+fn endpoint_row(line: &EndpointLine) -> [String; 7] {
     let more = if line.more_routes > 0 { format!(" and {} more", line.more_routes) } else { String::new() };
     [
         line.address.clone(),
@@ -158,6 +162,7 @@ fn endpoint_row(line: &EndpointLine) -> [String; 6] {
         format!("{}/{}", line.connections, line.max_connections),
         line.in_flight.to_string(),
         format!("{}/{}", line.pending, line.max_pending),
+        line.last_failure.as_ref().map_or_else(|| "-".to_owned(), |last| format!("{} {}", last.reason, last.time)),
         format!("{}{more}", line.routes.join(" ")),
     ]
 }

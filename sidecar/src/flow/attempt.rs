@@ -16,6 +16,7 @@ use super::record::{Draft, microseconds};
 use super::watch::{Watch, members};
 use crate::balance::{Balancer, Choice, Random};
 use crate::limits::{ATTEMPTS, RESPONSE_HEAD_TIMEOUT};
+use crate::metrics::Event;
 use crate::pool::{Lease, Shelf};
 use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
 
@@ -28,6 +29,7 @@ pub(super) struct Candidates<'a> {
     backends: &'a [Backend],
     kind: LoadBalancerType,
     random: &'a Random,
+    gate: &'a Gate,
     /// Whether ejected endpoints are chosen, because there are no others.
     takes_ejected: Cell<bool>,
 }
@@ -45,6 +47,7 @@ impl<'a> Candidates<'a> {
             backends,
             kind: compiled.load_balancer,
             random: &gate.random,
+            gate,
             takes_ejected: Cell::new(false),
         })
     }
@@ -86,6 +89,11 @@ impl<'a> Candidates<'a> {
         let policy =
             members.first().and_then(|member| self.shelves[*member].endpoint().policy().outlier_detection.as_ref());
         policy.is_some_and(|policy| policy.max_ejection_percent < 100)
+    }
+
+    /// Counts what became of a try at one of them.
+    pub(super) fn count(&self, endpoint: EndpointIndex, event: Event, reason: Option<Reason>, duration: Duration) {
+        self.gate.count_upstream(self.shelves[endpoint].endpoint(), event, reason, duration);
     }
 
     /// A try at one of them, of which is told what becomes of it.
@@ -143,6 +151,8 @@ pub(super) struct Exchange<'a> {
     pub(super) draft: &'a mut Draft,
     /// The try that was sent and is not answered yet.
     pub(super) watch: Option<Watch>,
+    /// The endpoint that is being tried.
+    pub(super) trying: Option<EndpointIndex>,
 }
 
 /// A try that brought no response, with the request where it may be sent again.
@@ -162,6 +172,9 @@ impl Exchange<'_> {
 
     /// The try that was begun has failed.
     fn failed(&mut self, reason: Reason) -> Reason {
+        if let Some(endpoint) = self.trying.take() {
+            self.candidates.count(endpoint, Event::Failure, Some(reason), Duration::ZERO);
+        }
         if let Some(watch) = self.watch.take() {
             watch.failed(reason);
         }
@@ -202,6 +215,8 @@ impl Exchange<'_> {
         let mut fresh = false;
         loop {
             self.watch = None;
+            self.trying = Some(endpoint);
+            self.candidates.count(endpoint, Event::Attempt, None, Duration::ZERO);
             let asked = Instant::now();
             let leased = shelf.lease(fresh).await;
             self.draft.edit(|record| {
@@ -218,7 +233,9 @@ impl Exchange<'_> {
             };
             self.watch = self.candidates.watch(endpoint);
             if !lease.is_reused {
-                self.draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));
+                let elapsed = asked.elapsed();
+                self.candidates.count(endpoint, Event::Connect, None, elapsed);
+                self.draft.edit(|record| record.connect_us = Some(microseconds(elapsed)));
             }
             let copy = (lease.is_reused && *may_repeat).then(|| self.copy(&outgoing.head)).flatten();
             let (sent, deadline) = (Instant::now(), self.patience.end_of_attempt());
@@ -236,9 +253,10 @@ impl Exchange<'_> {
                     let copy = copy.filter(|_| is_silent && self.is_unbegun());
                     let Some(head) = copy else {
                         // Ended in silence after use, it was closed as idle connections are, and nobody failed.
-                        if !(is_silent && lease.is_reused) {
-                            self.failed(reason);
+                        if is_silent && lease.is_reused {
+                            self.watch = None;
                         }
+                        self.failed(reason);
                         return Err(Failed { reason, again: None });
                     };
                     *may_repeat = false;

@@ -267,9 +267,10 @@ impl DownloadBody {
     }
 
     fn fail(&mut self, reason: Reason) {
-        if let Some((_, mut draft)) = self.open.take() {
+        if let Some((lease, mut draft)) = self.open.take() {
             draft.edit(|record| record.response_bytes = self.bytes);
             let reason = draft.upload_failed().unwrap_or(reason);
+            draft.upstream_failed(lease.endpoint(), reason);
             if let Some(watch) = &self.watch {
                 watch.interrupted(reason);
             }

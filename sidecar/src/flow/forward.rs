@@ -43,7 +43,7 @@ pub(super) async fn forward(
     draft.uploads(upload.clone());
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
     let patience = Patience::of(&rule.timeouts);
-    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None };
+    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None, trying: None };
     match exchange.run(outgoing).await {
         // Nothing was to be upgraded, so nobody can speak what would follow.
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => {

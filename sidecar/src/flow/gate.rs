@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sidecar_config::policy::Limits;
 use sidecar_decide::Reason;
+use sidecar_decide::reason::Side;
 
 use super::live::Live;
 use super::relay::RelayBuffer;
@@ -15,8 +17,9 @@ use crate::filter::RequestIds;
 use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
 use crate::log::Scope;
-use crate::metrics::{Amount, Cells, Handshakes, Outcome, PlaceName};
+use crate::metrics::{Amount, Cells, Event, Handshakes, Outcome, PlaceName};
 use crate::pool::{Pool, Shelf};
+use crate::upstream::EndpointState;
 
 /// A worker's handles to what its connections need.
 pub struct Gate {
@@ -112,6 +115,19 @@ impl Gate {
     /// Serves another generation from the next request on.
     pub fn serve(&self, generation: Arc<Generation>) {
         *self.served.borrow_mut() = Served::new(generation, &self.pool);
+    }
+
+    /// Counts what became of a try at an endpoint. A reason that is not the upstream's fault is not counted.
+    pub fn count_upstream(&self, endpoint: &EndpointState, event: Event, reason: Option<Reason>, duration: Duration) {
+        if let Some(reason) = reason {
+            if reason.facts().side != Side::Upstream {
+                return;
+            }
+            endpoint.note_failure(reason);
+        }
+        let name = || PlaceName::Backend(endpoint.address().to_string().into());
+        let amount = Amount { duration, ..Amount::default() };
+        self.cells.count(endpoint.counted(), name, Outcome::allowed(event, reason), &amount);
     }
 
     /// Counts what was decided at a place.

@@ -16,6 +16,7 @@ use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
 use crate::metrics::{Amount, Event, Outcome};
 use crate::protocol::Inbound;
+use crate::upstream::EndpointState;
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
 /// client went away, or why its connection was cut.
@@ -118,6 +119,11 @@ impl Draft {
             record.verdict = verdict;
             record.reason = reason;
         });
+    }
+
+    /// Counts that a response broke off.
+    pub(super) fn upstream_failed(&self, endpoint: &EndpointState, reason: Reason) {
+        self.gate.count_upstream(endpoint, Event::Failure, Some(reason), Duration::ZERO);
     }
 
     /// Sends the row; a reason given here is why an allowed request failed.

@@ -1,6 +1,7 @@
 //! The `/metrics` page: all cells added up into Prometheus' families at each scrape.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use sidecar_config::policy::Limits;
 use sidecar_config::status::Status;
@@ -9,7 +10,7 @@ use super::handshakes::Handshakes;
 use super::page::{Kind, Page};
 use super::registry::Registry;
 use super::{process, traffic, upstreams};
-use crate::config::KeepStats;
+use crate::config::{KeepStats, Reloads};
 use crate::health::Ejections;
 use crate::limit::UnderWay;
 use crate::limits::{HANDSHAKES_PER_WORKER, METRIC_SERIES};
@@ -40,6 +41,12 @@ pub struct Sources<'a> {
     pub limits: Limits,
     /// When the first of the gate's own leaves expires, seconds since the epoch.
     pub leaf_not_after: Option<i64>,
+    /// When the first certificate of a bundle expires, seconds since the epoch, by the bundle's name.
+    pub bundle_expiries: Vec<(Arc<str>, i64)>,
+    /// What became of the offers of every part.
+    pub reloads: [Reloads; 5],
+    /// Connections of the status port and of the admin socket whose time was over.
+    pub admin_cut: [u64; 2],
     /// When the first revocation list of a bundle must be replaced, seconds since the epoch, by the bundle's name.
     pub crl_next_updates: Vec<(Arc<str>, i64)>,
 }
@@ -54,6 +61,7 @@ pub fn render(sources: &Sources<'_>) -> Vec<u8> {
     request_log(&mut page, sources.log);
     state(&mut page, sources);
     state_directory(&mut page, sources);
+    admin(&mut page, sources);
     series(&mut page, sources.counted);
     process::write(&mut page);
     page.into_bytes()
@@ -126,18 +134,55 @@ fn state(page: &mut Page, sources: &Sources<'_>) {
     for (name, part) in named {
         refused.series(&[("part", name)], u8::from(part.refused.is_some()));
     }
-    if let Some(seconds) = sources.leaf_not_after {
-        let help = "When the first of the gate's own certificates expires, in seconds since the epoch.";
-        page.gauge("postern_certificate_not_after_seconds", help, seconds);
-    }
-    let help = "When the first revocation list of a bundle must be replaced, in seconds since the epoch.";
-    let mut lists = page.family(Kind::Gauge, "postern_crl_next_update_seconds", help);
-    for (bundle, seconds) in &sources.crl_next_updates {
-        lists.series(&[("bundle", bundle)], seconds);
-    }
+    reloads(page, sources);
+    expiries(page, sources);
     page.gauge("postern_ready", "Whether /readyz answers 200.", u8::from(sources.status.ready));
     let mut build = page.family(Kind::Gauge, "postern_build_info", "This build.");
     build.series(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+}
+
+fn reloads(page: &mut Page, sources: &Sources<'_>) {
+    let named = || sources.status.parts.named().into_iter().map(|(name, _)| name).zip(sources.reloads);
+    let help = "Offers of a part of the configuration, by what became of them.";
+    let mut family = page.family(Kind::Counter, "postern_config_reloads_total", help);
+    for (name, reloads) in named() {
+        family.series(&[("part", name), ("result", "accepted")], reloads.accepted);
+        family.series(&[("part", name), ("result", "refused")], reloads.refused);
+    }
+    let help = "When a part was accepted last, in seconds since the epoch.";
+    let mut family = page.family(Kind::Gauge, "postern_config_last_reload_success_timestamp_seconds", help);
+    for (name, reloads) in named() {
+        let since = reloads.last_accepted.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        if let Some(since) = since {
+            family.series(&[("part", name)], since.as_secs());
+        }
+    }
+}
+
+/// When something expires, and not how long that is from now: the difference is the alert's to make, at its own moment.
+fn expiries(page: &mut Page, sources: &Sources<'_>) {
+    if let Some(seconds) = sources.leaf_not_after {
+        let help = "When the first of the gate's own certificates expires, in seconds since the epoch.";
+        page.gauge("postern_certificate_not_after_timestamp_seconds", help, seconds);
+    }
+    let by_bundle = [
+        (
+            "postern_trust_not_after_timestamp_seconds",
+            "When the first root or intermediate of a bundle expires, in seconds since the epoch.",
+            &sources.bundle_expiries,
+        ),
+        (
+            "postern_crl_next_update_timestamp_seconds",
+            "When the first revocation list of a bundle must be replaced, in seconds since the epoch.",
+            &sources.crl_next_updates,
+        ),
+    ];
+    for (name, help, times) in by_bundle {
+        let mut family = page.family(Kind::Gauge, name, help);
+        for (bundle, seconds) in times {
+            family.series(&[("bundle", bundle)], seconds);
+        }
+    }
 }
 
 fn state_directory(page: &mut Page, sources: &Sources<'_>) {
@@ -150,6 +195,14 @@ fn state_directory(page: &mut Page, sources: &Sources<'_>) {
     page.gauge("postern_state_unsaved", help, sources.kept.unsaved());
     let help = "Attempts to write to the state directory that failed.";
     page.counter("postern_state_write_errors_total", help, sources.kept.errors());
+}
+
+fn admin(page: &mut Page, sources: &Sources<'_>) {
+    let help = "Connections to the status port and the admin socket that were ended because their time was over.";
+    let mut cut = page.family(Kind::Counter, "postern_admin_connections_cut_total", help);
+    for (on, count) in ["status_port", "admin_socket"].into_iter().zip(sources.admin_cut) {
+        cut.series(&[("listener", on)], count);
+    }
 }
 
 fn series(page: &mut Page, counted: &Registry) {

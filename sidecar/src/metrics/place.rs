@@ -54,6 +54,12 @@ pub enum Event {
     Refused,
     /// An open connection was cut.
     Cut,
+    /// A request or connection was tried at a backend.
+    Attempt,
+    /// A connection to a backend was made.
+    Connect,
+    /// A try at a backend failed.
+    Failure,
 }
 
 /// What became of something.
@@ -68,6 +74,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// What went on as it should, but for a reason.
+    pub fn allowed(event: Event, reason: Option<Reason>) -> Self {
+        Self { event, verdict: Verdict::Allowed, reason }
+    }
+
     /// What was refused.
     pub fn refused(event: Event, reason: Option<Reason>) -> Self {
         Self { event, verdict: Verdict::Refused, reason }

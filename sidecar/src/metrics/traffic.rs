@@ -24,6 +24,7 @@ pub fn write(page: &mut Page, counts: &Counts) {
     let help = "TLS handshakes and connections refused, by reason.";
     by_listener(page, counts, Event::Refused, "postern_handshakes_refused_total", help);
     by_listener(page, counts, Event::Cut, "postern_connections_cut_total", "Open connections cut, by reason.");
+    by_backend(page, counts);
 }
 
 fn rule(name: &PlaceName) -> Option<Rule<'_>> {
@@ -115,7 +116,39 @@ fn by_listener(page: &mut Page, counts: &Counts, event: Event, name: &str, help:
     }
 }
 
-pub(super) fn seconds(duration_us: u64) -> f64 {
+fn by_backend(page: &mut Page, counts: &Counts) {
+    let mut sums: Vec<(&str, Event, &str, Sums)> = Vec::new();
+    for (place, outcomes) in &counts.places {
+        let PlaceName::Backend(backend) = place else { continue };
+        let outcomes = outcomes.iter().map(|(outcome, sums)| {
+            (&**backend, outcome.event, outcome.reason.map_or("", |reason| reason.code()), *sums)
+        });
+        sums.extend(outcomes);
+    }
+    let of = |event: Event| sums.iter().filter(move |(_, its, ..)| *its == event);
+    let help = "Tries of requests and connections at a backend.";
+    let mut family = page.family(Kind::Counter, "postern_upstream_attempts_total", help);
+    for (backend, _, _, sums) in of(Event::Attempt) {
+        family.series(&[("backend", backend)], sums.count);
+    }
+    let help = "Tries that failed, and responses that broke off, by reason.";
+    let mut family = page.family(Kind::Counter, "postern_upstream_failures_total", help);
+    for (backend, _, reason, sums) in of(Event::Failure) {
+        family.series(&[("backend", backend), ("reason", reason)], sums.count);
+    }
+    let help = "Connections made to a backend.";
+    let mut family = page.family(Kind::Counter, "postern_upstream_connects_total", help);
+    for (backend, _, _, sums) in of(Event::Connect) {
+        family.series(&[("backend", backend)], sums.count);
+    }
+    let help = "Time until they were made, summed up.";
+    let mut family = page.family(Kind::Counter, "postern_upstream_connect_seconds_total", help);
+    for (backend, _, _, sums) in of(Event::Connect) {
+        family.series(&[("backend", backend)], seconds(sums.duration_us));
+    }
+}
+
+fn seconds(duration_us: u64) -> f64 {
     float(duration_us) / MICROSECONDS_PER_SECOND
 }
 

@@ -305,6 +305,11 @@ impl Shelf {
 }
 
 impl Lease {
+    /// Whose connection it is.
+    pub fn endpoint(&self) -> &EndpointState {
+        &self.busy.0.endpoint
+    }
+
     /// Gives the connection back, whose response was read to its end.
     pub fn give_back(self) {
         let Self { connection, held, busy, .. } = self;
