@@ -13,7 +13,7 @@ use postern_tests::process::{Launch, Sidecar, built_sidecar};
 use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
-use crate::observed::{metric, page, rows, status, wait_until};
+use crate::observed::{metric, page, rows, status, wait_metric, wait_until};
 
 const SOCKET: &str = "admin.sock";
 
@@ -275,6 +275,8 @@ fn clients_that_say_nothing_keep_nobody_out_for_long() {
     assert_eq!(page(&gate.sidecar, "/readyz").status, Some(200));
     let answer = ask(&gate, "/readyz").arg("--max-time").arg("30").call().unwrap();
     assert_eq!(answer.status, Some(200));
+    let cut = r#"postern_admin_connections_cut_total{listener="admin_socket"}"#;
+    wait_metric(&gate.sidecar, cut, 8);
     drop(silent);
 }
 

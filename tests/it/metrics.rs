@@ -1,14 +1,15 @@
 //! The metrics page as others read it: valid, bounded, and right about what passed.
 
 use std::collections::BTreeSet;
-use std::process::Command;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
 
-use postern_tests::clients::run;
+use postern_tests::clients::{Curl, run};
 use postern_tests::gate::Gate;
 use postern_tests::wait::PATIENCE;
 use serde_json::json;
 
-use crate::observed::{metric, page, wait_metric};
+use crate::observed::{metric, page, wait_metric, wait_until};
 
 /// What `promtool` says of the page; nothing where all is well.
 fn lint(gate: &Gate) -> String {
@@ -25,6 +26,43 @@ fn promtool_has_nothing_to_say() {
     gate.curl(None, "/orders/7").unwrap().call().unwrap();
     wait_metric(&gate.sidecar, "postern_log_rows_written_total", 3);
     assert_eq!(lint(&gate), "");
+}
+
+/// Ends what it started, however the test ends.
+struct Prometheus(Child);
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
+
+#[test]
+fn a_real_prometheus_reads_it() {
+    let gate = Gate::start().unwrap();
+    gate.curl(Some("billing"), "/orders/7").unwrap().call().unwrap();
+    let target = gate.sidecar.status_address().unwrap();
+    let config = format!(
+        "global: {{ scrape_interval: 1s }}\n\
+         scrape_configs: [{{ job_name: gate, static_configs: [{{ targets: ['{target}'] }}] }}]\n"
+    );
+    gate.folder.write("prometheus.yml", &config).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut command = Command::new("prometheus");
+    command.arg(format!("--web.listen-address={free}")).arg("--config.file=prometheus.yml");
+    command.arg("--storage.tsdb.path=data").current_dir(gate.folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _prometheus = Prometheus(command.spawn().unwrap());
+    let value = |query: &str| {
+        let url = format!("http://{free}/api/v1/query?query={query}");
+        let answer = Curl::new(url).arg("-g").call().unwrap().json().ok()?;
+        Some(answer["data"]["result"][0]["value"][1].as_str()?.to_owned())
+    };
+    wait_until("a scrape", || value("up") == Some("1".to_owned()));
+    assert_eq!(value("postern_requests_total").as_deref(), Some("1"));
+    assert_eq!(value("count(postern_request_duration_seconds_bucket)").as_deref(), Some("13"));
+    assert_eq!(value("postern_request_duration_seconds_count").as_deref(), Some("1"));
 }
 
 #[test]
@@ -102,7 +140,7 @@ fn the_process_is_told_under_the_usual_names() {
 
 #[test]
 fn tries_and_failures_are_counted_by_backend() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let closed = nobody.local_addr().unwrap().to_string();
     drop(nobody);
     let gate = Gate::start_with(|document| {
