@@ -232,6 +232,7 @@ fn a_drain_lets_all_that_is_under_way_finish_and_the_process_live() {
     let calls: Vec<_> = calls.collect();
     wait_until("all requests", || gate.upstream.requests() == REQUESTS);
     let printed = command(&gate, "drain", &[]);
+    assert_eq!(metric(&gate.sidecar, "postern_connections_open"), 0, "it returns when the last one has ended");
     let lines: Vec<_> = printed.lines().collect();
     assert_eq!(lines[0], format!("draining: {REQUESTS} connections open"));
     assert!(lines[1].starts_with("drained after "), "{printed}");
@@ -242,7 +243,6 @@ fn a_drain_lets_all_that_is_under_way_finish_and_the_process_live() {
     // It has ended for clients, and tells so to everybody else until it is told to stop.
     assert_eq!(page(&gate.sidecar, "/readyz").text(), "not ready: draining\n");
     assert_eq!(page(&gate.sidecar, "/livez").status, Some(200));
-    assert_eq!(metric(&gate.sidecar, "postern_connections_open"), 0);
     assert_eq!(gate.curl(Some("billing"), "/orders").unwrap().call().unwrap().exit_code, Some(7));
     let state = json!({ "draining": true, "drained": true, "connections": 0 });
     assert_eq!(get(&gate, "/drain").json().unwrap(), state);
