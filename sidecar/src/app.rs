@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use crate::admin::Asker;
 use crate::admin::socket::{Held, SocketError};
 use crate::config::{self, Change, Changes, Generation, Keeper, Publisher, Reading};
+use crate::health::Checker;
 use crate::limits::{
     BIND_RETRY, CONFIG_REST, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT,
     STATE_STOP_TIMEOUT,
@@ -38,6 +39,7 @@ pub struct App {
     changes: Changes,
     keeper: Option<Keeper>,
     binder: Binder,
+    checker: Checker,
     workers: Vec<Worker>,
     /// What is served now.
     generation: Arc<Generation>,
@@ -140,6 +142,7 @@ impl App {
             changes: config::watch(&settings::log_path(settings, config), state_path.as_deref()),
             keeper,
             binder: Binder::new(count),
+            checker: Checker::new(Arc::clone(&state.checks)),
             workers,
             generation: nothing,
             state,
@@ -270,6 +273,7 @@ impl App {
         for answer in answers {
             answer.wait().await;
         }
+        self.checker.follow(&self.generation.endpoints);
         let unbound = self.binder.unbound().iter();
         let unbound = unbound
             .map(|(key, why)| format!("listener {} on {}: {why}", self.generation.listener_name(key), key.address));

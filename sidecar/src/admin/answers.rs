@@ -40,6 +40,8 @@ pub(super) fn upstreams(state: &State) -> Upstreams {
 fn line(report: &EndpointReport, routes: &BTreeSet<&str>) -> EndpointLine {
     let (condition, ejected_ms) = match report.condition {
         Condition::Usable => ("usable", None),
+        Condition::Unchecked => ("unchecked", None),
+        Condition::Unhealthy => ("unhealthy", None),
         Condition::Ejected(time) => ("ejected", Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))),
     };
     EndpointLine {

@@ -14,7 +14,7 @@ use crate::state::State;
 /// In place of what is nobody's to read.
 const REDACTED: &str = "[redacted]";
 /// What the names of secrets contain. No setting is one today; one that comes is not to be told by oversight.
-const SECRET: [&str; 6] = ["password", "secret", "token", "credential", "dsn", "url"];
+const SECRET: [&str; 8] = ["password", "secret", "token", "credential", "dsn", "url", "header", "authorization"];
 
 /// All of it.
 pub(super) fn document(state: &State) -> Value {

@@ -20,7 +20,8 @@ pub struct Upstreams {
 pub struct EndpointLine {
     /// Where it is.
     pub address: String,
-    /// `usable`, or `ejected` where it failed too often.
+    /// `usable`, `unchecked` before its first health check, `unhealthy` where it fails them, `ejected` where requests failed
+    /// too often.
     pub condition: String,
     /// For how long it is still ejected.
     #[serde(default, skip_serializing_if = "Option::is_none")]

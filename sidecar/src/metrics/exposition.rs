@@ -11,7 +11,7 @@ use super::page::{Kind, Page};
 use super::registry::Registry;
 use super::{process, traffic, upstreams};
 use crate::config::{KeepStats, Reloads};
-use crate::health::Ejections;
+use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::limits::{HANDSHAKES_PER_WORKER, METRIC_SERIES};
 use crate::log;
@@ -29,6 +29,8 @@ pub struct Sources<'a> {
     pub endpoints: &'a [Arc<EndpointState>],
     /// Counts of those that were left out.
     pub ejections: &'a Ejections,
+    /// Counts of their checks.
+    pub checks: &'a Checks,
     /// The request log.
     pub log: &'a log::Stats,
     /// The state directory.
@@ -56,7 +58,7 @@ pub fn render(sources: &Sources<'_>) -> Vec<u8> {
     let mut page = Page::default();
     traffic::write(&mut page, &sources.counted.read());
     connections(&mut page, sources);
-    upstreams::write(&mut page, sources.endpoints, sources.ejections);
+    upstreams::write(&mut page, sources.endpoints, (sources.ejections, sources.checks));
     under_way(&mut page, sources);
     request_log(&mut page, sources.log);
     state(&mut page, sources);

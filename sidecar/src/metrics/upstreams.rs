@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::page::{Kind, Page};
-use crate::health::{Ejections, Failure};
+use crate::health::{Checks, Ejections, Failure};
 use crate::upstream::{Condition, EndpointReport, EndpointState};
 
 /// Writes the families of these endpoints.
-pub(super) fn write(page: &mut Page, endpoints: &[Arc<EndpointState>], ejections: &Ejections) {
-    let mut counts = [("usable", 0_usize), ("ejected", 0)];
+pub(super) fn write(page: &mut Page, endpoints: &[Arc<EndpointState>], (ejections, checks): (&Ejections, &Checks)) {
+    let mut counts = [("usable", 0_usize), ("ejected", 0), ("unhealthy", 0)];
     for endpoint in endpoints {
         counts[place(&endpoint.report())].1 += 1;
     }
@@ -23,11 +23,21 @@ pub(super) fn write(page: &mut Page, endpoints: &[Arc<EndpointState>], ejections
     }
     let help = "Endpoints that failed too often and were not ejected, because as many others were as may be.";
     page.counter("postern_upstream_ejections_refused_total", help, ejections.refused());
+    let mut results = page.family(Kind::Counter, "postern_upstream_health_checks_total", "Health checks.");
+    for (result, count) in checks.results() {
+        results.series(&[("result", result)], count);
+    }
+    let help = "Endpoints that ceased to pass their health checks, or pass them again.";
+    let mut changes = page.family(Kind::Counter, "postern_upstream_health_changes_total", help);
+    for (to, count) in checks.changes() {
+        changes.series(&[("to", to)], count);
+    }
 }
 
 fn place(endpoint: &EndpointReport) -> usize {
     match endpoint.condition {
-        Condition::Usable => 0,
+        Condition::Usable | Condition::Unchecked => 0,
         Condition::Ejected(_) => 1,
+        Condition::Unhealthy => 2,
     }
 }
