@@ -258,13 +258,17 @@ fn a_drain_lets_all_that_is_under_way_finish_and_the_process_live() {
 #[test]
 fn a_stop_during_a_drain_is_the_same_drain() {
     let mut gate = start();
-    let curl = gate.curl(Some("billing"), "/slow?ms=1500").unwrap();
+    let curl = gate.curl(Some("billing"), "/slow?ms=4000").unwrap();
     let slow = thread::spawn(move || curl.call().unwrap());
     wait_until("the slow request", || gate.upstream.requests() == 1);
     assert_eq!(command(&gate, "drain", &["--no-wait"]), "draining: 1 connections open\n");
+    let launch = gate.sidecar.launch().clone();
+    let waiting = thread::spawn(move || launch.subcommand("drain", &[]).unwrap());
     gate.sidecar.terminate().unwrap();
     assert_eq!(slow.join().unwrap().status, Some(200));
     assert_eq!(gate.sidecar.wait_exit().unwrap().code(), Some(0));
+    let waited = waiting.join().unwrap();
+    assert_eq!((waited.code, waited.stderr.as_str()), (Some(0), ""), "{}", waited.text());
 }
 
 #[test]

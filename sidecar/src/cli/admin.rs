@@ -215,7 +215,15 @@ pub(super) fn drain(args: &DrainArgs) -> Result<()> {
     let begun = Instant::now();
     while !args.no_wait && !state.drained {
         sleep(DRAIN_LOOK);
-        state = read(&ask(&socket, "GET", "/drain")?)?;
+        match ask(&socket, "GET", "/drain") {
+            Ok(answer) => state = read(&answer)?,
+            // Told to stop meanwhile, it ends when it has drained.
+            Err(_) if UnixStream::connect(&socket).is_err() => {
+                writeln!(out, "the sidecar has ended after {:.1} s", begun.elapsed().as_secs_f64())?;
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
     }
     if state.drained {
         writeln!(out, "drained after {:.1} s", begun.elapsed().as_secs_f64())?;
