@@ -13,13 +13,13 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 pub use documents::{DrainState, EndpointLine, Identities, Upstreams};
 
+use crate::duplex::Duplex;
 use crate::limits::{ACCEPT_BACKOFF, ADMIN_CONNECTIONS, ADMIN_SOCKET_CONNECTIONS, ADMIN_TIMEOUT};
 use crate::metrics;
 use crate::protocol::{self, Body, Request, Response, Version};
@@ -51,7 +51,7 @@ impl Asker {
 /// Answers on what is accepted until the task is dropped.
 pub async fn serve<S>(asker: Asker, accept: impl AsyncFn() -> io::Result<S>, state: Arc<State>)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Duplex + 'static,
 {
     let places = Arc::new(Semaphore::new(asker.connections()));
     // Kept, so that nothing is told to close before the process ends.

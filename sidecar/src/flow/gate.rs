@@ -36,7 +36,7 @@ pub struct Gate {
     pub log: log::Sender,
     /// What the worker counts.
     pub cells: Cells,
-    /// What connections that are passed on as they are, are read into.
+    /// What tunnels, and connections that are passed on as they are, are read into.
     pub relay_buffer: RelayBuffer,
     /// Counts of handshakes and connections, of all workers.
     pub handshakes: Arc<Handshakes>,

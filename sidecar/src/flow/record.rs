@@ -145,7 +145,11 @@ impl Draft {
             (record.request_bytes, record.response_bytes) = (self.passed.up.get(), self.passed.down.get());
         }
         record.duration_us = microseconds(elapsed);
-        let event = if record.kind == Kind::Request { Event::Request } else { Event::Forwarded };
+        let event = match record.kind {
+            Kind::Request => Event::Request,
+            Kind::Tunnel => Event::Tunnel,
+            _ => Event::Forwarded,
+        };
         let outcome = Outcome { event, verdict: record.verdict, reason: record.reason };
         let (request_bytes, response_bytes) = (record.request_bytes, record.response_bytes);
         self.gate.count(&self.scope, outcome, &Amount { duration: elapsed, request_bytes, response_bytes });

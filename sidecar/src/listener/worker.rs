@@ -148,7 +148,7 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
                             None => tracing::error!(address = %key.address, "a socket came for a listener that is not there"),
                         }
                     }
-                    if generation.judges_anew(&before) {
+                    if generation.judges_anew(&before, gate.live.has_tunnels()) {
                         gate.live.review().await;
                     }
                     if generation.presents_another(&before) {

@@ -50,6 +50,8 @@ pub enum Event {
     Request,
     /// A connection that is passed on as it is was decided.
     Forwarded,
+    /// A request was upgraded, and its tunnel has ended.
+    Tunnel,
     /// A handshake, or a connection before one, was refused.
     Refused,
     /// An open connection was cut.

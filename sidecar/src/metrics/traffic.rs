@@ -19,6 +19,8 @@ pub fn write(page: &mut Page, counts: &Counts) {
     decided(page, counts, Event::Request, "postern_requests_total", help);
     let help = "Connections of TLS listeners decided, by rule.";
     decided(page, counts, Event::Forwarded, "postern_forwarded_connections_total", help);
+    let help = "Requests that were upgraded, when their tunnel has ended, by rule.";
+    decided(page, counts, Event::Tunnel, "postern_tunnels_total", help);
     passed(page, counts);
     durations(page, counts);
     let help = "TLS handshakes and connections refused, by reason.";
@@ -54,7 +56,7 @@ fn passed(page: &mut Page, counts: &Counts) {
         let Some(rule) = rule(place) else { continue };
         let (mut all, mut passed_us, mut is_any) = (Sums::default(), 0, false);
         for (outcome, sums) in outcomes {
-            if matches!(outcome.event, Event::Request | Event::Forwarded) {
+            if matches!(outcome.event, Event::Request | Event::Forwarded | Event::Tunnel) {
                 all.join(*sums);
                 is_any = true;
             }
@@ -75,9 +77,9 @@ fn passed(page: &mut Page, counts: &Counts) {
     };
     let help = "Time of requests that were let through, from head to the end of the response, summed up.";
     write("postern_request_seconds_total", help, &|_, passed_us| seconds(passed_us));
-    let help = "Bytes of requests' bodies, and from clients of TLS listeners.";
+    let help = "Bytes of requests' bodies, and from clients of tunnels and TLS listeners.";
     write("postern_request_bytes_total", help, &|sums, _| float(sums.request_bytes));
-    let help = "Bytes of responses' bodies, and to clients of TLS listeners.";
+    let help = "Bytes of responses' bodies, and to clients of tunnels and TLS listeners.";
     write("postern_response_bytes_total", help, &|sums, _| float(sums.response_bytes));
 }
 
