@@ -13,6 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::admin::Asker;
+use crate::admin::socket::{Held, SocketError};
 use crate::config::{self, Change, Changes, Generation, Keeper, Publisher, Reading};
 use crate::health::Checker;
 use crate::limits::{
@@ -47,7 +49,14 @@ pub struct App {
     traces: Option<Exporter>,
     status_address: SocketAddr,
     status_server: JoinHandle<()>,
+    admin: Option<AdminSocket>,
     most_connections: u32,
+}
+
+/// The admin socket while it is served.
+struct AdminSocket {
+    server: JoinHandle<()>,
+    _held: Held,
 }
 
 /// Why it could not start or had to end.
@@ -60,6 +69,14 @@ pub enum AppError {
         address: SocketAddr,
         /// Why.
         why: io::Error,
+    },
+    /// The admin socket.
+    #[error("cannot serve the admin socket {}: {why}", path.display())]
+    AdminSocket {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        why: SocketError,
     },
     /// A thread or runtime.
     #[error("cannot start a thread: {0}")]
@@ -80,13 +97,13 @@ impl App {
         let mut publisher = Publisher::new(config);
         let nothing = Arc::new(publisher.nothing());
         let state = Arc::new(State::new(
-            settings.pod.uid.clone(),
-            settings.tracing.is_some(),
+            settings.clone(),
             Arc::clone(&nothing),
             publisher.states(),
             (Budget::new(upstreams), Arc::clone(publisher.ejections())),
         ));
         let status_server = serve_status(settings.status_address, &state).await?;
+        let admin = settings::socket_path(settings, config).map(|path| serve_admin(&path, &state)).transpose()?;
         let (sender, log) = start_log(config, settings, &state)?;
         let (spans, traces) = start_traces(settings, &state)?.unzip();
         let Workers { count, why } = settings::workers(settings);
@@ -111,7 +128,7 @@ impl App {
                     .clone()
                     .zip(settings.tracing.as_ref())
                     .map(|(spans, tracing)| Tracer::new(spans, tracing.sampling_ratio)),
-                cells: [state.requests.worker(), state.connections.worker(), state.tunnels.worker()],
+                cells: state.counted.worker(),
                 handshakes: Arc::clone(&state.handshakes),
                 under_way: state.under_way.clone(),
                 upstreams: Arc::clone(&state.upstreams),
@@ -140,6 +157,7 @@ impl App {
             traces,
             status_address,
             status_server,
+            admin,
             most_connections,
         };
         app.load(reading).await;
@@ -176,6 +194,15 @@ impl App {
                 },
                 _ = hangup.recv() => self.reload().await,
                 () = sleep(BIND_RETRY), if retry => self.bind_again().await,
+                () = self.state.drain_asked() => {
+                    tokio::select! {
+                        () = self.drain() => {}
+                        () = stop.as_mut() => break,
+                    }
+                    // Who asked, such as a preStop hook, is followed by whoever ends the process; until then it tells.
+                    stop.as_mut().await;
+                    break;
+                }
                 index = any_ended(&mut self.workers) => return Err(AppError::WorkerEnded(index)),
             }
         }
@@ -183,17 +210,28 @@ impl App {
         Ok(())
     }
 
-    async fn stop(mut self) {
+    /// Accepts nothing more, and waits until what is under way has ended, or its time is over.
+    async fn drain(&mut self) {
         tracing::info!("draining");
         self.state.drain();
-        let keeper = self.keeper.map(|keeper| tokio::task::spawn_blocking(move || keeper.stop(STATE_STOP_TIMEOUT)));
         for worker in &self.workers {
             worker.drain().await;
         }
         for worker in &mut self.workers {
             worker.ended().await;
         }
-        let traces = self.traces.map(|traces| tokio::task::spawn_blocking(move || traces.stop()));
+        self.state.finish_drain();
+        tracing::info!("drained");
+    }
+
+    async fn stop(mut self) {
+        let traces = self.traces.take();
+        let traces = traces.map(|traces| tokio::task::spawn_blocking(move || traces.stop()));
+        let keeper = self.keeper.take();
+        let keeper = keeper.map(|keeper| tokio::task::spawn_blocking(move || keeper.stop(STATE_STOP_TIMEOUT)));
+        if !self.state.is_drained() {
+            self.drain().await;
+        }
         // Sends nothing any more, so what is queued now is all there is.
         let log = self.log;
         let summary = tokio::task::spawn_blocking(move || log.stop(LOG_STOP_TIMEOUT)).await.unwrap_or_default();
@@ -206,6 +244,9 @@ impl App {
             let _told = keeper.await;
         }
         self.status_server.abort();
+        if let Some(admin) = self.admin {
+            admin.server.abort();
+        }
     }
 
     /// Takes up a change that nobody told about, once it has rested.
@@ -250,7 +291,7 @@ impl App {
         let unbound = unbound
             .map(|(key, why)| format!("listener {} on {}: {why}", self.generation.listener_name(key), key.address));
         let unbound = unbound.collect();
-        self.state.load(Arc::clone(&self.generation), self.publisher.states(), unbound);
+        self.state.load(Arc::clone(&self.generation), &self.publisher, unbound);
     }
 
     async fn load(&mut self, mut reading: Reading) {
@@ -319,7 +360,17 @@ async fn serve_status(address: SocketAddr, state: &Arc<State>) -> Result<(Socket
     let listener = TcpListener::bind(address).await.map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
     tracing::info!(%address, "status server listening");
-    Ok((address, tokio::task::spawn_local(admin::serve(listener, Arc::clone(state)))))
+    let accept = async move || Ok(listener.accept().await?.0);
+    Ok((address, tokio::task::spawn_local(admin::serve(Asker::Anyone, accept, Arc::clone(state)))))
+}
+
+fn serve_admin(path: &Path, state: &Arc<State>) -> Result<AdminSocket, AppError> {
+    let (listener, held) =
+        admin::socket::bind(path).map_err(|why| AppError::AdminSocket { path: path.to_owned(), why })?;
+    tracing::info!(path = %path.display(), "admin socket listening");
+    let accept = async move || Ok(listener.accept().await?.0);
+    let server = tokio::task::spawn_local(admin::serve(Asker::Owner, accept, Arc::clone(state)));
+    Ok(AdminSocket { server, _held: held })
 }
 
 fn start_keeper(folder: &Path, publisher: &mut Publisher, state: &State, reading: &Reading) -> io::Result<Keeper> {

@@ -38,8 +38,22 @@ pub const FILES_RESERVED: u64 = 64;
 /// Connections to the status port at once: kubelet, Prometheus, the operator and a person.
 pub const ADMIN_CONNECTIONS: usize = 32;
 
-/// A connection to the status port, reading and idling included: a few that nobody reads from must not keep probes out.
+/// Connections to the admin socket at once: a person, a hook and a script. Apart from those of the status port, so that
+/// neither can keep the other's out.
+pub const ADMIN_SOCKET_CONNECTIONS: usize = 8;
+/// Identities in one answer of the admin socket; who wants more asks for the next page.
+pub const ADMIN_IDENTITIES: usize = 1000;
+/// Routes that are named with an endpoint; of the others their number is told.
+pub const ADMIN_ROUTES: usize = 8;
+/// Bytes of an answer that a command reads: a configuration as large as one may be.
+pub const ADMIN_ANSWER_BYTES: usize = 64 << 20;
+
+/// A connection to the status port or the admin socket, reading and idling included: a few that nobody reads from must not keep probes out.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Series of metrics about rules, listeners and backends: those of a thousand rules with some reasons each. A page of them
+/// is a megabyte, made in some milliseconds; what is new beyond it is counted under `other`.
+pub const METRIC_SERIES: usize = 10_000;
 
 /// From accept to a finished handshake; a phone on a bad network needs some seconds, an attacker gets no more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -42,6 +42,9 @@ pub struct Flags {
     /// Folder in which the last accepted parts are kept for the next start
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<String>,
+    /// Unix socket for the commands that ask a running sidecar
+    #[arg(long, value_name = "FILE")]
+    admin_socket: Option<String>,
 }
 
 impl Flags {
@@ -53,6 +56,7 @@ impl Flags {
             ("--log-level", "logLevel", &self.log_level),
             ("--log-path", "log.path", &self.log_path),
             ("--state-dir", "stateDir", &self.state_dir),
+            ("--admin-socket", "admin.socket", &self.admin_socket),
         ];
         let given = flags.into_iter().filter_map(|(flag, path, value)| Some((flag, path, value.clone()?)));
         given
@@ -201,7 +205,15 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
     if let Some(Err(error)) = settings.tracing.as_ref().map(|tracing| telemetry::collector(&tracing.endpoint)) {
         errors.push(format!("`settings.tracing.endpoint`: {error}"));
     }
+    if settings.admin.socket.as_deref() == Some("") {
+        errors.push("`settings.admin.socket`: is empty; name a file, or leave it out to have none".to_owned());
+    }
     errors
+}
+
+/// The admin socket's file, if there is to be one: relative to the configuration's folder.
+pub fn socket_path(settings: &Settings, config: &Path) -> Option<PathBuf> {
+    Some(config_folder(config).join(settings.admin.socket.as_ref()?))
 }
 
 /// The request log's file: relative to the configuration's folder.

@@ -5,6 +5,7 @@
     reason = "a test says what it expects by unwrapping; the panic is its failure"
 )]
 
+mod admin;
 mod docs;
 mod drain;
 mod ejection;
@@ -22,6 +23,7 @@ mod keep;
 mod listeners;
 mod live;
 mod log;
+mod metrics;
 mod observed;
 mod offers;
 mod pressure;

@@ -515,6 +515,11 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     ("/endpoints", r#"{"a": []}"#, "`endpoints`: invalid type: map, expected a sequence"),
     ("/settings/stateDir", r#""""#, "`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing"),
+    (
+        "/settings/admin",
+        r#"{ "socket": "" }"#,
+        "`settings.admin.socket`: is empty; name a file, or leave it out to have none",
+    ),
     ("/settings/log/maxSize", r#""1Ki""#, "`settings.log.maxSize`: write at least `1Mi`"),
     ("/settings/log/flushRows", "0", "`settings.log.flushRows`: write a number from 1 to 8192"),
     ("/settings/workers", "65", "`settings.workers`: write a number from 1 to 64"),
@@ -537,11 +542,11 @@ fn a_bad_value_is_one_error_with_its_place_and_remedy() {
     let path = case.folder.file("postern.json");
     for (place, value, error) in CHANGES {
         let mut document = case.document.clone();
-        document["version"] = json!("1.2");
+        document["version"] = json!("1.3");
         set(&mut document, place, serde_json::from_str(value).unwrap());
         case.folder.write_document(&document).unwrap();
         // Settings are told before the parts, without a file where the merged value is out of its range.
-        let ranges = ["workers", "flushEvery", "stateDir", "maxSize", "flushRows"];
+        let ranges = ["workers", "flushEvery", "stateDir", "admin", "maxSize", "flushRows"];
         let file = if ranges.iter().any(|name| place.ends_with(name)) { "" } else { "DIR/postern.json: " };
         let found = case.validate(&path);
         assert_eq!(found, expected(&[format!("{file}{error}")], "DIR/postern.json"), "{place} {value}");

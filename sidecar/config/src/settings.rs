@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::is_default;
 use crate::words::address;
 use crate::{Duration, Ratio, Size};
 
@@ -34,6 +35,9 @@ pub struct Settings {
     /// Where traces of requests go. None are made where it is absent. Since 1.3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Tracing>,
+    /// What is for the owner of the process only. Since 1.3.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub admin: Admin,
     /// Which pod this is, for the request log and `/status`.
     #[serde(default)]
     pub pod: Pod,
@@ -49,9 +53,21 @@ impl Default for Settings {
             log: Log::default(),
             state_dir: None,
             tracing: None,
+            admin: Admin::default(),
             pod: Pod::default(),
         }
     }
+}
+
+/// What is for the owner of the process only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Admin {
+    /// The unix socket that the commands `upstreams`, `identities`, `config` and `drain` ask, relative to the
+    /// configuration's folder. There is none where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
 }
 
 /// The request log: one row a decision, in SQLite.

@@ -9,6 +9,7 @@ use crate::{CONTRACT_MIN, ContractVersion};
 const SINCE: &[(&str, u16)] = &[
     ("settings/stateDir", 2),
     ("settings/tracing", 3),
+    ("settings/admin", 3),
     ("trust/bundles/*/intermediates", 2),
     ("trust/bundles/*/crls", 2),
     ("identity/certificates", 2),

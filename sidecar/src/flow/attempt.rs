@@ -16,6 +16,7 @@ use super::record::{Draft, microseconds};
 use super::watch::{Watch, members};
 use crate::balance::{Balancer, Choice, Random};
 use crate::limits::{ATTEMPTS, REFUSALS, RESPONSE_HEAD_TIMEOUT};
+use crate::metrics::Event;
 use crate::pool::{Lease, Shelf};
 use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
 use crate::upstream::EndpointState;
@@ -29,6 +30,7 @@ pub(super) struct Candidates<'a> {
     backends: &'a [Backend],
     kind: LoadBalancerType,
     random: &'a Random,
+    gate: &'a Gate,
     /// Whether ejected endpoints are chosen, because there are no others.
     takes_ejected: Cell<bool>,
 }
@@ -46,6 +48,7 @@ impl<'a> Candidates<'a> {
             backends,
             kind: compiled.load_balancer,
             random: &gate.random,
+            gate,
             takes_ejected: Cell::new(false),
         })
     }
@@ -93,6 +96,11 @@ impl<'a> Candidates<'a> {
         let policy =
             members.first().and_then(|member| self.shelves[*member].endpoint().policy().outlier_detection.as_ref());
         policy.is_some_and(|policy| policy.max_ejection_percent < 100)
+    }
+
+    /// Counts what became of a try at one of them.
+    pub(super) fn count(&self, endpoint: EndpointIndex, event: Event, reason: Option<Reason>, duration: Duration) {
+        self.gate.count_upstream(self.shelves[endpoint].endpoint(), event, reason, duration);
     }
 
     /// A try at one of them, of which is told what becomes of it.
@@ -150,6 +158,8 @@ pub(super) struct Exchange<'a> {
     pub(super) draft: &'a mut Draft,
     /// The try that was sent and is not answered yet.
     pub(super) watch: Option<Watch>,
+    /// The endpoint that is being tried.
+    pub(super) trying: Option<EndpointIndex>,
 }
 
 /// A try that brought no response, with the request where it may be sent again.
@@ -169,6 +179,9 @@ impl Exchange<'_> {
 
     /// The try that was begun has failed.
     fn failed(&mut self, reason: Reason) -> Reason {
+        if let Some(endpoint) = self.trying.take() {
+            self.candidates.count(endpoint, Event::Failure, Some(reason), Duration::ZERO);
+        }
         if let Some(watch) = self.watch.take() {
             watch.failed(reason);
         }
@@ -251,9 +264,10 @@ impl Exchange<'_> {
                     let copy = copy.filter(|head| may && head.method.is_idempotent());
                     let Some(head) = copy else {
                         // Ended in silence after use, it was closed as idle connections are, and nobody failed.
-                        if !(is_silent && lease.is_reused) {
-                            self.failed(reason);
+                        if is_silent && lease.is_reused {
+                            self.watch = None;
                         }
+                        self.failed(reason);
                         return Err(Failed { reason, again: None });
                     };
                     *may_repeat = false;
@@ -268,6 +282,8 @@ impl Exchange<'_> {
     async fn lease(&mut self, endpoint: EndpointIndex, fresh: bool) -> Result<Lease, Reason> {
         let shelf = &self.candidates.shelves[endpoint];
         self.watch = None;
+        self.trying = Some(endpoint);
+        self.candidates.count(endpoint, Event::Attempt, None, Duration::ZERO);
         let asked = Instant::now();
         let mut waited = None;
         let leased = shelf.lease(fresh, &mut waited).await;
@@ -281,6 +297,7 @@ impl Exchange<'_> {
         let lease = leased.map_err(|error| error.reason())?;
         if !lease.is_reused {
             let connecting = asked.elapsed().saturating_sub(waited.unwrap_or_default());
+            self.candidates.count(endpoint, Event::Connect, None, connecting);
             self.draft.edit(|record| record.connect_us = Some(microseconds(connecting)));
         }
         if lease.is_shared()

@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sidecar_config::policy::Limits;
 use sidecar_decide::Reason;
+use sidecar_decide::reason::Side;
 
 use super::live::Live;
 use super::relay::RelayBuffer;
@@ -14,9 +16,11 @@ use crate::config::Generation;
 use crate::filter::RequestIds;
 use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
-use crate::metrics::{Cells, Handshakes};
+use crate::log::Scope;
+use crate::metrics::{Amount, Cells, Event, Handshakes, Outcome, PlaceName};
 use crate::pool::{Pool, Shelf};
 use crate::telemetry::Tracer;
+use crate::upstream::EndpointState;
 
 /// A worker's handles to what its connections need.
 pub struct Gate {
@@ -33,13 +37,9 @@ pub struct Gate {
     pub log: log::Sender,
     /// Traces of requests, if there are to be any.
     pub tracer: Option<Tracer>,
-    /// Counts of requests.
+    /// What the worker counts.
     pub cells: Cells,
-    /// Counts of connections that are passed on as they are.
-    pub connection_cells: Cells,
-    /// Counts of tunnels.
-    pub tunnel_cells: Cells,
-    /// What both are read into.
+    /// What tunnels, and connections that are passed on as they are, are read into.
     pub relay_buffer: RelayBuffer,
     /// Counts of handshakes and connections, of all workers.
     pub handshakes: Arc<Handshakes>,
@@ -74,7 +74,7 @@ impl Gate {
         generation: Arc<Generation>,
         pool: Rc<Pool>,
         (log, tracer): (log::Sender, Option<Tracer>),
-        [cells, connection_cells, tunnel_cells]: [Cells; 3],
+        cells: Cells,
         handshakes: Arc<Handshakes>,
         under_way: UnderWay,
     ) -> Self {
@@ -87,8 +87,6 @@ impl Gate {
             log,
             tracer,
             cells,
-            connection_cells,
-            tunnel_cells,
             relay_buffer: RelayBuffer::default(),
             handshakes,
             handshake_turns: Turns::new(Arc::clone(&under_way.handshakes)),
@@ -121,8 +119,26 @@ impl Gate {
     /// Serves another generation from the next request on.
     pub fn serve(&self, generation: Arc<Generation>) {
         *self.served.borrow_mut() = Served::new(generation, &self.pool);
-        self.cells.new_generation();
-        self.connection_cells.new_generation();
-        self.tunnel_cells.new_generation();
+    }
+
+    /// Counts what became of a try at an endpoint. A reason that is not the upstream's fault is not counted.
+    pub fn count_upstream(&self, endpoint: &EndpointState, event: Event, reason: Option<Reason>, duration: Duration) {
+        if let Some(reason) = reason {
+            if reason.facts().side != Side::Upstream {
+                return;
+            }
+            endpoint.note_failure(reason);
+        }
+        let name = || PlaceName::Backend(endpoint.address().to_string().into());
+        let amount = Amount { duration, ..Amount::default() };
+        self.cells.count(endpoint.counted(), name, Outcome::allowed(event, reason), &amount);
+    }
+
+    /// Counts what was decided at a place.
+    pub fn count(&self, scope: &Scope, outcome: Outcome, amount: &Amount) {
+        let text = |value: &Option<Box<str>>| value.clone().unwrap_or_default();
+        let name =
+            || PlaceName::Rule { listener: text(&scope.listener), route: text(&scope.route), rule: text(&scope.rule) };
+        self.cells.count(&scope.counted, name, outcome, amount);
     }
 }

@@ -14,8 +14,10 @@ use super::relay::Passed;
 use crate::ending::Ending;
 use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
+use crate::metrics::{Amount, Event, Outcome};
 use crate::protocol::Inbound;
 use crate::telemetry::Trace;
+use crate::upstream::EndpointState;
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
 /// client went away, or why its connection was cut.
@@ -148,6 +150,11 @@ impl Draft {
         });
     }
 
+    /// Counts that a response broke off.
+    pub(super) fn upstream_failed(&self, endpoint: &EndpointState, reason: Reason) {
+        self.gate.count_upstream(endpoint, Event::Failure, Some(reason), Duration::ZERO);
+    }
+
     /// Sends the row; a reason given here is why an allowed request failed.
     pub(super) fn finish(mut self, failure: Option<Reason>) {
         self.send(failure);
@@ -167,12 +174,14 @@ impl Draft {
             (record.request_bytes, record.response_bytes) = (self.passed.up.get(), self.passed.down.get());
         }
         record.duration_us = microseconds(elapsed);
-        let cells = match record.kind {
-            Kind::Request => &self.gate.cells,
-            Kind::Tunnel => &self.gate.tunnel_cells,
-            _ => &self.gate.connection_cells,
+        let event = match record.kind {
+            Kind::Request => Event::Request,
+            Kind::Tunnel => Event::Tunnel,
+            _ => Event::Forwarded,
         };
-        cells.count(&self.scope, record.verdict, record.reason, elapsed);
+        let outcome = Outcome { event, verdict: record.verdict, reason: record.reason };
+        let (request_bytes, response_bytes) = (record.request_bytes, record.response_bytes);
+        self.gate.count(&self.scope, outcome, &Amount { duration: elapsed, request_bytes, response_bytes });
         if let (Some(trace), Some(tracer)) = (self.trace.take(), &self.gate.tracer) {
             tracer.end(trace, &record);
         }

@@ -48,8 +48,8 @@ pub struct Handles {
     pub log: log::Sender,
     /// How it traces requests, if it does.
     pub tracer: Option<Tracer>,
-    /// Where it counts requests, connections that are passed on as they are, and tunnels.
-    pub cells: [Cells; 3],
+    /// Where it counts what it decides.
+    pub cells: Cells,
     /// Where all workers count connections.
     pub handshakes: Arc<Handshakes>,
     /// Where all workers count what is under way.
@@ -65,6 +65,8 @@ pub struct Worker {
     updates: mpsc::Sender<Update>,
     /// Resolves when its thread has ended, for whatever reason.
     ended: oneshot::Receiver<()>,
+    /// It has.
+    is_over: bool,
 }
 
 /// Starts a worker that serves a generation without sockets yet.
@@ -82,7 +84,7 @@ pub fn spawn(index: usize, generation: Arc<Generation>, handles: Handles) -> io:
             Err(error) => tracing::error!(%error, "cannot make the worker's runtime"),
         }
     })?;
-    Ok(Worker { updates, ended })
+    Ok(Worker { updates, ended, is_over: false })
 }
 
 impl Worker {
@@ -102,7 +104,10 @@ impl Worker {
 
     /// Waits until the worker's thread has ended.
     pub async fn ended(&mut self) {
-        let _sender_dropped = (&mut self.ended).await;
+        if !self.is_over {
+            let _sender_dropped = (&mut self.ended).await;
+            self.is_over = true;
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 use sidecar_decide::filter::RequestId;
 use sidecar_decide::{Reason, Verdict};
 
+use crate::metrics::Counted;
+
 /// Bytes of one text that are kept: a client chooses its path, host and names, and must not choose the log's memory.
 pub const TEXT_MAX: usize = 2048;
 
@@ -213,6 +215,8 @@ pub struct ScopeFacts {
     pub mode: Option<&'static str>,
     /// Revision of the policy that decided.
     pub policy_revision: Option<Box<str>>,
+    /// Where metrics count what is decided here; nothing of it is in a row.
+    pub counted: Counted,
 }
 
 /// What a [`Peer`] knows.

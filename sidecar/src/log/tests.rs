@@ -100,6 +100,7 @@ fn scope() -> Scope {
         rule: Some("read".into()),
         mode: Some("enforce"),
         policy_revision: Some("0123456789ab".into()),
+        ..ScopeFacts::default()
     })
 }
 

@@ -386,6 +386,11 @@ pub(super) fn reason_of(error: &ConnectError) -> Reason {
 }
 
 impl Lease {
+    /// Whose connection it is.
+    pub fn endpoint(&self) -> &EndpointState {
+        &self.busy.0.endpoint
+    }
+
     /// Whether others use the connection too.
     pub fn is_shared(&self) -> bool {
         matches!(self.hold, Hold::Stream(_))

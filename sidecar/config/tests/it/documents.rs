@@ -56,6 +56,7 @@ fn notations_agree() {
         "routes",
         "identity-1.1",
         "settings-1.2",
+        "settings-1.3",
         "listeners",
         "tls-1.2",
         "backends",
@@ -79,6 +80,7 @@ fn what_is_written_back_reads_the_same() {
         "routes.json",
         "identity-1.1.json",
         "settings-1.2.json",
+        "settings-1.3.json",
         "listeners.json",
         "tls-1.2.json",
         "backends.json",
@@ -113,6 +115,7 @@ fn names_tell_the_notation() {
 
 /// Each bad example, and what its writer is told.
 const BAD: &[(&str, &str)] = &[
+    ("admin-port.toml", "`settings.admin.address`: unknown field `address`, expected `socket`"),
     (
         "allow-nobody-known.yaml",
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `identitySelector`, `serviceAccount`, `spiffe`, `verified`, `anyone`",
