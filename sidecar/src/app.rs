@@ -225,14 +225,13 @@ impl App {
     }
 
     async fn stop(mut self) {
-        let traces = self.traces.take();
-        let traces = traces.map(|traces| tokio::task::spawn_blocking(move || traces.stop()));
         let keeper = self.keeper.take();
         let keeper = keeper.map(|keeper| tokio::task::spawn_blocking(move || keeper.stop(STATE_STOP_TIMEOUT)));
         if !self.state.is_drained() {
             self.drain().await;
         }
-        // Sends nothing any more, so what is queued now is all there is.
+        // Nothing is sent to either any more, so what is queued now is all there is.
+        let traces = self.traces.map(|traces| tokio::task::spawn_blocking(move || traces.stop()));
         let log = self.log;
         let summary = tokio::task::spawn_blocking(move || log.stop(LOG_STOP_TIMEOUT)).await.unwrap_or_default();
         tracing::info!(rows = summary.written, lost = summary.lost, "stopped");
