@@ -246,7 +246,7 @@ impl Reason {
             R::RouteNoPath => http("route_no_path", "RouteNoPath", Side::Client, 404, 12),
             R::RouteNoMethod => http("route_no_method", "RouteNoMethod", Side::Client, 405, 12),
             R::RouteNoMatch => http("route_no_match", "RouteNoMatch", Side::Client, 404, 12),
-            R::RouteNoProtocol => http("route_no_protocol", "RouteNoProtocol", Side::Client, 501, 12),
+            R::RouteNoProtocol => http("route_no_protocol", "RouteNoProtocol", Side::Gate, 501, 12),
             R::RouteInvalid => http("route_invalid", "RouteInvalid", Side::Gate, 500, 13),
             R::RouteBadPath => http("route_bad_path", "RouteBadPath", Side::Client, 400, 13),
             R::LimitConnections => http("limit_connections", "LimitConnections", Side::Gate, 503, 14),

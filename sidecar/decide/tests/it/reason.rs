@@ -51,7 +51,7 @@ frozen! {
     RouteNoPath = "route_no_path" Client Some(404), Some(12), None;
     RouteNoMethod = "route_no_method" Client Some(405), Some(12), None;
     RouteNoMatch = "route_no_match" Client Some(404), Some(12), None;
-    RouteNoProtocol = "route_no_protocol" Client Some(501), Some(12), None;
+    RouteNoProtocol = "route_no_protocol" Gate Some(501), Some(12), None;
     RouteInvalid = "route_invalid" Gate Some(500), Some(13), None;
     RouteBadPath = "route_bad_path" Client Some(400), Some(13), None;
     LimitConnections = "limit_connections" Gate Some(503), Some(14), None;
