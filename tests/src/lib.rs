@@ -11,6 +11,7 @@ pub mod node;
 pub mod process;
 pub mod python;
 pub mod soak;
+pub mod tls_server;
 pub mod upstream;
 pub mod wait;
 pub mod websocket;

@@ -57,12 +57,15 @@ pub(super) fn switch(
 
 /// Passes bytes on until both ends have ended, or the tunnel is cut.
 async fn pass(open: Open, client: Opened, lease: Lease, draft: Draft) {
+    let wire = Rc::clone(lease.connection.wire());
     let passing = async {
         let (upstream, _line) = lease.switch().await.ok_or(Reason::UpstreamReset)?;
         Relay::new(client, upstream, &open.connection.gate.relay_buffer, draft.passed()).run().await
     };
+    // TLS to the upstream, or who judges it, knows better why it ended.
+    let better = |reason| if reason == Reason::UpstreamReset { wire.failure().unwrap_or(reason) } else { reason };
     let ended = tokio::select! {
-        ended = passing => ended.err(),
+        ended = passing => ended.err().map(better),
         reason = open.tunnel.ending.cut_short() => Some(reason),
     };
     draft.finish(ended);

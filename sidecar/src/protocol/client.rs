@@ -1,28 +1,26 @@
 //! One HTTP/1.1 connection to an upstream.
 
 use std::cell::Cell;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use http::header::UPGRADE;
 use http::{HeaderMap, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use sidecar_decide::Reason;
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
+use super::wire::{Watched, Wire};
 use super::{Body, Head, Inbound};
-use crate::duplex::{Duplex, Opened};
+use crate::duplex::Opened;
 use crate::limits::REQUEST_HEADERS;
+use crate::upstream::Transport;
 
 /// A connection to an upstream that requests can be sent on, one after the other.
 pub struct Upstream {
     sender: http1::SendRequest<Body>,
-    /// Whether a byte has come since the last request was sent.
-    answered: Rc<Cell<bool>>,
+    wire: Rc<Wire>,
     /// Whether the last request asked to go on with another protocol.
     asked_to_switch: Rc<Cell<bool>>,
     /// Drives the connection; ended with it. What is left of the connection, if it was asked to switch.
@@ -57,16 +55,18 @@ pub enum NotSent {
         error: hyper::Error,
         /// Whether a byte of a response had come.
         answered: bool,
+        /// Why, where TLS or the gate itself broke it.
+        failure: Option<Reason>,
     },
 }
 
-/// Speaks HTTP/1.1 on a connected socket.
+/// Speaks HTTP/1.1 on a connection of bytes.
 ///
 /// # Errors
 /// When hyper cannot start on it.
-pub async fn connect(stream: TcpStream) -> Result<Upstream, hyper::Error> {
-    let answered = Rc::new(Cell::new(false));
-    let stream = TokioIo::new(Watched { stream, answered: Rc::clone(&answered) });
+pub async fn connect(stream: Transport) -> Result<Upstream, hyper::Error> {
+    let wire = Rc::new(Wire::default());
+    let stream = TokioIo::new(Watched::new(stream, &wire));
     let (sender, connection) = http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(stream).await?;
     let asked_to_switch = Rc::new(Cell::new(false));
     let was_asked = Rc::clone(&asked_to_switch);
@@ -80,7 +80,8 @@ pub async fn connect(stream: TcpStream) -> Result<Upstream, hyper::Error> {
         let _gone = stream.shutdown().await;
         None
     });
-    Ok(Upstream { sender, answered, asked_to_switch, driver })
+    wire.driven_by(driver.abort_handle());
+    Ok(Upstream { sender, wire, asked_to_switch, driver })
 }
 
 impl Upstream {
@@ -94,6 +95,11 @@ impl Upstream {
         self.sender.is_closed()
     }
 
+    /// Its bytes.
+    pub fn wire(&self) -> &Rc<Wire> {
+        &self.wire
+    }
+
     /// Sends a request and waits for its response's head.
     ///
     /// # Errors
@@ -103,8 +109,8 @@ impl Upstream {
         if self.sender.ready().await.is_err() {
             return Err(NotSent::Unsent(Box::new(request)));
         }
-        self.answered.set(false);
         self.asked_to_switch.set(request.head.headers.contains_key(UPGRADE));
+        let heard = self.wire.heard();
         match self.sender.try_send_request(request.into_message()).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
@@ -112,7 +118,11 @@ impl Upstream {
             }
             Err(mut error) => match error.take_message() {
                 Some(message) => Err(NotSent::Unsent(Box::new(Outgoing::of(message)))),
-                None => Err(NotSent::Broken { error: error.into_error(), answered: self.answered.get() }),
+                None => Err(NotSent::Broken {
+                    error: error.into_error(),
+                    answered: self.wire.heard() > heard,
+                    failure: self.wire.failure(),
+                }),
             },
         }
     }
@@ -122,55 +132,6 @@ impl Upstream {
     /// The connection itself, on which HTTP has ended with the last response; `None` where it has ended too.
     pub async fn switch(mut self) -> Option<Opened> {
         (&mut self.driver).await.ok().flatten()
-    }
-}
-
-/// A connection that tells whether anything came: an upstream that closes without a byte has not begun to answer.
-struct Watched {
-    stream: TcpStream,
-    answered: Rc<Cell<bool>>,
-}
-
-impl Duplex for Watched {
-    fn break_off(&self) {
-        self.stream.break_off();
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.answered.set(true);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
     }
 }
 

@@ -8,6 +8,7 @@ mod runtime;
 mod server;
 mod stream;
 mod upgrade;
+mod wire;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 
@@ -17,6 +18,7 @@ pub use client::{NotSent, Outgoing, Received, Upstream, connect};
 pub use headers::{strip_hop_by_hop, upstream_host};
 pub use server::{Closing, ServeError, serve};
 pub use upgrade::{Tunnel, Upgrade};
+pub use wire::Wire;
 
 /// The HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
