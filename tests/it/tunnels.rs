@@ -457,6 +457,28 @@ fn tunnels_are_drained_for_their_time_and_then_cut() {
     assert_eq!(kinds_and_reasons(&gate, 2), [tunnel, json!(["cut", "refused", reason, "demo/billing"])]);
 }
 
+#[test]
+fn tunnels_have_a_limit_of_their_own() {
+    let (_server, mut gate) = websockets(|document| {
+        document["version"] = json!("1.3");
+        document["policy"]["limits"] = json!({ "maxTunnels": 1, "maxStreams": 1 });
+    });
+    let mut first = Idle::open(&gate, "billing");
+    let address = gate.sidecar.listener("gate").unwrap();
+    let refused = talk(gate.folder.path(), "idle", address, "reports").unwrap();
+    assert_eq!((refused.code, refused.stderr.as_str()), (Some(1), "status 503 limit_tunnels\n"));
+    let shown = columns(&newest(&gate.sidecar, 1), &["kind", "verdict", "reason", "status", "attempts"]);
+    assert_eq!(shown, json!(["request", "refused", "limit_tunnels", 503, 0]));
+    let counted = ["postern_tunnels_open", "postern_tunnels_limit", "postern_streams_open"];
+    assert_eq!(counted.map(|name| metric(&gate.sidecar, name)), [1, 1, 0]);
+    // The server refuses what is no WebSocket; a request that asks for none finds its place.
+    assert_eq!(gate.curl(Some("billing"), "/chat").unwrap().call().unwrap().status, Some(426));
+    change(&mut gate, |document| document["policy"]["limits"]["maxTunnels"] = json!(2));
+    let _second = Idle::open(&gate, "reports");
+    gate.sidecar.kill().unwrap();
+    assert_eq!(first.line(), "broken\n", "until then it was open");
+}
+
 /// nginx ends the TLS and speaks HTTP/1.1 to the application behind.
 #[test]
 fn a_tunnel_over_tls_obeys_what_it_rests_on() {

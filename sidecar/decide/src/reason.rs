@@ -110,6 +110,8 @@ reasons! {
     LimitPending = http("limit_pending", Side::Gate, 503, 14);
     /// Too many requests and connections are being passed on.
     LimitStreams = http("limit_streams", Side::Gate, 503, 14);
+    /// Too many requests are tunnels, or are to become some.
+    LimitTunnels = http("limit_tunnels", Side::Gate, 503, 14);
     /// Too many handshakes are under way.
     LimitHandshakes = http("limit_handshakes", Side::Gate, 503, 14);
     /// Nothing passed on the connection for too long.

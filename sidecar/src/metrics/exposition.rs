@@ -211,9 +211,10 @@ fn under_way(sources: &Sources<'_>) -> Vec<MetricFamily> {
         ),
         one_gauge(
             "postern_tunnels_open",
-            "Requests that were upgraded, while bytes pass.",
+            "Tunnels that are open, and requests that ask for one.",
             float_of(now.tunnels.taken()),
         ),
+        one_gauge("postern_tunnels_limit", "Tunnels that may be open.", f64::from(limits.max_tunnels)),
         one_gauge("postern_streams_open", "Requests and connections being passed on.", float_of(now.streams.taken())),
         one_gauge(
             "postern_streams_limit",

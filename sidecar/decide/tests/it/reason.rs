@@ -59,6 +59,7 @@ frozen! {
     LimitIdentitySize = "limit_identity_size" Client Some(431), Some(8), None;
     LimitPending = "limit_pending" Gate Some(503), Some(14), None;
     LimitStreams = "limit_streams" Gate Some(503), Some(14), None;
+    LimitTunnels = "limit_tunnels" Gate Some(503), Some(14), None;
     LimitHandshakes = "limit_handshakes" Gate Some(503), Some(14), None;
     LimitIdle = "limit_idle" Client Some(408), Some(4), None;
     GateDrainTimeout = "gate_drain_timeout" Gate Some(503), Some(14), None;
