@@ -40,6 +40,7 @@ mod tidy;
 mod tls;
 mod tunnels;
 mod tunnels_http2;
+mod upstream_http2;
 mod upstream_tls;
 mod upstreams;
 mod validate;

@@ -4,6 +4,7 @@ mod begin;
 mod body;
 mod client;
 mod headers;
+mod multiplex;
 mod runtime;
 mod server;
 mod stream;
