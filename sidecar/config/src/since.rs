@@ -26,6 +26,7 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/limits/maxPendingRequests", 2),
     ("policy/limits/pendingTimeout", 2),
     ("policy/limits/maxStreams", 2),
+    ("policy/limits/maxTunnels", 3),
     ("policy/routes/[]/backendPolicy", 2),
     ("policy/routes/[]/backendPolicy/healthCheck", 3),
     ("policy/routes/[]/backendPolicy/outlierDetection", 3),

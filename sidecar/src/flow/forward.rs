@@ -33,7 +33,15 @@ pub(super) async fn forward(
     };
     let Request { head, body, upgrade } = request;
     // Its body would be the other protocol's to understand.
-    let asked = upgrade.filter(|_| body.is_end_stream()).map(|upgrade| Asked { upgrade, head: head.clone() });
+    let upgrade = upgrade.filter(|_| body.is_end_stream());
+    let asked = upgrade.map(|upgrade| Asked::enter(&connection.gate, &generation.snapshot.limits, upgrade, &head));
+    let asked = match asked.transpose() {
+        Ok(asked) => asked,
+        Err(reason) => {
+            draft.refused(reason);
+            return refuse(draft, reason, Some(body));
+        }
+    };
     let upgrade = asked.as_ref().map(|asked| &asked.upgrade);
     let head = match outgoing_head(connection, view, &passage, head, upgrade, &draft) {
         Ok(head) => head,

@@ -100,6 +100,12 @@ impl Gate {
         self.under_way.streams.take(limit).ok_or(Reason::LimitStreams)
     }
 
+    /// A place for a request that is to become a tunnel, or why there is none.
+    pub fn tunnel(&self, limits: &Limits) -> Result<Place, Reason> {
+        let limit = usize::try_from(limits.max_tunnels).unwrap_or(usize::MAX);
+        self.under_way.tunnels.take(limit).ok_or(Reason::LimitTunnels)
+    }
+
     /// A place among what the upstreams owe an answer, as soon as there is one, or why there is none.
     pub async fn pend(&self, limits: &Limits) -> Result<Pend, Reason> {
         self.under_way.pending.enter(Bounds::of(limits)).await.ok_or(Reason::LimitPending)

@@ -72,6 +72,11 @@ impl Draft {
         Ok(())
     }
 
+    /// Gives that place up, for another kind of place.
+    pub(super) fn leave(&mut self) {
+        self.stream = None;
+    }
+
     /// It was allowed by its rule, and is refused for want of a place.
     pub(super) fn refused(&mut self, reason: Reason) -> Reason {
         let scope = Arc::clone(&self.scope);

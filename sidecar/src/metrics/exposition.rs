@@ -103,8 +103,9 @@ fn under_way(page: &mut Page, sources: &Sources<'_>) {
     let help = "TLS handshakes that may be under way, of all workers.";
     page.gauge("postern_handshakes_limit", help, workers * HANDSHAKES_PER_WORKER);
     page.gauge("postern_streams_open", "Requests and connections being passed on.", now.streams.taken());
-    let help = "Requests that were upgraded and whose tunnel is open.";
+    let help = "Tunnels that are open, and requests that ask for one.";
     page.gauge("postern_tunnels_open", help, now.tunnels.taken());
+    page.gauge("postern_tunnels_limit", "Tunnels that may be open.", limits.max_tunnels);
     let help = "Requests and connections that may be passed on at once.";
     page.gauge("postern_streams_limit", help, limits.max_streams);
     page.gauge("postern_workers", "Threads that serve connections.", workers);

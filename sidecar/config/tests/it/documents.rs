@@ -62,6 +62,7 @@ fn notations_agree() {
         "backends",
         "filters",
         "health",
+        "limits-1.3",
         "rewrites-1.3",
         "tracing-1.3",
         "upstream-tls",
@@ -86,6 +87,7 @@ fn what_is_written_back_reads_the_same() {
         "backends.json",
         "filters.json",
         "health.json",
+        "limits-1.3.json",
         "rewrites-1.3.json",
         "tracing-1.3.json",
         "upstream-tls.json",
@@ -220,6 +222,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("service-account-half.json", "`policy.routes[0].rules[0].allow[0].serviceAccount`: missing field `namespace`"),
     ("state-dir-number.json", "`settings.stateDir`: invalid type: integer `1`, expected a string"),
+    ("tunnels-word.toml", "`policy.limits.maxTunnels`: invalid type: string \"many\", expected u32"),
     (
         "two-parts.toml",
         r#"`identity`: missing field `key`

@@ -67,6 +67,7 @@ fn check_limits(limits: &Limits, problems: &mut Problems) {
         ("limits.maxConnections", limits.max_connections),
         ("limits.maxPendingRequests", limits.max_pending_requests),
         ("limits.maxStreams", limits.max_streams),
+        ("limits.maxTunnels", limits.max_tunnels),
     ];
     for (place, limit) in numbers.into_iter().filter(|(_, limit)| !(1..=LIMIT_MAX).contains(limit)) {
         problems.add(place, format_args!("is {limit}; write a number from 1 to {LIMIT_MAX}"));
