@@ -11,6 +11,7 @@ pub mod cli;
 mod client_stream;
 
 pub mod config;
+mod duplex;
 mod ending;
 mod filter;
 mod flow;

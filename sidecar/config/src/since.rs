@@ -38,6 +38,8 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/routes/[]/rules/[]/allow/[]/serviceAccount", 1),
     ("policy/routes/[]/rules/[]/allow/[]/spiffe", 1),
     ("policy/routes/[]/rules/[]/filters", 2),
+    ("policy/routes/[]/rules/[]/filters/[]/requestRedirect", 3),
+    ("policy/routes/[]/rules/[]/filters/[]/urlRewrite", 3),
 ];
 
 /// The first place of each kind in a part (or `settings`) that `version` does not have, with the version that has it.

@@ -61,6 +61,7 @@ fn notations_agree() {
         "backends",
         "filters",
         "health",
+        "rewrites-1.3",
     ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
@@ -81,6 +82,7 @@ fn what_is_written_back_reads_the_same() {
         "backends.json",
         "filters.json",
         "health.json",
+        "rewrites-1.3.json",
     ];
     for name in names {
         let read = read_file(&folder("good").join(name)).unwrap();
@@ -159,7 +161,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "filter-unknown.yaml",
-        "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`",
+        "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`, `requestRedirect`, `urlRewrite`",
     ),
     ("health-path.yaml", "`policy.routes[0].backendPolicy.healthCheck.http`: missing field `path`"),
     (
@@ -187,6 +189,18 @@ const BAD: &[(&str, &str)] = &[
     (
         "selector-expressions.yaml",
         "`policy.routes[0].rules[0].allow[0].identitySelector.matchExpressions`: unknown field `matchExpressions`, expected `matchLabels`",
+    ),
+    (
+        "redirect-port.yaml",
+        "`policy.routes[0].rules[0].filters[0].requestRedirect.port`: invalid value: integer `65536`, expected u16",
+    ),
+    (
+        "redirect-scheme.yaml",
+        "`policy.routes[0].rules[0].filters[0].requestRedirect.scheme`: unknown variant `HTTPS`, expected `http` or `https`",
+    ),
+    (
+        "rewrite-path.yaml",
+        "`policy.routes[0].rules[0].filters[0].urlRewrite.path.type`: unknown variant `ReplacePrefix`, expected `ReplaceFullPath` or `ReplacePrefixMatch`",
     ),
     ("serial-number.json", "`trust.revocations.serials[0].serial`: invalid type: integer `5`, expected a string"),
     (
