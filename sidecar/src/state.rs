@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::{Generation, KeepStats};
+use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::log;
@@ -31,6 +32,8 @@ pub struct State {
     pub upstreams: Arc<Budget>,
     /// Counts of endpoints that were left out.
     pub ejections: Arc<Ejections>,
+    /// Lookups of names.
+    pub lookups: Arc<Lookups>,
     /// Counts of their checks.
     pub checks: Arc<Checks>,
     /// Counts of the request log.
@@ -65,6 +68,7 @@ impl State {
             under_way: UnderWay::default(),
             upstreams,
             ejections,
+            lookups: Arc::default(),
             checks: Arc::default(),
             log: Arc::default(),
             kept: Arc::default(),

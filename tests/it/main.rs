@@ -5,6 +5,7 @@
     reason = "a test says what it expects by unwrapping; the panic is its failure"
 )]
 
+mod dns;
 mod docs;
 mod drain;
 mod ejection;

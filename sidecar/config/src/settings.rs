@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::words::address;
+use crate::backend::is_default;
+use crate::words::{address, addresses};
 use crate::{Duration, Size};
 
 /// How this process runs.
@@ -31,6 +32,9 @@ pub struct Settings {
     /// if it is not there. Nothing is kept where it is absent. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<String>,
+    /// Whom names of backends are asked of. Since 1.3.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dns: Dns,
     /// Which pod this is, for the request log and `/status`.
     #[serde(default)]
     pub pod: Pod,
@@ -45,6 +49,7 @@ impl Default for Settings {
             log_level: LogLevel::default(),
             log: Log::default(),
             state_dir: None,
+            dns: Dns::default(),
             pod: Pod::default(),
         }
     }
@@ -77,6 +82,29 @@ impl Default for Log {
             flush_every: default_flush_every(),
             max_size: default_log_max_size(),
         }
+    }
+}
+
+/// Whom names of backends are asked of, where it is not for `/etc/resolv.conf` to say. `/etc/hosts` goes before both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dns {
+    /// Address and port of each server, asked in this order; empty means those of `/etc/resolv.conf`, with its `search`
+    /// and `ndots`.
+    #[serde(default, deserialize_with = "addresses")]
+    pub servers: Vec<SocketAddr>,
+    /// Domains in which names are looked for; only with `servers`.
+    #[serde(default)]
+    pub search: Vec<String>,
+    /// Dots that a name has at least to be looked up as it is first; 0 to 15, and only with `servers`.
+    #[serde(default = "default_ndots")]
+    pub ndots: u8,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { servers: Vec::new(), search: Vec::new(), ndots: default_ndots() }
     }
 }
 
@@ -122,6 +150,11 @@ fn default_status_address() -> SocketAddr {
 /// Five seconds less than Kubernetes' default grace period, for the log's last flush.
 fn default_drain_timeout() -> Duration {
     Duration::from_millis(25_000)
+}
+
+/// As the C library has it.
+fn default_ndots() -> u8 {
+    1
 }
 
 fn default_log_path() -> String {

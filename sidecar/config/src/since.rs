@@ -8,6 +8,9 @@ use crate::{CONTRACT_MIN, ContractVersion};
 /// every key of a map, `=` a text and `~` the beginning of one.
 const SINCE: &[(&str, u16)] = &[
     ("settings/stateDir", 2),
+    ("settings/dns", 3),
+    ("policy/routes/[]/rules/[]/backends/[]/host", 3),
+    ("policy/routes/[]/rules/[]/backends/[]/port", 3),
     ("trust/bundles/*/intermediates", 2),
     ("trust/bundles/*/crls", 2),
     ("identity/certificates", 2),

@@ -16,7 +16,7 @@ use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
 use crate::snapshot::{
     AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Backend, Bundle, Endpoint, EndpointIndex, Listener, Parts,
-    Rule, Snapshot, Target,
+    Resolved, Rule, Snapshot, Target,
 };
 use crate::spiffe::spiffe_domain;
 
@@ -53,6 +53,7 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
             snapshot,
             known,
             endpoints: parts.endpoints.as_deref(),
+            resolved: &parts.resolved,
             known_endpoints: HashMap::new(),
             told: HashSet::new(),
             problems,
@@ -109,6 +110,7 @@ struct PolicyLinker<'a> {
     snapshot: Snapshot,
     known: Known<'a>,
     endpoints: Option<&'a AcceptedEndpoints>,
+    resolved: &'a Resolved,
     known_endpoints: HashMap<Endpoint, EndpointIndex>,
     told: HashSet<Arc<IdentityHeaders>>,
     problems: Problems,
@@ -212,8 +214,13 @@ impl<'a> PolicyLinker<'a> {
                     }
                 }
             }
+            if let (Some(host), Some(port)) = (&backend.host, backend.port) {
+                let known = self.resolved.get(host).into_iter().flatten();
+                addresses.extend(known.map(|address| SocketAddr::new(*address, port)));
+                self.snapshot.names.insert(host.clone());
+            }
             let endpoints = addresses.into_iter().map(|address| self.endpoint(address, policy)).collect();
-            backends.push(Backend { weight: backend.weight, endpoints });
+            backends.push(Backend { weight: backend.weight, endpoints, is_named: backend.host.is_some() });
         }
         if invalid { Target::Invalid } else { Target::Backends(backends.into()) }
     }

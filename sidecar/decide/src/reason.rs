@@ -94,6 +94,8 @@ pub enum Reason {
     GateCertificateExpired,
     /// The rule's backends have no address.
     UpstreamNoEndpoint,
+    /// The rule's backends are names that have no address: DNS says so, or does not answer.
+    UpstreamDns,
     /// Every address of the rule's backends failed, and is left out for a while.
     UpstreamEjected,
     /// No address of the rule's backends that could be used is well: those that are asked fail their checks.
@@ -144,7 +146,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 54] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -189,6 +191,7 @@ impl Reason {
         Self::GateDrainTimeout,
         Self::GateCertificateExpired,
         Self::UpstreamNoEndpoint,
+        Self::UpstreamDns,
         Self::UpstreamEjected,
         Self::UpstreamUnhealthy,
         Self::UpstreamPoolFull,
@@ -257,6 +260,7 @@ impl Reason {
                 http("gate_certificate_expired", "GateCertificateExpired", Side::Gate, 503, 14)
             }
             R::UpstreamNoEndpoint => http("upstream_no_endpoint", "UpstreamNoEndpoint", Side::Upstream, 503, 14),
+            R::UpstreamDns => http("upstream_dns", "UpstreamDns", Side::Upstream, 503, 14),
             R::UpstreamEjected => http("upstream_ejected", "UpstreamEjected", Side::Upstream, 503, 14),
             R::UpstreamUnhealthy => http("upstream_unhealthy", "UpstreamUnhealthy", Side::Upstream, 503, 14),
             R::UpstreamPoolFull => http("upstream_pool_full", "UpstreamPoolFull", Side::Upstream, 503, 14),

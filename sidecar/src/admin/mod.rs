@@ -89,6 +89,7 @@ fn page(state: &State) -> Response {
         endpoints: &generation.endpoints,
         ejections: &state.ejections,
         checks: &state.checks,
+        lookups: &state.lookups,
         log: &state.log,
         kept: &state.kept,
         status: &status,

@@ -12,6 +12,7 @@ use sidecar_config::status::Status;
 use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
 use super::upstreams;
 use crate::config::KeepStats;
+use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::limits::HANDSHAKES_PER_WORKER;
@@ -36,6 +37,8 @@ pub struct Sources<'a> {
     pub ejections: &'a Ejections,
     /// Counts of their checks.
     pub checks: &'a Checks,
+    /// Lookups of names.
+    pub lookups: &'a Lookups,
     /// The request log.
     pub log: &'a log::Stats,
     /// The state directory.
@@ -66,6 +69,7 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
     ];
     families.extend(handshakes(sources));
     families.extend(upstreams::families(sources.endpoints, (sources.ejections, sources.checks)));
+    families.extend(upstreams::names(sources.lookups));
     families.extend(under_way(sources));
     families.extend(request_log(sources.log));
     families.extend(state(sources));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::exposition::{counter, family, float_of, gauge, one_counter};
+use crate::dns::Lookups;
 use crate::health::{Checks, Ejections, Failure};
 use crate::upstream::{Condition, EndpointReport, EndpointState};
 
@@ -38,6 +39,21 @@ pub(super) fn families(
         ),
         family("postern_upstream_health_checks_total", "Health checks.", MetricType::COUNTER, results.to_vec()),
         family("postern_upstream_health_changes_total", changes_help, MetricType::COUNTER, changes.to_vec()),
+    ]
+}
+
+/// The families of names.
+pub(super) fn names(lookups: &Lookups) -> Vec<MetricFamily> {
+    let results = lookups.results().map(|(result, count)| counter(&["result"], &[result], count));
+    let names = lookups.names().map(|(state, count)| gauge(&["state"], &[state], float_of(count)));
+    vec![
+        family("postern_dns_lookups_total", "Lookups of names of upstreams.", MetricType::COUNTER, results.to_vec()),
+        family(
+            "postern_dns_names",
+            "Names of upstreams, by how well they are known.",
+            MetricType::GAUGE,
+            names.to_vec(),
+        ),
     ]
 }
 

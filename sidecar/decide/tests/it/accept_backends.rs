@@ -187,3 +187,73 @@ fn what_is_not_said_is_the_default() {
     assert_eq!(snapshot.endpoints[0].policy.pool, PoolPolicy::default());
     assert_eq!(snapshot.rules[0].timeouts, sidecar_config::backend::Timeouts::default());
 }
+
+/// What a backend may say of where it is, and what is told where it says something else.
+#[test]
+fn a_backend_says_where_it_is() {
+    let accept = |backend: &Value| accept::policy(&read(with("rules.0.backends.0", backend)));
+    let label = "a".repeat(63);
+    let long = [&*label; 4].join(".");
+    let good = [
+        json!({"host": "app", "port": 80}),
+        json!({"host": "_grpc.App-1.example.com.", "port": 65535, "weight": 0}),
+        json!({"host": format!("{label}.example"), "port": 1}),
+    ];
+    for backend in good {
+        accept(&backend).unwrap_or_else(|refusal| panic!("{backend}: {refusal:?}"));
+    }
+    let no_name = |host: &str| {
+        format!("`{host}` is not a host name; write one such as `app.example.com`, without scheme and port")
+    };
+    let no_port = "host `app` has no port; write `port`, from 1 to 65535".to_owned();
+    let several = "has several of address, endpoints and host; write exactly one".to_owned();
+    let address = "10.0.0.1:80";
+    let bad = [
+        (json!({}), "has neither address nor endpoints nor host; write exactly one".to_owned()),
+        (json!({"address": address, "endpoints": "a"}), several.clone()),
+        (json!({"address": address, "host": "app", "port": 80}), several),
+        (json!({"address": address, "port": 80}), "has a port without a host; leave it out".to_owned()),
+        (json!({"endpoints": "a", "port": 80}), "has a port without a host; leave it out".to_owned()),
+        (json!({"host": "app"}), no_port.clone()),
+        (json!({"host": "app", "port": 0}), no_port),
+        (
+            json!({"host": "10.0.0.1", "port": 80}),
+            "host `10.0.0.1` is an address; write it as `address`, with its port".to_owned(),
+        ),
+        (
+            json!({"host": "fd00::1", "port": 80}),
+            "host `fd00::1` is an address; write it as `address`, with its port".to_owned(),
+        ),
+        (json!({"host": "app:80", "port": 80}), no_name("app:80")),
+        (json!({"host": "a..b", "port": 80}), no_name("a..b")),
+        (json!({"host": ".", "port": 80}), no_name(".")),
+        (json!({"host": "", "port": 80}), no_name("")),
+        (json!({"host": "b\u{fc}ro", "port": 80}), no_name("b\u{fc}ro")),
+        (json!({"host": format!("{label}a"), "port": 80}), no_name(&format!("{label}a"))),
+        (json!({"host": long, "port": 80}), no_name(&long)),
+    ];
+    for (backend, detail) in bad {
+        let refusal = accept(&backend).expect_err("a bad backend");
+        let place = "policy.routes[0].rules[0].backends[0]".to_owned();
+        assert_eq!(told(&refusal.problems), [(place, detail)], "{backend}");
+    }
+}
+
+/// Every address of a name is an endpoint; a name that nobody knows has none, and is asked for all the same.
+#[test]
+fn names_are_linked_with_their_addresses() {
+    let backends = json!([{"host": "app", "port": 80}, {"host": "none", "port": 80}, {"address": "10.0.0.1:80"}]);
+    let rule = json!({"name": "r", "allow": [{"anyone": {}}], "backends": backends});
+    let routes = json!([{"name": "a", "listener": "main", "rules": [rule]}]);
+    let policy = json!({"listeners": [listener("main", 8443)], "routes": routes});
+    let mut parts = Documents { policy, ..Documents::default() }.accept();
+    parts.resolved.insert("app".to_owned(), ["10.0.0.1", "fd00::1"].map(|address| address.parse().unwrap()).into());
+    let (snapshot, problems) = sidecar_decide::link(&parts);
+    assert_eq!(problems, []);
+    let addresses: Vec<_> = snapshot.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.1:80", "[fd00::1]:80"]);
+    let Target::Backends(backends) = &snapshot.rules[0].target else { panic!("no backends") };
+    let linked: Vec<_> = backends.iter().map(|backend| (&*backend.endpoints, backend.is_named)).collect();
+    assert_eq!(linked, [(&[0, 1][..], true), (&[][..], true), (&[0][..], false)]);
+    assert_eq!(snapshot.names.iter().collect::<Vec<_>>(), ["app", "none"]);
+}
