@@ -100,6 +100,9 @@ pub const STREAMS_PER_CONNECTION: u32 = 128;
 
 /// From a request's last byte to its response's head.
 pub const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// TLS sessions that are kept for one way of speaking to a backend: each is used once, and a server gives out two or so
+/// with every handshake.
+pub const UPSTREAM_SESSIONS: usize = 8;
 /// Endpoints tried for one request while none of its bytes were sent.
 pub const ATTEMPTS: usize = 3;
 /// How often idle upstream connections are looked at, at most; each look goes through all of them.

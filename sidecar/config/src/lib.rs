@@ -20,6 +20,7 @@ mod since;
 pub mod status;
 mod time;
 pub mod trust;
+pub mod upstream;
 mod version;
 mod words;
 

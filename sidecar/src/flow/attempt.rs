@@ -299,8 +299,8 @@ impl Exchange<'_> {
         };
         outcome.map_err(|error| match error {
             NotSent::Unsent(again) => Unanswered::Unsent(again),
-            NotSent::Broken { answered, .. } => {
-                let reason = upload.and_then(Upload::failed);
+            NotSent::Broken { answered, failure, .. } => {
+                let reason = upload.and_then(Upload::failed).or(failure);
                 let is_silent = !answered && reason.is_none();
                 Unanswered::Sent { reason: reason.unwrap_or(Reason::UpstreamReset), is_silent }
             }

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::limits::HEALTH_BODY_BYTES;
 use crate::protocol::{self, Body, Head, Inbound, NotSent, Outgoing};
-use crate::upstream::EndpointState;
+use crate::upstream::{EndpointState, Transport};
 
 /// Why an endpoint is not well.
 #[derive(Debug, Error)]
@@ -72,7 +72,7 @@ pub async fn probe(endpoint: &EndpointState, check: &HealthCheck) -> Result<(), 
 async fn ask_http(stream: TcpStream, endpoint: &EndpointState, check: &HttpCheck) -> Result<(), ProbeError> {
     let head = head(endpoint, check)?;
     let no_answer = |error: &dyn ToString| ProbeError::NoAnswer(error.to_string());
-    let mut connection = protocol::connect(stream).await.map_err(|error| no_answer(&error))?;
+    let mut connection = protocol::connect(Transport::Plain(stream)).await.map_err(|error| no_answer(&error))?;
     let received = connection.send(Outgoing { head, body: Body::EMPTY }).await.map_err(|error| match error {
         NotSent::Unsent(_) => no_answer(&"the connection ended"),
         NotSent::Broken { error, .. } => no_answer(&error),

@@ -114,6 +114,11 @@ impl EndpointState {
         self.endpoint.address
     }
 
+    /// Whether it is spoken to with TLS only.
+    pub fn is_secured(&self) -> bool {
+        self.endpoint.tls.is_some()
+    }
+
     /// Bounds on its connections.
     pub fn pool(&self) -> &PoolPolicy {
         &self.endpoint.policy.pool

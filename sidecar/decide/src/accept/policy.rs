@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use sidecar_config::backend::Timeouts;
-use sidecar_config::policy::{Backend, Limits, Listener, Policy, Route, Rule};
+use sidecar_config::policy::{Limits, Listener, Policy, Route, Rule};
 use sidecar_config::{Duration, Part};
 
 use super::allow::check_allow;
-use super::backend::{TIME_MAX, check_backend_policy, check_range};
+use super::backend::{TIME_MAX, check_backend, check_backend_policy, check_range};
 use super::filters::check_filters;
 use super::listeners::{check_listeners, check_served};
 use super::matches::{check_match, check_parameters, check_pattern_count, hostname_error};
@@ -23,9 +23,6 @@ use crate::snapshot::AcceptedPolicy;
 const LIMIT_MAX: u32 = 1_000_000;
 /// Longest time that nothing may be accepted: clients give up before.
 const PENDING_TIMEOUT_MAX: Duration = Duration::from_millis(60_000);
-/// Largest share of a backend, as in Gateway API.
-const WEIGHT_MAX: u32 = 1_000_000;
-
 /// Most proxies in front of the gate: more than anybody has, and few enough to read all they said.
 const TRUSTED_HOPS_MAX: u8 = 16;
 
@@ -154,11 +151,7 @@ fn check_rule(rule: &Rule, place: &str, gate_names: &GateNames, problems: &mut P
         problems.add(format_args!("{place}.backends"), "is empty; name at least one address or set of endpoints");
     }
     for (index, backend) in rule.backends.iter().enumerate() {
-        let place = format!("{place}.backends[{index}]");
-        if let Some(error) = backend_error(backend) {
-            problems.add(&place, error);
-        }
-        check_range(Some(backend.weight), (0, WEIGHT_MAX), "a number", format_args!("{place}.weight"), problems);
+        check_backend(backend, &format!("{place}.backends[{index}]"), problems);
     }
 }
 
@@ -174,38 +167,5 @@ fn check_timeouts(timeouts: &Timeouts, place: &str, problems: &mut Problems) {
         let detail =
             format_args!("is {backend_request}, longer than request, {request}; a part takes no longer than the whole");
         problems.add(format_args!("{place}.backendRequest"), detail);
-    }
-}
-
-fn backend_error(backend: &Backend) -> Option<String> {
-    let ways = [backend.address.is_some(), backend.endpoints.is_some(), backend.host.is_some()];
-    match (ways.iter().filter(|is_there| **is_there).count(), &backend.address, &backend.host) {
-        (0, ..) => Some("has neither address nor endpoints nor host; write exactly one".to_owned()),
-        (1, Some(address), _) if address.port() == 0 => Some(format!("{address} has no port; write `address:port`")),
-        (1, _, Some(host)) => host_error(host, backend.port),
-        (1, ..) if backend.port.is_some() => Some("has a port without a host; leave it out".to_owned()),
-        (1, ..) => None,
-        _ => Some("has several of address, endpoints and host; write exactly one".to_owned()),
-    }
-}
-
-/// Why a name cannot be looked up (RFC 1035 §2.3.4, with the underscores that services have), if it cannot.
-fn host_error(host: &str, port: Option<u16>) -> Option<String> {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
-    if host.parse::<std::net::IpAddr>().is_ok() {
-        return Some(format!("host `{host}` is an address; write it as `address`, with its port"));
-    }
-    let name = host.strip_suffix('.').unwrap_or(host);
-    if name.len() > 253 || !name.split('.').all(is_label) {
-        return Some(format!(
-            "`{host}` is not a host name; write one such as `app.example.com`, without scheme and port"
-        ));
-    }
-    match port {
-        Some(1..) => None,
-        Some(0) | None => Some(format!("host `{host}` has no port; write `port`, from 1 to 65535")),
     }
 }
