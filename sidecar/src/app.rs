@@ -236,7 +236,7 @@ impl App {
         for answer in answers {
             answer.wait().await;
         }
-        self.checker.follow(&self.generation.endpoints);
+        self.checker.follow(&self.generation.endpoints, &self.generation.upstream_tls);
         let unbound = self.binder.unbound().iter();
         let unbound = unbound
             .map(|(key, why)| format!("listener {} on {}: {why}", self.generation.listener_name(key), key.address));

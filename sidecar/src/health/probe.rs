@@ -10,12 +10,14 @@ use http::{HeaderMap, Method, Uri};
 use http_body::Body as _;
 use rustix::io::Errno;
 use sidecar_config::health::{HealthCheck, HttpCheck};
+use sidecar_decide::Reason;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::limits::HEALTH_BODY_BYTES;
 use crate::protocol::{self, Body, Head, Inbound, NotSent, Outgoing};
+use crate::tls::UpstreamTls;
 use crate::upstream::{EndpointState, Transport};
 
 /// Why an endpoint is not well.
@@ -24,6 +26,9 @@ pub enum ProbeError {
     /// No connection.
     #[error("connect: {0}")]
     Connect(#[source] io::Error),
+    /// No TLS with whoever answers.
+    #[error("TLS: {0}")]
+    Tls(Reason),
     /// No answer, or none by HTTP.
     #[error("no answer: {0}")]
     NoAnswer(String),
@@ -53,14 +58,14 @@ impl ProbeError {
     }
 }
 
-/// Asks an endpoint whether it is well.
+/// Asks an endpoint whether it is well, over TLS where requests go over it.
 ///
 /// # Errors
 /// Why it is not.
-pub async fn probe(endpoint: &EndpointState, check: &HealthCheck) -> Result<(), ProbeError> {
+pub async fn probe(endpoint: &EndpointState, tls: Option<&UpstreamTls>, check: &HealthCheck) -> Result<(), ProbeError> {
     let time = check.timeout.as_std();
     let asking = async {
-        let stream = TcpStream::connect(endpoint.address()).await.map_err(ProbeError::connect)?;
+        let stream = connect(endpoint, tls).await?;
         match &check.http {
             Some(http) => ask_http(stream, endpoint, http).await,
             None => Ok(()),
@@ -69,10 +74,20 @@ pub async fn probe(endpoint: &EndpointState, check: &HealthCheck) -> Result<(), 
     timeout(time, asking).await.unwrap_or(Err(ProbeError::Timeout(time)))
 }
 
-async fn ask_http(stream: TcpStream, endpoint: &EndpointState, check: &HttpCheck) -> Result<(), ProbeError> {
+async fn connect(endpoint: &EndpointState, tls: Option<&UpstreamTls>) -> Result<Transport, ProbeError> {
+    let no_tls = || ProbeError::Own("the gate has no certificate to show".to_owned());
+    // Before a connection is made, so that nobody sees one that ends in silence.
+    let tls = if endpoint.is_secured() { Some(tls.ok_or_else(no_tls)?) } else { None };
+    let stream = TcpStream::connect(endpoint.address()).await.map_err(ProbeError::connect)?;
+    let Some(tls) = tls else { return Ok(Transport::Plain(stream)) };
+    let (stream, _secured) = tls.connect(stream).await.map_err(ProbeError::Tls)?;
+    Ok(Transport::Tls(Box::new(stream)))
+}
+
+async fn ask_http(stream: Transport, endpoint: &EndpointState, check: &HttpCheck) -> Result<(), ProbeError> {
     let head = head(endpoint, check)?;
     let no_answer = |error: &dyn ToString| ProbeError::NoAnswer(error.to_string());
-    let mut connection = protocol::connect(Transport::Plain(stream)).await.map_err(|error| no_answer(&error))?;
+    let mut connection = protocol::connect(stream).await.map_err(|error| no_answer(&error))?;
     let received = connection.send(Outgoing { head, body: Body::EMPTY }).await.map_err(|error| match error {
         NotSent::Unsent(_) => no_answer(&"the connection ended"),
         NotSent::Broken { error, .. } => no_answer(&error),
