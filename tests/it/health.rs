@@ -8,6 +8,7 @@ use std::thread;
 
 use postern_tests::ca::{LeafOptions, Purpose};
 use postern_tests::gate::Gate;
+use postern_tests::grpc_health::GrpcServer;
 use postern_tests::nginx::Nginx;
 use postern_tests::upstream::Upstream;
 use serde_json::{Value, json};
@@ -205,6 +206,38 @@ fn checks_go_over_the_same_tls() {
             gate.sidecar.wait_for(why, |line| line.text("why") == Some(why)).unwrap();
         }
     }
+}
+
+/// Each service says how it is, and the server as a whole does; one that it does not know is not well.
+#[test]
+fn grpc_says_itself_how_it_is() {
+    let mut server = GrpcServer::start().unwrap();
+    let of = |service: &str| {
+        gate_with(&json!({ "grpc": { "service": service }, "interval": "20ms" }), |document| {
+            let backend = json!({ "address": server.address(), "protocol": "HTTP2" });
+            document["policy"]["routes"][0]["rules"][0]["backends"] = json!([backend]);
+        })
+    };
+    let whole = of("");
+    wait_until("a check", || metric(&whole.sidecar, PASSED) > 0);
+    let orders = of("orders");
+    let why = |why: &str| {
+        let wanted = |line: &postern_tests::process::LogLine| line.text("why") == Some(why);
+        orders.sidecar.wait_for(why, wanted).unwrap();
+        wait_metric(&orders.sidecar, UNHEALTHY, 1);
+    };
+    // NOT_FOUND
+    why("gRPC: grpc-status 5");
+    server.say("SERVING").unwrap();
+    wait_metric(&orders.sidecar, UNHEALTHY, 0);
+    server.say("NOT_SERVING").unwrap();
+    why("gRPC: not serving");
+    assert_eq!((metric(&whole.sidecar, FAILED), metric(&whole.sidecar, UNHEALTHY)), (0, 0));
+    // One that does not speak gRPC.
+    let other = gate_with(&json!({ "grpc": {}, "interval": "1h" }), |document| {
+        document["policy"]["routes"][0]["rules"][0]["backends"][0]["protocol"] = json!("HTTP2");
+    });
+    wait_metric(&other.sidecar, UNHEALTHY, 1);
 }
 
 /// Four workers, two routes, one address used alike: one check, which takes nothing from traffic.

@@ -108,8 +108,13 @@ fn a_health_check_says_how() {
     }
     let empty = "is empty, so that no check passes; name a status, or leave it out";
     let bad = [
-        (json!({}), "", "says not how; write exactly one of http and tcp"),
-        (json!({"tcp": {}, "http": {"path": "/"}}), "", "has several ways; write exactly one of http and tcp"),
+        (json!({}), "", "says not how; write exactly one of http, tcp and grpc"),
+        (json!({"tcp": {}, "http": {"path": "/"}}), "", "has several ways; write exactly one of http, tcp and grpc"),
+        (
+            json!({"grpc": {"service": "x".repeat(1025)}}),
+            ".grpc.service",
+            "is 1025 bytes long; at most 1024 are allowed",
+        ),
         (http(&json!({"path": "healthz"})), ".http.path", "`healthz` is no path; write one such as `/healthz`"),
         (http(&json!({"path": "/a b"})), ".http.path", "`/a b` is no path; write one such as `/healthz`"),
         (http(&json!({"path": "/a#b"})), ".http.path", "`/a#b` is no path; write one such as `/healthz`"),
@@ -126,9 +131,27 @@ fn a_health_check_says_how() {
         ),
     ];
     for (check, place, detail) in bad {
-        let refusal = accept::policy(&read(with("backendPolicy.healthCheck", &check))).expect_err("a bad check");
+        let mut document = with("backendPolicy.healthCheck", &check);
+        document["routes"][0]["rules"][0]["backends"][0]["protocol"] = json!("HTTP2");
+        let refusal = accept::policy(&read(document)).expect_err("a bad check");
         assert_eq!(told(&refusal.problems), [(format!("{PLACE}{place}"), detail.to_owned())], "{check}");
     }
+}
+
+/// gRPC is HTTP/2, and what a backend speaks is said once.
+#[test]
+fn a_check_by_grpc_is_for_backends_that_speak_http2() {
+    let route = |backend: &Value| {
+        policy(|route| {
+            route["backendPolicy"]["healthCheck"] = json!({"grpc": {}});
+            route["rules"][0]["backends"] = json!([{"address": "10.0.0.2:80", "protocol": "HTTP2"}, backend]);
+        })
+    };
+    assert!(accept::policy(&read(route(&json!({"address": "10.0.0.1:80", "protocol": "HTTP2"})))).is_ok());
+    let refusal = accept::policy(&read(route(&json!({"address": "10.0.0.1:80"})))).expect_err("HTTP/1.1");
+    let place = "policy.routes[0].rules[0].backends[1].protocol".to_owned();
+    let detail = "is `HTTP`, and the route's health check is gRPC's; write `HTTP2`".to_owned();
+    assert_eq!(told(&refusal.problems), [(place, detail)]);
 }
 
 #[test]
