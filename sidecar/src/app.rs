@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use crate::admin::Asker;
 use crate::admin::socket::{Held, SocketError};
 use crate::config::{self, Change, Changes, Generation, Keeper, Publisher, Reading};
+use crate::dns::Names;
 use crate::health::Checker;
 use crate::limits::{
     BIND_RETRY, CONFIG_REST, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT,
@@ -41,6 +42,7 @@ pub struct App {
     keeper: Option<Keeper>,
     binder: Binder,
     checker: Checker,
+    names: Names,
     workers: Vec<Worker>,
     /// What is served now.
     generation: Arc<Generation>,
@@ -149,6 +151,7 @@ impl App {
             changes: config::watch(&settings::log_path(settings, config), state_path.as_deref()),
             keeper,
             binder: Binder::new(count),
+            names: Names::new(&settings.dns, Arc::clone(&state.lookups)),
             checker: Checker::new(Arc::clone(&state.checks)),
             workers,
             generation: nothing,
@@ -193,6 +196,7 @@ impl App {
                     Change::Due => self.compare().await,
                 },
                 _ = hangup.recv() => self.reload().await,
+                () = self.names.changed() => self.renew().await,
                 () = sleep(BIND_RETRY), if retry => self.bind_again().await,
                 () = self.state.drain_asked() => {
                     tokio::select! {
@@ -285,7 +289,7 @@ impl App {
         for answer in answers {
             answer.wait().await;
         }
-        self.checker.follow(&self.generation.endpoints);
+        self.checker.follow(&self.generation.endpoints, &self.generation.upstream_tls);
         let unbound = self.binder.unbound().iter();
         let unbound = unbound
             .map(|(key, why)| format!("listener {} on {}: {why}", self.generation.listener_name(key), key.address));
@@ -298,17 +302,31 @@ impl App {
         self.changes.follow(&reading.folders, std::mem::take(&mut reading.names));
         let was_ready = self.state.not_ready().is_empty();
         let mut generation = self.publisher.offer(&mut reading);
-        let limits = &mut generation.snapshot.limits;
-        limits.max_connections = limits.max_connections.min(self.most_connections);
-        self.generation = Arc::new(generation);
-        let sockets = self.binder.reconcile(&self.generation);
-        self.spread(sockets).await;
+        if self.names.follow(&generation.snapshot.names) {
+            self.names.first().await;
+            generation = self.publisher.relink(self.names.resolved());
+        }
+        self.serve(generation).await;
         // Served first, then kept: a revocation waits for no disk.
         if let Some(keeper) = &self.keeper {
             keeper.keep(self.publisher.accepted(), &mut reading);
         }
         self.tell_loaded();
         self.tell_ready(was_ready);
+    }
+
+    /// Serves the same with the addresses that names have now.
+    async fn renew(&mut self) {
+        let generation = self.publisher.relink(self.names.resolved());
+        self.serve(generation).await;
+    }
+
+    async fn serve(&mut self, mut generation: Generation) {
+        let limits = &mut generation.snapshot.limits;
+        limits.max_connections = limits.max_connections.min(self.most_connections);
+        self.generation = Arc::new(generation);
+        let sockets = self.binder.reconcile(&self.generation);
+        self.spread(sockets).await;
     }
 
     fn tell_loaded(&self) {

@@ -9,6 +9,7 @@ pub mod app;
 mod balance;
 pub mod cli;
 mod client_stream;
+mod dns;
 
 pub mod config;
 mod duplex;

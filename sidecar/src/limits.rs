@@ -142,6 +142,28 @@ pub const IDLE_SWEEP_MIN: Duration = Duration::from_millis(10);
 pub const HEALTH_CHECKS_AT_ONCE: usize = 16;
 /// Bytes of a page that are read to its end after its status has said that all is well.
 pub const HEALTH_BODY_BYTES: usize = 64 << 10;
+/// Shortest time that an answer of a DNS server counts, also one that says 0: each change is a generation.
+pub const DNS_TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest time that it does: whoever wrote a day into a record still moves his application within minutes.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(300);
+/// Longest time that "there is none" counts: somebody waits for it to be otherwise.
+pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(30);
+/// How long a name's addresses are used that no server confirms, because none answers. The least that RFC 8767 suggests.
+pub const DNS_STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long after a failed lookup the next is made.
+pub const DNS_RETRY: Duration = Duration::from_secs(5);
+/// How long what `/etc/hosts` says counts.
+pub const DNS_HOSTS_TTL: Duration = Duration::from_secs(5);
+/// How long a configuration waits for the first addresses of new names. A revocation in it waits as long.
+pub const DNS_FIRST_WAIT: Duration = Duration::from_millis(500);
+/// How long a change of addresses rests: names change together, and each change is a generation.
+pub const DNS_REST: Duration = Duration::from_millis(100);
+/// Lookups under way at once.
+pub const DNS_LOOKUPS_AT_ONCE: usize = 8;
+/// Addresses of one family of a name, the lowest: each is an endpoint.
+pub const DNS_ADDRESSES: usize = 256;
+/// Size of `/etc/hosts` and `/etc/resolv.conf`: above it they are not read.
+pub const DNS_SYSTEM_FILE_BYTES: u64 = 1 << 20;
 /// Requests of one worker that a connection goes to directly while those of other workers wait for the same upstream.
 pub const HANDOVERS: u8 = 8;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value};
 use sidecar_config::Document;
-use sidecar_config::settings::Settings;
+use sidecar_config::settings::{Dns, Settings};
 
 use crate::config::{Reading, recall_settings};
 use crate::log::QUEUE_ROWS;
@@ -18,6 +18,8 @@ const PREFIX: &str = "POSTERN__";
 const WORKERS_MAX: u16 = 64;
 /// Below this the log would be all pruning.
 const LOG_SIZE_MIN: u64 = 1 << 20;
+/// Most that the C library takes.
+const NDOTS_MAX: u8 = 15;
 /// What the state directory is called in the documentation's examples.
 const STATE_DIR_USUAL: &str = "state";
 
@@ -207,6 +209,15 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
     }
     if settings.admin.socket.as_deref() == Some("") {
         errors.push("`settings.admin.socket`: is empty; name a file, or leave it out to have none".to_owned());
+    }
+    if settings.dns.ndots > NDOTS_MAX {
+        errors.push(format!("`settings.dns.ndots`: write a number from 0 to {NDOTS_MAX}"));
+    }
+    if settings.dns.servers.is_empty() && settings.dns != Dns::default() {
+        errors.push(
+            "`settings.dns`: search and ndots count only with servers; name some, or leave both to /etc/resolv.conf"
+                .to_owned(),
+        );
     }
     errors
 }

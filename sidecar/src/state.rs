@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::admin::Asker;
 use crate::config::{Generation, KeepStats, Publisher, Reloads};
+use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::log;
@@ -34,6 +35,8 @@ pub struct State {
     pub upstreams: Arc<Budget>,
     /// Counts of endpoints that were left out.
     pub ejections: Arc<Ejections>,
+    /// Lookups of names.
+    pub lookups: Arc<Lookups>,
     /// Counts of their checks.
     pub checks: Arc<Checks>,
     /// Counts of the request log.
@@ -78,6 +81,7 @@ impl State {
             under_way: UnderWay::default(),
             upstreams,
             ejections,
+            lookups: Arc::default(),
             checks: Arc::default(),
             log: Arc::default(),
             traces: settings.tracing.is_some().then(Arc::default),

@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod dns;
 mod docs;
 mod drain;
 mod ejection;

@@ -300,7 +300,7 @@ pub enum Mode {
     Audit,
 }
 
-/// Where requests go: exactly one of `address` and `endpoints`.
+/// Where requests go: exactly one of `address`, `endpoints`, and `host` with `port`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -311,6 +311,12 @@ pub struct Backend {
     /// Name of a set in part `endpoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<String>,
+    /// A name that DNS has addresses for; all of them are used. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port at each of them; with `host`. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// Its share of the rule's requests, in proportion to the other backends; 0 to 1000000, and 0 gets none. Since 1.2.
     #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
     pub weight: u32,

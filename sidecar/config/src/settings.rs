@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::is_default;
-use crate::words::address;
+use crate::words::{address, addresses};
 use crate::{Duration, Ratio, Size};
 
 /// How this process runs.
@@ -38,6 +38,9 @@ pub struct Settings {
     /// What is for the owner of the process only. Since 1.3.
     #[serde(default, skip_serializing_if = "is_default")]
     pub admin: Admin,
+    /// Whom names of backends are asked of. Since 1.3.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dns: Dns,
     /// Which pod this is, for the request log and `/status`.
     #[serde(default)]
     pub pod: Pod,
@@ -54,6 +57,7 @@ impl Default for Settings {
             state_dir: None,
             tracing: None,
             admin: Admin::default(),
+            dns: Dns::default(),
             pod: Pod::default(),
         }
     }
@@ -117,6 +121,29 @@ pub struct Tracing {
     pub service_name: Option<String>,
 }
 
+/// Whom names of backends are asked of, where it is not for `/etc/resolv.conf` to say. `/etc/hosts` goes before both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dns {
+    /// Address and port of each server, asked in this order; empty means those of `/etc/resolv.conf`, with its `search`
+    /// and `ndots`.
+    #[serde(default, deserialize_with = "addresses")]
+    pub servers: Vec<SocketAddr>,
+    /// Domains in which names are looked for; only with `servers`.
+    #[serde(default)]
+    pub search: Vec<String>,
+    /// Dots that a name has at least to be looked up as it is first; 0 to 15, and only with `servers`.
+    #[serde(default = "default_ndots")]
+    pub ndots: u8,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { servers: Vec::new(), search: Vec::new(), ndots: default_ndots() }
+    }
+}
+
 /// Which pod this is. Kubernetes tells it through the downward API; standalone it may stay empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -164,6 +191,11 @@ fn default_drain_timeout() -> Duration {
 /// Enough to see where time goes, too little to cost any.
 fn default_sampling_ratio() -> Ratio {
     Ratio::from_millionths(10_000)
+}
+
+/// As the C library has it.
+fn default_ndots() -> u8 {
+    1
 }
 
 fn default_log_path() -> String {

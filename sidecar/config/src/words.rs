@@ -155,11 +155,19 @@ impl Serialize for Size {
 
 /// Reads an address with its port, and says how to write one.
 pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    parse_address(&String::deserialize(deserializer)?)
+}
+
+fn parse_address<E: de::Error>(text: &str) -> Result<SocketAddr, E> {
     text.parse().map_err(|_| {
         let advice = "write it in numbers, such as `127.0.0.1:8080` or `[::1]:8080`";
-        de::Error::custom(format_args!("`{text}` is not an address and port; {advice}"))
+        E::custom(format_args!("`{text}` is not an address and port; {advice}"))
     })
+}
+
+/// Reads a list of addresses.
+pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?.iter().map(|text| parse_address(text)).collect()
 }
 
 /// Reads an address that may be absent; an absent field is its type's default and does not come here.

@@ -123,6 +123,8 @@ reasons! {
     GateCertificateExpired = http("gate_certificate_expired", Side::Gate, 503, 14);
     /// The rule's backends have no address.
     UpstreamNoEndpoint = http("upstream_no_endpoint", Side::Upstream, 503, 14);
+    /// The rule's backends are names that have no address: DNS says so, or does not answer.
+    UpstreamDns = http("upstream_dns", Side::Upstream, 503, 14);
     /// Every address of the rule's backends failed, and is left out for a while.
     UpstreamEjected = http("upstream_ejected", Side::Upstream, 503, 14);
     /// No address of the rule's backends that could be used is well: those that are asked fail their checks.

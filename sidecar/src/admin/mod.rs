@@ -150,6 +150,7 @@ fn page(state: &State) -> Response {
         endpoints: &generation.endpoints,
         ejections: &state.ejections,
         checks: &state.checks,
+        lookups: &state.lookups,
         log: &state.log,
         traces: state.traces.as_deref(),
         kept: &state.kept,

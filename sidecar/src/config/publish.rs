@@ -14,7 +14,7 @@ use sidecar_config::identity::Identity;
 use sidecar_config::status::{MESSAGE_MAX_BYTES, PartStatus};
 use sidecar_config::trust::Trust;
 use sidecar_config::{CONTRACT_MIN, Document, Part};
-use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, Snapshot, accept, link};
+use sidecar_decide::{Files, Parts, Problem, Refusal, Resolved, Revision, Snapshot, accept, link};
 
 use super::generation::{Generation, Upstreams};
 use super::keep::Kept;
@@ -115,6 +115,13 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
+        Generation::new(snapshot, &self.keys, &self.tickets, &mut self.upstreams)
+    }
+
+    /// The same parts, now that other addresses of their names are known.
+    pub fn relink(&mut self, resolved: Resolved) -> Generation {
+        self.parts.resolved = resolved;
+        let (snapshot, _told) = link(&self.parts);
         Generation::new(snapshot, &self.keys, &self.tickets, &mut self.upstreams)
     }
 

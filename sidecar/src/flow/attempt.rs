@@ -87,7 +87,12 @@ impl<'a> Candidates<'a> {
             return Reason::UpstreamEjected;
         }
         let is_unhealthy = endpoints.any(EndpointState::is_unhealthy);
-        if is_unhealthy { Reason::UpstreamUnhealthy } else { Reason::UpstreamNoEndpoint }
+        let is_named = self.backends.iter().any(|backend| backend.weight > 0 && backend.is_named);
+        match (is_unhealthy, members.is_empty() && is_named) {
+            (true, _) => Reason::UpstreamUnhealthy,
+            (false, true) => Reason::UpstreamDns,
+            (false, false) => Reason::UpstreamNoEndpoint,
+        }
     }
 
     /// Whether not all of them may be ejected.

@@ -11,6 +11,7 @@ use super::page::{Kind, Page};
 use super::registry::Registry;
 use super::{process, traffic, upstreams};
 use crate::config::{KeepStats, Reloads};
+use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::limits::{HANDSHAKES_PER_WORKER, METRIC_SERIES};
@@ -34,6 +35,8 @@ pub struct Sources<'a> {
     pub checks: &'a Checks,
     /// The request log.
     pub log: &'a log::Stats,
+    /// Lookups of names.
+    pub lookups: &'a Lookups,
     /// Traces, where there are any.
     pub traces: Option<&'a SpanStats>,
     /// The state directory.
@@ -62,6 +65,7 @@ pub fn render(sources: &Sources<'_>) -> Vec<u8> {
     traffic::write(&mut page, &sources.counted.read());
     connections(&mut page, sources);
     upstreams::write(&mut page, sources.endpoints, (sources.ejections, sources.checks));
+    upstreams::write_names(&mut page, sources.lookups);
     under_way(&mut page, sources);
     request_log(&mut page, sources.log);
     if let Some(stats) = sources.traces {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::page::{Kind, Page};
+use crate::dns::Lookups;
 use crate::health::{Checks, Ejections, Failure};
 use crate::upstream::{Condition, EndpointReport, EndpointState};
 
@@ -31,6 +32,19 @@ pub(super) fn write(page: &mut Page, endpoints: &[Arc<EndpointState>], (ejection
     let mut changes = page.family(Kind::Counter, "postern_upstream_health_changes_total", help);
     for (to, count) in checks.changes() {
         changes.series(&[("to", to)], count);
+    }
+}
+
+pub(super) fn write_names(page: &mut Page, lookups: &Lookups) {
+    let help = "Lookups of names of upstreams.";
+    let mut results = page.family(Kind::Counter, "postern_dns_lookups_total", help);
+    for (result, count) in lookups.results() {
+        results.series(&[("result", result)], count);
+    }
+    let help = "Names of upstreams, by how well they are known.";
+    let mut names = page.family(Kind::Gauge, "postern_dns_names", help);
+    for (state, count) in lookups.names() {
+        names.series(&[("state", state)], count);
     }
 }
 

@@ -65,6 +65,7 @@ fn notations_agree() {
         "limits-1.3",
         "rewrites-1.3",
         "tracing-1.3",
+        "names",
         "upstream-tls",
     ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
@@ -88,6 +89,7 @@ fn what_is_written_back_reads_the_same() {
         "filters.json",
         "health.json",
         "limits-1.3.json",
+        "names.json",
         "rewrites-1.3.json",
         "tracing-1.3.json",
         "upstream-tls.json",
@@ -152,6 +154,10 @@ const BAD: &[(&str, &str)] = &[
         "`policy.routes[0].backendPolicy.loadBalancer.type`: unknown variant `Random`, expected `RoundRobin` or `LeastRequest`",
     ),
     ("certificate-without-key.yaml", "`identity.certificates[0]`: missing field `key`"),
+    (
+        "dns-server.toml",
+        "`settings.dns.servers`: `10.0.0.53` is not an address and port; write it in numbers, such as `127.0.0.1:8080` or `[::1]:8080`",
+    ),
     ("duplicate-key.json", "not valid JSON: line 1, column 42: duplicate key `policy`; keep one"),
     ("duplicate-key.toml", "not valid TOML: line 2, column 1: duplicate key"),
     ("duplicate-key.yaml", "not valid YAML: line 2, column 1: duplicate mapping key: version not allowed here"),
@@ -172,6 +178,7 @@ const BAD: &[(&str, &str)] = &[
         "filter-unknown.yaml",
         "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`, `requestRedirect`, `urlRewrite`",
     ),
+    ("host-port.yaml", "`policy.routes[0].rules[0].backends[0].port`: invalid value: integer `80000`, expected u16"),
     ("health-path.yaml", "`policy.routes[0].backendPolicy.healthCheck.http`: missing field `path`"),
     (
         "listener-protocol.yaml",

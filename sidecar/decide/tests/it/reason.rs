@@ -65,6 +65,7 @@ frozen! {
     GateDrainTimeout = "gate_drain_timeout" Gate Some(503), Some(14), None;
     GateCertificateExpired = "gate_certificate_expired" Gate Some(503), Some(14), None;
     UpstreamNoEndpoint = "upstream_no_endpoint" Upstream Some(503), Some(14), None;
+    UpstreamDns = "upstream_dns" Upstream Some(503), Some(14), None;
     UpstreamEjected = "upstream_ejected" Upstream Some(503), Some(14), None;
     UpstreamUnhealthy = "upstream_unhealthy" Upstream Some(503), Some(14), None;
     UpstreamPoolFull = "upstream_pool_full" Upstream Some(503), Some(14), None;
