@@ -439,16 +439,18 @@ fn every_kind_of_address_is_listened_on() {
     .unwrap();
     for (index, (address, reached, not)) in table.iter().enumerate() {
         let port = gate.sidecar.listener(&format!("l{index}")).unwrap().port();
-        let call = |host: &str| Curl::new(format!("http://{host}:{port}/orders")).call().unwrap();
-        for host in *reached {
-            assert_eq!(call(host).status, Some(200), "{address} at {host}");
-        }
+        let call = |host: &str, path: &str| Curl::new(format!("http://{host}:{port}{path}")).call().unwrap();
+        // First what must not be seen: refused, or answered by somebody else who has the port there.
         for host in *not {
-            assert_eq!(call(host).exit_code, Some(7), "{address} at {host}: curl's code for a refused connection");
+            call(host, "/elsewhere");
+        }
+        for host in *reached {
+            assert_eq!(call(host, "/orders").status, Some(200), "{address} at {host}");
         }
     }
-    let clients: Vec<_> =
-        rows(&gate.sidecar, 6).iter().map(|row| row["client_addr"].as_str().unwrap().to_owned()).collect();
+    let rows = rows(&gate.sidecar, 6);
+    assert!(rows.iter().all(|row| row["path"] == "/orders"), "{rows:?}");
+    let clients: Vec<_> = rows.iter().map(|row| row["client_addr"].as_str().unwrap().to_owned()).collect();
     assert!(clients.iter().any(|client| client.starts_with("[::1]:")), "{clients:?}");
 }
 

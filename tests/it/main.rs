@@ -7,6 +7,7 @@
 
 mod docs;
 mod drain;
+mod ejection;
 mod exchange;
 mod faults;
 mod forward;
@@ -15,6 +16,7 @@ mod hop;
 mod hostile;
 mod http;
 mod identity;
+mod ids;
 mod keep;
 mod listeners;
 mod live;
@@ -26,6 +28,7 @@ mod reload;
 mod resume;
 mod retries;
 mod revocation_lists;
+mod rewrites;
 mod routes;
 mod rustls_client;
 mod server_certificates;

@@ -13,7 +13,8 @@ use crate::upstream::{EndpointState, Endpoints};
 /// What is known of upstreams over generations.
 #[derive(Debug, Default)]
 pub struct Upstreams {
-    endpoints: Endpoints,
+    /// Their state.
+    pub endpoints: Endpoints,
     tls: UpstreamTlsStates,
 }
 

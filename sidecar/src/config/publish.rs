@@ -18,6 +18,7 @@ use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, Snapshot, accept,
 use super::generation::{Generation, Upstreams};
 use super::keep::Kept;
 use super::read::{Offered, Reading};
+use crate::health::Ejections;
 use crate::tls::{ServerKey, TicketKeys};
 
 /// In place of a revision where what was offered could not be parsed.
@@ -174,6 +175,11 @@ impl Publisher {
     /// What is served before the first offer.
     pub fn nothing(&self) -> Generation {
         Generation::new(Snapshot::default(), &[], &self.tickets, &mut Upstreams::default())
+    }
+
+    /// Counts of endpoints that were left out.
+    pub fn ejections(&self) -> &Arc<Ejections> {
+        self.upstreams.endpoints.ejections()
     }
 
     /// What was wrong with the last offer.

@@ -1,6 +1,7 @@
 //! Bodies as they pass: counted, bounded, and known to have ended.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use sidecar_decide::filter::GateNames;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::record::Draft;
+use super::watch::Watch;
 use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT, REPLAY_BYTES};
 use crate::pool::Lease;
 use crate::protocol::{Body, BodyError, Inbound};
@@ -272,18 +274,48 @@ impl Rest {
 
 /// A response's body on its way to the client: at its end the row is sent and the connection goes back to the pool.
 /// Until `deadline` it has to have come.
-pub(super) fn download(inner: Inbound, lease: Lease, draft: Draft, deadline: Option<Instant>) -> Body {
+pub(super) fn download(
+    begun: Begun,
+    (lease, watch): (Lease, Option<Watch>),
+    draft: Draft,
+    deadline: Option<Instant>,
+) -> Body {
     let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-    let mut body = DownloadBody { inner, deadline, open: Some((lease, draft)), bytes: 0, rest: None };
+    let Begun { inner, first } = begun;
+    let mut body = DownloadBody { inner, first, deadline, open: Some((lease, draft)), watch, bytes: 0, rest: None };
     body.finish_if_ended();
     Body::Stream(Box::pin(body))
 }
 
+/// A response's body, and what of it was there with its head.
+pub(super) struct Begun {
+    inner: Inbound,
+    first: Option<Frame<Bytes>>,
+}
+
+impl Begun {
+    /// Looks whether the body has failed by now: as long as its head was not sent, something else can be answered. hyper
+    /// writes a head together with the body's first bytes, or nothing of both, and a client that gets nothing asks again.
+    ///
+    /// # Errors
+    /// When it has.
+    pub(super) async fn of(mut inner: Inbound) -> Result<Self, BodyError> {
+        let now = poll_fn(|cx| Poll::Ready(Pin::new(&mut inner).poll_frame(cx))).await;
+        match now {
+            Poll::Ready(Some(frame)) => Ok(Self { inner, first: Some(frame?) }),
+            Poll::Ready(None) | Poll::Pending => Ok(Self { inner, first: None }),
+        }
+    }
+}
+
 struct DownloadBody {
     inner: Inbound,
+    first: Option<Frame<Bytes>>,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Until the body has ended.
     open: Option<(Lease, Draft)>,
+    /// Who wants to know how it ends.
+    watch: Option<Watch>,
     bytes: u64,
     /// What the upstream did not want to hear any more, which it need not: it has answered.
     rest: Option<Rest>,
@@ -292,7 +324,7 @@ struct DownloadBody {
 impl DownloadBody {
     /// Ends the row as soon as the last byte has come: hyper need not ask again once the length is reached.
     fn finish_if_ended(&mut self) {
-        if self.inner.is_end_stream() {
+        if self.first.is_none() && self.inner.is_end_stream() {
             self.finish();
         }
     }
@@ -310,6 +342,9 @@ impl DownloadBody {
                 drop(lease);
                 self.rest = draft.unwanted().map(Rest::new);
             }
+            if let Some(watch) = &self.watch {
+                watch.completed();
+            }
             draft.edit(|record| record.response_bytes = self.bytes);
             draft.finish(None);
         }
@@ -319,6 +354,9 @@ impl DownloadBody {
         if let Some((lease, mut draft)) = self.open.take() {
             draft.edit(|record| record.response_bytes = self.bytes);
             let reason = draft.upload_failed().or(lease.connection.wire().failure()).unwrap_or(reason);
+            if let Some(watch) = &self.watch {
+                watch.interrupted(reason);
+            }
             draft.finish(Some(reason));
         }
     }
@@ -337,7 +375,10 @@ impl http_body::Body for DownloadBody {
             ready!(rest.poll(cx));
             return Poll::Ready(None);
         }
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let frame = match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None => ready!(Pin::new(&mut self.inner).poll_frame(cx)),
+        };
         match &frame {
             Some(Ok(frame)) => {
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -360,11 +401,17 @@ impl http_body::Body for DownloadBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream() && self.rest.is_none()
+        self.first.is_none() && self.inner.is_end_stream() && self.rest.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let mut hint = self.inner.size_hint();
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint.set_lower(hint.lower() + first);
+        hint
     }
 }
 

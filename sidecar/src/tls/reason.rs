@@ -79,9 +79,9 @@ pub(super) fn upstream_reason(error: &Error) -> Reason {
     use CertificateError as C;
     match error {
         // Nothing in common is nobody's refusal.
-        Error::AlertReceived(
-            A::NoApplicationProtocol | A::ProtocolVersion | A::InsufficientSecurity,
-        ) => Reason::UpstreamTls,
+        Error::AlertReceived(A::NoApplicationProtocol | A::ProtocolVersion | A::InsufficientSecurity) => {
+            Reason::UpstreamTls
+        }
         Error::AlertReceived(_) => Reason::UpstreamTlsRefused,
         Error::InvalidCertificate(C::Expired | C::NotValidYet) => Reason::UpstreamTlsExpired,
         Error::InvalidCertificate(C::Revoked | C::ExpiredRevocationList) => Reason::UpstreamTlsRevoked,

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-pub use endpoint::{EndpointState, Endpoints};
+pub use endpoint::{Condition, EndpointReport, EndpointState, Endpoints};
 pub use transport::Transport;
 
 use crate::tls::{Secured, UpstreamTls};
