@@ -12,6 +12,7 @@ mod exchange;
 mod faults;
 mod forward;
 mod handshakes;
+mod health;
 mod hop;
 mod hostile;
 mod http;

@@ -9,6 +9,7 @@ mod document;
 pub mod endpoints;
 pub mod filters;
 mod format;
+pub mod health;
 pub mod identities;
 pub mod identity;
 pub mod policy;

@@ -25,6 +25,7 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/limits/pendingTimeout", 2),
     ("policy/limits/maxStreams", 2),
     ("policy/routes/[]/backendPolicy", 2),
+    ("policy/routes/[]/backendPolicy/healthCheck", 3),
     ("policy/routes/[]/backendPolicy/outlierDetection", 3),
     ("policy/routes/[]/rules/[]/timeouts", 2),
     ("policy/routes/[]/rules/[]/backends/[]/weight", 2),

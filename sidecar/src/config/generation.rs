@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sidecar_config::policy::{Mode, Protocol};
 use sidecar_decide::{Listener, Rule, Snapshot};
 
+use crate::health::Ejections;
 use crate::log::{Scope, ScopeFacts};
 use crate::tls::{OwnCertificates, ServerKey, TicketKeys, TlsContext, UpstreamTls, UpstreamTlsStates};
 use crate::upstream::{EndpointState, Endpoints};
@@ -13,9 +14,15 @@ use crate::upstream::{EndpointState, Endpoints};
 /// What is known of upstreams over generations.
 #[derive(Debug, Default)]
 pub struct Upstreams {
-    /// Their state.
-    pub endpoints: Endpoints,
+    endpoints: Endpoints,
     tls: UpstreamTlsStates,
+}
+
+impl Upstreams {
+    /// Counts of endpoints that were left out.
+    pub fn ejections(&self) -> &Arc<Ejections> {
+        self.endpoints.ejections()
+    }
 }
 
 /// A snapshot and what is derived from it once, off the workers.

@@ -179,7 +179,7 @@ impl Publisher {
 
     /// Counts of endpoints that were left out.
     pub fn ejections(&self) -> &Arc<Ejections> {
-        self.upstreams.endpoints.ejections()
+        self.upstreams.ejections()
     }
 
     /// What was wrong with the last offer.

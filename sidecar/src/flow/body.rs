@@ -282,7 +282,8 @@ pub(super) fn download(
 ) -> Body {
     let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
     let Begun { inner, first } = begun;
-    let mut body = DownloadBody { inner, first, deadline, open: Some((lease, draft)), watch, bytes: 0, rest: None };
+    let mut body =
+        DownloadBody { inner, first, deadline, open: Some((lease, draft)), watch, bytes: 0, rest: None, broken: None };
     body.finish_if_ended();
     Body::Stream(Box::pin(body))
 }
@@ -319,6 +320,8 @@ struct DownloadBody {
     bytes: u64,
     /// What the upstream did not want to hear any more, which it need not: it has answered.
     rest: Option<Rest>,
+    /// How it broke off, as soon as what came before it is written.
+    broken: Option<BodyError>,
 }
 
 impl DownloadBody {
@@ -360,6 +363,14 @@ impl DownloadBody {
             draft.finish(Some(reason));
         }
     }
+
+    /// Ends it with an error the next time it is asked: hyper forgets what it was given and has not written by then, the
+    /// response's head too, and a client that gets nothing asks again.
+    fn break_off<T>(&mut self, error: BodyError, cx: &Context<'_>) -> Poll<T> {
+        self.broken = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
 }
 
 impl http_body::Body for DownloadBody {
@@ -369,7 +380,10 @@ impl http_body::Body for DownloadBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) && self.open.is_some() {
             self.fail(Reason::UpstreamTimeout);
-            return Poll::Ready(Some(Err(BodyError::TooSlow)));
+            return self.break_off(BodyError::TooSlow, cx);
+        }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
         }
         if let Some(rest) = &mut self.rest {
             ready!(rest.poll(cx));
@@ -379,12 +393,15 @@ impl http_body::Body for DownloadBody {
             Some(first) => Some(Ok(first)),
             None => ready!(Pin::new(&mut self.inner).poll_frame(cx)),
         };
-        match &frame {
-            Some(Ok(frame)) => {
+        match frame {
+            Some(Ok(ref frame)) => {
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.finish_if_ended();
             }
-            Some(Err(_)) => self.fail(Reason::UpstreamReset),
+            Some(Err(error)) => {
+                self.fail(Reason::UpstreamReset);
+                return self.break_off(error, cx);
+            }
             // A connection that was cut ends its body like one that is whole.
             None if self.is_cut() => {
                 self.fail(Reason::UpstreamReset);

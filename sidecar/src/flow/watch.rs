@@ -37,14 +37,14 @@ impl Watch {
         let is_its_own = matches!(
             reason,
             Reason::UpstreamConnect
+                | Reason::UpstreamTimeout
+                | Reason::UpstreamReset
                 | Reason::UpstreamTls
                 | Reason::UpstreamTlsUntrusted
                 | Reason::UpstreamTlsExpired
                 | Reason::UpstreamTlsRevoked
                 | Reason::UpstreamTlsPeer
                 | Reason::UpstreamTlsRefused
-                | Reason::UpstreamTimeout
-                | Reason::UpstreamReset
         );
         if is_its_own {
             self.weigh(self.endpoint().failed(Failure::LocalOrigin));

@@ -165,6 +165,7 @@ const BAD: &[(&str, &str)] = &[
         "filter-unknown.yaml",
         "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`, `requestRedirect`, `urlRewrite`",
     ),
+    ("health-path.yaml", "`policy.routes[0].backendPolicy.healthCheck.http`: missing field `path`"),
     (
         "listener-protocol.yaml",
         "`policy.listeners[0].protocol`: unknown variant `TCP`, expected one of `HTTPS`, `HTTP`, `TLS`",

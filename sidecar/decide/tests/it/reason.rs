@@ -64,6 +64,7 @@ frozen! {
     GateCertificateExpired = "gate_certificate_expired" Gate Some(503), Some(14), None;
     UpstreamNoEndpoint = "upstream_no_endpoint" Upstream Some(503), Some(14), None;
     UpstreamEjected = "upstream_ejected" Upstream Some(503), Some(14), None;
+    UpstreamUnhealthy = "upstream_unhealthy" Upstream Some(503), Some(14), None;
     UpstreamPoolFull = "upstream_pool_full" Upstream Some(503), Some(14), None;
     UpstreamConnect = "upstream_connect" Upstream Some(502), Some(14), None;
     UpstreamTls = "upstream_tls" Upstream Some(502), Some(14), None;
