@@ -95,5 +95,6 @@ async fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) 
     headers.remove(&POSTERN_REASON);
     changes.apply(&mut headers);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
+    draft.note_grpc(&headers);
     Response::new(received.status, headers, download(begun, (lease, watch), draft, deadline))
 }
