@@ -95,6 +95,9 @@ pub const RELAY_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The same once the upstream has ended and the client was told so: it has nothing to wait for any more.
 pub const RELAY_ENDING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether the client of a tunnel on HTTP/2 is still there, once it has ended its own direction.
+pub const STREAM_CHECK: Duration = Duration::from_secs(1);
+
 /// Streams open at once on one HTTP/2 connection (RFC 9113 §6.5.2 recommends no fewer than 100).
 pub const STREAMS_PER_CONNECTION: u32 = 128;
 

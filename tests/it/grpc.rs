@@ -26,7 +26,7 @@ fn told(gate: &Gate, method: &str, messages: &[&str]) -> Value {
     call(gate.sidecar.listener("gate").unwrap(), gate.folder.path(), method, messages).unwrap()
 }
 
-fn outcome(code: &str, message: &str, received: &[&str], header: Value, trailer: Value) -> Value {
+fn outcome(code: &str, message: &str, received: &[&str], header: &Value, trailer: &Value) -> Value {
     let received = if received.is_empty() { Value::Null } else { json!(received) };
     json!({ "code": code, "message": message, "received": received, "header": header, "trailer": trailer })
 }
@@ -36,8 +36,8 @@ fn calls_pass_with_their_metadata_and_statuses() {
     let server = GrpcServer::start(None).unwrap();
     let gate = gate(&server, |_| {});
     let (head, tail) = (json!(["head"]), json!(["tail"]));
-    let with = |code, message, received: &[&str]| outcome(code, message, received, head.clone(), tail.clone());
-    let without = |code, message, received: &[&str]| outcome(code, message, received, Value::Null, Value::Null);
+    let with = |code, message, received: &[&str]| outcome(code, message, received, &head, &tail);
+    let without = |code, message, received: &[&str]| outcome(code, message, received, &Value::Null, &Value::Null);
     let table: [(&str, &[&str], Value, u64); 8] = [
         ("Unary", &["hello"], with("OK", "", &["hello"]), 0),
         // A status without a message is trailers alone; what is said is escaped, and comes whole.

@@ -39,6 +39,8 @@ mod soak;
 mod status;
 mod tidy;
 mod tls;
+mod tunnels;
+mod tunnels_http2;
 mod upstream_http2;
 mod upstream_tls;
 mod upstreams;

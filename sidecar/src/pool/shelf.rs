@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::Pool;
 use super::secured::{SecuredLine, SecuredLines};
 use super::shared::{SharedLines, Stream};
+use crate::duplex::Opened;
 use crate::limits::HANDOVERS;
 use crate::protocol::{self, Upstream, Version};
 use crate::tls::UpstreamTls;
@@ -77,6 +78,7 @@ pub(super) enum Hold {
 pub struct Line {
     _place: Place,
     _permit: OwnedSemaphorePermit,
+    _secured: Option<Rc<SecuredLine>>,
     _busy: Busy,
 }
 
@@ -187,7 +189,7 @@ impl Shelf {
         };
         let busy = Busy::new(self);
         let (stream, place) = self.dial(connect).await?;
-        Ok((stream, Line { _place: place, _permit: permit, _busy: busy }))
+        Ok((stream, Line { _place: place, _permit: permit, _secured: None, _busy: busy }))
     }
 
     /// The right to one more connection instead of one that is idle.
@@ -401,5 +403,13 @@ impl Lease {
         let shelf = Rc::clone(&busy.0);
         drop(busy);
         shelf.take_back(connection, held);
+    }
+
+    /// The connection itself, for the other protocol that it goes on with; `None` where it has ended.
+    pub async fn switch(self) -> Option<(Opened, Line)> {
+        let Self { connection, hold: Hold::Whole(held), busy, .. } = self else { return None };
+        let opened = connection.switch().await?;
+        let Held { _place, _permit, secured, .. } = held;
+        Some((opened, Line { _place, _permit, _secured: secured, _busy: busy }))
     }
 }

@@ -1,17 +1,21 @@
 //! One connection to an upstream: HTTP/1.1, one request after the other, or HTTP/2, many at once.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
+use http::header::UPGRADE;
 use http::{HeaderMap, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sidecar_decide::Reason;
-use tokio::task::AbortHandle;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
 
 use super::multiplex::{self, Streams};
 use super::wire::{Watched, Wire};
 use super::{Body, Head, Inbound, Version};
+use crate::duplex::Opened;
 use crate::limits::REQUEST_HEADERS;
 use crate::upstream::Transport;
 
@@ -23,7 +27,13 @@ pub struct Upstream {
 
 enum Sender {
     /// The connection is driven by a task, and ended with it.
-    Http1 { sender: http1::SendRequest<Body>, driver: AbortHandle },
+    Http1 {
+        sender: http1::SendRequest<Body>,
+        /// Whether the last request asked to go on with another protocol.
+        asked_to_switch: Rc<Cell<bool>>,
+        /// What is left of the connection, if it was asked to switch.
+        driver: JoinHandle<Option<Opened>>,
+    },
     /// One of those that share a connection, which ends with the last of them.
     Http2(Streams),
 }
@@ -80,12 +90,20 @@ pub async fn connect(stream: Transport, version: Version) -> Result<Upstream, hy
 async fn connect_http1(stream: Watched, wire: &Wire) -> Result<Sender, hyper::Error> {
     let (sender, connection) =
         http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(TokioIo::new(stream)).await?;
+    let asked_to_switch = Rc::new(Cell::new(false));
+    let was_asked = Rc::clone(&asked_to_switch);
     // How the connection ends is told to whoever waits for a response on it.
     let driver = tokio::task::spawn_local(async move {
-        let _ended = connection.await;
+        let parts = connection.without_shutdown().await.ok()?;
+        let mut stream = parts.io.into_inner();
+        if was_asked.get() {
+            return Some(Opened { stream: Box::new(stream), first: parts.read_buf });
+        }
+        let _gone = stream.shutdown().await;
+        None
     });
     wire.driven_by(driver.abort_handle());
-    Ok(Sender::Http1 { sender, driver: driver.abort_handle() })
+    Ok(Sender::Http1 { sender, asked_to_switch, driver })
 }
 
 impl Upstream {
@@ -135,7 +153,10 @@ impl Upstream {
     pub async fn send(&mut self, request: Outgoing) -> Result<Received, NotSent> {
         let heard = self.wire.heard();
         let sent = match &mut self.sender {
-            Sender::Http1 { sender, .. } => send_http1(sender, request).await,
+            Sender::Http1 { sender, asked_to_switch, .. } => {
+                asked_to_switch.set(request.head.headers.contains_key(UPGRADE));
+                send_http1(sender, request).await
+            }
             Sender::Http2(streams) => streams.send(request).await,
         };
         match sent {
@@ -147,6 +168,15 @@ impl Upstream {
                 Err(NotSent::Broken { error, answered, failure: self.wire.failure() })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// The connection itself, on which HTTP has ended with the last response; `None` where it has ended too, or others
+    /// share it.
+    pub async fn switch(mut self) -> Option<Opened> {
+        match &mut self.sender {
+            Sender::Http1 { driver, .. } => driver.await.ok().flatten(),
+            Sender::Http2(_) => None,
         }
     }
 }

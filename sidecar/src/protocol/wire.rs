@@ -10,6 +10,7 @@ use sidecar_decide::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
+use crate::duplex::Duplex;
 use crate::tls::broken_off;
 use crate::upstream::Transport;
 
@@ -94,6 +95,12 @@ impl Watched {
 
     pub(super) fn is_secured(&self) -> bool {
         matches!(self.stream, Transport::Tls(_))
+    }
+}
+
+impl Duplex for Watched {
+    fn break_off(&self) {
+        self.stream.break_off();
     }
 }
 
