@@ -58,8 +58,9 @@ pub(super) fn switch(
 /// Passes bytes on until both ends have ended, or the tunnel is cut.
 async fn pass(open: Open, client: Opened, lease: Lease, draft: Draft) {
     let passing = async {
-        let (upstream, _line) = lease.switch().await.ok_or(Reason::UpstreamReset)?;
-        Relay::new(client, upstream, &open.connection.gate.relay_buffer, draft.passed()).run().await
+        let (upstream, line) = lease.switch().await.ok_or(Reason::UpstreamReset)?;
+        let relayed = Relay::new(client, upstream, &open.connection.gate.relay_buffer, draft.passed()).run().await;
+        relayed.map_err(|reason| line.failure().unwrap_or(reason))
     };
     let ended = tokio::select! {
         ended = passing => ended.err(),
