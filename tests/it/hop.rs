@@ -1,6 +1,8 @@
 //! Two gates, one behind the other: HTTP on loopback into the first, mutual TLS between them; and what becomes of the
 //! connections between them when trust or a certificate changes.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use postern_tests::ca::{Authority, LeafOptions, Purpose};
@@ -129,6 +131,43 @@ fn connections_that_would_not_be_made_any_more_are_cut() {
     }
     let reasons = client.sidecar.launch().query("select path, reason from requests where reason is not null").unwrap();
     assert_eq!(reasons.len(), 12, "{reasons:?}");
+}
+
+/// A tunnel goes with the connection that it passes on.
+#[test]
+fn a_tunnel_to_a_server_that_is_revoked_is_cut() {
+    let echo = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = server();
+    change(&server, |document| {
+        document["policy"]["routes"][0]["rules"][0]["backends"][0]["address"] = json!(echo.local_addr().unwrap());
+    });
+    let client = client(&server);
+    let mut tunnel = TcpStream::connect(client.sidecar.listener("out").unwrap()).unwrap();
+    tunnel.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    tunnel.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
+    let (mut upstream, _) = echo.accept().unwrap();
+    read_head(&mut upstream);
+    upstream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n").unwrap();
+    read_head(&mut tunnel);
+    tunnel.write_all(b"up").unwrap();
+    upstream.read_exact(&mut [0; 2]).unwrap();
+    change(&client, |document| {
+        document["trust"]["revocations"] = json!({ "identities": [{ "name": "demo/orders", "state": "Revoked" }] });
+    });
+    // However it ends, it does.
+    let _ended = tunnel.read(&mut [0; 1]);
+    let row = newest(&client.sidecar, 1);
+    assert_eq!(columns(&row, &["kind", "status", "reason"]), json!(["tunnel", 101, "upstream_tls_revoked"]));
+    wait_metric(&client.sidecar, OPEN, 0);
+}
+
+fn read_head(stream: &mut TcpStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
 }
 
 /// Gives the gate in front of the application a certificate whose serial number is known.

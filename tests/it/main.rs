@@ -13,6 +13,7 @@ mod ejection;
 mod exchange;
 mod faults;
 mod forward;
+mod grpc;
 mod handshakes;
 mod health;
 mod hop;

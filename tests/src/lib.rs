@@ -8,6 +8,7 @@ pub mod config;
 pub mod disk;
 pub mod dnsmasq;
 pub mod gate;
+pub mod grpc;
 pub mod grpc_health;
 pub mod nginx;
 pub mod node;

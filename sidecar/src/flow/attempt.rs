@@ -177,9 +177,15 @@ impl Exchange<'_> {
     /// Tries until there is a response, within the time that all of it may take.
     pub(super) async fn run(mut self, outgoing: Outgoing) -> Result<Answered, Reason> {
         let Some(end) = self.patience.whole else { return self.try_all(outgoing).await };
-        let upload = self.upload.clone();
         let answered = timeout_at(end, self.try_all(outgoing)).await;
-        answered.unwrap_or_else(|_| Err(self.failed(stalled(upload.as_deref()))))
+        answered.unwrap_or_else(|_| Err(self.failed(self.stalled())))
+    }
+
+    /// Whose fault it is that nothing moves: the client's while it owes a part of its body. A call of gRPC may leave its
+    /// side open and owe nothing.
+    fn stalled(&self) -> Reason {
+        let is_owed = self.upload.as_ref().is_some_and(|upload| !upload.ended());
+        if is_owed && !self.draft.is_grpc() { Reason::ClientTimeout } else { Reason::UpstreamTimeout }
     }
 
     /// The try that was begun has failed.
@@ -223,17 +229,20 @@ impl Exchange<'_> {
         mut outgoing: Outgoing,
         may_repeat: &mut bool,
     ) -> Result<Answered, Failed> {
-        let (mut fresh, mut refusals) = (false, 0);
+        let mut again = Again { may_repeat, refusals: 0 };
         loop {
-            let mut lease = match self.lease(endpoint, fresh).await {
+            let mut lease = match self.lease(endpoint, again.refusals > 0).await {
                 Ok(lease) => lease,
                 // Another endpoint may have room, and another may take connections.
-                Err(reason) => return Err(Failed { reason: self.failed(reason), again: Some(Box::new(outgoing)) }),
+                Err(reason) => return Err(Failed { reason, again: Some(Box::new(outgoing)) }),
             };
-            let copy = self.copy(&lease, &outgoing.head, *may_repeat);
+            if let Some(upload) = self.upload.as_ref().filter(|_| lease.is_shared()) {
+                upload.keep();
+            }
+            let copy = self.copy(&lease, &outgoing.head, *again.may_repeat);
             let heard = lease.connection.wire().heard();
             let (sent, deadline) = (Instant::now(), self.patience.end_of_attempt());
-            match self.answer(&mut lease.connection, outgoing, deadline).await {
+            let unanswered = match self.answer(&mut lease.connection, outgoing, deadline).await {
                 Ok(received) => {
                     self.draft.edit(|record| record.upstream_us = Some(microseconds(sent.elapsed())));
                     if let Some(upload) = &self.upload {
@@ -242,51 +251,19 @@ impl Exchange<'_> {
                     let watch = self.watch.take().inspect(|watch| watch.answered(received.status.as_u16()));
                     return Ok(Answered { lease, received, watch, deadline });
                 }
-                Err(Unanswered::Unsent(again)) if lease.is_reused && refusals < REFUSALS => {
-                    outgoing = *again;
-                    refusals += 1;
-                }
-                Err(Unanswered::Unsent(again)) => {
-                    return Err(Failed { reason: self.failed(Reason::UpstreamConnect), again: Some(again) });
-                }
-                Err(Unanswered::Refused) => {
-                    let Some(head) = copy.filter(|_| self.can_repeat()) else {
-                        return Err(Failed { reason: self.failed(Reason::UpstreamReset), again: None });
-                    };
-                    outgoing = Outgoing { head, body: self.body() };
-                    // One that refuses on a connection of its own refuses everybody.
-                    refusals += 1;
-                    if !lease.is_reused || refusals > REFUSALS {
-                        let reason = self.failed(Reason::UpstreamReset);
-                        return Err(Failed { reason, again: Some(Box::new(outgoing)) });
-                    }
-                }
-                Err(Unanswered::Sent { reason, is_silent }) => {
-                    if reason == Reason::UpstreamTimeout {
-                        lease.doubt(heard);
-                    }
-                    let may = is_silent && lease.is_reused && *may_repeat && self.is_unbegun();
-                    let copy = copy.filter(|head| may && head.method.is_idempotent());
-                    let Some(head) = copy else {
-                        // Ended in silence after use, it was closed as idle connections are, and nobody failed.
-                        if is_silent && lease.is_reused {
-                            self.watch = None;
-                        }
-                        self.failed(reason);
-                        return Err(Failed { reason, again: None });
-                    };
-                    *may_repeat = false;
-                    outgoing = Outgoing { head, body: self.body() };
-                }
+                Err(unanswered) => unanswered,
+            };
+            if matches!(unanswered, Unanswered::Sent { reason: Reason::UpstreamTimeout, .. }) {
+                lease.doubt(heard);
             }
-            fresh = true;
+            outgoing = self.again(unanswered, copy, lease.is_reused, &mut again)?;
         }
     }
 
-    /// A connection to an endpoint; another than an idle one where `fresh`.
+    /// A connection to an endpoint, with what the row says of it.
     async fn lease(&mut self, endpoint: EndpointIndex, fresh: bool) -> Result<Lease, Reason> {
-        let shelf = &self.candidates.shelves[endpoint];
         self.watch = None;
+        let shelf = &self.candidates.shelves[endpoint];
         self.trying = Some(endpoint);
         self.candidates.count(endpoint, Event::Attempt, None, Duration::ZERO);
         let asked = Instant::now();
@@ -299,18 +276,52 @@ impl Exchange<'_> {
             record.attempts += 1;
         });
         self.watch = self.candidates.watch(endpoint);
-        let lease = leased.map_err(|error| error.reason())?;
+        let lease = leased.map_err(|error| self.failed(error.reason()))?;
         if !lease.is_reused {
             let connecting = asked.elapsed().saturating_sub(waited.unwrap_or_default());
             self.candidates.count(endpoint, Event::Connect, None, connecting);
             self.draft.edit(|record| record.connect_us = Some(microseconds(connecting)));
         }
-        if lease.is_shared()
-            && let Some(upload) = &self.upload
-        {
-            upload.keep();
-        }
         Ok(lease)
+    }
+
+    /// The request to send once more to the same endpoint, on another connection; or why not there, or not at all.
+    fn again(
+        &mut self,
+        unanswered: Unanswered,
+        copy: Option<Head>,
+        is_reused: bool,
+        again: &mut Again<'_>,
+    ) -> Result<Outgoing, Failed> {
+        again.refusals += 1;
+        // One that does not take a request on a connection of its own takes none.
+        let is_over = !is_reused || again.refusals > REFUSALS;
+        match unanswered {
+            Unanswered::Unsent(outgoing) if is_over => {
+                Err(Failed { reason: self.failed(Reason::UpstreamConnect), again: Some(outgoing) })
+            }
+            Unanswered::Unsent(outgoing) => Ok(*outgoing),
+            Unanswered::Refused => {
+                let outgoing = copy.filter(|_| self.can_repeat()).map(|head| Outgoing { head, body: self.body() });
+                match outgoing {
+                    Some(outgoing) if !is_over => Ok(outgoing),
+                    again => Err(Failed { reason: self.failed(Reason::UpstreamReset), again: again.map(Box::new) }),
+                }
+            }
+            Unanswered::Sent { reason, is_silent } => {
+                let may = is_silent && is_reused && *again.may_repeat && self.is_unbegun();
+                let Some(head) = copy.filter(|head| may && head.method.is_idempotent()) else {
+                    // Ended in silence after use, it was closed as idle connections are, and nobody failed.
+                    if is_silent && is_reused {
+                        self.watch = None;
+                    }
+                    self.failed(reason);
+                    return Err(Failed { reason, again: None });
+                };
+                *again.may_repeat = false;
+                Ok(Outgoing { head, body: self.body() })
+            }
+        }
     }
 
     /// A head to send once more: what may be asked for twice (RFC 9110 §9.2.2) where the connection may be closing, and
@@ -353,7 +364,7 @@ impl Exchange<'_> {
             match timeout_at(end, sending.as_mut()).await {
                 Ok(outcome) => break outcome,
                 Err(_) if latest() > Some(end) => {}
-                Err(_) => return Err(Unanswered::Sent { reason: stalled(upload), is_silent: false }),
+                Err(_) => return Err(Unanswered::Sent { reason: self.stalled(), is_silent: false }),
             }
         };
         outcome.map_err(|error| match error {
@@ -371,6 +382,14 @@ impl Exchange<'_> {
     }
 }
 
+/// How often a request may still go to the same endpoint.
+struct Again<'a> {
+    /// Whether it may be asked for twice, of all endpoints.
+    may_repeat: &'a mut bool,
+    /// Connections that did not take it.
+    refusals: u32,
+}
+
 /// What became of a request that got no response.
 enum Unanswered {
     /// None of it was sent.
@@ -383,11 +402,6 @@ enum Unanswered {
         /// Whether the upstream ended the connection without a byte.
         is_silent: bool,
     },
-}
-
-/// Whose fault it is that nothing moves: the client's while it owes a part of its body.
-fn stalled(upload: Option<&Upload>) -> Reason {
-    if upload.is_none_or(Upload::ended) { Reason::UpstreamTimeout } else { Reason::ClientTimeout }
 }
 
 fn last_progress(begun: Instant, upload: Option<&Upload>) -> Instant {

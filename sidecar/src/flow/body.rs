@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use sidecar_decide::Reason;
 use sidecar_decide::filter::GateNames;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::grpc;
 use super::record::Draft;
 use super::watch::Watch;
 use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT, REPLAY_BYTES};
@@ -343,7 +345,8 @@ impl DownloadBody {
                 lease.give_back();
             } else {
                 drop(lease);
-                self.rest = draft.unwanted().map(Rest::new);
+                // gRPC's clients know by trailers that all is said, and may keep their side open until then.
+                self.rest = draft.unwanted().filter(|_| !draft.is_grpc()).map(Rest::new);
             }
             if let Some(watch) = &self.watch {
                 watch.completed();
@@ -353,22 +356,36 @@ impl DownloadBody {
         }
     }
 
-    fn fail(&mut self, reason: Reason) {
-        if let Some((lease, mut draft)) = self.open.take() {
-            draft.edit(|record| record.response_bytes = self.bytes);
-            let reason = draft.upload_failed().or(lease.connection.wire().failure()).unwrap_or(reason);
-            draft.upstream_failed(lease.endpoint(), reason);
-            if let Some(watch) = &self.watch {
-                watch.interrupted(reason);
-            }
-            draft.finish(Some(reason));
+    /// Sends the row of a response that breaks off; what gRPC's client is told of it in trailers.
+    fn fail(&mut self, reason: Reason) -> Option<HeaderMap> {
+        let (lease, mut draft) = self.open.take()?;
+        draft.edit(|record| record.response_bytes = self.bytes);
+        let reason = draft.upload_failed().or(lease.connection.wire().failure()).unwrap_or(reason);
+        draft.upstream_failed(lease.endpoint(), reason);
+        if let Some(watch) = &self.watch {
+            watch.interrupted(reason);
         }
+        let trailers = draft.is_grpc().then(|| grpc::trailers(reason));
+        if let Some(trailers) = &trailers {
+            draft.note_grpc(trailers);
+        }
+        draft.finish(Some(reason));
+        trailers
     }
 
-    /// Ends it with an error the next time it is asked: hyper forgets what it was given and has not written by then, the
-    /// response's head too, and a client that gets nothing asks again.
-    fn break_off<T>(&mut self, error: BodyError, cx: &Context<'_>) -> Poll<T> {
+    /// Ends it, by trailers where those say why, and else with an error the next time it is asked: hyper forgets what it was
+    /// given and has not written by then, the response's head too, and a client that gets nothing asks again.
+    fn break_off(
+        &mut self,
+        reason: Reason,
+        error: BodyError,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let trailers = self.fail(reason);
         self.broken = Some(error);
+        if let Some(trailers) = trailers {
+            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -380,8 +397,7 @@ impl http_body::Body for DownloadBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) && self.open.is_some() {
-            self.fail(Reason::UpstreamTimeout);
-            return self.break_off(BodyError::TooSlow, cx);
+            return self.break_off(Reason::UpstreamTimeout, BodyError::TooSlow, cx);
         }
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
@@ -395,27 +411,22 @@ impl http_body::Body for DownloadBody {
             None => ready!(Pin::new(&mut self.inner).poll_frame(cx)),
         };
         match frame {
-            Some(Ok(ref frame)) => {
+            Some(Ok(frame)) => {
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let (Some(trailers), Some((_, draft))) = (frame.trailers_ref(), &mut self.open) {
+                    draft.note_grpc(trailers);
+                }
                 self.finish_if_ended();
+                Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => {
-                self.fail(Reason::UpstreamReset);
-                return self.break_off(error, cx);
-            }
+            Some(Err(error)) => self.break_off(Reason::UpstreamReset, error, cx),
             // A connection that was cut ends its body like one that is whole.
-            None if self.is_cut() => {
-                self.fail(Reason::UpstreamReset);
-                return Poll::Ready(Some(Err(BodyError::Cut)));
-            }
+            None if self.is_cut() => self.break_off(Reason::UpstreamReset, BodyError::Cut, cx),
             None => {
                 self.finish();
-                if self.rest.is_some() {
-                    return self.poll_frame(cx);
-                }
+                if self.rest.is_some() { self.poll_frame(cx) } else { Poll::Ready(None) }
             }
         }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -117,13 +117,15 @@ pub(super) fn returned_head(mut headers: HeaderMap, changes: &HeaderChanges) -> 
 async fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
     let Answered { lease, received, watch, deadline } = answered;
     let Ok(begun) = Begun::of(received.body).await else {
+        let reason = lease.connection.wire().failure().unwrap_or(Reason::UpstreamReset);
         if let Some(watch) = &watch {
-            watch.interrupted(Reason::UpstreamReset);
+            watch.interrupted(reason);
         }
         let unwanted = draft.unwanted();
-        return refuse(draft, Reason::UpstreamReset, unwanted);
+        return refuse(draft, reason, unwanted);
     };
     let headers = returned_head(received.headers, changes);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
+    draft.note_grpc(&headers);
     Response::new(received.status, headers, download(begun, (lease, watch), draft, deadline))
 }

@@ -17,6 +17,7 @@ use sidecar_decide::{Reason, Verdict, path, route};
 use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
+use super::grpc::{self, is_grpc};
 use super::record::Draft;
 use crate::filter::{self, Ids};
 use crate::limit::Pend;
@@ -103,6 +104,9 @@ fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, id
     if let Some(mut trace) = trace {
         trace.is_tls = connection.is_tls();
         draft.traces(trace);
+    }
+    if is_grpc(&head.headers) {
+        draft.speaks_grpc();
     }
     draft
 }
@@ -221,6 +225,9 @@ fn upstream_target(target: &Uri, path: Cow<'_, str>) -> Result<Uri, Reason> {
 /// The gate's own answer: the reason's status, and the reason for whoever has to find out why. `unwanted` is the
 /// request's body where nobody else has it.
 pub(super) fn refuse(mut draft: Draft, reason: Reason, unwanted: Option<Inbound>) -> Response {
+    if draft.is_grpc() {
+        return refuse_grpc(draft, reason);
+    }
     let status = reason.facts().http.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.unwrap_or(StatusCode::FORBIDDEN);
     let body = format!("{{\"reason\":\"{reason}\"}}\n");
@@ -229,6 +236,20 @@ pub(super) fn refuse(mut draft: Draft, reason: Reason, unwanted: Option<Inbound>
     headers.insert(&POSTERN_REASON, HeaderValue::from_static(reason.code()));
     draft.edit(|record| record.response_bytes = body.len() as u64);
     answer(draft, Some(reason), status, headers, Bytes::from(body), unwanted)
+}
+
+/// The same for gRPC: a head that is all of the answer. It does not wait for the rest of the request's body, which may have
+/// no end before its client knows.
+fn refuse_grpc(mut draft: Draft, reason: Reason) -> Response {
+    let mut headers = own_headers(&draft);
+    grpc::refuse(&mut headers, reason);
+    headers.insert(&POSTERN_REASON, HeaderValue::from_static(reason.code()));
+    draft.edit(|record| {
+        record.status = Some(StatusCode::OK.as_u16());
+        record.grpc_status = Some(grpc::status_of(reason));
+    });
+    draft.finish(Some(reason));
+    Response::new(StatusCode::OK, headers, Body::EMPTY)
 }
 
 /// Sends an allowed client elsewhere.

@@ -5,6 +5,7 @@ mod body;
 mod connection;
 mod forward;
 mod gate;
+mod grpc;
 mod http;
 mod live;
 mod record;

@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use sidecar_config::policy::Limits;
 use sidecar_decide::{Reason, Verdict};
 
 use super::body::Upload;
 use super::gate::Gate;
+use super::grpc;
 use super::relay::Passed;
 use crate::ending::Ending;
 use crate::limit::Place;
@@ -37,6 +38,8 @@ pub(super) struct Draft {
     passed: Passed,
     /// The request's trace, if it is one of those that have one.
     trace: Option<Box<Trace>>,
+    /// Whether it is of gRPC, whose clients look into trailers for how it went.
+    is_grpc: bool,
 }
 
 impl Draft {
@@ -57,6 +60,7 @@ impl Draft {
             upload: None,
             passed: Passed::default(),
             trace: None,
+            is_grpc: false,
         }
     }
 
@@ -125,6 +129,25 @@ impl Draft {
     /// What is left of the request's body, if anything is.
     pub(super) fn unwanted(&self) -> Option<Inbound> {
         self.upload.as_ref().and_then(|upload| upload.unwanted())
+    }
+
+    /// It is a request of gRPC.
+    pub(super) fn speaks_grpc(&mut self) {
+        self.is_grpc = true;
+    }
+
+    /// Whether it is one.
+    pub(super) fn is_grpc(&self) -> bool {
+        self.is_grpc
+    }
+
+    /// Notes how a gRPC request ended, where these fields say it.
+    pub(super) fn note_grpc(&mut self, fields: &HeaderMap) {
+        if self.is_grpc
+            && let Some(status) = grpc::status(fields)
+        {
+            self.edit(|record| record.grpc_status = Some(status));
+        }
     }
 
     /// The request's id, as it is told.

@@ -74,8 +74,9 @@ pub(super) fn switch(
 async fn pass(open: Open, client: Opened, lease: Lease, draft: Draft) {
     let wire = Rc::clone(lease.connection.wire());
     let passing = async {
-        let (upstream, _line) = lease.switch().await.ok_or(Reason::UpstreamReset)?;
-        Relay::new(client, upstream, &open.connection.gate.relay_buffer, draft.passed()).run().await
+        let (upstream, line) = lease.switch().await.ok_or(Reason::UpstreamReset)?;
+        let relayed = Relay::new(client, upstream, &open.connection.gate.relay_buffer, draft.passed()).run().await;
+        relayed.map_err(|reason| line.failure().unwrap_or(reason))
     };
     // TLS to the upstream, or who judges it, knows better why it ended.
     let better = |reason| if reason == Reason::UpstreamReset { wire.failure().unwrap_or(reason) } else { reason };

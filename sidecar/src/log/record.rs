@@ -48,6 +48,8 @@ pub struct Record {
     pub path: Option<Box<str>>,
     /// Status of the answer.
     pub status: Option<u16>,
+    /// How a gRPC request ended, as its client was told.
+    pub grpc_status: Option<u8>,
     /// Bytes of the request's body.
     pub request_bytes: u64,
     /// Bytes of the response's body.
@@ -91,6 +93,7 @@ impl Record {
             host: None,
             path: None,
             status: None,
+            grpc_status: None,
             request_bytes: 0,
             response_bytes: 0,
             duration_us: 0,

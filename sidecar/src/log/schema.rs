@@ -6,7 +6,8 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use super::store::StoreError;
 
 /// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`,
-/// 3 has strangers' refusals apart, 4 has tunnels, the ids of requests and traces, and how long requests waited.
+/// 3 has strangers' refusals apart, 4 has tunnels, the ids of requests and traces, how long
+/// requests waited, and how gRPC ended.
 pub(super) const VERSION: i64 = 4;
 
 const TABLES: &str = include_str!("tables.sql");
@@ -15,10 +16,10 @@ const REFUSALS: &str = include_str!("refusals.sql");
 
 /// From 3 to 4.
 const IDS_OF_DECISIONS: &str = "ALTER TABLE decision ADD COLUMN request_id; ALTER TABLE decision ADD COLUMN trace_id BLOB; \
-     ALTER TABLE decision ADD COLUMN queue_us INTEGER";
+     ALTER TABLE decision ADD COLUMN queue_us INTEGER; ALTER TABLE decision ADD COLUMN grpc_status INTEGER";
 
 const IDS_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN request_id; ALTER TABLE refusal ADD COLUMN trace_id BLOB; \
-     ALTER TABLE refusal ADD COLUMN queue_us INTEGER";
+     ALTER TABLE refusal ADD COLUMN queue_us INTEGER; ALTER TABLE refusal ADD COLUMN grpc_status INTEGER";
 
 const VIEWS: &str = include_str!("views.sql");
 

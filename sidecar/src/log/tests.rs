@@ -89,6 +89,7 @@ fn request(number: u64) -> Record {
         attempts: 1,
         request_id: Some(RequestId::Own(Uuid7::new(1_700_000_000_123_456 + number, 0x0123_4567_89ab_cdef))),
         trace_id: Some(*b"trace of no-one."),
+        grpc_status: None,
         client_addr: Some(Client::Address("192.0.2.9:51000".parse().unwrap())),
     }
 }

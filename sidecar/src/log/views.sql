@@ -26,7 +26,7 @@ CREATE VIEW entry AS SELECT
   CASE d.protocol WHEN 0 THEN 'HTTP/1.1' WHEN 1 THEN 'HTTP/2' END AS protocol,
   CASE typeof(d.method) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.method) ELSE d.method END AS method,
   CASE typeof(d.host) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.host) ELSE d.host END AS host,
-  d.path AS path, d.status AS status, NULL AS grpc_status,
+  d.path AS path, d.status AS status, d.grpc_status AS grpc_status,
   d.request_bytes AS request_bytes, d.response_bytes AS response_bytes,
   d.duration_us AS duration_us, d.queue_us AS queue_us, d.connect_us AS connect_us, d.upstream_us AS upstream_us,
   CASE typeof(d.upstream) WHEN 'integer' THEN printf('%d.%d.%d.%d:%d', d.upstream >> 40, d.upstream >> 32 & 255,
@@ -47,14 +47,14 @@ CREATE VIEW entry AS SELECT
 FROM (
   SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
     d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
-    d.request_id, d.trace_id, d.queue_us,
+    d.request_id, d.trace_id, d.queue_us, d.grpc_status,
     s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
     p.identity, p.bundle, p.subject, p.san, p.issuer, p.serial, p.fingerprint, p.spki, p.lfdi, p.sfdi, p.tls_version, p.cipher
   FROM decision d LEFT JOIN scope s ON s.id = d.scope LEFT JOIN peer p ON p.id = d.peer
   UNION ALL
   SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
     d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
-    d.request_id, d.trace_id, d.queue_us,
+    d.request_id, d.trace_id, d.queue_us, d.grpc_status,
     s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
     d.identity, d.bundle, d.subject, d.san, d.issuer, d.serial, d.fingerprint, d.spki, d.lfdi, d.sfdi, d.tls_version, d.cipher
   FROM refusal d LEFT JOIN refusal_scope s ON s.id = d.scope

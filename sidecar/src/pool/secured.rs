@@ -19,6 +19,11 @@ pub(super) struct SecuredLine {
 }
 
 impl SecuredLine {
+    /// Why it ended, if it was cut or TLS broke it.
+    pub(super) fn failure(&self) -> Option<Reason> {
+        self.wire.failure()
+    }
+
     /// Whether it takes no further request.
     pub(super) fn is_done(&self) -> bool {
         self.is_old.get() || self.wire.failure().is_some() || self.left().is_zero()

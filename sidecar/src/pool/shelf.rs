@@ -78,8 +78,15 @@ pub(super) enum Hold {
 pub struct Line {
     _place: Place,
     _permit: OwnedSemaphorePermit,
-    _secured: Option<Rc<SecuredLine>>,
+    secured: Option<Rc<SecuredLine>>,
     _busy: Busy,
+}
+
+impl Line {
+    /// Why it ended, if the gate itself has cut it, or TLS.
+    pub fn failure(&self) -> Option<Reason> {
+        self.secured.as_ref().and_then(|line| line.failure())
+    }
 }
 
 /// Counts a request as being done by its endpoint.
@@ -192,7 +199,7 @@ impl Shelf {
         };
         let busy = Busy::new(self);
         let (stream, place) = self.dial(connect).await?;
-        Ok((stream, Line { _place: place, _permit: permit, _secured: None, _busy: busy }))
+        Ok((stream, Line { _place: place, _permit: permit, secured: None, _busy: busy }))
     }
 
     /// The right to one more connection instead of one that is idle.
@@ -418,6 +425,6 @@ impl Lease {
         let Self { connection, hold: Hold::Whole(held), busy, .. } = self else { return None };
         let opened = connection.switch().await?;
         let Held { _place, _permit, secured, .. } = held;
-        Some((opened, Line { _place, _permit, _secured: secured, _busy: busy }))
+        Some((opened, Line { _place, _permit, secured, _busy: busy }))
     }
 }
