@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
 use crate::listeners::{application, script};
-use crate::observed::{columns, metric, newest, rows, status, wait_metric, wait_until};
+use crate::observed::{columns, metric, newest, rows, status, wait_metric, wait_readiness, wait_until};
 
 /// What a tunnel's row says of how it went.
 const HOW: [&str; 6] = ["kind", "verdict", "reason", "status", "request_bytes", "response_bytes"];
@@ -512,6 +512,26 @@ fn a_tunnel_over_tls_obeys_what_it_rests_on() {
     let shown: Vec<_> = found.iter().map(|row| columns(row, &["kind", "verdict"])).collect();
     assert_eq!(shown, vec![json!(["tunnel", "allowed"]); 3]);
     assert_eq!(found[2]["reason"], json!("upstream_tls_revoked"));
+}
+
+#[test]
+fn a_stop_waits_for_tunnels_and_no_longer() {
+    let (mut server, mut gate) = websockets(|document| document["settings"]["drainTimeout"] = json!("10m"));
+    let mut idle = Idle::open(&gate, "billing");
+    gate.sidecar.terminate().unwrap();
+    wait_readiness(&gate.sidecar, 503, "not ready: draining\n");
+    assert_eq!(metric(&gate.sidecar, "postern_tunnels_open"), 1);
+    server.kill().unwrap();
+    assert_eq!(idle.line(), "broken\n");
+    assert_eq!(gate.sidecar.wait_exit().unwrap().code(), Some(0));
+    gate.sidecar = gate.sidecar.launch().start_ready().unwrap();
+    // It ended by itself; whether its client said so in TLS before it left is the client's business.
+    let found = rows(&gate.sidecar, 1);
+    assert_eq!(
+        found.iter().map(|row| columns(row, &["kind", "verdict"])).collect::<Vec<_>>(),
+        [json!(["tunnel", "allowed"])]
+    );
+    assert_ne!(found[0]["reason"], json!("gate_drain_timeout"));
 }
 
 #[test]
