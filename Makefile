@@ -10,6 +10,9 @@ KEEP ?=
 # Of the benchmark: for how long it begins new rounds, and what its result is called.
 BENCH_SECONDS ?= 400
 BENCH_NAME ?= latest
+# Of the soak: how long, and which faults come when; without a seed always others.
+SOAK_SECONDS ?= 600
+SOAK_SEED ?=
 
 # $(call part,name,command): runs one part of a target and tells how long it took.
 define part
@@ -19,7 +22,7 @@ endef
 
 .PHONY: help
 help: ## List the targets
-	@echo "usage: make TARGET [KEEP=1] [BENCH_SECONDS=400] [BENCH_NAME=latest]"
+	@echo "usage: make TARGET [KEEP=1] [BENCH_SECONDS=400] [BENCH_NAME=latest] [SOAK_SECONDS=600]"
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
@@ -33,16 +36,18 @@ demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 le
 .PHONY: test
 test: ## Check format and lints, build, and run all tests
 	@scripts/need cc cargo curl nghttp nginx openssl sqlite3 sslscan
-	$(call part,format,cargo fmt --all --check)
+	$(call part,format,cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check)
 	$(call part,lints,cargo clippy --workspace --all-targets -- --deny warnings)
+	$(call part,lints of the fuzz targets,cargo clippy --manifest-path fuzz/Cargo.toml --no-default-features --locked -- --deny warnings)
 	$(call part,build,cargo build --workspace --bins)
 	$(call part,tests,cargo test --workspace --lib --bins --tests --no-fail-fast)
 
 .PHONY: test-slow
-test-slow: ## Fuzz what takes bytes from outside, FUZZ_SECONDS=60 for each target, and soak
+test-slow: ## Fuzz what takes bytes from outside, FUZZ_SECONDS=60 for each target; reloads; a soak of two minutes
 	@scripts/need cc cargo
 	$(call part,fuzz,scripts/fuzz)
-	@$(MAKE) --no-print-directory soak
+	@$(MAKE) --no-print-directory reloads
+	@$(MAKE) --no-print-directory soak SOAK_SECONDS=120
 
 .PHONY: fmt
 fmt: ## Format the code
@@ -71,11 +76,17 @@ decide-figures: ## Count what decisions cost among many routes and identities; f
 	$(call part,build of the decisions,cargo build --quiet --release --package sidecar-decide --bins)
 	$(call part,cost of decisions,scripts/decide-figures "$(CARGO_TARGET_DIR)/release")
 
-.PHONY: soak
-soak: ## Change a busy gate's configuration 300 times: no request may fail, its memory may not grow
+.PHONY: reloads
+reloads: ## Change a busy gate's configuration 300 times: no request may fail, its memory may not grow
 	@scripts/need cc cargo curl
 	$(call part,build,cargo build --workspace --bins)
-	$(call part,soak,cargo run --quiet --package postern-tests --bin postern-soak -- 300)
+	$(call part,reloads,cargo run --quiet --package postern-tests --bin postern-soak -- reloads 300)
+
+.PHONY: soak
+soak: ## Have everything around a busy gate fail at random for SOAK_SECONDS=600: its rows are what clients count
+	@scripts/need cc cargo curl sqlite3
+	$(call part,build,cargo build --workspace --bins)
+	$(call part,soak,cargo run --quiet --package postern-tests --bin postern-soak -- faults $(SOAK_SECONDS) $(SOAK_SEED))
 
 .PHONY: bench
 bench: ## Compare with HAProxy what a request, a connection and an idle connection cost, in about 10 minutes after the build

@@ -5,9 +5,10 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
+use postern_fuzz::root;
 use serde_json::json;
 use sidecar_config::trust::Trust;
-use sidecar_decide::{Certificate, CertificateFacts, Files, Parts, Verdict, accept, link};
+use sidecar_decide::{CertificateFacts, Files, Parts, Verdict, accept, link};
 
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
@@ -67,7 +68,7 @@ fn pattern(allowed: &str, uri: &str) {
     let parts = Parts { trust: Some(Arc::new(trust)), policy: Some(Arc::new(policy)), ..Parts::default() };
     let (snapshot, problems) = link(&parts);
     assert_eq!(problems, []);
-    let caller = snapshot.directory.resolve(&CertificateFacts { uris: vec![uri.to_owned()], ..root() }, vec![0]);
+    let caller = snapshot.directory.resolve(&CertificateFacts { uris: vec![uri.to_owned()], ..root().facts }, vec![0]);
     let is_allowed = snapshot.decide(&snapshot.rules[0], &caller).verdict == Verdict::Allowed;
     let matches = if is_below { uri.strip_prefix(id).is_some_and(|rest| rest.starts_with('/')) } else { uri == id };
     assert_eq!(is_allowed, matches && is_id(uri), "{allowed} and {uri}");
@@ -86,27 +87,6 @@ fn is_id(text: &str) -> bool {
 
 static FILES: LazyLock<Files> = LazyLock::new(|| {
     let mut files = Files::default();
-    let root = Certificate { der: vec![0], facts: CertificateFacts { is_ca: true, ..root() } };
-    files.certificates.insert("ca.pem".to_owned(), Ok(vec![root]));
+    files.certificates.insert("ca.pem".to_owned(), Ok(vec![root()]));
     files
 });
-
-fn root() -> CertificateFacts {
-    CertificateFacts {
-        subject: String::new(),
-        issuer: String::new(),
-        common_name: None,
-        serial: "01".to_owned(),
-        uris: Vec::new(),
-        dns_names: Vec::new(),
-        san: String::new(),
-        not_before: 0,
-        not_after: i64::MAX,
-        sha256: [0; 32],
-        spki: Vec::new(),
-        self_issued: false,
-        is_ca: false,
-        addresses: Vec::new(),
-        signs_crls: false,
-    }
-}

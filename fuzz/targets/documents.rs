@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use libfuzzer_sys::fuzz_target;
+use postern_fuzz::root;
 use serde_json::Value;
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
@@ -14,7 +15,7 @@ use sidecar_config::settings::Settings;
 use sidecar_config::trust::Trust;
 use sidecar_config::{Document, Format, Part, Readable};
 use sidecar_decide::route::Request;
-use sidecar_decide::{Caller, Certificate, CertificateFacts, Files, Parts, Refusal, accept, link};
+use sidecar_decide::{Caller, Files, Parts, Refusal, accept, link};
 
 fuzz_target!(|text: &str| {
     for format in [Format::Toml, Format::Yaml, Format::Json] {
@@ -79,34 +80,16 @@ fn accepted<T>(result: Result<T, Refusal>) -> Option<Arc<T>> {
 
 /// Good files, whatever they are called.
 fn files(trust: Option<&Trust>, identity: Option<&Identity>) -> Files {
-    let root = Certificate { der: vec![0], facts: root() };
     let mut files = Files::default();
-    let roots = trust.into_iter().flat_map(|trust| trust.bundles.values()).flat_map(|bundle| &bundle.roots);
-    for name in roots.chain(identity.map(|identity| &identity.chain)) {
-        files.certificates.insert(name.clone(), Ok(vec![root.clone()]));
+    let bundles = trust.into_iter().flat_map(|trust| trust.bundles.values());
+    let authorities = bundles.flat_map(|bundle| bundle.roots.iter().chain(&bundle.intermediates));
+    let pairs = identity.into_iter().flat_map(|identity| {
+        let further = identity.certificates.iter().map(|pair| (&pair.chain, &pair.key));
+        std::iter::once((&identity.chain, &identity.key)).chain(further)
+    });
+    for name in authorities.chain(pairs.clone().map(|(chain, _)| chain)) {
+        files.certificates.insert(name.clone(), Ok(vec![root()]));
     }
-    if let Some(identity) = identity {
-        files.public_keys.insert(identity.key.clone(), Ok(Vec::new()));
-    }
+    files.public_keys.extend(pairs.map(|(_, key)| (key.clone(), Ok(Vec::new()))));
     files
-}
-
-fn root() -> CertificateFacts {
-    CertificateFacts {
-        subject: "CN=root".to_owned(),
-        issuer: "CN=root".to_owned(),
-        common_name: None,
-        serial: "01".to_owned(),
-        uris: Vec::new(),
-        dns_names: Vec::new(),
-        san: String::new(),
-        not_before: 0,
-        not_after: i64::MAX,
-        sha256: [0; 32],
-        spki: Vec::new(),
-        self_issued: true,
-        is_ca: true,
-        addresses: Vec::new(),
-        signs_crls: false,
-    }
 }

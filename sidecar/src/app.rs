@@ -79,7 +79,7 @@ impl App {
             settings.pod.uid.clone(),
             Arc::clone(&nothing),
             publisher.states(),
-            Budget::new(upstreams),
+            (Budget::new(upstreams), Arc::clone(publisher.ejections())),
         ));
         let status_server = serve_status(settings.status_address, &state).await?;
         let (sender, log) = start_log(config, settings, &state)?;

@@ -43,7 +43,7 @@ enum Command {
         config: ConfigPath,
     },
     /// Print rows of the request log
-    Log(log::LogArgs),
+    Log(Box<log::LogArgs>),
     /// Print what a running sidecar has loaded
     Status {
         /// Its status port

@@ -71,4 +71,15 @@ impl Ending {
             self.changed.notified().await;
         }
     }
+
+    /// Resolves when it has to end now. For what carries one thing only, so that being asked to finish changes nothing.
+    pub async fn cut_short(&self) -> Reason {
+        let mut known = End::Open;
+        loop {
+            known = self.beyond(known).await;
+            if let End::Cut(reason) = known {
+                return reason;
+            }
+        }
+    }
 }

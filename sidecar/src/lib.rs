@@ -11,9 +11,11 @@ pub mod cli;
 mod client_stream;
 
 pub mod config;
+mod duplex;
 mod ending;
 mod filter;
 mod flow;
+mod health;
 mod identity;
 mod limit;
 mod limits;

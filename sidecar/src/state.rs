@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::{Generation, KeepStats};
+use crate::health::Ejections;
 use crate::limit::UnderWay;
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
@@ -28,6 +29,8 @@ pub struct State {
     pub under_way: UnderWay,
     /// Connections to upstreams.
     pub upstreams: Arc<Budget>,
+    /// Counts of endpoints that were left out.
+    pub ejections: Arc<Ejections>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
     /// How the state directory fares.
@@ -47,13 +50,19 @@ struct Loaded {
 
 impl State {
     /// A process that serves nothing yet.
-    pub fn new(pod_uid: String, generation: Arc<Generation>, parts: Parts, upstreams: Arc<Budget>) -> Self {
+    pub fn new(
+        pod_uid: String,
+        generation: Arc<Generation>,
+        parts: Parts,
+        (upstreams, ejections): (Arc<Budget>, Arc<Ejections>),
+    ) -> Self {
         Self {
             requests: Arc::default(),
             connections: Arc::default(),
             handshakes: Arc::default(),
             under_way: UnderWay::default(),
             upstreams,
+            ejections,
             log: Arc::default(),
             kept: Arc::default(),
             pod_uid,

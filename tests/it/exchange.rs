@@ -1,13 +1,15 @@
 //! What crosses the gate and what does not: headers, and exchanges that break, on the client's side or the upstream's.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use postern_tests::gate::Gate;
 use serde_json::{Value, json};
 
+use crate::listeners::application;
 use crate::observed::{columns, newest, rows, wait_until};
 
 const PROTOCOLS: [(&str, &str); 2] = [("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2")];
@@ -316,5 +318,48 @@ fn a_refused_upload_gets_its_answer() {
         let curl = curl.arg("--data-binary").arg("@upload.bin").arg("-o").arg("/dev/null");
         let answer = curl.arg("-w").arg("%{http_code} %{exitcode}\\n").call().unwrap();
         assert_eq!(answer.text(), "403 0\n".repeat(20), "{size} bytes {version}");
+    }
+}
+
+/// RFC 9112 §9.3 lets an upstream answer before it has read the request, and end the connection; it may as well stop.
+#[test]
+fn an_answer_that_comes_before_the_uploads_end_gets_through() {
+    let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 6\r\nConnection: close\r\n\r\nlarge\n";
+    let early = move |mut stream: TcpStream| {
+        let mut bytes = [0; 1 << 10];
+        if stream.read(&mut bytes).is_ok() {
+            stream.write_all(answer.as_bytes()).unwrap();
+            // Until the gate lets go of it.
+            while stream.write(&[0]).is_ok() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+    };
+    let silent = |mut stream: TcpStream| while stream.read(&mut [0; 1 << 10]).is_ok_and(|count| count > 0) {};
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let table: [(SocketAddr, usize, &str); 4] = [
+        (application(early), 20, "413"),
+        (application(silent), 2, "504"),
+        (application(drop), 20, "502"),
+        (nobody, 20, "502"),
+    ];
+    for (address, count, status) in table {
+        let gate = Gate::start_with(|document| {
+            document["version"] = json!("1.2");
+            let rule = &mut document["policy"]["routes"][0]["rules"][0];
+            rule["backends"] = json!([{ "address": address }]);
+            rule["timeouts"] = json!({ "backendRequest": "300ms" });
+        })
+        .unwrap();
+        std::fs::write(gate.folder.file("upload.bin"), vec![7; 300_000]).unwrap();
+        for (flag, version) in PROTOCOLS {
+            let curl = gate.curl(Some("billing"), &format!("/orders/[1-{count}]")).unwrap().arg(flag);
+            let curl = curl.arg("--data-binary").arg("@upload.bin").arg("-H").arg("expect:").arg("-o").arg("/dev/null");
+            let seen = curl.arg("-w").arg("%{http_code} %{exitcode}\\n").call().unwrap();
+            assert_eq!(seen.text(), format!("{status} 0\n").repeat(count), "{status} over {version}: {}", seen.stderr);
+        }
+        for row in rows(&gate.sidecar, 2 * count) {
+            assert_eq!(row["status"].to_string(), status, "{row}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use postern_tests::clients::run;
+use postern_tests::disk::Disk;
 use postern_tests::gate::Gate;
 use postern_tests::wait::PATIENCE;
 use serde_json::json;
@@ -44,66 +45,38 @@ fn call(gate: &Gate, count: u64) {
     assert_eq!(answer.exit_code, Some(0), "{answer:?}");
 }
 
-/// A folder in memory that holds 2 MiB.
-struct Disk(tempfile::TempDir);
-
-impl Disk {
-    /// `None`, and a word about it, where nobody may mount one: mount(8) wants root.
-    fn mount() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(folder.path()).output();
-        if mounted.is_ok_and(|output| output.status.success()) {
-            return Some(Self(folder));
-        }
+/// A disk of 2 MiB; `None`, and a word about it, where there can be none.
+fn disk() -> Option<Disk> {
+    let disk = Disk::mount("2m").unwrap();
+    if disk.is_none() {
         std::io::stderr().write_all(b"skipped: no file system may be mounted here\n").unwrap();
-        None
     }
-
-    fn remount(&self, option: &str) {
-        must("mount", &["-o", &format!("remount,{option}"), self.0.path().to_str().unwrap()]);
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
+    disk
 }
 
 /// How the log is broken and repaired.
 type Fault = (&'static str, fn(&Gate, &Disk), fn(&Gate, &Disk));
 
 const FAULTS: [Fault; 4] = [
-    (
-        "the disk is full",
-        |_, disk| fill(&disk.0.path().join("fill")),
-        |_, disk| {
-            fs::remove_file(disk.0.path().join("fill")).unwrap();
-        },
-    ),
+    ("the disk is full", |_, disk| disk.fill().unwrap(), |_, disk| disk.empty().unwrap()),
     ("files may not grow", |gate, _| limit_files(gate, "1"), |gate, _| limit_files(gate, "unlimited")),
     (
         "the folder is gone",
-        |_, disk| fs::rename(disk.0.path().join("log"), disk.0.path().join("away")).unwrap(),
-        |_, disk| fs::create_dir(disk.0.path().join("log")).unwrap(),
+        |_, disk| fs::rename(disk.path().join("log"), disk.path().join("away")).unwrap(),
+        |_, disk| fs::create_dir(disk.path().join("log")).unwrap(),
     ),
     (
         "a folder in its place",
         |_, disk| {
-            fs::create_dir(disk.0.path().join("away")).unwrap();
+            fs::create_dir(disk.path().join("away")).unwrap();
             for name in ["requests.db", "requests.db-wal", "requests.db-shm"] {
-                fs::rename(disk.0.path().join("log").join(name), disk.0.path().join("away").join(name)).unwrap();
+                fs::rename(disk.path().join("log").join(name), disk.path().join("away").join(name)).unwrap();
             }
-            fs::create_dir(disk.0.path().join("log/requests.db")).unwrap();
+            fs::create_dir(disk.path().join("log/requests.db")).unwrap();
         },
-        |_, disk| fs::remove_dir(disk.0.path().join("log/requests.db")).unwrap(),
+        |_, disk| fs::remove_dir(disk.path().join("log/requests.db")).unwrap(),
     ),
 ];
-
-fn fill(path: &Path) {
-    let mut file = fs::File::create(path).unwrap();
-    while file.write_all(&[0; 4096]).is_ok() {}
-}
 
 fn limit_files(gate: &Gate, bytes: &str) {
     must("prlimit", &["--pid", &gate.sidecar.id().to_string(), &format!("--fsize={bytes}:")]);
@@ -111,7 +84,7 @@ fn limit_files(gate: &Gate, bytes: &str) {
 
 /// A gate that logs on a disk of its own.
 fn gate_on(disk: &Disk) -> (Gate, PathBuf) {
-    let folder = disk.0.path().join("log");
+    let folder = disk.path().join("log");
     let database = folder.join("requests.db");
     let gate = Gate::start_with(|document| {
         document["settings"]["log"]["path"] = json!(database.to_str().unwrap());
@@ -123,8 +96,8 @@ fn gate_on(disk: &Disk) -> (Gate, PathBuf) {
 #[test]
 fn traffic_goes_on_while_the_log_fails_and_every_decision_is_a_row() {
     for (fault, break_it, repair) in FAULTS {
-        let Some(disk) = Disk::mount() else { return };
-        fs::create_dir(disk.0.path().join("log")).unwrap();
+        let Some(disk) = disk() else { return };
+        fs::create_dir(disk.path().join("log")).unwrap();
         let (gate, database) = gate_on(&disk);
         call(&gate, 20);
         wait_metric(&gate.sidecar, "postern_log_rows_written_total", 20);
@@ -136,19 +109,19 @@ fn traffic_goes_on_while_the_log_fails_and_every_decision_is_a_row() {
         repair(&gate, &disk);
         call(&gate, 30);
         wait_metric(&gate.sidecar, "postern_log_up", 1);
-        wait_balance(fault, &gate, &[&database, &disk.0.path().join("away/requests.db")], 1050);
+        wait_balance(fault, &gate, &[&database, &disk.path().join("away/requests.db")], 1050);
     }
 }
 
 #[test]
 fn a_log_on_a_read_only_disk_is_written_when_it_can_be() {
-    let Some(disk) = Disk::mount() else { return };
-    fs::create_dir(disk.0.path().join("log")).unwrap();
-    disk.remount("ro");
+    let Some(disk) = disk() else { return };
+    fs::create_dir(disk.path().join("log")).unwrap();
+    disk.remount("ro").unwrap();
     let (gate, database) = gate_on(&disk);
     call(&gate, 50);
     wait_metric(&gate.sidecar, "postern_log_up", 0);
-    disk.remount("rw");
+    disk.remount("rw").unwrap();
     call(&gate, 50);
     wait_balance("", &gate, &[&database], 100);
 }

@@ -7,6 +7,7 @@
 
 mod docs;
 mod drain;
+mod ejection;
 mod exchange;
 mod faults;
 mod forward;
@@ -14,6 +15,7 @@ mod handshakes;
 mod hostile;
 mod http;
 mod identity;
+mod ids;
 mod keep;
 mod listeners;
 mod live;
@@ -25,6 +27,7 @@ mod reload;
 mod resume;
 mod retries;
 mod revocation_lists;
+mod rewrites;
 mod routes;
 mod rustls_client;
 mod server_certificates;

@@ -4,10 +4,13 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use postern_tests::ca::LeafOptions;
 use postern_tests::clients::{OpensslClient, run};
+use postern_tests::config::client_uri;
 use postern_tests::gate::Gate;
-use rustls::NamedGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::crypto::{ActiveKeyExchange, SupportedKxGroup};
+use rustls::{NamedGroup, SupportedProtocolVersion};
 use serde_json::json;
 
 use crate::observed::{columns, newest, status, wait_until};
@@ -107,26 +110,48 @@ fn the_gates_order_wins() {
 }
 
 #[test]
-fn the_hybrid_group_is_agreed_on_with_who_prefers_it() {
+fn the_hybrid_group_is_agreed_on_with_whoever_has_it() {
     let gate = Gate::start().unwrap();
     let (hybrid, x25519, p256) = (kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1);
+    let (both, older) = (rustls::ALL_VERSIONS, ONLY_TLS12);
     let rows = [
-        (vec![hybrid, x25519, p256], NamedGroup::X25519MLKEM768),
-        (vec![hybrid, p256], NamedGroup::X25519MLKEM768),
-        // Among groups rustls goes by the client's order: who names it last is not sent back for a share of it.
-        (vec![x25519, hybrid], NamedGroup::X25519),
-        (vec![x25519, p256], NamedGroup::X25519),
-        (vec![p256], NamedGroup::secp256r1),
+        (both, vec![hybrid, x25519, p256], NamedGroup::X25519MLKEM768),
+        (both, vec![hybrid, p256], NamedGroup::X25519MLKEM768),
+        // It has sent a share of another one, and is asked for one of this.
+        (both, vec![x25519, hybrid], NamedGroup::X25519MLKEM768),
+        (both, vec![p256, x25519, hybrid], NamedGroup::X25519MLKEM768),
+        // Among the others the client's order counts.
+        (both, vec![x25519, p256], NamedGroup::X25519),
+        (both, vec![p256, x25519], NamedGroup::secp256r1),
+        (both, vec![p256], NamedGroup::secp256r1),
+        // TLS 1.2 has no hybrid group, whoever names it.
+        (older, vec![&NAMED_ANYWHERE, p256], NamedGroup::secp256r1),
+        (older, vec![x25519, p256], NamedGroup::X25519),
     ];
-    for (groups, expected) in rows {
+    let leaf = LeafOptions::client("billing", &client_uri("billing"));
+    let leaf = gate.authority.issue(&leaf).unwrap();
+    for (versions, groups, expected) in rows {
         let case = format!("{groups:?}");
-        let certificate = gate
-            .authority
-            .issue(&postern_tests::ca::LeafOptions::client("billing", &postern_tests::config::client_uri("billing")));
-        let certificate = certificate.unwrap();
-        let certificate = Some((certificate.certificate_der, certificate.key_pem));
-        let seen = rustls_client::talk(&gate, "gate", Offer { groups, certificate });
+        let certificate = Some((leaf.certificate_der.clone(), leaf.key_pem.clone()));
+        let seen = rustls_client::talk(&gate, "gate", Offer { versions, groups, certificate });
         assert_eq!((seen.group, seen.answer.as_str()), (Some(expected), "HTTP/1.1 200 OK"), "{case}");
+    }
+}
+
+static ONLY_TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+static NAMED_ANYWHERE: Anywhere = Anywhere(kx_group::X25519MLKEM768);
+
+/// A group that a client names in every version.
+#[derive(Debug)]
+struct Anywhere(&'static dyn SupportedKxGroup);
+
+impl SupportedKxGroup for Anywhere {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, rustls::Error> {
+        self.0.start()
+    }
+
+    fn name(&self) -> NamedGroup {
+        self.0.name()
     }
 }
 

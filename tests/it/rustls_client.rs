@@ -11,12 +11,16 @@ use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, Error, NamedGroup, RootCertStore, SignatureScheme, StreamOwned};
+use rustls::{
+    ALL_VERSIONS, ClientConfig, Error, NamedGroup, RootCertStore, SignatureScheme, StreamOwned,
+    SupportedProtocolVersion,
+};
 
 const REQUEST: &[u8] = b"GET /orders HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 /// What a client offers.
 pub(crate) struct Offer {
+    pub(crate) versions: &'static [&'static SupportedProtocolVersion],
     pub(crate) groups: Vec<&'static dyn SupportedKxGroup>,
     /// DER certificate, and PEM key that need not be the certificate's.
     pub(crate) certificate: Option<(Vec<u8>, String)>,
@@ -24,7 +28,7 @@ pub(crate) struct Offer {
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { groups: aws_lc_rs::default_provider().kx_groups, certificate: None }
+        Self { versions: ALL_VERSIONS, groups: aws_lc_rs::default_provider().kx_groups, certificate: None }
     }
 }
 
@@ -43,7 +47,8 @@ pub(crate) fn talk(gate: &Gate, listener: &str, offer: Offer) -> Seen {
     let provider = CryptoProvider { kx_groups: offer.groups, ..aws_lc_rs::default_provider() };
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(gate.folder.file("ca.pem")).unwrap()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(offer.versions).unwrap();
     let config = config.with_root_certificates(roots);
     let config = match offer.certificate {
         Some((certificate, key)) => {

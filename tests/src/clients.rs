@@ -82,19 +82,27 @@ pub struct Curl {
     url: String,
     folder: Option<PathBuf>,
     own_process_group: bool,
+    limit: Duration,
 }
 
 impl Curl {
     /// A GET of this address.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { arguments: Vec::new(), url: url.into(), folder: None, own_process_group: false }
+        Self { arguments: Vec::new(), url: url.into(), folder: None, own_process_group: false, limit: PATIENCE }
     }
 
     /// One more argument, as on the command line.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// How long it may take, if that is another time than usual.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
         self
     }
 
@@ -147,7 +155,7 @@ impl Curl {
         if self.own_process_group {
             command.process_group(0);
         }
-        Answer::parse(run(&mut command, b"", PATIENCE)?)
+        Answer::parse(run(&mut command, b"", self.limit)?)
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod ca;
 pub mod clients;
 pub mod config;
+pub mod disk;
 pub mod gate;
 pub mod nginx;
 pub mod process;

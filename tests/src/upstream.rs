@@ -46,8 +46,16 @@ impl Upstream {
     /// # Errors
     /// When no port can be bound or no thread started.
     pub fn start() -> Result<Self> {
+        Self::start_on(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Starts one on an address.
+    ///
+    /// # Errors
+    /// When it cannot be bound or no thread started.
+    pub fn start_on(address: SocketAddr) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).context("bind the upstream")?;
+        let listener = runtime.block_on(TcpListener::bind(address)).context("bind the upstream")?;
         let address = listener.local_addr()?;
         let counts = Arc::new(Counts::default());
         let (stop, stopped) = oneshot::channel();

@@ -11,8 +11,90 @@ pub enum Filter {
     ForwardIdentity(ForwardIdentity),
     /// Changes header fields of the request.
     RequestHeaderModifier(HeaderModifier),
-    /// Changes header fields of the application's response.
+    /// Changes header fields of the response.
     ResponseHeaderModifier(HeaderModifier),
+    /// Answers with the place to ask instead of asking the application. Since 1.3.
+    RequestRedirect(RequestRedirect),
+    /// Asks the application for another host or path. Since 1.3.
+    UrlRewrite(UrlRewrite),
+}
+
+/// Where to ask instead. What is left out stays as the client asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RequestRedirect {
+    /// The scheme.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    /// The host, without a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The port. Left out, it is the scheme's own where `scheme` is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The path. The query stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathModifier>,
+    /// The answer's status: 301, 302, 303, 307 or 308.
+    #[serde(default = "found", skip_serializing_if = "is_found")]
+    pub status_code: u16,
+}
+
+/// Another host, another path, or both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UrlRewrite {
+    /// The host, without a port, that the application is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// The path that it is asked for. The query stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathModifier>,
+}
+
+/// Another path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathModifier {
+    /// What is replaced.
+    #[serde(rename = "type")]
+    pub kind: PathModifierType,
+    /// What stands in its place: an absolute path without dot segments, double slashes or query. In place of a prefix it
+    /// may be empty.
+    pub value: String,
+}
+
+/// What of a path is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum PathModifierType {
+    /// All of it.
+    ReplaceFullPath,
+    /// The segments of the rule's `PathPrefix`.
+    ReplacePrefixMatch,
+}
+
+/// A scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// Over TLS.
+    Https,
+}
+
+fn found() -> u16 {
+    302
+}
+
+// Serde gives a reference.
+fn is_found(status: &u16) -> bool {
+    *status == found()
 }
 
 /// Header fields that say who the caller is. What a caller does not have is left out, and never empty.

@@ -162,7 +162,8 @@ pub struct Rule {
     /// What is done to requests and responses on their way, at most one of each kind. Since contract 1.2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<Filter>,
-    /// Where the requests go, in proportion to the weights.
+    /// Where the requests go, in proportion to the weights. Required, but for a rule that redirects, which has none.
+    #[serde(default)]
     pub backends: Vec<Backend>,
     /// How long its requests may take. Since 1.2.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -25,6 +25,7 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/limits/pendingTimeout", 2),
     ("policy/limits/maxStreams", 2),
     ("policy/routes/[]/backendPolicy", 2),
+    ("policy/routes/[]/backendPolicy/outlierDetection", 3),
     ("policy/routes/[]/rules/[]/timeouts", 2),
     ("policy/routes/[]/rules/[]/backends/[]/weight", 2),
     ("policy/routes/[]/hostnames/[]/~*.", 1),
@@ -36,6 +37,8 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/routes/[]/rules/[]/allow/[]/serviceAccount", 1),
     ("policy/routes/[]/rules/[]/allow/[]/spiffe", 1),
     ("policy/routes/[]/rules/[]/filters", 2),
+    ("policy/routes/[]/rules/[]/filters/[]/requestRedirect", 3),
+    ("policy/routes/[]/rules/[]/filters/[]/urlRewrite", 3),
 ];
 
 /// The first place of each kind in a part (or `settings`) that `version` does not have, with the version that has it.

@@ -187,7 +187,7 @@ impl<'a> PolicyLinker<'a> {
 
     /// A rule's filters. What several rules tell of their callers in the same way is one, and worked out once.
     fn filters(&mut self, rule: &RuleDocument) -> Filters {
-        let mut filters = Filters::of(&rule.filters);
+        let mut filters = Filters::of(rule);
         if let Some(identity) = &mut filters.identity {
             match self.told.get(identity) {
                 Some(same) => *identity = Arc::clone(same),

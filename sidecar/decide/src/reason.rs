@@ -94,6 +94,8 @@ pub enum Reason {
     GateCertificateExpired,
     /// The rule's backends have no address.
     UpstreamNoEndpoint,
+    /// Every address of the rule's backends failed, and is left out for a while.
+    UpstreamEjected,
     /// The gate has as many connections to upstreams as it may have.
     UpstreamPoolFull,
     /// No connection to the upstream could be made.
@@ -140,7 +142,7 @@ pub struct Facts {
 
 impl Reason {
     /// Every reason, in the table's order.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::TlsNoCertificate,
         Self::TlsUnknownCa,
         Self::TlsSelfSigned,
@@ -185,6 +187,7 @@ impl Reason {
         Self::GateDrainTimeout,
         Self::GateCertificateExpired,
         Self::UpstreamNoEndpoint,
+        Self::UpstreamEjected,
         Self::UpstreamPoolFull,
         Self::UpstreamConnect,
         Self::UpstreamTimeout,
@@ -251,6 +254,7 @@ impl Reason {
                 http("gate_certificate_expired", "GateCertificateExpired", Side::Gate, 503, 14)
             }
             R::UpstreamNoEndpoint => http("upstream_no_endpoint", "UpstreamNoEndpoint", Side::Upstream, 503, 14),
+            R::UpstreamEjected => http("upstream_ejected", "UpstreamEjected", Side::Upstream, 503, 14),
             R::UpstreamPoolFull => http("upstream_pool_full", "UpstreamPoolFull", Side::Upstream, 503, 14),
             R::UpstreamConnect => http("upstream_connect", "UpstreamConnect", Side::Upstream, 502, 14),
             R::UpstreamTimeout => http("upstream_timeout", "UpstreamTimeout", Side::Upstream, 504, 4),

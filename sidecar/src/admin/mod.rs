@@ -87,6 +87,7 @@ fn page(state: &State) -> Response {
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
         endpoints: &generation.endpoints,
+        ejections: &state.ejections,
         log: &state.log,
         kept: &state.kept,
         status: &status,

@@ -17,7 +17,7 @@ use crate::log::{self, Filter, Kind, Output, query};
 use crate::settings::{self, Flags};
 
 /// What `--sql` replaces.
-const FILTERS: [&str; 15] = [
+const FILTERS: [&str; 17] = [
     "since",
     "until",
     "kind",
@@ -32,6 +32,8 @@ const FILTERS: [&str; 15] = [
     "client",
     "fingerprint",
     "serial",
+    "request_id",
+    "trace_id",
     "limit",
 ];
 
@@ -84,6 +86,12 @@ pub(super) struct LogArgs {
     /// Only rows of certificates with this serial number, hexadecimal
     #[arg(long)]
     serial: Option<String>,
+    /// Only rows of the request with this id, which answers and applications have in x-request-id
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Only rows of this trace: its id, or a traceparent
+    #[arg(long, value_name = "ID")]
+    trace_id: Option<String>,
     /// At most this many rows, the newest
     #[arg(long, default_value_t = 100)]
     limit: u32,
@@ -158,6 +166,8 @@ impl LogArgs {
             client: self.client,
             fingerprint: self.fingerprint.as_deref().map(log::fingerprint),
             serial: self.serial.as_deref().map(log::serial),
+            request_id: self.request_id.clone(),
+            trace_id: self.trace_id.as_deref().map(log::trace_id),
             limit: self.limit,
         }
     }

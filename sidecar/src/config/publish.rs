@@ -17,6 +17,7 @@ use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, Snapshot, accept,
 use super::generation::Generation;
 use super::keep::Kept;
 use super::read::{Offered, Reading};
+use crate::health::Ejections;
 use crate::tls::{ServerKey, TicketKeys};
 use crate::upstream::Endpoints;
 
@@ -175,6 +176,11 @@ impl Publisher {
     /// What is served before the first offer.
     pub fn nothing(&self) -> Generation {
         Generation::new(Snapshot::default(), &[], &self.tickets, Vec::new())
+    }
+
+    /// Counts of endpoints that were left out.
+    pub fn ejections(&self) -> &Arc<Ejections> {
+        self.endpoints.ejections()
     }
 
     /// What was wrong with the last offer.

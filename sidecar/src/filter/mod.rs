@@ -8,28 +8,41 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::HeaderMap;
-use sidecar_decide::filter::{Arrival, IdentityHeaders, request_id, trace_id, write_hops};
+use http::header::{HOST, HeaderMap, HeaderValue};
+use sidecar_decide::filter::{Arrival, IdentityHeaders, RequestId, Uuid7, X_REQUEST_ID, trace_id, write_hops};
 use sidecar_decide::{Reason, Rule, Snapshot};
 
 pub use request_id::RequestIds;
 pub use told::{Fields, Told};
 
+/// By which names a request is found again.
+pub struct Ids {
+    /// Its own.
+    pub request: RequestId,
+    /// The trace's that it belongs to, if it says so.
+    pub trace: Option<[u8; 16]>,
+}
+
 /// Drops what no client can say, before rules are asked: no rule rests on it, and nothing passes it on.
-pub fn arrive(snapshot: &Snapshot, headers: &mut HeaderMap) {
+pub fn arrive(snapshot: &Snapshot, headers: &mut HeaderMap, fresh: impl FnOnce() -> Uuid7) -> Ids {
     snapshot.gate_names.strip(headers);
     // What a trace says of itself is only passed on; who reads it downstream must read what others read.
-    let _trace = trace_id(headers);
+    Ids { request: RequestId::of(headers, snapshot.trusted_hops, fresh), trace: trace_id(headers) }
+}
+
+/// How a request came, for whoever is told of it.
+pub fn arrival(snapshot: &Snapshot, client: SocketAddr, is_tls: bool) -> Arrival {
+    Arrival { peer: client.ip(), is_tls, trusted_hops: snapshot.trusted_hops }
 }
 
 /// How a request came to the gate.
-pub struct Origin<'a> {
+pub struct Origin {
     /// The other end of its connection.
     pub client: SocketAddr,
     /// Whether it came over TLS.
     pub is_tls: bool,
-    /// Where fresh ids come from.
-    pub ids: &'a RequestIds,
+    /// The request's id.
+    pub request_id: Option<HeaderValue>,
 }
 
 /// Writes what the application is told of a request, into a head from which hop-by-hop fields are gone already: a client
@@ -40,13 +53,18 @@ pub struct Origin<'a> {
 pub fn depart(
     snapshot: &Snapshot,
     rule: &Rule,
-    origin: &Origin<'_>,
+    origin: Origin,
     told: impl FnOnce(&Arc<IdentityHeaders>) -> Rc<Fields>,
     headers: &mut HeaderMap,
 ) -> Result<(), Reason> {
-    let trusted_hops = snapshot.trusted_hops;
-    write_hops(headers, &Arrival { peer: origin.client.ip(), is_tls: origin.is_tls, trusted_hops });
-    let _id = request_id(headers, trusted_hops, || origin.ids.fresh());
+    write_hops(headers, &arrival(snapshot, origin.client, origin.is_tls));
+    if let Some(id) = origin.request_id {
+        headers.insert(&X_REQUEST_ID, id);
+    }
+    // What the client asked for was told above.
+    if let Some(host) = &rule.filters.host {
+        headers.insert(HOST, host.clone());
+    }
     rule.filters.request.apply(headers);
     if let Some(asked) = &rule.filters.identity {
         for (name, value) in told(asked).as_ref().as_ref().map_err(|reason| *reason)? {

@@ -1,6 +1,7 @@
 //! The tries of one request: endpoint after endpoint while nothing was sent, and once more where a connection that had
 //! served before ended without a byte of an answer.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::body::Upload;
 use super::gate::{Gate, Served};
 use super::record::{Draft, microseconds};
+use super::watch::{Watch, members};
 use crate::balance::{Balancer, Choice, Random};
 use crate::limits::{ATTEMPTS, RESPONSE_HEAD_TIMEOUT};
 use crate::pool::{Lease, Shelf};
@@ -20,25 +22,75 @@ use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
 /// Where a request may go.
 pub(super) struct Candidates<'a> {
     pub(super) shelves: &'a [Rc<Shelf>],
+    served: &'a Rc<Served>,
+    rule: usize,
     balancer: &'a Balancer,
     backends: &'a [Backend],
     kind: LoadBalancerType,
     random: &'a Random,
+    /// Whether ejected endpoints are chosen, because there are no others.
+    takes_ejected: Cell<bool>,
 }
 
 impl<'a> Candidates<'a> {
     /// Those of a rule; `None` where it names endpoints that do not exist.
-    pub(super) fn of(gate: &'a Gate, served: &'a Served, rule: usize) -> Option<Self> {
-        let balancer = &served.balancers[rule];
-        let rule = &served.generation.snapshot.rules[rule];
-        let Target::Backends(backends) = &rule.target else { return None };
-        Some(Self { shelves: &served.shelves, balancer, backends, kind: rule.load_balancer, random: &gate.random })
+    pub(super) fn of(gate: &'a Gate, served: &'a Rc<Served>, rule: usize) -> Option<Self> {
+        let compiled = &served.generation.snapshot.rules[rule];
+        let Target::Backends(backends) = &compiled.target else { return None };
+        Some(Self {
+            shelves: &served.shelves,
+            served,
+            rule,
+            balancer: &served.balancers[rule],
+            backends,
+            kind: compiled.load_balancer,
+            random: &gate.random,
+            takes_ejected: Cell::new(false),
+        })
     }
 
     /// The next endpoint, none of those that were tried.
-    pub(super) fn next(&self, tried: &[EndpointIndex]) -> Option<EndpointIndex> {
-        let load = |endpoint: EndpointIndex| Some(self.shelves[endpoint].endpoint().load());
-        self.balancer.choose(self.backends, &Choice { kind: self.kind, tried, load, random: self.random })
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn next(&self, tried: &[EndpointIndex]) -> Result<EndpointIndex, Reason> {
+        let choose = |takes_ejected: bool| {
+            let load = |endpoint: EndpointIndex| {
+                let endpoint = self.shelves[endpoint].endpoint();
+                (takes_ejected || endpoint.ejected().is_none()).then(|| endpoint.load())
+            };
+            self.balancer.choose(self.backends, &Choice { kind: self.kind, tried, load, random: self.random })
+        };
+        if let Some(chosen) = choose(self.takes_ejected.get()) {
+            return Ok(chosen);
+        }
+        let reason = self.nobody();
+        // Where a part has to stay, all of them are out only because some left the rule since, or because of another rule.
+        if reason == Reason::UpstreamEjected && tried.is_empty() && self.keeps_some() {
+            self.takes_ejected.set(true);
+            return choose(true).ok_or(reason);
+        }
+        Err(reason)
+    }
+
+    /// Why nobody is chosen of those that are there at all.
+    fn nobody(&self) -> Reason {
+        let members = members(self.served, self.rule);
+        let is_ejected = members.iter().any(|member| self.shelves[*member].endpoint().ejected().is_some());
+        if is_ejected { Reason::UpstreamEjected } else { Reason::UpstreamNoEndpoint }
+    }
+
+    /// Whether not all of them may be ejected.
+    fn keeps_some(&self) -> bool {
+        let members = members(self.served, self.rule);
+        let policy =
+            members.first().and_then(|member| self.shelves[*member].endpoint().policy().outlier_detection.as_ref());
+        policy.is_some_and(|policy| policy.max_ejection_percent < 100)
+    }
+
+    /// A try at one of them, of which is told what becomes of it.
+    pub(super) fn watch(&self, endpoint: EndpointIndex) -> Option<Watch> {
+        Watch::of(self.served, self.rule, endpoint)
     }
 }
 
@@ -77,6 +129,7 @@ impl Patience {
 pub(super) struct Answered {
     pub(super) lease: Lease,
     pub(super) received: Received,
+    pub(super) watch: Option<Watch>,
     /// When its body must have come.
     pub(super) deadline: Option<Instant>,
 }
@@ -88,6 +141,8 @@ pub(super) struct Exchange<'a> {
     /// Its body, if it has one.
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) draft: &'a mut Draft,
+    /// The try that was sent and is not answered yet.
+    pub(super) watch: Option<Watch>,
 }
 
 /// A try that brought no response, with the request where it may be sent again.
@@ -101,39 +156,52 @@ impl Exchange<'_> {
     pub(super) async fn run(mut self, outgoing: Outgoing) -> Result<Answered, Reason> {
         let Some(end) = self.patience.whole else { return self.try_all(outgoing).await };
         let upload = self.upload.clone();
-        timeout_at(end, self.try_all(outgoing)).await.unwrap_or_else(|_| Err(stalled(upload.as_deref())))
+        let answered = timeout_at(end, self.try_all(outgoing)).await;
+        answered.unwrap_or_else(|_| Err(self.failed(stalled(upload.as_deref()))))
+    }
+
+    /// The try that was begun has failed.
+    fn failed(&mut self, reason: Reason) -> Reason {
+        if let Some(watch) = self.watch.take() {
+            watch.failed(reason);
+        }
+        reason
     }
 
     /// Tries endpoint after endpoint while none of the request's bytes were sent.
     async fn try_all(&mut self, mut outgoing: Outgoing) -> Result<Answered, Reason> {
-        let mut reason = Reason::UpstreamNoEndpoint;
+        let mut failed = None;
         let mut tried = [0; ATTEMPTS];
         let mut may_repeat = true;
         for attempts in 0..ATTEMPTS {
-            let Some(endpoint) = self.candidates.next(&tried[..attempts]) else { break };
+            let endpoint = match self.candidates.next(&tried[..attempts]) {
+                Ok(endpoint) => endpoint,
+                Err(reason) => return Err(failed.unwrap_or(reason)),
+            };
             tried[attempts] = endpoint;
-            let shelf = &self.candidates.shelves[endpoint];
-            match self.try_one(shelf, outgoing, &mut may_repeat).await {
+            match self.try_one(endpoint, outgoing, &mut may_repeat).await {
                 Ok(answered) => return Ok(answered),
                 Err(Failed { reason: why, again: Some(again) }) => {
                     outgoing = *again;
-                    reason = why;
+                    failed = Some(why);
                 }
                 Err(Failed { reason, again: None }) => return Err(reason),
             }
         }
-        Err(reason)
+        Err(failed.unwrap_or(Reason::UpstreamNoEndpoint))
     }
 
     /// One endpoint: an idle connection if there is one, and a new one where that turns out to be gone.
     async fn try_one(
         &mut self,
-        shelf: &Rc<Shelf>,
+        endpoint: EndpointIndex,
         mut outgoing: Outgoing,
         may_repeat: &mut bool,
     ) -> Result<Answered, Failed> {
+        let shelf = &self.candidates.shelves[endpoint];
         let mut fresh = false;
         loop {
+            self.watch = None;
             let asked = Instant::now();
             let leased = shelf.lease(fresh).await;
             self.draft.edit(|record| {
@@ -143,8 +211,12 @@ impl Exchange<'_> {
             let mut lease = match leased {
                 Ok(lease) => lease,
                 // Another endpoint may have room, and another may take connections.
-                Err(error) => return Err(Failed { reason: error.reason(), again: Some(Box::new(outgoing)) }),
+                Err(error) => {
+                    self.watch = self.candidates.watch(endpoint);
+                    return Err(Failed { reason: self.failed(error.reason()), again: Some(Box::new(outgoing)) });
+                }
             };
+            self.watch = self.candidates.watch(endpoint);
             if !lease.is_reused {
                 self.draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));
             }
@@ -153,15 +225,22 @@ impl Exchange<'_> {
             match self.answer(&mut lease.connection, outgoing, deadline).await {
                 Ok(received) => {
                     self.draft.edit(|record| record.upstream_us = Some(microseconds(sent.elapsed())));
-                    return Ok(Answered { lease, received, deadline });
+                    let watch = self.watch.take().inspect(|watch| watch.answered(received.status.as_u16()));
+                    return Ok(Answered { lease, received, watch, deadline });
                 }
                 Err(Unanswered::Unsent(again)) if lease.is_reused => outgoing = *again,
                 Err(Unanswered::Unsent(again)) => {
-                    return Err(Failed { reason: Reason::UpstreamConnect, again: Some(again) });
+                    return Err(Failed { reason: self.failed(Reason::UpstreamConnect), again: Some(again) });
                 }
                 Err(Unanswered::Sent { reason, is_silent }) => {
                     let copy = copy.filter(|_| is_silent && self.is_unbegun());
-                    let Some(head) = copy else { return Err(Failed { reason, again: None }) };
+                    let Some(head) = copy else {
+                        // Ended in silence after use, it was closed as idle connections are, and nobody failed.
+                        if !(is_silent && lease.is_reused) {
+                            self.failed(reason);
+                        }
+                        return Err(Failed { reason, again: None });
+                    };
                     *may_repeat = false;
                     outgoing = Outgoing { head, body: self.body() };
                 }

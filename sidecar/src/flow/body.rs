@@ -1,6 +1,7 @@
 //! Bodies as they pass: counted, bounded, and known to have ended.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,13 +14,14 @@ use sidecar_decide::filter::GateNames;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::record::Draft;
+use super::watch::Watch;
 use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT};
 use crate::pool::Lease;
 use crate::protocol::{Body, BodyError, Inbound};
 
 /// A request's body, and how far it has come.
 pub(super) struct Upload {
-    /// Until the first of it was taken, after which it cannot be sent anew.
+    /// Until nobody upstream wants it any more.
     inner: RefCell<Option<Inbound>>,
     max_bytes: u64,
     /// What its trailers must not say either.
@@ -76,6 +78,11 @@ impl Upload {
         self.failed.get()
     }
 
+    /// What is left of it when the request has its answer, if it has not ended by then.
+    pub(super) fn unwanted(&self) -> Option<Inbound> {
+        if self.ended() { None } else { self.inner.take() }
+    }
+
     /// Notes what was taken, and lets it pass or not.
     fn take(
         &self,
@@ -120,7 +127,8 @@ impl http_body::Body for UploadBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut inner = self.0.inner.borrow_mut();
-        let Some(inner) = inner.as_mut() else { return Poll::Ready(None) };
+        // An end here would be taken for the body's own.
+        let Some(inner) = inner.as_mut() else { return Poll::Ready(Some(Err(BodyError::Unwanted))) };
         let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
         Poll::Ready(self.0.take(frame, inner.is_end_stream()))
     }
@@ -134,31 +142,14 @@ impl http_body::Body for UploadBody {
     }
 }
 
-impl Drop for UploadBody {
-    /// What was begun is of no use to anybody else, and its sender waits to be told.
-    fn drop(&mut self) {
-        if self.0.begun() {
-            self.0.inner.take();
-        }
-    }
-}
-
-/// The gate's own answer to a request whose body is still coming. It ends when that body has, or was listened to for
-/// long enough: HTTP/2 resets the stream of a body that nobody wants, and clients take the reset for the answer.
+/// The gate's own answer to a request whose body is still coming.
 pub(super) fn refusal(text: Bytes, unwanted: Inbound) -> Body {
-    Body::Stream(Box::pin(RefusalBody {
-        text: Some(text),
-        unwanted,
-        deadline: Box::pin(sleep(LINGER_TIMEOUT)),
-        bytes_left: LINGER_BYTES,
-    }))
+    Body::Stream(Box::pin(RefusalBody { text: Some(text), rest: Rest::new(unwanted) }))
 }
 
 struct RefusalBody {
     text: Option<Bytes>,
-    unwanted: Inbound,
-    deadline: Pin<Box<Sleep>>,
-    bytes_left: usize,
+    rest: Rest,
 }
 
 impl http_body::Body for RefusalBody {
@@ -169,6 +160,25 @@ impl http_body::Body for RefusalBody {
         if let Some(text) = self.text.take() {
             return Poll::Ready(Some(Ok(Frame::data(text))));
         }
+        ready!(self.rest.poll(cx));
+        Poll::Ready(None)
+    }
+}
+
+/// What is left of a request's body when its answer was given. The answer ends when this has, or was listened to for long
+/// enough: HTTP/2 resets the stream of a body that nobody wants, and clients take the reset for the answer.
+struct Rest {
+    unwanted: Inbound,
+    deadline: Pin<Box<Sleep>>,
+    bytes_left: usize,
+}
+
+impl Rest {
+    fn new(unwanted: Inbound) -> Self {
+        Self { unwanted, deadline: Box::pin(sleep(LINGER_TIMEOUT)), bytes_left: LINGER_BYTES }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.bytes_left > 0 && self.deadline.as_mut().poll(cx).is_pending() {
             match ready!(Pin::new(&mut self.unwanted).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -178,31 +188,63 @@ impl http_body::Body for RefusalBody {
                 Some(Err(_)) | None => break,
             }
         }
-        Poll::Ready(None)
+        Poll::Ready(())
     }
 }
 
 /// A response's body on its way to the client: at its end the row is sent and the connection goes back to the pool.
 /// Until `deadline` it has to have come.
-pub(super) fn download(inner: Inbound, lease: Lease, draft: Draft, deadline: Option<Instant>) -> Body {
+pub(super) fn download(
+    begun: Begun,
+    (lease, watch): (Lease, Option<Watch>),
+    draft: Draft,
+    deadline: Option<Instant>,
+) -> Body {
     let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-    let mut body = DownloadBody { inner, deadline, open: Some((lease, draft)), bytes: 0 };
+    let Begun { inner, first } = begun;
+    let mut body = DownloadBody { inner, first, deadline, open: Some((lease, draft)), watch, bytes: 0, rest: None };
     body.finish_if_ended();
     Body::Stream(Box::pin(body))
 }
 
+/// A response's body, and what of it was there with its head.
+pub(super) struct Begun {
+    inner: Inbound,
+    first: Option<Frame<Bytes>>,
+}
+
+impl Begun {
+    /// Looks whether the body has failed by now: as long as its head was not sent, something else can be answered. hyper
+    /// writes a head together with the body's first bytes, or nothing of both, and a client that gets nothing asks again.
+    ///
+    /// # Errors
+    /// When it has.
+    pub(super) async fn of(mut inner: Inbound) -> Result<Self, BodyError> {
+        let now = poll_fn(|cx| Poll::Ready(Pin::new(&mut inner).poll_frame(cx))).await;
+        match now {
+            Poll::Ready(Some(frame)) => Ok(Self { inner, first: Some(frame?) }),
+            Poll::Ready(None) | Poll::Pending => Ok(Self { inner, first: None }),
+        }
+    }
+}
+
 struct DownloadBody {
     inner: Inbound,
+    first: Option<Frame<Bytes>>,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Until the body has ended.
     open: Option<(Lease, Draft)>,
+    /// Who wants to know how it ends.
+    watch: Option<Watch>,
     bytes: u64,
+    /// What the upstream did not want to hear any more, which it need not: it has answered.
+    rest: Option<Rest>,
 }
 
 impl DownloadBody {
     /// Ends the row as soon as the last byte has come: hyper need not ask again once the length is reached.
     fn finish_if_ended(&mut self) {
-        if self.inner.is_end_stream() {
+        if self.first.is_none() && self.inner.is_end_stream() {
             self.finish();
         }
     }
@@ -212,6 +254,12 @@ impl DownloadBody {
             // An upstream that answered without taking the whole request cannot be asked again on this connection.
             if draft.upload_ended() {
                 lease.give_back();
+            } else {
+                drop(lease);
+                self.rest = draft.unwanted().map(Rest::new);
+            }
+            if let Some(watch) = &self.watch {
+                watch.completed();
             }
             draft.edit(|record| record.response_bytes = self.bytes);
             draft.finish(None);
@@ -222,6 +270,9 @@ impl DownloadBody {
         if let Some((_, mut draft)) = self.open.take() {
             draft.edit(|record| record.response_bytes = self.bytes);
             let reason = draft.upload_failed().unwrap_or(reason);
+            if let Some(watch) = &self.watch {
+                watch.interrupted(reason);
+            }
             draft.finish(Some(reason));
         }
     }
@@ -236,24 +287,42 @@ impl http_body::Body for DownloadBody {
             self.fail(Reason::UpstreamTimeout);
             return Poll::Ready(Some(Err(BodyError::TooSlow)));
         }
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(rest) = &mut self.rest {
+            ready!(rest.poll(cx));
+            return Poll::Ready(None);
+        }
+        let frame = match self.first.take() {
+            Some(first) => Some(Ok(first)),
+            None => ready!(Pin::new(&mut self.inner).poll_frame(cx)),
+        };
         match &frame {
             Some(Ok(frame)) => {
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.finish_if_ended();
             }
             Some(Err(_)) => self.fail(Reason::UpstreamReset),
-            None => self.finish(),
+            None => {
+                self.finish();
+                if self.rest.is_some() {
+                    return self.poll_frame(cx);
+                }
+            }
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.first.is_none() && self.inner.is_end_stream() && self.rest.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let mut hint = self.inner.size_hint();
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, |data| data.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + first);
+        }
+        hint.set_lower(hint.lower() + first);
+        hint
     }
 }
 

@@ -328,6 +328,11 @@ impl Connection {
         self.gate.log.send(Box::new(record));
     }
 
+    /// Whether what is asked on it comes over TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        self.listener.protocol == Protocol::Https
+    }
+
     /// Whether a host is another certificate's than the one that this connection was opened with.
     pub(super) fn is_misdirected(&self, view: &View, host: &str) -> bool {
         let snapshot = &view.served.generation.snapshot;

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::EXPECT;
+use http::header::{EXPECT, HeaderValue};
 use http_body::Body as _;
-use sidecar_config::policy::Protocol;
 use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
 
 use super::attempt::{Answered, Candidates, Exchange, Patience};
-use super::body::{Upload, download};
+use super::body::{Begun, Upload, download};
 use super::connection::{Connection, View};
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
@@ -31,7 +30,7 @@ pub(super) async fn forward(
         return refuse(draft, Reason::RouteInvalid, Some(request.body));
     };
     let Request { head, body } = request;
-    let head = match outgoing_head(connection, view, &passage, head) {
+    let head = match outgoing_head(connection, view, &passage, head, draft.request_id()) {
         Ok(head) => head,
         Err(reason) => {
             draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -43,23 +42,32 @@ pub(super) async fn forward(
     let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names)));
     draft.uploads(upload.clone());
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
-    let exchange = Exchange { candidates, patience: Patience::of(&rule.timeouts), upload, draft: &mut draft };
+    let patience = Patience::of(&rule.timeouts);
+    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None };
     match exchange.run(outgoing).await {
         // Nothing was to be upgraded, so nobody can speak what would follow.
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => {
-            refuse(draft, Reason::UpstreamReset, None)
+            let unwanted = draft.unwanted();
+            refuse(draft, Reason::UpstreamReset, unwanted)
         }
-        Ok(answered) => respond(answered, &rule.filters.response, draft),
+        Ok(answered) => respond(answered, &rule.filters.response, draft).await,
         Err(reason) => {
             if reason == Reason::LimitBodySize {
                 draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
             }
-            refuse(draft, reason, None)
+            let unwanted = draft.unwanted();
+            refuse(draft, reason, unwanted)
         }
     }
 }
 
-fn outgoing_head(connection: &Connection, view: &View, passage: &Passage, head: Head) -> Result<Head, Reason> {
+fn outgoing_head(
+    connection: &Connection,
+    view: &View,
+    passage: &Passage,
+    head: Head,
+    request_id: Option<HeaderValue>,
+) -> Result<Head, Reason> {
     let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
     upstream_host(&mut headers, &passage.host);
@@ -67,19 +75,25 @@ fn outgoing_head(connection: &Connection, view: &View, passage: &Passage, head: 
     headers.remove(EXPECT);
     let snapshot = &view.served.generation.snapshot;
     let rule = &snapshot.rules[passage.rule];
-    let is_tls = connection.listener.protocol == Protocol::Https;
-    let origin = Origin { client: connection.client, is_tls, ids: &connection.gate.request_ids };
-    filter::depart(snapshot, rule, &origin, |asked| connection.told(view, asked), &mut headers)?;
+    let origin = Origin { client: connection.client, is_tls: connection.is_tls(), request_id };
+    filter::depart(snapshot, rule, origin, |asked| connection.told(view, asked), &mut headers)?;
     Ok(Head { method, target: passage.target.clone(), headers })
 }
 
-fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
-    let Answered { lease, received, deadline } = answered;
+async fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
+    let Answered { lease, received, watch, deadline } = answered;
+    let Ok(begun) = Begun::of(received.body).await else {
+        if let Some(watch) = &watch {
+            watch.interrupted(Reason::UpstreamReset);
+        }
+        let unwanted = draft.unwanted();
+        return refuse(draft, Reason::UpstreamReset, unwanted);
+    };
     let mut headers = received.headers;
     strip_hop_by_hop(&mut headers);
     // Only the gate speaks for the gate.
     headers.remove(&POSTERN_REASON);
     changes.apply(&mut headers);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
-    Response::new(received.status, headers, download(received.body, lease, draft, deadline))
+    Response::new(received.status, headers, download(begun, (lease, watch), draft, deadline))
 }

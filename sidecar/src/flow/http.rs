@@ -3,21 +3,22 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
+use sidecar_decide::filter::{Came, Redirect, X_REQUEST_ID};
 use sidecar_decide::{Reason, Verdict, path, route};
 
 use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
-use super::record::{Draft, blank};
-use crate::filter;
+use super::record::Draft;
+use crate::filter::{self, Ids};
 use crate::limit::Pend;
-use crate::log::{Kind, clip};
+use crate::log::{Kind, Record, clip};
 use crate::protocol::{Body, Head, Inbound, Request, Response};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
@@ -27,18 +28,28 @@ pub(super) static POSTERN_REASON: HeaderName = HeaderName::from_static("postern-
 pub(super) struct Passage {
     /// Index of its rule.
     pub(super) rule: usize,
-    /// What the upstream is asked for: the path that was matched, with the client's query.
+    /// What the upstream is asked for: the path that was matched, as its rule rewrites it, with the client's query.
     pub(super) target: Uri,
     /// Whom it is asked for.
     pub(super) host: String,
 }
 
+impl Passage {
+    /// Where the client is sent instead, if its rule sends it somewhere.
+    fn redirect<'a>(&self, view: &'a View) -> Option<&'a Redirect> {
+        view.served.generation.snapshot.rules[self.rule].filters.redirect.as_ref()
+    }
+}
+
 /// Answers one request.
 pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> Response {
     let view = connection.view();
-    filter::arrive(&view.served.generation.snapshot, &mut request.head.headers);
-    let mut draft = draft(&connection, &view, &request.head);
+    let time = SystemTime::now();
+    let fresh = || connection.gate.request_ids.fresh(time);
+    let ids = filter::arrive(&view.served.generation.snapshot, &mut request.head.headers, fresh);
+    let mut draft = draft(&connection, &view, &request.head, time, ids);
     match decide(&connection, &view, &request.head, &mut draft) {
+        Ok(passage) if passage.redirect(&view).is_some() => redirect(&connection, &view, &passage, request, draft),
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
             Ok(_pending) => forward(&connection, &view, passage, request, draft).await,
@@ -61,8 +72,11 @@ async fn admit(connection: &Connection, view: &View, draft: &mut Draft) -> Resul
     connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))
 }
 
-fn draft(connection: &Connection, view: &View, head: &Head) -> Draft {
-    let mut record = blank(Kind::Request, connection.client);
+fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, ids: Ids) -> Draft {
+    let mut record = Record::new(Kind::Request, time);
+    record.client_addr = Some(connection.client.into());
+    record.request_id = Some(ids.request);
+    record.trace_id = ids.trace;
     record.scope = Some(Arc::clone(&view.scope));
     record.peer.clone_from(&view.peer);
     record.sni.clone_from(&connection.sni);
@@ -100,8 +114,13 @@ fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) 
     {
         return Err(Reason::RouteBadPath);
     }
+    let rule = &snapshot.rules[index];
+    let path = match &rule.filters.path {
+        Some(change) => Cow::Owned(change.apply(&path)),
+        None => path,
+    };
     let passage = Passage { rule: index, target: upstream_target(&head.target, path)?, host: host.to_owned() };
-    let decision = snapshot.decide(&snapshot.rules[index], &view.caller);
+    let decision = snapshot.decide(rule, &view.caller);
     let scope = &view.served.generation.rule_scopes[index];
     draft.decided(scope, decision.verdict, decision.reason);
     if let (Verdict::Refused, Some(reason)) = (decision.verdict, decision.reason) {
@@ -136,24 +155,7 @@ fn host_of(head: &Head) -> Result<&str, Reason> {
     };
     let authority = head.target.authority().map(http::uri::Authority::as_str);
     let host = authority.or_else(|| field.and_then(|field| field.to_str().ok())).ok_or(Reason::ClientMalformed)?;
-    if is_host(host) { Ok(host) } else { Err(Reason::ClientMalformed) }
-}
-
-/// Whether it is a host with at most a port (RFC 9110 §7.2), and nothing that somebody else could read otherwise.
-fn is_host(text: &str) -> bool {
-    let (host, port) = match text.rfind(':') {
-        // The colon of a port stands behind the bracket of an IPv6 literal.
-        Some(colon) if !text[colon..].contains(']') => (&text[..colon], &text[colon + 1..]),
-        _ => (text, ""),
-    };
-    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let is_literal = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-    let is_good = match literal {
-        Some(literal) => literal.bytes().all(is_literal),
-        None => host.bytes().all(is_name),
-    };
-    is_good && !host.is_empty() && port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit())
+    if route::is_host(host) { Ok(host) } else { Err(Reason::ClientMalformed) }
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
@@ -180,16 +182,52 @@ pub(super) fn refuse(mut draft: Draft, reason: Reason, unwanted: Option<Inbound>
     let status = reason.facts().http.and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.unwrap_or(StatusCode::FORBIDDEN);
     let body = format!("{{\"reason\":\"{reason}\"}}\n");
-    draft.edit(|record| {
-        record.status = Some(status.as_u16());
-        record.response_bytes = body.len() as u64;
-    });
-    draft.finish(Some(reason));
-    let mut headers = HeaderMap::with_capacity(3);
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let mut headers = own_headers(&draft);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(&POSTERN_REASON, HeaderValue::from_static(reason.code()));
-    let text = Bytes::from(body);
+    draft.edit(|record| record.response_bytes = body.len() as u64);
+    answer(draft, Some(reason), status, headers, Bytes::from(body), unwanted)
+}
+
+/// Sends an allowed client elsewhere.
+fn redirect(connection: &Connection, view: &View, passage: &Passage, request: Request, draft: Draft) -> Response {
+    let snapshot = &view.served.generation.snapshot;
+    let filters = &snapshot.rules[passage.rule].filters;
+    let arrival = filter::arrival(snapshot, connection.client, connection.is_tls());
+    let came = Came { headers: &request.head.headers, host: &passage.host };
+    let path_and_query = passage.target.path_and_query().map_or("/", |target| target.as_str());
+    let status = filters.redirect.as_ref().and_then(|redirect| StatusCode::from_u16(redirect.status()).ok());
+    let location = filters.redirect.as_ref().and_then(|to| to.location(&arrival, &came, path_and_query));
+    let (Some(status), Some(location)) = (status, location) else {
+        return refuse(draft, Reason::RouteInvalid, Some(request.body));
+    };
+    let mut headers = own_headers(&draft);
+    headers.insert(LOCATION, location);
+    filters.response.apply(&mut headers);
+    answer(draft, None, status, headers, Bytes::new(), Some(request.body))
+}
+
+/// What all the gate's own answers say: whoever is told of one can name its row.
+fn own_headers(draft: &Draft) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(4);
+    if let Some(id) = draft.request_id() {
+        headers.insert(&X_REQUEST_ID, id);
+    }
+    headers
+}
+
+/// Answers with a text of the gate's own, and sends the row.
+fn answer(
+    mut draft: Draft,
+    reason: Option<Reason>,
+    status: StatusCode,
+    mut headers: HeaderMap,
+    text: Bytes,
+    unwanted: Option<Inbound>,
+) -> Response {
+    draft.edit(|record| record.status = Some(status.as_u16()));
+    draft.finish(reason);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
     let body = match unwanted {
         Some(unwanted) if !unwanted.is_end_stream() => refusal(text, unwanted),
         _ => Body::Bytes(text),

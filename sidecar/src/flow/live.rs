@@ -95,15 +95,12 @@ impl Live {
 
     /// Visits every connection, in slices, so that requests on the others are not held up.
     async fn each(&self, mut visit: impl FnMut(usize, &Connection)) {
-        let mut slice = Instant::now();
-        for index in 0..self.places() {
-            let Some(connection) = self.connection(index) else { continue };
-            visit(index, &connection);
-            if slice.elapsed() >= REVIEW_SLICE {
-                yield_now().await;
-                slice = Instant::now();
+        in_slices(self.places(), |index| {
+            if let Some(connection) = self.connection(index) {
+                visit(index, &connection);
             }
-        }
+        })
+        .await;
     }
 
     /// Judges every connection by what is served now, and cuts those that would not be let in any more.
@@ -193,6 +190,18 @@ impl Live {
     }
 }
 
+/// Visits `0..count`, and lets others go on whenever that took a slice of time.
+async fn in_slices(count: usize, mut visit: impl FnMut(usize)) {
+    let mut begun = Instant::now();
+    for index in 0..count {
+        visit(index);
+        if begun.elapsed() >= REVIEW_SLICE {
+            yield_now().await;
+            begun = Instant::now();
+        }
+    }
+}
+
 /// Times over a window, one for each of `count`, not the same at every gate.
 fn spread(window: Duration, count: usize) -> impl Iterator<Item = Duration> {
     let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -203,4 +212,42 @@ fn spread(window: Duration, count: usize) -> impl Iterator<Item = Duration> {
 
 fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::{Duration, Instant};
+
+    use tokio::runtime::Builder;
+    use tokio::task::yield_now;
+
+    use super::in_slices;
+    use crate::limits::REVIEW_SLICE;
+
+    #[test]
+    fn a_review_lets_others_go_on_within_a_millisecond() {
+        const VISITS: u32 = 50;
+        assert!(REVIEW_SLICE < Duration::from_millis(1));
+        // So few of them fill a slice. A machine that is busy with something else makes it fewer yet.
+        let visit = REVIEW_SLICE / 4;
+        let (visits, longest) = (Cell::new(0_u32), Cell::new(0_u32));
+        let review = in_slices(VISITS as usize, |_| {
+            let begun = Instant::now();
+            while begun.elapsed() < visit {}
+            visits.set(visits.get() + 1);
+        });
+        let other = async {
+            let mut seen = 0;
+            while visits.get() < VISITS {
+                longest.set(longest.get().max(visits.get() - seen));
+                seen = visits.get();
+                yield_now().await;
+            }
+        };
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async { tokio::join!(biased; review, other) });
+        assert_eq!(visits.get(), VISITS);
+        assert!((1..=4).contains(&longest.get()), "{} visits without a pause", longest.get());
+    }
 }

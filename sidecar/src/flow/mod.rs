@@ -10,6 +10,7 @@ mod live;
 mod record;
 mod relay;
 mod tcp;
+mod watch;
 
 pub use connection::{Door, serve};
 pub use gate::Gate;

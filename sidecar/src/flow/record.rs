@@ -4,14 +4,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use sidecar_config::policy::Limits;
 use sidecar_decide::{Reason, Verdict};
 
 use super::body::Upload;
 use super::gate::Gate;
+use super::relay::Passed;
 use crate::ending::Ending;
 use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
+use crate::protocol::Inbound;
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
 /// client went away, or why its connection was cut.
@@ -27,6 +30,8 @@ pub(super) struct Draft {
     stream: Option<Place>,
     /// Counted by the request's body, which hyper owns; `None` without one.
     upload: Option<Rc<Upload>>,
+    /// Bytes of what is passed on as it is.
+    passed: Passed,
 }
 
 impl Draft {
@@ -37,7 +42,16 @@ impl Draft {
         started: Instant,
         record: Box<Record>,
     ) -> Self {
-        Self { gate, ending, started, scope, record: Some(record), stream: None, upload: None }
+        Self {
+            gate,
+            ending,
+            started,
+            scope,
+            record: Some(record),
+            stream: None,
+            upload: None,
+            passed: Passed::default(),
+        }
     }
 
     /// Takes a place among what is being passed on, until the row is sent.
@@ -64,6 +78,11 @@ impl Draft {
         self.upload = upload;
     }
 
+    /// Where the bytes are counted of what is passed on as it is.
+    pub(super) fn passed(&self) -> &Passed {
+        &self.passed
+    }
+
     /// Whether the upstream was sent the whole request.
     pub(super) fn upload_ended(&self) -> bool {
         self.upload.as_ref().is_none_or(|upload| upload.ended())
@@ -72,6 +91,16 @@ impl Draft {
     /// Why the request's body broke off, if it did.
     pub(super) fn upload_failed(&self) -> Option<Reason> {
         self.upload.as_ref().and_then(|upload| upload.failed())
+    }
+
+    /// What is left of the request's body, if anything is.
+    pub(super) fn unwanted(&self) -> Option<Inbound> {
+        self.upload.as_ref().and_then(|upload| upload.unwanted())
+    }
+
+    /// The request's id, as it is told.
+    pub(super) fn request_id(&self) -> Option<HeaderValue> {
+        self.record.as_ref()?.request_id.as_ref()?.header()
     }
 
     /// The row, to fill in; nothing once it is sent.
@@ -104,6 +133,9 @@ impl Draft {
         }
         if let Some(upload) = &self.upload {
             record.request_bytes = upload.bytes();
+        }
+        if record.kind != Kind::Request {
+            (record.request_bytes, record.response_bytes) = (self.passed.up.get(), self.passed.down.get());
         }
         record.duration_us = microseconds(elapsed);
         let cells = if record.kind == Kind::Request { &self.gate.cells } else { &self.gate.connection_cells };

@@ -1,8 +1,8 @@
 //! Bytes both ways between a client and an upstream, until both have ended.
 //!
-//! Nothing is held for a connection that is quiet or slow: what the client sends is written upstream from where TLS has
-//! decrypted it, and what the upstream sends is read only when TLS has nothing left to send, into one buffer for all
-//! connections of a worker, and taken over by TLS at once.
+//! Nothing is held for a connection that is quiet, and 16 KiB at most for one whose receiver is slow: one side is read only
+//! when the other has nothing left to send, into one buffer for all connections of a worker, and what comes is handed over
+//! at once. Only a socket that takes a part leaves a rest to keep.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -11,15 +11,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use sidecar_decide::Reason;
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_rustls::server::TlsStream;
 
+use crate::duplex::{Duplex, Opened};
 use crate::limits::{RELAY_BUFFER_BYTES, RELAY_ENDING_TIMEOUT, RELAY_IDLE_TIMEOUT, RELAY_ROUNDS};
 
-/// What one worker reads from upstreams into.
+/// What one worker reads into.
 pub struct RelayBuffer(RefCell<Box<[u8]>>);
 
 impl Default for RelayBuffer {
@@ -39,35 +39,43 @@ pub(super) struct Passed {
 
 /// Both ends, and how far each has come.
 pub(super) struct Relay<'a> {
-    client: TlsStream<TcpStream>,
-    upstream: TcpStream,
+    client: Box<dyn Duplex>,
+    upstream: Box<dyn Duplex>,
     buffer: &'a RelayBuffer,
     passed: &'a Passed,
     up: Direction,
     down: Direction,
-    /// Both directions have ended; until then dropping it resets both ends.
+    /// Both directions have ended; until then dropping it breaks both ends off.
     is_over: bool,
     /// The client's stream ended without saying so in TLS: what it sent may be cut short.
     is_cut_short: bool,
 }
 
-/// How far one direction has come.
+/// One direction: what is on its way, and how far it has come.
+struct Direction {
+    stage: Stage,
+    /// What came and was not taken yet.
+    rest: Bytes,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Direction {
+enum Stage {
     Open,
     /// Its sender has ended; its receiver is to be told.
     Ended,
     Closed,
 }
 
+/// Which end failed.
+enum Broken {
+    Sender(io::Error),
+    Receiver,
+}
+
 impl<'a> Relay<'a> {
-    pub(super) fn new(
-        client: TlsStream<TcpStream>,
-        upstream: TcpStream,
-        buffer: &'a RelayBuffer,
-        passed: &'a Passed,
-    ) -> Self {
-        let (up, down) = (Direction::Open, Direction::Open);
+    pub(super) fn new(client: Opened, upstream: Opened, buffer: &'a RelayBuffer, passed: &'a Passed) -> Self {
+        let (up, down) = (Direction::beginning_with(client.first), Direction::beginning_with(upstream.first));
+        let (client, upstream) = (client.stream, upstream.stream);
         Self { client, upstream, buffer, passed, up, down, is_over: false, is_cut_short: false }
     }
 
@@ -90,90 +98,114 @@ impl<'a> Relay<'a> {
             if up.is_ready() && down.is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            let patience = if self.down == Direction::Closed { RELAY_ENDING_TIMEOUT } else { RELAY_IDLE_TIMEOUT };
+            let patience = if self.down.stage == Stage::Closed { RELAY_ENDING_TIMEOUT } else { RELAY_IDLE_TIMEOUT };
             quiet.poll(self.progress() != before, patience, cx).map(|()| Err(Reason::LimitIdle))
         })
         .await
     }
 
-    fn progress(&self) -> (u64, u64, Direction, Direction) {
-        (self.passed.up.get(), self.passed.down.get(), self.up, self.down)
+    fn progress(&self) -> (u64, u64, Stage, Stage) {
+        (self.passed.up.get(), self.passed.down.get(), self.up.stage, self.down.stage)
     }
 
     /// From the client to the upstream. Ready when the upstream was told the end.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        for _ in 0..RELAY_ROUNDS {
-            match self.up {
-                Direction::Closed => return Poll::Ready(Ok(())),
-                Direction::Ended => {
-                    // An upstream that is gone already need not be told.
-                    let _gone = ready!(Pin::new(&mut self.upstream).poll_shutdown(cx));
-                    self.up = Direction::Closed;
-                }
-                Direction::Open => {
-                    let bytes = match ready!(Pin::new(&mut self.client).poll_fill_buf(cx)) {
-                        Ok(bytes) => bytes,
-                        // Many clients close the connection and leave out TLS' own end (RFC 8446 §6.1).
-                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                            self.is_cut_short = true;
-                            &[]
-                        }
-                        Err(_) => return Poll::Ready(Err(Reason::ClientClosed)),
-                    };
-                    if bytes.is_empty() {
-                        self.up = Direction::Ended;
+        loop {
+            let Self { client, upstream, up, .. } = self;
+            return Poll::Ready(
+                match ready!(up.poll(&mut **client, &mut **upstream, self.buffer, &self.passed.up, cx)) {
+                    Ok(()) => Ok(()),
+                    // Many clients close the connection and leave out TLS' own end (RFC 8446 §6.1).
+                    Err(Broken::Sender(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        self.is_cut_short = true;
+                        up.stage = Stage::Ended;
                         continue;
                     }
-                    let written = ready!(Pin::new(&mut self.upstream).poll_write(cx, bytes));
-                    let written = written.map_err(|_| Reason::UpstreamReset)?;
-                    Pin::new(&mut self.client).consume(written);
-                    self.passed.up.set(self.passed.up.get() + written as u64);
-                }
-            }
+                    Err(Broken::Sender(_)) => Err(Reason::ClientClosed),
+                    Err(Broken::Receiver) => Err(Reason::UpstreamReset),
+                },
+            );
         }
-        again_later(cx)
     }
 
     /// From the upstream to the client. Ready when the client was told the end.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        let Self { client, upstream, down, .. } = self;
+        down.poll(&mut **upstream, &mut **client, self.buffer, &self.passed.down, cx).map_err(|broken| match broken {
+            Broken::Sender(_) => Reason::UpstreamReset,
+            Broken::Receiver => Reason::ClientClosed,
+        })
+    }
+}
+
+impl Direction {
+    fn beginning_with(first: Bytes) -> Self {
+        Self { stage: Stage::Open, rest: first }
+    }
+
+    /// Ready when the receiver was told the end.
+    fn poll(
+        &mut self,
+        sender: &mut dyn Duplex,
+        receiver: &mut dyn Duplex,
+        buffer: &RelayBuffer,
+        passed: &Cell<u64>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Broken>> {
         for _ in 0..RELAY_ROUNDS {
-            if self.down == Direction::Closed {
+            while !self.rest.is_empty() {
+                let written = ready!(take(receiver, &self.rest, cx))?;
+                passed.set(passed.get() + written as u64);
+                self.rest.advance(written);
+            }
+            // What was passed on is not kept either.
+            self.rest = Bytes::new();
+            if self.stage == Stage::Closed {
                 return Poll::Ready(Ok(()));
             }
             // With nothing left to send, TLS takes a whole buffer over, whether or not its socket has room.
-            ready!(Pin::new(&mut self.client).poll_flush(cx)).map_err(|_| Reason::ClientClosed)?;
-            if self.down == Direction::Ended {
-                // All it was to get is sent; a client that is gone need not be told the end.
-                let _gone = ready!(Pin::new(&mut self.client).poll_shutdown(cx));
-                self.down = Direction::Closed;
+            ready!(Pin::new(&mut *receiver).poll_flush(cx)).map_err(|_| Broken::Receiver)?;
+            if self.stage == Stage::Ended {
+                // All it was to get is sent; a receiver that is gone need not be told the end.
+                let _gone = ready!(Pin::new(&mut *receiver).poll_shutdown(cx));
+                self.stage = Stage::Closed;
                 continue;
             }
-            let mut bytes = self.buffer.0.borrow_mut();
+            let mut bytes = buffer.0.borrow_mut();
             let mut read = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut self.upstream).poll_read(cx, &mut read)).map_err(|_| Reason::UpstreamReset)?;
+            ready!(Pin::new(&mut *sender).poll_read(cx, &mut read)).map_err(Broken::Sender)?;
             let bytes = read.filled();
             if bytes.is_empty() {
-                self.down = Direction::Ended;
+                self.stage = Stage::Ended;
                 continue;
             }
-            match Pin::new(&mut self.client).poll_write(cx, bytes) {
-                Poll::Ready(Ok(written)) if written == bytes.len() => {}
-                // A part alone is not taken where all fits; if it were, bytes would be missing.
-                _ => return Poll::Ready(Err(Reason::ClientClosed)),
+            let written = match take(receiver, bytes, cx) {
+                Poll::Ready(written) => written?,
+                Poll::Pending => 0,
+            };
+            passed.set(passed.get() + written as u64);
+            if written < bytes.len() {
+                self.rest = Bytes::copy_from_slice(&bytes[written..]);
             }
-            self.passed.down.set(self.passed.down.get() + bytes.len() as u64);
         }
         again_later(cx)
     }
 }
 
+/// How much of some bytes a receiver takes; at least one.
+fn take(receiver: &mut dyn Duplex, bytes: &[u8], cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+    Pin::new(receiver).poll_write(cx, bytes).map(|written| match written {
+        Ok(written @ 1..) => Ok(written),
+        Ok(0) | Err(_) => Err(Broken::Receiver),
+    })
+}
+
 impl Drop for Relay<'_> {
-    /// What ends in the middle is reset at both ends, so that nobody takes a part for the whole.
+    /// What ends in the middle breaks off at both ends.
     fn drop(&mut self) {
         if !self.is_over {
-            // A socket that cannot be told so any more is gone already.
-            let _gone = self.client.get_ref().0.set_zero_linger();
-            let _gone = self.upstream.set_zero_linger();
+            self.client.break_off();
+            self.upstream.break_off();
         }
     }
 }
@@ -217,48 +249,4 @@ fn again_later<T>(cx: &mut Context<'_>) -> Poll<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::poll_fn;
-    use std::time::Duration;
-
-    use tokio::time::{Instant, advance, timeout};
-
-    use super::Quiet;
-    use crate::limits::{RELAY_ENDING_TIMEOUT, RELAY_IDLE_TIMEOUT};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    /// How long it takes from now until it is over, when nothing passes any more.
-    async fn over(quiet: &mut Quiet, patience: Duration) -> Duration {
-        let begun = Instant::now();
-        poll_fn(|cx| quiet.poll(false, patience, cx)).await;
-        begun.elapsed()
-    }
-
-    async fn something_passes(quiet: &mut Quiet) {
-        let waited = timeout(Duration::ZERO, poll_fn(|cx| quiet.poll(true, RELAY_IDLE_TIMEOUT, cx)));
-        assert!(waited.await.is_err(), "not over while something passes");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_quiet_is_over_after_its_time() {
-        assert!(over(&mut Quiet::begin(), RELAY_IDLE_TIMEOUT).await.abs_diff(RELAY_IDLE_TIMEOUT) < SECOND);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_passes_begins_the_time_anew() {
-        let mut quiet = Quiet::begin();
-        for _ in 0..3 {
-            advance(RELAY_IDLE_TIMEOUT - SECOND * 2).await;
-            something_passes(&mut quiet).await;
-        }
-        assert!(over(&mut quiet, RELAY_IDLE_TIMEOUT).await.abs_diff(RELAY_IDLE_TIMEOUT) < SECOND);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_ended_upstream_shortens_it() {
-        let mut quiet = Quiet::begin();
-        something_passes(&mut quiet).await;
-        assert!(over(&mut quiet, RELAY_ENDING_TIMEOUT).await.abs_diff(RELAY_ENDING_TIMEOUT) < SECOND);
-    }
-}
+mod tests;

@@ -1,7 +1,6 @@
 //! The life of a connection whose bytes are passed on as they come: decided once, connected, then both ways to its end.
 //! One row, when it ends.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,9 +13,9 @@ use tokio_rustls::server::TlsStream;
 use super::attempt::Candidates;
 use super::connection::{Connection, View};
 use super::record::{Draft, blank, microseconds};
-use super::relay::{Passed, Relay};
+use super::relay::Relay;
 use crate::client_stream::ClientStream;
-use crate::ending::{End, Ending};
+use crate::duplex::Opened;
 use crate::limits::ATTEMPTS;
 use crate::log::Kind;
 use crate::pool::Line;
@@ -24,30 +23,30 @@ use crate::pool::Line;
 /// Serves a connection after its handshake, until both ends have closed, or until it is cut.
 pub(super) async fn serve(connection: Rc<Connection>, stream: TlsStream<TcpStream>) {
     let view = connection.view();
-    let mut row = Row { draft: Some(draft(&connection, &view)), passed: Passed::default() };
+    let mut draft = draft(&connection, &view);
     let decided = decide(&connection, &view);
     if let Ok((rule, decision)) = decided {
-        let scope = &view.served.generation.rule_scopes[rule];
-        row.edit(|draft| draft.decided(scope, decision.verdict, decision.reason));
+        draft.decided(&view.served.generation.rule_scopes[rule], decision.verdict, decision.reason);
     }
     let rule = match (decided, refused(decided)) {
         (Ok((rule, _)), None) => rule,
         (_, reason) => {
-            row.finish(reason);
+            draft.finish(reason);
             // Whichever way it ends, the connection is over.
             let _ended = ClientStream::new(stream).shutdown().await;
             return;
         }
     };
     let passing = async {
-        let (upstream, _line) = connect(&connection, &view, rule, &mut row).await?;
-        Relay::new(stream, upstream, &connection.gate.relay_buffer, &row.passed).run().await
+        let (upstream, _line) = connect(&connection, &view, rule, &mut draft).await?;
+        let (client, upstream) = (Opened::new(stream), Opened::new(upstream));
+        Relay::new(client, upstream, &connection.gate.relay_buffer, draft.passed()).run().await
     };
     let ended = tokio::select! {
         ended = passing => ended.err(),
-        reason = is_cut(&connection.ending) => Some(reason),
+        reason = connection.ending.cut_short() => Some(reason),
     };
-    row.finish(ended);
+    draft.finish(ended);
 }
 
 fn draft(connection: &Connection, view: &View) -> Draft {
@@ -85,95 +84,48 @@ pub(super) fn refusal(connection: &Connection, view: &View) -> Option<Reason> {
     refused(decide(connection, view))
 }
 
-/// Resolves when a connection has to end at once. It carries one thing, so that being asked to finish changes nothing.
-async fn is_cut(ending: &Ending) -> Reason {
-    let mut known = End::Open;
-    loop {
-        known = ending.beyond(known).await;
-        if let End::Cut(reason) = known {
-            return reason;
-        }
-    }
-}
-
 /// Connects to one of the rule's addresses: the one whose turn it is, or the next that answers.
 async fn connect(
     connection: &Connection,
     view: &View,
     rule: usize,
-    row: &mut Row,
+    draft: &mut Draft,
 ) -> Result<(TcpStream, Line), Reason> {
     let limits = &view.served.generation.snapshot.limits;
-    row.open(|draft| draft.enter(limits))?;
+    draft.enter(limits)?;
     // Counted until it is connected, as a request is until it is answered.
-    let pended = connection.gate.pend(limits).await;
-    let _pending = row.open(|draft| pended.map_err(|reason| draft.refused(reason)))?;
+    let _pending = connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))?;
     let candidates = Candidates::of(&connection.gate, &view.served, rule).ok_or(Reason::RouteInvalid)?;
-    let mut reason = Reason::UpstreamNoEndpoint;
+    let mut failed = None;
     let mut tried = [0; ATTEMPTS];
     for attempts in 0..ATTEMPTS {
-        let Some(endpoint) = candidates.next(&tried[..attempts]) else { break };
+        let endpoint = match candidates.next(&tried[..attempts]) {
+            Ok(endpoint) => endpoint,
+            Err(reason) => return Err(failed.unwrap_or(reason)),
+        };
         tried[attempts] = endpoint;
+        let watch = candidates.watch(endpoint);
         let (shelf, asked) = (&candidates.shelves[endpoint], Instant::now());
         let connected = shelf.line().await;
-        row.tried(shelf.endpoint().address(), asked, connected.is_ok());
+        draft.edit(|record| {
+            record.upstream = Some(shelf.endpoint().address());
+            record.attempts += 1;
+            record.connect_us = connected.is_ok().then(|| microseconds(asked.elapsed()));
+        });
         match connected {
-            Ok(connected) => return Ok(connected),
-            Err(error) => reason = error.reason(),
+            Ok(connected) => {
+                if let Some(watch) = watch {
+                    watch.connected();
+                }
+                return Ok(connected);
+            }
+            Err(error) => {
+                failed = Some(error.reason());
+                if let Some(watch) = watch {
+                    watch.failed(error.reason());
+                }
+            }
         }
     }
-    Err(reason)
-}
-
-/// The connection's row. Dropped before it is finished, it says that the client went away.
-struct Row {
-    draft: Option<Draft>,
-    passed: Passed,
-}
-
-impl Row {
-    fn edit(&mut self, edit: impl FnOnce(&mut Draft)) {
-        if let Some(draft) = &mut self.draft {
-            edit(draft);
-        }
-    }
-
-    /// The draft; there is one until the row is finished.
-    fn open<T>(&mut self, edit: impl FnOnce(&mut Draft) -> Result<T, Reason>) -> Result<T, Reason> {
-        self.draft.as_mut().map_or(Err(Reason::ClientClosed), edit)
-    }
-
-    fn tried(&mut self, address: SocketAddr, asked: Instant, is_connected: bool) {
-        self.edit(|draft| {
-            draft.edit(|record| {
-                record.upstream = Some(address);
-                record.attempts += 1;
-                record.connect_us = is_connected.then(|| microseconds(asked.elapsed()));
-            });
-        });
-    }
-
-    fn finish(mut self, failure: Option<Reason>) {
-        self.count();
-        if let Some(draft) = self.draft.take() {
-            draft.finish(failure);
-        }
-    }
-
-    fn count(&mut self) {
-        let (up, down) = (self.passed.up.get(), self.passed.down.get());
-        self.edit(|draft| {
-            draft.edit(|record| {
-                record.request_bytes = up;
-                record.response_bytes = down;
-            });
-        });
-    }
-}
-
-impl Drop for Row {
-    /// Still open where its task was ended: what has passed until then belongs to the row.
-    fn drop(&mut self) {
-        self.count();
-    }
+    Err(failed.unwrap_or(Reason::UpstreamNoEndpoint))
 }

@@ -6,23 +6,24 @@ use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::ids::{PEER_COLUMNS, RowIds, peer_values};
-use super::insert::Value;
+use super::insert::{Blob, Value};
 use sidecar_decide::Verdict;
+use sidecar_decide::filter::RequestId;
 
 use super::record::{Client, Kind, Record, clipped};
 
 /// Inserts one row of [`encode`].
 pub(super) const INSERT_SQL: &CStr = c"INSERT INTO decision (seq, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, \
      protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, \
-     attempts, client) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     attempts, client, request_id, trace_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Inserts one row of [`encode_refusal`].
 pub(super) const INSERT_REFUSAL_SQL: &CStr = c"INSERT INTO refusal (seq, time, kind, repeat, verdict, reason, scope, sni, \
      resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, \
-     upstream, attempts, client, identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, sfdi, tls_version, \
-     cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     upstream, attempts, client, request_id, trace_id, identity, bundle, subject, san, issuer, serial, fingerprint, spki, \
+     lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-const COLUMNS: usize = 23;
+const COLUMNS: usize = 25;
 
 /// Where `decision` refers to the peer; `refusal` has it in the row instead.
 const PEER: usize = 7;
@@ -58,6 +59,8 @@ pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds, seq: i64) -> [Value<'
             Some(Client::Address(client)) => address(client),
             Some(Client::Network(network)) => Value::Text(Cow::Owned(network.to_string())),
         },
+        record.request_id.as_ref().map_or(Value::Null, |id| request_id(id, record.time)),
+        record.trace_id.map_or(Value::Null, |id| Value::Blob(Blob::of(&[], id))),
     ]
 }
 
@@ -117,6 +120,47 @@ fn word_or_text(word: Option<i64>, inline: Option<&str>) -> Value<'_> {
 
 fn text(text: &str) -> Value<'_> {
     Value::Text(Cow::Borrowed(clipped(text)))
+}
+
+/// The gate's own begins with the row's time, so that its chance is enough; of others a UUID is its bytes, and 32 hex
+/// digits are their bytes behind one that tells them from a UUID. All of it reads again as it was.
+fn request_id(id: &RequestId, time: SystemTime) -> Value<'_> {
+    match id {
+        RequestId::Own(id) if i64::try_from(id.micros()) == Ok(micros(time)) => count(id.chance()),
+        RequestId::Own(id) => Value::Blob(Blob::of(&[], id.bytes())),
+        RequestId::Told(told) => match (uuid(told), hex_digits(told)) {
+            (Some(bytes), _) => Value::Blob(Blob::of(&[], bytes)),
+            (None, Some(bytes)) => Value::Blob(Blob::of(&[0], bytes)),
+            (None, None) => text(told),
+        },
+    }
+}
+
+/// The bytes of a UUID as it is usually written (RFC 9562 §4), in lower case.
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let digits = text.as_bytes();
+    let is_written_so = digits.len() == 36 && [8, 13, 18, 23].into_iter().all(|place| digits[place] == b'-');
+    if is_written_so { bytes(digits.iter().copied().filter(|digit| *digit != b'-')) } else { None }
+}
+
+fn hex_digits(text: &str) -> Option<[u8; 16]> {
+    bytes(text.bytes())
+}
+
+/// What exactly 32 lower-case hex digits stand for.
+fn bytes(digits: impl Iterator<Item = u8>) -> Option<[u8; 16]> {
+    let mut number = 0_u128;
+    let mut count = 0;
+    for digit in digits {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        number = number << 4 | u128::from(value);
+        count += 1;
+    }
+    (count == 32).then(|| number.to_be_bytes())
 }
 
 fn count(number: u64) -> Value<'static> {

@@ -39,6 +39,10 @@ pub struct Filter {
     pub fingerprint: Option<String>,
     /// With a certificate of this serial number.
     pub serial: Option<String>,
+    /// With this id of a request.
+    pub request_id: Option<String>,
+    /// Of this trace.
+    pub trace_id: Option<String>,
     /// The newest so many.
     pub limit: u32,
 }
@@ -72,6 +76,8 @@ impl Filter {
         conditions.add("(rtrim(client_addr, '0123456789') = ? OR client_addr = ?)", self.client.map(client));
         conditions.add("fingerprint = ?", self.fingerprint.as_ref().map(text));
         conditions.add("serial = ?", self.serial.as_ref().map(text));
+        conditions.add("request_id = ?", self.request_id.as_ref().map(text));
+        conditions.add("trace_id = ?", self.trace_id.as_ref().map(text));
         (conditions.sql.join(" AND "), conditions.values)
     }
 }
@@ -119,6 +125,13 @@ pub fn statuses(text: &str) -> Result<(u16, u16), String> {
 pub fn fingerprint(text: &str) -> String {
     let hex: String = text.strip_prefix("sha256:").unwrap_or(text).chars().filter(|digit| *digit != ':').collect();
     format!("sha256:{}", hex.to_ascii_lowercase())
+}
+
+/// A trace's id as rows have it; of a whole `traceparent` too (W3C Trace Context §3.2).
+#[must_use]
+pub fn trace_id(text: &str) -> String {
+    let id = text.split('-').nth(1).unwrap_or(text);
+    id.to_ascii_lowercase()
 }
 
 /// A serial number as rows have it: lower-case pairs with colons.

@@ -23,7 +23,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use filter::{Filter, fingerprint, serial, statuses};
+pub use filter::{Filter, fingerprint, serial, statuses, trace_id};
 pub use follow::follow;
 pub use guard::bound_memory;
 pub use print::Output;

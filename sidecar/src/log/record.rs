@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use http::Method;
 use sha2::{Digest, Sha256};
+use sidecar_decide::filter::RequestId;
 use sidecar_decide::{Reason, Verdict};
 
 /// Bytes of one text that are kept: a client chooses its path, host and names, and must not choose the log's memory.
@@ -59,6 +60,10 @@ pub struct Record {
     pub upstream: Option<SocketAddr>,
     /// How often the request was sent to an upstream.
     pub attempts: u8,
+    /// The request's id, as the application was told it.
+    pub request_id: Option<RequestId>,
+    /// The trace the request belongs to.
+    pub trace_id: Option<[u8; 16]>,
     /// Where the client is; absent for a gap, and for refusals of clients too many to tell apart.
     pub client_addr: Option<Client>,
 }
@@ -89,6 +94,8 @@ impl Record {
             upstream_us: None,
             upstream: None,
             attempts: 0,
+            request_id: None,
+            trace_id: None,
             client_addr: None,
         }
     }

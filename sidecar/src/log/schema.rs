@@ -6,12 +6,19 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use super::store::StoreError;
 
 /// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`,
-/// 3 has strangers' refusals apart.
-pub(super) const VERSION: i64 = 3;
+/// 3 has strangers' refusals apart, 4 has the ids of requests and traces, and how long requests waited.
+pub(super) const VERSION: i64 = 4;
 
 const TABLES: &str = include_str!("tables.sql");
 
 const REFUSALS: &str = include_str!("refusals.sql");
+
+/// From 3 to 4.
+const IDS_OF_DECISIONS: &str = "ALTER TABLE decision ADD COLUMN request_id; ALTER TABLE decision ADD COLUMN trace_id BLOB; \
+     ALTER TABLE decision ADD COLUMN queue_us INTEGER";
+
+const IDS_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN request_id; ALTER TABLE refusal ADD COLUMN trace_id BLOB; \
+     ALTER TABLE refusal ADD COLUMN queue_us INTEGER";
 
 const VIEWS: &str = include_str!("views.sql");
 
@@ -39,11 +46,15 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     if found == 0 {
         sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
-    } else if found == 1 {
+    } else {
+        sqlx::raw_sql(IDS_OF_DECISIONS).execute(&mut *transaction).await?;
+    }
+    if found == 1 {
         add_short_forms(&mut transaction).await?;
     }
     // Rows that an earlier version wrote stay where they are.
-    sqlx::raw_sql(REFUSALS).execute(&mut *transaction).await?;
+    let refusals = if found < 3 { REFUSALS } else { IDS_OF_REFUSALS };
+    sqlx::raw_sql(refusals).execute(&mut *transaction).await?;
     sqlx::raw_sql("DROP VIEW IF EXISTS requests; DROP VIEW IF EXISTS entry").execute(&mut *transaction).await?;
     sqlx::raw_sql(VIEWS).execute(&mut *transaction).await?;
     let version = format!("PRAGMA user_version = {VERSION}");

@@ -31,5 +31,8 @@ CREATE TABLE decision (
   seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind INTEGER NOT NULL, repeat INTEGER, verdict INTEGER, reason INTEGER,
   scope INTEGER, peer INTEGER, sni, resumed INTEGER, protocol INTEGER, method, host, path TEXT, status INTEGER,
   request_bytes INTEGER, response_bytes INTEGER, duration_us INTEGER, connect_us INTEGER, upstream_us INTEGER,
-  upstream, attempts INTEGER, client
+  upstream, attempts INTEGER, client,
+  -- An integer is the chance of a UUIDv7 that begins with `time`, 16 bytes a UUID, 17 bytes a mark and 32 hex digits.
+  request_id, trace_id BLOB,
+  queue_us INTEGER
 );

@@ -1,5 +1,6 @@
 //! The log as a whole, on real files. What is waited for is a condition, within a bound.
 
+mod ids;
 mod reading;
 mod strangers;
 mod writing;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use http::Method;
 use sidecar_config::settings::Pod;
 use sidecar_decide::Verdict;
+use sidecar_decide::filter::{RequestId, Uuid7};
 use tempfile::TempDir;
 
 use super::query::{self, Printed, QueryError};
@@ -84,6 +86,8 @@ fn request(number: u64) -> Record {
         upstream_us: Some(1200),
         upstream: Some("10.0.0.7:8080".parse().unwrap()),
         attempts: 1,
+        request_id: Some(RequestId::Own(Uuid7::new(1_700_000_000_123_456 + number, 0x0123_4567_89ab_cdef))),
+        trace_id: Some(*b"trace of no-one."),
         client_addr: Some(Client::Address("192.0.2.9:51000".parse().unwrap())),
     }
 }

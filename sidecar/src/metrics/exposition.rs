@@ -10,7 +10,9 @@ use sidecar_config::policy::Limits;
 use sidecar_config::status::Status;
 
 use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
+use super::upstreams;
 use crate::config::KeepStats;
+use crate::health::Ejections;
 use crate::limit::UnderWay;
 use crate::limits::HANDSHAKES_PER_WORKER;
 use crate::log;
@@ -30,6 +32,8 @@ pub struct Sources<'a> {
     pub upstreams: &'a Budget,
     /// The endpoints that are in use.
     pub endpoints: &'a [Arc<EndpointState>],
+    /// Counts of those that were left out.
+    pub ejections: &'a Ejections,
     /// The request log.
     pub log: &'a log::Stats,
     /// The state directory.
@@ -59,6 +63,7 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
         decided(sources.connections, "postern_forwarded_connections_total", "Connections of TLS listeners decided."),
     ];
     families.extend(handshakes(sources));
+    families.extend(upstreams::families(sources.endpoints, sources.ejections));
     families.extend(under_way(sources));
     families.extend(request_log(sources.log));
     families.extend(state(sources));
@@ -296,7 +301,7 @@ fn state_directory(sources: &Sources<'_>) -> Vec<MetricFamily> {
     ]
 }
 
-fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
+pub(super) fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(name.to_owned());
     family.set_help(help.to_owned());
@@ -305,7 +310,7 @@ fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> Met
     family
 }
 
-fn one_counter(name: &str, help: &str, value: u64) -> MetricFamily {
+pub(super) fn one_counter(name: &str, help: &str, value: u64) -> MetricFamily {
     family(name, help, MetricType::COUNTER, vec![counter(&[], &[], value)])
 }
 
@@ -313,7 +318,7 @@ fn one_gauge(name: &str, help: &str, value: f64) -> MetricFamily {
     family(name, help, MetricType::GAUGE, vec![gauge(&[], &[], value)])
 }
 
-fn counter(names: &[&str], values: &[&str], value: u64) -> Metric {
+pub(super) fn counter(names: &[&str], values: &[&str], value: u64) -> Metric {
     let mut counter = Counter::default();
     counter.set_value(float(value));
     let mut metric = labelled(names, values);
@@ -321,7 +326,7 @@ fn counter(names: &[&str], values: &[&str], value: u64) -> Metric {
     metric
 }
 
-fn gauge(names: &[&str], values: &[&str], value: f64) -> Metric {
+pub(super) fn gauge(names: &[&str], values: &[&str], value: f64) -> Metric {
     let mut gauge = Gauge::default();
     gauge.set_value(value);
     let mut metric = labelled(names, values);
@@ -339,7 +344,7 @@ fn labelled(names: &[&str], values: &[&str]) -> Metric {
     Metric::from_label(labels.collect())
 }
 
-fn float_of(count: usize) -> f64 {
+pub(super) fn float_of(count: usize) -> f64 {
     float(count as u64)
 }
 

@@ -2,6 +2,7 @@
 
 mod cells;
 mod exposition;
+mod upstreams;
 
 pub use cells::{Cells, Handshakes, Registry};
 pub use exposition::{Sources, render};

@@ -22,6 +22,9 @@ pub enum BodyError {
     /// It is larger than allowed.
     #[error("the body is too large")]
     TooLarge,
+    /// The request has its answer, and nobody reads the rest.
+    #[error("the body is not wanted any more")]
+    Unwanted,
     /// It takes longer than allowed.
     #[error("the body takes too long")]
     TooSlow,

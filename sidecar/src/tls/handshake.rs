@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::groups::Groups;
 use super::path::VerifiedPath;
 use super::peer::TlsPeer;
 use super::reason::handshake_reason;
@@ -108,7 +109,9 @@ pub async fn accept(stream: TcpStream, slots: &Slots, turns: &Turns) -> Result<A
         }
     };
     // The versions come from this build's own provider, so the configuration cannot be inconsistent.
-    let Ok(slot) = slots.take() else { return Err(Box::new(Failure::early(None, Some(Reason::TlsProtocol)))) };
+    let Ok(slot) = slots.take(Groups::of(&hello.client_hello())) else {
+        return Err(Box::new(Failure::early(None, Some(Reason::TlsProtocol))));
+    };
     slot.shown.set(chosen.certified);
     let finished = timeout_at(deadline, hello.into_stream(Arc::clone(&slot.config)).into_fallible()).await;
     let Seen { mut peer, resumed, is_known } = slot.take();

@@ -3,6 +3,7 @@
 mod certificates;
 mod chains;
 mod crl;
+mod groups;
 mod handshake;
 mod key;
 mod path;

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use rustls::server::NoServerSessionStorage;
 use rustls::{DistinguishedName, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
@@ -19,6 +19,7 @@ use sidecar_decide::{Certificate, Listener, Reason, Snapshot};
 
 use super::certificates::{Chosen, OwnCertificates, Shown};
 use super::chains::Chains;
+use super::groups::Groups;
 use super::path::{Sum, anchor_sum};
 use super::peer::{Standing, TlsPeer};
 use super::ticket::{BoundTickets, Cell, Seen, TicketKeys};
@@ -33,7 +34,8 @@ static HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
 /// What all handshakes of one listener share, for one generation of the configuration.
 #[derive(Debug)]
 pub struct TlsContext {
-    provider: Arc<CryptoProvider>,
+    hybrid: Arc<CryptoProvider>,
+    classical: Arc<CryptoProvider>,
     versions: &'static [&'static SupportedProtocolVersion],
     /// Offered by ALPN; nothing where any protocol may be inside.
     protocols: &'static [&'static [u8]],
@@ -47,13 +49,13 @@ pub struct TlsContext {
 impl TlsContext {
     /// For a listener of a snapshot and the certificates it presents.
     pub fn new(snapshot: &Snapshot, listener: &Listener, certificates: OwnCertificates, tickets: TicketKeys) -> Self {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        let classical = Groups::Classical.provider();
         let bundles: Vec<_> = listener.bundles.iter().map(|index| &snapshot.bundles[*index]).collect();
         let trust = Trust {
             client_auth: listener.client_auth,
             hints: hints(&bundles),
             bundles: bundles.iter().map(|bundle| anchors(bundle)).collect(),
-            algorithms: algorithms(&provider),
+            algorithms: algorithms(&classical),
         };
         let versions = match listener.min_version {
             TlsVersion::V1_2 => ALL_VERSIONS,
@@ -64,7 +66,8 @@ impl TlsContext {
             Protocol::Http | Protocol::Tls => &[],
         };
         Self {
-            provider,
+            hybrid: Groups::Hybrid.provider(),
+            classical,
             versions,
             protocols,
             trust: Arc::new(trust),
@@ -80,12 +83,16 @@ impl TlsContext {
         self.trust.standing(peer)
     }
 
-    fn slot(&self, chains: &Arc<Chains>) -> Result<Slot, rustls::Error> {
+    fn slot(&self, groups: Groups, chains: &Arc<Chains>) -> Result<Slot, rustls::Error> {
+        let provider = match groups {
+            Groups::Hybrid => &self.hybrid,
+            Groups::Classical => &self.classical,
+        };
         let cell = Cell::default();
         let verifier = Arc::new(Verifier::new(Arc::clone(&self.trust), Arc::clone(chains), Arc::clone(&cell)));
         let (keys, binding) = (self.tickets.clone(), self.binding);
         let shown = Arc::new(Shown::default());
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(self.versions)?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&shown) as Arc<_>);
@@ -95,7 +102,7 @@ impl TlsContext {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::new(BoundTickets { keys, binding, cell: Arc::clone(&cell) });
         config.send_tls13_tickets = 1;
-        Ok(Slot { config: Arc::new(config), cell, shown })
+        Ok(Slot { config: Arc::new(config), groups, cell, shown })
     }
 }
 
@@ -141,6 +148,7 @@ fn hints(bundles: &[&Bundle]) -> Vec<DistinguishedName> {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) config: Arc<ServerConfig>,
+    groups: Groups,
     /// Where it leaves what it learns.
     cell: Cell,
     /// What it shows.
@@ -175,17 +183,23 @@ impl Slots {
         self.context.certificates.choose(name, address, self.context.unknown_server_name)
     }
 
-    pub(super) fn take(&self) -> Result<Slot, rustls::Error> {
-        match self.free.borrow_mut().pop() {
-            Some(slot) => Ok(slot),
-            None => self.context.slot(&self.chains),
+    /// One for a handshake in these groups.
+    pub(super) fn take(&self, groups: Groups) -> Result<Slot, rustls::Error> {
+        let mut free = self.free.borrow_mut();
+        match free.iter().rposition(|slot| slot.groups == groups) {
+            Some(index) => Ok(free.swap_remove(index)),
+            None => self.context.slot(groups, &self.chains),
         }
     }
 
     /// Takes a slot back, unless its connection still holds on to the configuration.
     pub(super) fn give_back(&self, slot: Slot) {
         let mut free = self.free.borrow_mut();
-        if free.len() < HANDSHAKE_SLOTS && Arc::strong_count(&slot.config) == 1 {
+        if Arc::strong_count(&slot.config) == 1 {
+            // Of as many as are kept one goes that was not asked for lately.
+            if free.len() == HANDSHAKE_SLOTS {
+                free.remove(0);
+            }
             free.push(slot);
         }
     }

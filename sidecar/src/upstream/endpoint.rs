@@ -4,31 +4,88 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
-use sidecar_config::backend::PoolPolicy;
+use sidecar_config::backend::{BackendPolicy, PoolPolicy};
 use sidecar_decide::Endpoint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::health::{Ejection, Ejections, Failure, Outlier};
 
 /// A number that each request changes, alone on its cache lines, so that workers do not slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Padded(AtomicUsize);
 
+/// What an endpoint tells of itself, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointReport {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// How it is used: an address that is used in several ways is several endpoints.
+    pub policy: Arc<BackendPolicy>,
+    /// Whether it is used.
+    pub condition: Condition,
+    /// Connections, idle ones included.
+    pub connections: usize,
+    /// Requests and connections it has been given and has not ended.
+    pub in_flight: usize,
+    /// Requests that wait for a connection to it.
+    pub pending: usize,
+}
+
+/// Whether an endpoint is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// It is.
+    Usable,
+    /// It failed too often, and is left out for so long.
+    Ejected(Duration),
+}
+
 /// One address as it is used in one way, shared by all workers. It outlives a generation for as long as one uses it.
 #[derive(Debug)]
 pub struct EndpointState {
     endpoint: Endpoint,
     connections: Arc<Semaphore>,
+    most_connections: usize,
     pending: AtomicUsize,
     in_flight: Padded,
+    outlier: Outlier,
+    ejections: Arc<Ejections>,
 }
 
 impl EndpointState {
     /// One that nothing is known of yet.
-    pub fn new(endpoint: Endpoint) -> Arc<Self> {
-        let connections = usize::try_from(endpoint.policy.pool.max_connections).unwrap_or(usize::MAX);
-        let connections = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Arc::new(Self { endpoint, connections, pending: AtomicUsize::new(0), in_flight: Padded::default() })
+    pub fn new(endpoint: Endpoint, ejections: &Arc<Ejections>) -> Arc<Self> {
+        let most_connections = usize::try_from(endpoint.policy.pool.max_connections).unwrap_or(usize::MAX);
+        let most_connections = most_connections.min(Semaphore::MAX_PERMITS);
+        Arc::new(Self {
+            endpoint,
+            connections: Arc::new(Semaphore::new(most_connections)),
+            most_connections,
+            pending: AtomicUsize::new(0),
+            in_flight: Padded::default(),
+            outlier: Outlier::new(Instant::now()),
+            ejections: Arc::clone(ejections),
+        })
+    }
+
+    /// What there is to tell of it.
+    pub fn report(&self) -> EndpointReport {
+        EndpointReport {
+            address: self.address(),
+            policy: Arc::clone(&self.endpoint.policy),
+            condition: self.condition(),
+            connections: self.most_connections.saturating_sub(self.connections.available_permits()),
+            in_flight: self.in_flight.0.load(Ordering::Relaxed),
+            pending: self.pending(),
+        }
+    }
+
+    /// Whether it is used.
+    pub fn condition(&self) -> Condition {
+        self.ejected().map_or(Condition::Usable, Condition::Ejected)
     }
 
     /// Where it is.
@@ -77,6 +134,48 @@ impl EndpointState {
     pub fn load(&self) -> usize {
         self.in_flight.0.load(Ordering::Relaxed) + self.pending()
     }
+
+    /// How it is used.
+    pub fn policy(&self) -> &BackendPolicy {
+        &self.endpoint.policy
+    }
+
+    /// How long it is still left out because it failed; `None` while it is not.
+    pub fn ejected(&self) -> Option<Duration> {
+        self.outlier.ejected(Instant::now)
+    }
+
+    /// Notes an answer of this status. A failure it is told about is one too many.
+    pub fn answered(&self, status: u16) -> Option<Failure> {
+        let policy = self.endpoint.policy.outlier_detection.as_ref()?;
+        self.outlier.answered(matches!(status, 502..=504), policy)
+    }
+
+    /// Notes that it did not fail so.
+    pub fn succeeded(&self, failure: Failure) {
+        self.outlier.succeeded(failure);
+    }
+
+    /// Notes that it failed. A failure it is told about is one too many.
+    pub fn failed(&self, failure: Failure) -> Option<Failure> {
+        self.outlier.failed(failure, self.endpoint.policy.outlier_detection.as_ref()?)
+    }
+
+    /// Ejects it, if its peers, of which it is one, allow it.
+    pub fn eject<'a>(&self, failure: Failure, peers: impl Iterator<Item = &'a Self>) {
+        let Some(policy) = &self.endpoint.policy.outlier_detection else { return };
+        let peers = peers.map(|peer| &peer.outlier);
+        match self.ejections.eject(&self.outlier, peers, (failure, policy), Instant::now()) {
+            Ejection::Done(time) => {
+                tracing::warn!(address = %self.address(), failure = failure.name(), ?time, "an upstream is ejected");
+            }
+            Ejection::Refused => {
+                let most_percent = policy.max_ejection_percent;
+                tracing::warn!(address = %self.address(), failure = failure.name(), most_percent, "an upstream fails, and is not ejected");
+            }
+            Ejection::Already => {}
+        }
+    }
 }
 
 /// A request that waits.
@@ -93,16 +192,22 @@ impl Drop for Waiting<'_> {
 #[derive(Debug, Default)]
 pub struct Endpoints {
     known: HashMap<Endpoint, Weak<EndpointState>>,
+    ejections: Arc<Ejections>,
 }
 
 impl Endpoints {
+    /// Counts of ejections.
+    pub fn ejections(&self) -> &Arc<Ejections> {
+        &self.ejections
+    }
+
     /// The states of these endpoints, in their order.
     pub fn of(&mut self, endpoints: &[Endpoint]) -> Vec<Arc<EndpointState>> {
         self.known.retain(|_, state| state.strong_count() > 0);
         let states = endpoints.iter().map(|endpoint| {
             let known = self.known.get(endpoint).and_then(Weak::upgrade);
             known.unwrap_or_else(|| {
-                let state = EndpointState::new(endpoint.clone());
+                let state = EndpointState::new(endpoint.clone(), &self.ejections);
                 self.known.insert(endpoint.clone(), Arc::downgrade(&state));
                 state
             })

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-pub use endpoint::{EndpointState, Endpoints};
+pub use endpoint::{Condition, EndpointReport, EndpointState, Endpoints};
 
 /// How many connections to upstreams the process may have, so that what it needs besides always finds a file.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Measures a sidecar as it is shipped: its size, the time from exec to ready, and its memory when idle.
+//! Measures a sidecar as it is shipped: its size, the time from exec to ready, its memory when idle, and what a row costs.
 #![expect(clippy::print_stdout, reason = "a program whose result is what it prints")]
 
 use std::fs;
@@ -7,15 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use postern_tests::gate::Gate;
+use postern_tests::wait::{PATIENCE, eventually};
 
 /// What an image may grow by; above it the run fails.
 const SIZE_LIMIT_BYTES: u64 = 10_000_000;
 /// Aims, printed beside the figures: they depend on the machine, so they fail nothing.
 const READY_AIM_MS: u128 = 100;
 const MEMORY_AIM_KIB: u64 = 10_000_000 / 1024;
+const ROW_AIM_NS: u64 = 3_000;
+const ROW_AIM_BYTES: u64 = 100;
 
 /// Starts measured; the middle one counts, because the first reads the binary from the disk.
 const STARTS: usize = 5;
+/// Rows written for a figure of one: enough that pages and batches are full.
+const ROWS: u64 = 20_000;
 
 fn main() -> Result<()> {
     let binary = std::env::args_os().nth(1).map(PathBuf::from).context("usage: postern-figures SIDECAR")?;
@@ -26,6 +31,9 @@ fn main() -> Result<()> {
     println!("size of the binary     {:>8} bytes  (at most {SIZE_LIMIT_BYTES})", size_bytes);
     println!("from exec to ready     {:>8} ms     (aim under {READY_AIM_MS})", typical.ready.as_millis());
     println!("resident memory, idle  {:>8} KiB    (aim under {MEMORY_AIM_KIB})", typical.memory_kib);
+    let row = measure_row(&binary)?;
+    println!("processor for a row    {:>8} ns     (aim under {ROW_AIM_NS})", row.cpu_ns);
+    println!("database for a row     {:>8} bytes  (aim under {ROW_AIM_BYTES})", row.bytes);
     ensure!(size_bytes <= SIZE_LIMIT_BYTES, "the binary is larger than {SIZE_LIMIT_BYTES} bytes");
     Ok(())
 }
@@ -39,6 +47,44 @@ fn measure_start(binary: &Path) -> Result<Start> {
     let gate = Gate::start_binary(binary.to_owned(), |_| {})?;
     let ready = gate.sidecar.wait_ready()?;
     Ok(Start { ready, memory_kib: resident_kib(gate.sidecar.id())? })
+}
+
+struct Row {
+    cpu_ns: u64,
+    bytes: u64,
+}
+
+/// What the log's threads need for a row of a request, and what is left of it on the disk.
+fn measure_row(binary: &Path) -> Result<Row> {
+    let mut gate = Gate::start_binary(binary.to_owned(), |_| {})?;
+    let path = gate.folder.file("requests.db");
+    let curl = gate.curl(Some("billing"), &format!("/orders/[1-{ROWS}]"))?.within(Duration::from_secs(120));
+    let answer = curl.arg("-o").arg("/dev/null").call()?;
+    ensure!(answer.exit_code == Some(0), "curl: {}", answer.stderr);
+    eventually("all rows", PATIENCE, || {
+        let rows = gate.sidecar.launch().query("select count(*) as n from requests")?;
+        Ok((rows[0]["n"].as_u64() == Some(ROWS)).then_some(()))
+    })?;
+    let cpu_ns = log_threads_ns(gate.sidecar.id())? / ROWS;
+    // The write-ahead log is moved into the database at the end.
+    gate.sidecar.terminate()?;
+    gate.sidecar.wait_exit()?;
+    Ok(Row { cpu_ns, bytes: fs::metadata(&path)?.len() / ROWS })
+}
+
+/// Time on a processor of the threads that write the log: its own, and sqlx's for SQLite.
+fn log_threads_ns(process: u32) -> Result<u64> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let thread = thread?.path();
+        let name = fs::read_to_string(thread.join("comm"))?;
+        if name.trim() == "log" || name.starts_with("sqlx") {
+            // Its first number, in nanoseconds (Documentation/scheduler/sched-stats).
+            let line = fs::read_to_string(thread.join("schedstat"))?;
+            sum += line.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+        }
+    }
+    Ok(sum)
 }
 
 /// Resident set size as the kernel accounts it (proc_pid_status(5)).

@@ -1,5 +1,7 @@
 //! One change after the other, each of another part, each waited for.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -7,7 +9,6 @@ use crate::ca::{Authority, LeafOptions};
 use crate::clients::Curl;
 use crate::config::{client_uri, known};
 use crate::gate::Gate;
-use crate::upstream::Upstream;
 use crate::wait::{PATIENCE, eventually};
 
 /// Kinds of changes, which are made in turn; the first is a new certificate.
@@ -23,22 +24,24 @@ const IDENTITIES: usize = 500;
 /// What is changed.
 pub(super) struct Scene {
     pub(super) gate: Gate,
-    other: Upstream,
+    /// Where endpoints are, and where they are moved to.
+    upstreams: [SocketAddr; 2],
 }
 
 impl Scene {
-    pub(super) fn start() -> Result<Self> {
-        let other = Upstream::start()?;
+    /// A gate in front of these upstreams, whose document was changed by `change`.
+    pub(super) fn start(upstreams: [SocketAddr; 2], change: impl FnOnce(&mut Value)) -> Result<Self> {
         let partner = Authority::new("Partner authority")?;
         let mut gate = Gate::start_with(|document| {
             document["version"] = json!("1.2");
             document["settings"]["stateDir"] = json!("state");
-            document["endpoints"] = json!([{ "name": "pool", "addresses": [{ "address": other.address() }] }]);
+            document["endpoints"] = json!([{ "name": "pool", "addresses": [{ "address": upstreams[1] }] }]);
             document["policy"]["routes"][0]["rules"][0]["backends"] = json!([{ "endpoints": "pool" }]);
             forward(document);
             // Enough that a generation that is never freed is seen among what the allocator does.
             let many = (0..IDENTITIES).map(|number| known(&format!("known-{number}")));
             document["identities"].as_array_mut().into_iter().for_each(|known| known.extend(many.clone()));
+            change(document);
         })?;
         // What the allocator holds back moves by megabytes and hides what leaks: freed memory is given back at once.
         gate.sidecar.terminate()?;
@@ -48,7 +51,7 @@ impl Scene {
         gate.sidecar = launch.start_ready()?;
         gate.folder.write("partner.pem", partner.root_pem())?;
         gate.document["trust"]["bundles"]["partner"] = json!({ "roots": ["partner.pem"] });
-        let mut scene = Self { gate, other };
+        let mut scene = Self { gate, upstreams };
         scene.publish("trust")?;
         Ok(scene)
     }
@@ -113,7 +116,7 @@ impl Scene {
     }
 
     fn endpoints(&mut self, round: usize) -> Result<()> {
-        let (first, second) = (json!(self.gate.upstream.address()), json!(self.other.address()));
+        let [first, second] = self.upstreams.map(|address| json!(address));
         let addresses = [vec![&first], vec![&first, &second], vec![&second]];
         let addresses: Vec<_> = addresses[round % 3].iter().map(|address| json!({ "address": address })).collect();
         self.gate.document["endpoints"][0]["addresses"] = json!(addresses);
@@ -131,7 +134,7 @@ impl Scene {
         eventually(&format!("another revision of {part}"), PATIENCE, changed)
     }
 
-    fn status(&self) -> Result<Value> {
+    pub(super) fn status(&self) -> Result<Value> {
         Curl::new(format!("http://{}/status", self.gate.sidecar.status_address()?)).call()?.json()
     }
 

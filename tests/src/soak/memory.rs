@@ -1,6 +1,7 @@
 //! A process's own memory, and whether it grows.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -8,11 +9,12 @@ use anyhow::{Context, Result};
 pub(super) struct Memory {
     process: u32,
     samples_kib: Vec<u64>,
+    sampled: Instant,
 }
 
 impl Memory {
     pub(super) fn of(process: u32) -> Self {
-        Self { process, samples_kib: Vec::new() }
+        Self { process, samples_kib: Vec::new(), sampled: Instant::now() }
     }
 
     /// Takes a sample: anonymous pages, which are heap and stacks without the binary and the log's mapped file.
@@ -20,11 +22,17 @@ impl Memory {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process))?;
         let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
         let line = line.context("no Anonymous in smaps_rollup")?;
+        self.sampled = Instant::now();
         self.samples_kib.push(line.trim().trim_end_matches(" kB").parse()?);
         Ok(())
     }
 
-    /// The sample after each tenth of the changes.
+    /// How long until the last sample is so old.
+    pub(super) fn until_next(&self, age: Duration) -> Duration {
+        age.saturating_sub(self.sampled.elapsed())
+    }
+
+    /// The sample after each tenth of all.
     pub(super) fn tenths(&self) -> Vec<u64> {
         let count = self.samples_kib.len();
         (1..=10).filter_map(|tenth| self.samples_kib.get((count * tenth / 10).checked_sub(1)?).copied()).collect()
@@ -57,10 +65,10 @@ mod tests {
             (vec![7], 0.0),
         ];
         for (samples_kib, slope) in table {
-            let memory = Memory { process: 0, samples_kib };
+            let memory = Memory { samples_kib, ..Memory::of(0) };
             assert!((memory.slope_bytes() - slope).abs() < 1e-6, "{}", memory.slope_bytes());
         }
-        let memory = Memory { process: 0, samples_kib: (1..=20).collect() };
+        let memory = Memory { samples_kib: (1..=20).collect(), ..Memory::of(0) };
         assert_eq!(memory.tenths(), [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]);
     }
 }

@@ -2,6 +2,7 @@
 //! does not grow.
 
 mod changes;
+pub mod faults;
 mod memory;
 mod traffic;
 
@@ -12,6 +13,7 @@ use anyhow::{Result, ensure};
 use self::changes::Scene;
 use self::memory::Memory;
 use self::traffic::{Tally, Traffic};
+use crate::upstream::Upstream;
 
 /// What a soak came to.
 #[derive(Debug)]
@@ -31,7 +33,8 @@ pub struct Report {
 /// # Errors
 /// When a change does not take effect, a request fails, a stream breaks, or a connection ends that nobody told to move.
 pub fn run(reloads: usize) -> Result<Report> {
-    let mut scene = Scene::start()?;
+    let upstreams = [Upstream::start()?, Upstream::start()?];
+    let mut scene = Scene::start([upstreams[0].address(), upstreams[1].address()], |_| {})?;
     let traffic = Traffic::start(&scene.gate)?;
     let mut memory = Memory::of(scene.gate.sidecar.id());
     for number in 0..reloads {

@@ -49,9 +49,19 @@ fn fill<T: Readable + Serialize>(name: &str, part: &mut Option<Value>, errors: &
 
 #[test]
 fn notations_agree() {
-    for name in
-        ["minimal", "full", "routes", "identity-1.1", "settings-1.2", "listeners", "tls-1.2", "backends", "filters"]
-    {
+    for name in [
+        "minimal",
+        "full",
+        "routes",
+        "identity-1.1",
+        "settings-1.2",
+        "listeners",
+        "tls-1.2",
+        "backends",
+        "filters",
+        "health",
+        "rewrites-1.3",
+    ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
         assert_eq!(read("toml"), json, "{name}.toml");
@@ -70,6 +80,8 @@ fn what_is_written_back_reads_the_same() {
         "tls-1.2.json",
         "backends.json",
         "filters.json",
+        "health.json",
+        "rewrites-1.3.json",
     ];
     for name in names {
         let read = read_file(&folder("good").join(name)).unwrap();
@@ -148,7 +160,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "filter-unknown.yaml",
-        "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`",
+        "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`, `requestRedirect`, `urlRewrite`",
     ),
     (
         "listener-protocol.yaml",
@@ -161,6 +173,10 @@ const BAD: &[(&str, &str)] = &[
     ("no-version.toml", r#"`version` is missing; write `version = "1.3"` at the top"#),
     ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.3"`"#),
     (
+        "outlier.yaml",
+        "`policy.routes[0].backendPolicy.outlierDetection.interval`: unknown field `interval`, expected one of `consecutiveLocalOriginFailures`, `consecutiveGatewayErrors`, `baseEjectionTime`, `maxEjectionTime`, `maxEjectionPercent`",
+    ),
+    (
         "path-type.json",
         "`policy.routes[0].rules[0].matches[0].path.type`: unknown variant `Regex`, expected one of `Exact`, `PathPrefix`, `Template`, `RegularExpression`",
     ),
@@ -171,6 +187,18 @@ const BAD: &[(&str, &str)] = &[
     (
         "selector-expressions.yaml",
         "`policy.routes[0].rules[0].allow[0].identitySelector.matchExpressions`: unknown field `matchExpressions`, expected `matchLabels`",
+    ),
+    (
+        "redirect-port.yaml",
+        "`policy.routes[0].rules[0].filters[0].requestRedirect.port`: invalid value: integer `65536`, expected u16",
+    ),
+    (
+        "redirect-scheme.yaml",
+        "`policy.routes[0].rules[0].filters[0].requestRedirect.scheme`: unknown variant `HTTPS`, expected `http` or `https`",
+    ),
+    (
+        "rewrite-path.yaml",
+        "`policy.routes[0].rules[0].filters[0].urlRewrite.path.type`: unknown variant `ReplacePrefix`, expected `ReplaceFullPath` or `ReplacePrefixMatch`",
     ),
     ("serial-number.json", "`trust.revocations.serials[0].serial`: invalid type: integer `5`, expected a string"),
     (

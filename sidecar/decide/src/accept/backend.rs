@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use sidecar_config::Duration;
-use sidecar_config::backend::{BackendPolicy, PoolPolicy};
+use sidecar_config::backend::{BackendPolicy, OutlierDetection, PoolPolicy};
 
 use crate::problem::Problems;
 
@@ -14,6 +14,27 @@ pub(super) const TIME_MAX: Duration = Duration::from_millis(24 * 3_600_000);
 
 pub(super) fn check_backend_policy(policy: &BackendPolicy, place: &str, problems: &mut Problems) {
     check_pool(&policy.pool, &format!("{place}.pool"), problems);
+    if let Some(outlier) = &policy.outlier_detection {
+        check_outlier(outlier, &format!("{place}.outlierDetection"), problems);
+    }
+}
+
+fn check_outlier(outlier: &OutlierDetection, place: &str, problems: &mut Problems) {
+    let counts = [
+        ("consecutiveLocalOriginFailures", Some(outlier.consecutive_local_origin_failures), COUNT_MAX),
+        ("consecutiveGatewayErrors", outlier.consecutive_gateway_errors, COUNT_MAX),
+        ("maxEjectionPercent", Some(outlier.max_ejection_percent), 100),
+    ];
+    for (field, count, most) in counts {
+        check_range(count, (1, most), "a number", format_args!("{place}.{field}"), problems);
+    }
+    let (base, most) = (outlier.base_ejection_time, outlier.max_ejection_time);
+    check_time(Some(base), format_args!("{place}.baseEjectionTime"), problems);
+    check_time(Some(most), format_args!("{place}.maxEjectionTime"), problems);
+    if most < base {
+        let detail = format_args!("is {most}, shorter than baseEjectionTime, {base}; write the same or a longer time");
+        problems.add(format_args!("{place}.maxEjectionTime"), detail);
+    }
 }
 
 fn check_pool(pool: &PoolPolicy, place: &str, problems: &mut Problems) {

@@ -5,7 +5,9 @@ use std::mem::{Discriminant, discriminant};
 
 use http::{HeaderName, HeaderValue};
 use sidecar_config::filters::{Filter, ForwardIdentity, HeaderModifier, IdentityFact};
+use sidecar_config::policy::Rule;
 
+use super::rewrite::{check_redirect, check_rewrite, lost_beside_a_redirect};
 use crate::filter::{GateNames, is_fixed, is_hop};
 use crate::problem::Problems;
 use crate::route::header_name;
@@ -13,9 +15,9 @@ use crate::route::header_name;
 /// Names that have a use in every request, and would be lost to all of them.
 const OTHERS_USE: [&str; 6] = ["accept", "authorization", "content-type", "cookie", "traceparent", "user-agent"];
 
-pub(super) fn check_filters(filters: &[Filter], place: &str, names: &GateNames, problems: &mut Problems) {
+pub(super) fn check_filters(rule: &Rule, place: &str, names: &GateNames, problems: &mut Problems) {
     let mut kinds: HashSet<Discriminant<Filter>> = HashSet::new();
-    for (index, filter) in filters.iter().enumerate() {
+    for (index, filter) in rule.filters.iter().enumerate() {
         let place = format!("{place}.filters[{index}]");
         if !kinds.insert(discriminant(filter)) {
             problems.add(&place, "is the second of its kind in this rule; write one that says both");
@@ -32,6 +34,14 @@ pub(super) fn check_filters(filters: &[Filter], place: &str, names: &GateNames, 
                 let is_owned = |name: &HeaderName| name.as_str().starts_with("postern-");
                 check_changes(changes, &format!("{place}.responseHeaderModifier"), is_owned, problems);
             }
+            Filter::RequestRedirect(redirect) => {
+                check_redirect(redirect, rule, &format!("{place}.requestRedirect"), problems);
+            }
+            Filter::UrlRewrite(rewrite) => check_rewrite(rewrite, rule, &format!("{place}.urlRewrite"), problems),
+        }
+        if let Some(name) = lost_beside_a_redirect(filter, &rule.filters) {
+            let detail = "has no effect beside requestRedirect, which asks no application; leave it out";
+            problems.add(format_args!("{place}.{name}"), detail);
         }
     }
 }

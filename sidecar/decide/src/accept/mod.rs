@@ -9,6 +9,7 @@ mod identity;
 mod listeners;
 mod matches;
 mod policy;
+mod rewrite;
 mod trust;
 
 use std::collections::BTreeMap;

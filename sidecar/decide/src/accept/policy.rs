@@ -12,6 +12,7 @@ use super::filters::check_filters;
 use super::listeners::{check_listeners, check_served};
 use super::matches::{check_match, check_parameters, check_pattern_count, hostname_error};
 use super::name_error;
+use super::rewrite::is_redirect;
 use crate::Revision;
 use crate::filter::GateNames;
 use crate::problem::{Problems, Refusal};
@@ -142,9 +143,14 @@ fn check_rule(rule: &Rule, place: &str, gate_names: &GateNames, problems: &mut P
     for (index, entry) in rule.allow.iter().enumerate() {
         check_allow(entry, &format!("{place}.allow[{index}]"), problems);
     }
-    check_filters(&rule.filters, place, gate_names, problems);
+    check_filters(rule, place, gate_names, problems);
     check_timeouts(&rule.timeouts, &format!("{place}.timeouts"), problems);
-    if rule.backends.is_empty() {
+    if is_redirect(&rule.filters) {
+        if !rule.backends.is_empty() {
+            let detail = "are never asked beside requestRedirect; leave them out";
+            problems.add(format_args!("{place}.backends"), detail);
+        }
+    } else if rule.backends.is_empty() {
         problems.add(format_args!("{place}.backends"), "is empty; name at least one address or set of endpoints");
     }
     for (index, backend) in rule.backends.iter().enumerate() {

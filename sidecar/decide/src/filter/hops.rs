@@ -4,16 +4,13 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use sidecar_config::filters::Scheme;
+
+use crate::route::is_host;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-
-/// Longest request id that is taken from a proxy, in bytes.
-const REQUEST_ID_MAX_BYTES: usize = 128;
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug)]
@@ -35,16 +32,40 @@ pub fn write_hops(headers: &mut HeaderMap, arrival: &Arrival) {
     if let Ok(value) = HeaderValue::try_from(addresses) {
         headers.insert(&X_FORWARDED_FOR, value);
     }
-    let told = |name: &HeaderName| single(headers, name).filter(|_| arrival.trusted_hops > 0).cloned();
-    let own_scheme = HeaderValue::from_static(if arrival.is_tls { "https" } else { "http" });
-    let scheme = told(&X_FORWARDED_PROTO).filter(|value| matches!(value.as_bytes(), b"http" | b"https"));
-    let host = told(&X_FORWARDED_HOST).filter(|value| is_authority(value.as_bytes()));
-    let host = host.or_else(|| headers.get(HOST).cloned());
-    headers.insert(&X_FORWARDED_PROTO, scheme.unwrap_or(own_scheme));
-    match host {
-        Some(host) => drop(headers.insert(&X_FORWARDED_HOST, host)),
-        None => drop(headers.remove(&X_FORWARDED_HOST)),
+    let scheme = match client_scheme(headers, arrival) {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    headers.insert(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    if client_host(headers, arrival).is_none() {
+        match headers.get(HOST).cloned() {
+            Some(host) => drop(headers.insert(&X_FORWARDED_HOST, host)),
+            None => drop(headers.remove(&X_FORWARDED_HOST)),
+        }
     }
+}
+
+/// The scheme that the client used: a trusted proxy's word for it, or the connection's.
+pub(super) fn client_scheme(headers: &HeaderMap, arrival: &Arrival) -> Scheme {
+    match told(headers, &X_FORWARDED_PROTO, arrival) {
+        Some(b"http") => Scheme::Http,
+        Some(b"https") => Scheme::Https,
+        _ if arrival.is_tls => Scheme::Https,
+        _ => Scheme::Http,
+    }
+}
+
+/// The host that the client asked for, where a trusted proxy says it.
+pub(super) fn client_host<'a>(headers: &'a HeaderMap, arrival: &Arrival) -> Option<&'a str> {
+    let host = std::str::from_utf8(told(headers, &X_FORWARDED_HOST, arrival)?).ok()?;
+    is_host(host).then_some(host)
+}
+
+fn told<'a>(headers: &'a HeaderMap, name: &HeaderName, arrival: &Arrival) -> Option<&'a [u8]> {
+    if arrival.trusted_hops == 0 {
+        return None;
+    }
+    single(headers, name).map(HeaderValue::as_bytes)
 }
 
 fn forwarded_for(headers: &HeaderMap, arrival: &Arrival) -> String {
@@ -70,57 +91,11 @@ fn address(text: &str) -> Option<IpAddr> {
     alone.parse().ok().or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()))
 }
 
-fn is_authority(host: &[u8]) -> bool {
-    let valid = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']');
-    !host.is_empty() && host.iter().all(valid)
-}
-
 /// The one line of a field.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+pub(super) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     match (lines.next(), lines.next()) {
         (Some(line), None) => Some(line),
         _ => None,
     }
-}
-
-/// The request's id: a trusted proxy's, or else a fresh one; it is in the head afterwards.
-pub fn request_id(headers: &mut HeaderMap, trusted_hops: u8, fresh: impl FnOnce() -> String) -> Box<str> {
-    let valid = |byte: u8| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b'+' | b'=')
-    };
-    let told = single(headers, &X_REQUEST_ID).filter(|_| trusted_hops > 0).and_then(|value| value.to_str().ok());
-    let told = told.filter(|id| (1..=REQUEST_ID_MAX_BYTES).contains(&id.len()) && id.bytes().all(valid));
-    let id: Box<str> = told.map_or_else(|| fresh().into(), Into::into);
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        headers.insert(&X_REQUEST_ID, value);
-    }
-    id
-}
-
-/// The trace a request belongs to (W3C Trace Context §3.2), where it says so in a way that everybody reads alike; if not,
-/// what it says is taken out.
-pub fn trace_id(headers: &mut HeaderMap) -> Option<[u8; 16]> {
-    let id = single(headers, &TRACEPARENT).and_then(|value| parse_traceparent(value.as_bytes()));
-    if id.is_none() {
-        headers.remove(&TRACEPARENT);
-        headers.remove(&TRACESTATE);
-    }
-    id
-}
-
-fn parse_traceparent(value: &[u8]) -> Option<[u8; 16]> {
-    let text = std::str::from_utf8(value).ok()?;
-    let is_lower_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let mut fields = text.splitn(5, '-');
-    let [version, trace, parent, flags] = [fields.next()?, fields.next()?, fields.next()?, fields.next()?];
-    // A later version may have more behind these four; 255 is none.
-    let ends = fields.next().is_none() || version != "00";
-    let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
-    let is_hex = [version, trace, parent, flags].into_iter().all(is_lower_hex);
-    let is_something = trace.bytes().any(|digit| digit != b'0') && parent.bytes().any(|digit| digit != b'0');
-    if !(ends && lengths && is_hex && is_something && version != "ff") {
-        return None;
-    }
-    crate::hash::unhex(trace)
 }

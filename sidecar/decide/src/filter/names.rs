@@ -112,6 +112,6 @@ pub(crate) fn forwarded_names(filter: &Filter) -> Vec<&str> {
         Filter::ForwardIdentity(ForwardIdentity { headers, .. }) => {
             headers.iter().map(|header| header.name.as_str()).collect()
         }
-        Filter::RequestHeaderModifier(_) | Filter::ResponseHeaderModifier(_) => Vec::new(),
+        _ => Vec::new(),
     }
 }

@@ -20,7 +20,8 @@ use crate::path::match_key;
 use crate::reason::Reason;
 
 pub(crate) use self::conditions::header_name;
-pub use self::host::canonical_host;
+pub(crate) use self::host::split_port;
+pub use self::host::{canonical_host, is_host};
 pub(crate) use self::template::Template;
 
 /// Index of a rule in its snapshot.

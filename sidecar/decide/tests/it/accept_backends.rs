@@ -37,17 +37,22 @@ fn fields_have_bounds() {
     let (zero, much) = (("0", json!(0)), ("1000001", json!(1_000_001)));
     let (no_time, long) = (("0s", json!("0s")), ("24h1ms", json!("24h1ms")));
     type Bad = (&'static str, Value);
-    let pool = "backendPolicy.pool";
+    let (pool, outlier) = ("backendPolicy.pool", "backendPolicy.outlierDetection");
+    let (percent, above) = ([json!(1), json!(100)], ("101", json!(101)));
     type Row<'a> = (&'a str, &'a str, &'a [Value], Vec<Bad>, &'a str);
-    let table: [Row<'_>; 11] = [
+    let table: [Row<'_>; 15] = [
         (pool, "maxConnections", &count, vec![zero.clone(), much.clone()], COUNT),
         (pool, "maxPending", &count_0, vec![much.clone()], COUNT_0),
         (pool, "maxIdle", &count_0, vec![much.clone()], COUNT_0),
-        (pool, "maxRequestsPerConnection", &count, vec![zero, much.clone()], COUNT),
+        (pool, "maxRequestsPerConnection", &count, vec![zero.clone(), much.clone()], COUNT),
+        (outlier, "consecutiveLocalOriginFailures", &count, vec![zero.clone(), much.clone()], COUNT),
+        (outlier, "consecutiveGatewayErrors", &count, vec![zero.clone(), much.clone()], COUNT),
+        (outlier, "maxEjectionPercent", &percent, vec![zero, above], "write a number from 1 to 100"),
         (pool, "pendingTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
         (pool, "connectTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
         (pool, "idleTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
-        (pool, "maxAge", &time, vec![no_time, long.clone()], TIME),
+        (pool, "maxAge", &time, vec![no_time.clone(), long.clone()], TIME),
+        (outlier, "baseEjectionTime", &[json!("1ms"), json!("5m")], vec![no_time], TIME),
         ("rules.0.timeouts", "request", &time_0, vec![long.clone()], TIME_0),
         ("rules.0.timeouts", "backendRequest", &time_0, vec![long], TIME_0),
         ("rules.0.backends.0", "weight", &count_0, vec![much], COUNT_0),
@@ -63,6 +68,18 @@ fn fields_have_bounds() {
             assert_eq!(told(&refusal.problems), [(place.clone(), format!("is {text}; {remedy}"))]);
         }
     }
+}
+
+#[test]
+fn the_longest_ejection_is_no_shorter_than_the_first() {
+    let times = |base: &str, most: &str| {
+        with("backendPolicy.outlierDetection", &json!({"baseEjectionTime": base, "maxEjectionTime": most}))
+    };
+    assert!(accept::policy(&read(times("2s", "2s"))).is_ok());
+    let refusal = accept::policy(&read(times("2s", "1s"))).expect_err("shorter");
+    let place = "policy.routes[0].backendPolicy.outlierDetection.maxEjectionTime".to_owned();
+    let detail = "is 1s, shorter than baseEjectionTime, 2s; write the same or a longer time".to_owned();
+    assert_eq!(told(&refusal.problems), [(place, detail)]);
 }
 
 #[test]

@@ -150,3 +150,124 @@ fn nothing_is_written_into_bytes_that_are_passed_on() {
     let detail = "nothing can be written on listener `main`, which is `TLS`; leave them out, or serve the route on an `HTTPS` listener";
     assert_eq!(told(&problems), expected(&[("policy.routes[0].rules[0].filters", detail)]));
 }
+
+/// A rule with these matches, filters and backends; places are below the rule.
+fn check_rule(matches: &Value, filters: &Value, backends: &Value, rows: &[(&str, &str)]) {
+    let mut document = policy(filters, matches, 0);
+    document["routes"][0]["rules"][0]["backends"] = backends.clone();
+    let found = accept::policy(&read(document));
+    let problems = found.map_or_else(|refusal| refusal.problems, |_| Vec::new());
+    let rows: Vec<_> =
+        rows.iter().map(|(place, detail)| (format!("policy.routes[0].rules[0].{place}"), *detail)).collect();
+    let rows: Vec<_> = rows.iter().map(|(place, detail)| (place.as_str(), *detail)).collect();
+    assert_eq!(told(&problems), expected(&rows), "{matches} {filters}");
+}
+
+#[test]
+fn redirects() {
+    let redirect = |to: Value| json!([{ "requestRedirect": to }]);
+    let check = |to: Value, rows: &[(&str, &str)]| check_rule(&json!([]), &redirect(to), &json!([]), rows);
+    for status in [301, 302, 303, 307, 308] {
+        check(json!({"scheme": "https", "statusCode": status}), &[]);
+    }
+    check(json!({"hostname": "new.example", "port": 8443, "path": {"type": "ReplaceFullPath", "value": "/"}}), &[]);
+    let nowhere = "leads to where the request came to; write scheme, hostname, port or path";
+    check(json!({}), &[("filters[0].requestRedirect", nowhere)]);
+    check(json!({"statusCode": 308}), &[("filters[0].requestRedirect", nowhere)]);
+    check(
+        json!({"port": 0, "statusCode": 200}),
+        &[
+            ("filters[0].requestRedirect.port", "is 0; write a port from 1 to 65535"),
+            ("filters[0].requestRedirect.statusCode", "is 200; write 301, 302, 303, 307 or 308"),
+        ],
+    );
+    check(
+        json!({"hostname": "*.example.com"}),
+        &[("filters[0].requestRedirect.hostname", "`*.example.com` is many hosts; write one")],
+    );
+    for hostname in ["", "a b", "a\r\nb", "a:80", "a/b", "https://a", "a@b", "a?b", "é"] {
+        let detail = format!("`{hostname}` is not a host name; write it without scheme, port and path");
+        check(json!({ "hostname": hostname }), &[("filters[0].requestRedirect.hostname", &detail)]);
+    }
+    let backends = json!([{"address": "127.0.0.1:80"}]);
+    let filters = json!([
+        {"forwardIdentity": {"xForwardedClientCert": ["Hash"]}},
+        {"requestRedirect": {"scheme": "https"}},
+        {"urlRewrite": {"hostname": "a"}},
+        {"requestHeaderModifier": {"remove": ["a"]}},
+        {"responseHeaderModifier": {"remove": ["a"]}},
+    ]);
+    let lost = "has no effect beside requestRedirect, which asks no application; leave it out";
+    check_rule(
+        &json!([]),
+        &filters,
+        &backends,
+        &[
+            ("filters[0].forwardIdentity", lost),
+            ("filters[2].urlRewrite", lost),
+            ("filters[3].requestHeaderModifier", lost),
+            ("backends", "are never asked beside requestRedirect; leave them out"),
+        ],
+    );
+    check_rule(
+        &json!([]),
+        &json!([]),
+        &json!([]),
+        &[("backends", "is empty; name at least one address or set of endpoints")],
+    );
+}
+
+#[test]
+fn rewrites() {
+    let backends = json!([{"address": "127.0.0.1:80"}]);
+    let rewrite = |to: Value| json!([{ "urlRewrite": to }]);
+    let check = |matches: &Value, to: Value, rows: &[(&str, &str)]| check_rule(matches, &rewrite(to), &backends, rows);
+    let whole = |value: &str| json!({"path": {"type": "ReplaceFullPath", "value": value}});
+    let prefix = |value: &str| json!({"path": {"type": "ReplacePrefixMatch", "value": value}});
+    let on = |kind: &str, value: &str| json!({"path": {"type": kind, "value": value}});
+    check(&json!([]), json!({}), &[("filters[0].urlRewrite", "changes nothing; write hostname or path")]);
+    check(&json!([]), json!({"hostname": "orders.internal"}), &[]);
+    check(
+        &json!([]),
+        json!({"hostname": "*.a"}),
+        &[("filters[0].urlRewrite.hostname", "`*.a` is many hosts; write one")],
+    );
+    for value in ["/", "/a", "/a/", "/a/%C3%A9", "/a;b=c"] {
+        check(&json!([]), whole(value), &[]);
+    }
+    for (value, normal) in [("/a//b", "/a/b"), ("/a/../b", "/b"), ("/%61", "/a"), ("/é", "/%C3%A9"), ("//", "/")] {
+        let detail = format!("`{value}` is not spelled as paths are once they are normal; write `{normal}`");
+        check(&json!([]), whole(value), &[("filters[0].urlRewrite.path.value", &detail)]);
+    }
+    let advice = "write an absolute path without query, encoded separators or dot segments above the root";
+    for value in
+        ["", "a", "/a?b", "/a#b", "/a b", "/a\r\nb", "/..", "/%2e", "/a%2fb", "/a\\b", "/%00", "/%", "https://a/"]
+    {
+        let detail = format!("`{value}` is not spelled as paths are once they are normal; {advice}");
+        check(&json!([]), whole(value), &[("filters[0].urlRewrite.path.value", &detail)]);
+        if !value.is_empty() {
+            let matches = json!([on("PathPrefix", "/a")]);
+            check(&matches, prefix(value), &[("filters[0].urlRewrite.path.value", &detail)]);
+        }
+    }
+    let with_method = |mut condition: Value| {
+        condition["method"] = json!("GET");
+        condition
+    };
+    let one = on("PathPrefix", "/a");
+    for matches in [json!([one]), json!([one, with_method(on("PathPrefix", "/a/"))]), json!([on("PathPrefix", "/")])] {
+        check(&matches, prefix(""), &[]);
+    }
+    let without = "replaces a prefix that the rule does not have; write matches that all have one and the same path of type PathPrefix, or use ReplaceFullPath";
+    for matches in [
+        json!([]),
+        json!([{"method": "GET"}]),
+        json!([on("Exact", "/a")]),
+        json!([on("Template", "/a")]),
+        json!([on("RegularExpression", "/a")]),
+        json!([one, on("PathPrefix", "/b")]),
+        json!([one, {"method": "GET"}]),
+    ] {
+        check(&matches, prefix("/x"), &[("filters[0].urlRewrite.path.type", without)]);
+    }
+}

@@ -1,7 +1,7 @@
 //! How a request came, as the application is told: by the gate, or by proxies that are trusted.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use sidecar_decide::filter::{Arrival, request_id, trace_id, write_hops};
+use sidecar_decide::filter::{Arrival, RequestId, Uuid7, trace_id, write_hops};
 
 fn head(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -78,23 +78,25 @@ fn scheme_and_host_are_the_gates_own_unless_a_proxy_is_trusted() {
 
 #[test]
 fn a_request_has_one_id() {
+    const FRESH: &str = "00000000-0000-7000-8000-000000000007";
     const LONG: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     assert_eq!(LONG.len(), 129);
     let table: [(u8, &[&'static str], &str); 8] = [
-        (0, &[], "fresh"),
-        (0, &["theirs"], "fresh"),
-        (1, &[], "fresh"),
+        (0, &[], FRESH),
+        (0, &["theirs"], FRESH),
+        (1, &[], FRESH),
         (1, &["theirs-1.2:3/4+5="], "theirs-1.2:3/4+5="),
-        (1, &["one", "two"], "fresh"),
-        (1, &[""], "fresh"),
-        (1, &["a b"], "fresh"),
-        (1, &[LONG], "fresh"),
+        (1, &["one", "two"], FRESH),
+        (1, &[""], FRESH),
+        (1, &["a b"], FRESH),
+        (1, &[LONG], FRESH),
     ];
     for (trusted_hops, lines, expected) in table {
         let lines: Vec<_> = lines.iter().map(|line| ("x-request-id", *line)).collect();
-        let mut headers = head(&lines);
-        let id = request_id(&mut headers, trusted_hops, || "fresh".to_owned());
-        assert_eq!((&*id, all(&headers, "x-request-id")), (expected, vec![expected]), "{trusted_hops} {lines:?}");
+        let headers = head(&lines);
+        let id = RequestId::of(&headers, trusted_hops, || Uuid7::new(0, 7));
+        assert_eq!(id.to_string(), expected, "{trusted_hops} {lines:?}");
+        assert_eq!(id.header().unwrap(), expected, "{trusted_hops} {lines:?}");
     }
 }
 

@@ -13,6 +13,7 @@ mod crl;
 mod filter_hops;
 mod filter_identity;
 mod filter_names;
+mod filter_rewrite;
 mod fixture;
 mod grants;
 mod identity;

@@ -63,6 +63,7 @@ frozen! {
     GateDrainTimeout = "gate_drain_timeout" Gate Some(503), Some(14), None;
     GateCertificateExpired = "gate_certificate_expired" Gate Some(503), Some(14), None;
     UpstreamNoEndpoint = "upstream_no_endpoint" Upstream Some(503), Some(14), None;
+    UpstreamEjected = "upstream_ejected" Upstream Some(503), Some(14), None;
     UpstreamPoolFull = "upstream_pool_full" Upstream Some(503), Some(14), None;
     UpstreamConnect = "upstream_connect" Upstream Some(502), Some(14), None;
     UpstreamTimeout = "upstream_timeout" Upstream Some(504), Some(4), None;

@@ -47,7 +47,8 @@ fn every_column_comes_back() {
         rest,
         "2023-11-14T22:13:20.123456Z,request,1,orders-1,uid-1,shop,orders,main,orders.example,shop/orders,read,enforce,\
          allowed,,,meter-7,fleet,CN=meter-7,DNS:meter-7.example,CN=Fleet CA,0a,f1,51,1f,5f,TLSv1.3,TLS13_AES_256_GCM_SHA384,1,\
-         HTTP/2,GET,orders.example,/orders/0,200,,10,2000,1500,,300,1200,10.0.0.7:8080,1,,,,192.0.2.9:51000,0123456789ab"
+         HTTP/2,GET,orders.example,/orders/0,200,,10,2000,1500,,300,1200,10.0.0.7:8080,1,\
+         018bcfe5-687b-774b-8123-456789abcdef,7472616365206f66206e6f2d6f6e652e,,192.0.2.9:51000,0123456789ab"
     );
 }
 
@@ -481,7 +482,7 @@ fn a_file_of_an_earlier_version_is_read_and_brought_up_to_date() {
     let expected = "request,allowed,meter,/old/0,167261211391\nrequest,refused,stranger,/old/1,\n\
                     connection,refused,,,\nrequest,allowed,meter-7,/orders/0,5f";
     assert_eq!(ask(&path, "SELECT kind, verdict, identity, path, sfdi FROM requests"), expected);
-    assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "3");
+    assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "4");
     assert_eq!(ask(&path, "SELECT group_concat(name) FROM pragma_table_info('peer')"), {
         let (_folder, fresh) = folder();
         written(&fresh, Vec::new());

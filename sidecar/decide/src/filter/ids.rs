@@ -1,0 +1,152 @@
+//! By which names a request is found again: its own id, and the id of the trace it belongs to.
+
+use std::fmt;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::hops::single;
+
+/// Where a request's id is told.
+pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Longest request id that is taken from a proxy, in bytes.
+const REQUEST_ID_MAX_BYTES: usize = 128;
+
+/// How many bits of a UUID of version 7 are chance, as the gate makes them.
+const CHANCE_BITS: u32 = 62;
+
+/// By which a request is known to whoever passes it on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestId {
+    /// The gate's own.
+    Own(Uuid7),
+    /// A trusted proxy's, as it came.
+    Told(Box<str>),
+}
+
+impl RequestId {
+    /// A request's id: a trusted proxy's, or else a fresh one.
+    pub fn of(headers: &HeaderMap, trusted_hops: u8, fresh: impl FnOnce() -> Uuid7) -> Self {
+        let valid = |byte: u8| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'/' | b'+' | b'=')
+        };
+        let line = if trusted_hops > 0 { single(headers, &X_REQUEST_ID) } else { None };
+        let told = line.and_then(|value| value.to_str().ok());
+        let told = told.filter(|id| (1..=REQUEST_ID_MAX_BYTES).contains(&id.len()) && id.bytes().all(valid));
+        told.map_or_else(|| Self::Own(fresh()), |id| Self::Told(id.into()))
+    }
+
+    /// As `x-request-id` has it. A value of its own, because one of the client's head would keep all of that head.
+    pub fn header(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Own(id) => HeaderValue::from_bytes(&id.text()).ok(),
+            Self::Told(id) => HeaderValue::from_str(id).ok(),
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(id) => f.write_str(std::str::from_utf8(&id.text()).unwrap_or_default()),
+            Self::Told(id) => f.write_str(id),
+        }
+    }
+}
+
+/// A UUID of version 7 (RFC 9562 §5.7): microseconds, then chance. Such ids sort by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uuid7 {
+    micros: u64,
+    chance: u64,
+}
+
+impl Uuid7 {
+    /// Of a time since the epoch, and of 62 bits of chance.
+    #[must_use]
+    pub const fn new(micros: u64, chance: u64) -> Self {
+        Self { micros, chance: chance & ((1 << CHANCE_BITS) - 1) }
+    }
+
+    /// Its time, in microseconds since the epoch.
+    #[must_use]
+    pub const fn micros(self) -> u64 {
+        self.micros
+    }
+
+    /// What tells it from others of its time: 62 bits.
+    #[must_use]
+    pub const fn chance(self) -> u64 {
+        self.chance
+    }
+
+    /// Milliseconds in 48 bits, their fraction in 12, 62 bits of chance, around version and variant.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 16] {
+        let fraction = self.micros % 1000 * 4096 / 1000;
+        let high = (self.micros / 1000) << 16 | 0x7000 | fraction;
+        let low = 1 << 63 | self.chance;
+        ((high as u128) << 64 | low as u128).to_be_bytes()
+    }
+
+    fn text(self) -> [u8; 36] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; 36];
+        let mut place = 0;
+        for (index, byte) in self.bytes().into_iter().enumerate() {
+            if matches!(index, 4 | 6 | 8 | 10) {
+                place += 1;
+            }
+            text[place] = DIGITS[usize::from(byte >> 4)];
+            text[place + 1] = DIGITS[usize::from(byte & 15)];
+            place += 2;
+        }
+        text
+    }
+}
+
+/// The trace a request belongs to (W3C Trace Context §3.2), where it says so in a way that everybody reads alike; if not,
+/// what it says is taken out.
+pub fn trace_id(headers: &mut HeaderMap) -> Option<[u8; 16]> {
+    let id = single(headers, &TRACEPARENT).and_then(|value| parse_traceparent(value.as_bytes()));
+    if id.is_none() {
+        headers.remove(&TRACEPARENT);
+        headers.remove(&TRACESTATE);
+    }
+    id
+}
+
+fn parse_traceparent(value: &[u8]) -> Option<[u8; 16]> {
+    let text = std::str::from_utf8(value).ok()?;
+    let is_lower_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let mut fields = text.splitn(5, '-');
+    let [version, trace, parent, flags] = [fields.next()?, fields.next()?, fields.next()?, fields.next()?];
+    // A later version may have more behind these four; 255 is none.
+    let ends = fields.next().is_none() || version != "00";
+    let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
+    let is_hex = [version, trace, parent, flags].into_iter().all(is_lower_hex);
+    let is_something = trace.bytes().any(|digit| digit != b'0') && parent.bytes().any(|digit| digit != b'0');
+    if !(ends && lengths && is_hex && is_something && version != "ff") {
+        return None;
+    }
+    crate::hash::unhex(trace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RequestId, Uuid7};
+
+    #[test]
+    fn an_id_is_a_uuid_of_version_7() {
+        // RFC 9562 appendix A.6, but for its random fraction.
+        let text = |id: Uuid7| RequestId::Own(id).to_string();
+        let millisecond = 0x017f_22e2_79b0 * 1000;
+        let id = Uuid7::new(millisecond, 0x18c4_dc0c_0c07_398f);
+        assert_eq!(text(id), "017f22e2-79b0-7000-98c4-dc0c0c07398f");
+        assert_eq!(id.bytes()[..8], [0x01, 0x7f, 0x22, 0xe2, 0x79, 0xb0, 0x70, 0x00]);
+        assert_eq!(text(Uuid7::new(millisecond + 999, u64::MAX)), "017f22e2-79b0-7ffb-bfff-ffffffffffff");
+        assert_eq!(text(Uuid7::new(0, 0)), "00000000-0000-7000-8000-000000000000");
+    }
+}

@@ -1,0 +1,41 @@
+//! What the `/metrics` page says of endpoints: how many are used, and how often some were left out.
+
+use std::sync::Arc;
+
+use prometheus::proto::{MetricFamily, MetricType};
+
+use super::exposition::{counter, family, float_of, gauge, one_counter};
+use crate::health::{Ejections, Failure};
+use crate::upstream::{Condition, EndpointReport, EndpointState};
+
+/// The families of these endpoints.
+pub(super) fn families(endpoints: &[Arc<EndpointState>], ejections: &Ejections) -> Vec<MetricFamily> {
+    let mut counts = [("usable", 0), ("ejected", 0)];
+    for endpoint in endpoints {
+        counts[place(&endpoint.report())].1 += 1;
+    }
+    let states = counts.map(|(state, count)| gauge(&["state"], &[state], float_of(count)));
+    let done = Failure::ALL.map(|failure| counter(&["failure"], &[failure.name()], ejections.done(failure)));
+    let done_help = "Endpoints that were ejected, by what they failed with.";
+    vec![
+        family(
+            "postern_upstream_endpoints",
+            "Endpoints, by whether they are used.",
+            MetricType::GAUGE,
+            states.to_vec(),
+        ),
+        family("postern_upstream_ejections_total", done_help, MetricType::COUNTER, done.to_vec()),
+        one_counter(
+            "postern_upstream_ejections_refused_total",
+            "Endpoints that failed too often and were not ejected, because as many others were as may be.",
+            ejections.refused(),
+        ),
+    ]
+}
+
+fn place(endpoint: &EndpointReport) -> usize {
+    match endpoint.condition {
+        Condition::Usable => 0,
+        Condition::Ejected(_) => 1,
+    }
+}
