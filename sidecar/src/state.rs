@@ -14,6 +14,7 @@ use crate::config::{Generation, KeepStats};
 use crate::health::Ejections;
 use crate::limit::UnderWay;
 use crate::log;
+use crate::memory::Trims;
 use crate::metrics::{Handshakes, Registry};
 use crate::upstream::Budget;
 
@@ -33,6 +34,8 @@ pub struct State {
     pub ejections: Arc<Ejections>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
+    /// Memory given back.
+    pub trims: Arc<Trims>,
     /// How the state directory fares.
     pub kept: Arc<KeepStats>,
     pod_uid: String,
@@ -64,6 +67,7 @@ impl State {
             upstreams,
             ejections,
             log: Arc::default(),
+            trims: Arc::default(),
             kept: Arc::default(),
             pod_uid,
             loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),

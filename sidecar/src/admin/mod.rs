@@ -89,6 +89,7 @@ fn page(state: &State) -> Response {
         endpoints: &generation.endpoints,
         ejections: &state.ejections,
         log: &state.log,
+        trims: &state.trims,
         kept: &state.kept,
         status: &status,
         under_way: &state.under_way,

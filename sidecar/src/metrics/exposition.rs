@@ -16,6 +16,7 @@ use crate::health::Ejections;
 use crate::limit::UnderWay;
 use crate::limits::HANDSHAKES_PER_WORKER;
 use crate::log;
+use crate::memory::Trims;
 use crate::upstream::{Budget, EndpointState};
 
 const MICROSECONDS_PER_SECOND: f64 = 1e6;
@@ -36,6 +37,8 @@ pub struct Sources<'a> {
     pub ejections: &'a Ejections,
     /// The request log.
     pub log: &'a log::Stats,
+    /// Memory given back.
+    pub trims: &'a Trims,
     /// The state directory.
     pub kept: &'a KeepStats,
     /// What is loaded.
@@ -68,6 +71,7 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
     families.extend(request_log(sources.log));
     families.extend(state(sources));
     families.extend(state_directory(sources));
+    families.extend(memory(sources.trims));
     let mut page = Vec::new();
     // The encoder refuses a family without metrics.
     families.retain(|family| !family.get_metric().is_empty());
@@ -298,6 +302,22 @@ fn state_directory(sources: &Sources<'_>) -> Vec<MetricFamily> {
             "Attempts to write to the state directory that failed.",
             sources.kept.errors(),
         ),
+    ]
+}
+
+fn memory(trims: &Trims) -> Vec<MetricFamily> {
+    let mut time = Counter::default();
+    time.set_value(trims.time().as_secs_f64());
+    let mut seconds = labelled(&[], &[]);
+    seconds.set_counter(time);
+    let help = "How long it took to give memory back.";
+    vec![
+        one_counter(
+            "postern_memory_trims_total",
+            "Times that memory was given back after a burst of connections.",
+            trims.count(),
+        ),
+        family("postern_memory_trim_seconds_total", help, MetricType::COUNTER, vec![seconds]),
     ]
 }
 
