@@ -6,6 +6,7 @@ pub mod clients;
 pub mod config;
 pub mod disk;
 pub mod gate;
+pub mod large;
 pub mod nginx;
 pub mod process;
 pub mod python;
