@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::config::{self, Change, Changes, Generation, Keeper, Publisher, Reading};
+use crate::health::Checker;
 use crate::limits::{
     BIND_RETRY, CONFIG_REST, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT,
     STATE_STOP_TIMEOUT,
@@ -36,6 +37,7 @@ pub struct App {
     changes: Changes,
     keeper: Option<Keeper>,
     binder: Binder,
+    checker: Checker,
     workers: Vec<Worker>,
     /// What is served now.
     generation: Arc<Generation>,
@@ -122,6 +124,7 @@ impl App {
             changes: config::watch(&settings::log_path(settings, config), state_path.as_deref()),
             keeper,
             binder: Binder::new(count),
+            checker: Checker::new(Arc::clone(&state.checks)),
             workers,
             generation: nothing,
             state,
@@ -232,6 +235,7 @@ impl App {
         for answer in answers {
             answer.wait().await;
         }
+        self.checker.follow(&self.generation.endpoints);
         let unbound = self.binder.unbound().iter();
         let unbound = unbound
             .map(|(key, why)| format!("listener {} on {}: {why}", self.generation.listener_name(key), key.address));

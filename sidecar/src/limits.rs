@@ -107,10 +107,17 @@ pub const STREAMS_PER_CONNECTION: u32 = 128;
 
 /// From a request's last byte to its response's head.
 pub const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// TLS sessions that are kept for one way of speaking to a backend: each is used once, and a server gives out two or so
+/// with every handshake.
+pub const UPSTREAM_SESSIONS: usize = 8;
 /// Endpoints tried for one request while none of its bytes were sent.
 pub const ATTEMPTS: usize = 3;
 /// How often idle upstream connections are looked at, at most; each look goes through all of them.
 pub const IDLE_SWEEP_MIN: Duration = Duration::from_millis(10);
+/// Health checks under way at once: each is a connection of those that are reserved.
+pub const HEALTH_CHECKS_AT_ONCE: usize = 16;
+/// Bytes of a page that are read to its end after its status has said that all is well.
+pub const HEALTH_BODY_BYTES: usize = 64 << 10;
 /// Requests of one worker that a connection goes to directly while those of other workers wait for the same upstream.
 pub const HANDOVERS: u8 = 8;
 

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::{Generation, KeepStats};
-use crate::health::Ejections;
+use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::log;
 use crate::memory::Trims;
@@ -32,6 +32,8 @@ pub struct State {
     pub upstreams: Arc<Budget>,
     /// Counts of endpoints that were left out.
     pub ejections: Arc<Ejections>,
+    /// Counts of their checks.
+    pub checks: Arc<Checks>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
     /// Memory given back.
@@ -66,6 +68,7 @@ impl State {
             under_way: UnderWay::default(),
             upstreams,
             ejections,
+            checks: Arc::default(),
             log: Arc::default(),
             trims: Arc::default(),
             kept: Arc::default(),

@@ -8,6 +8,7 @@ use http_body::Body as _;
 use sidecar_config::status::Status;
 
 use crate::protocol::{Body, Head, Inbound, NotSent, Outgoing, connect};
+use crate::upstream::Transport;
 
 /// Largest document that is read.
 const DOCUMENT_MAX_BYTES: usize = 4 << 20;
@@ -15,7 +16,7 @@ const DOCUMENT_MAX_BYTES: usize = 4 << 20;
 /// The status document of the sidecar whose status port this is.
 pub(crate) async fn ask(address: &str) -> Result<Status> {
     let stream = tokio::net::TcpStream::connect(address).await?;
-    let mut connection = connect(stream).await?;
+    let mut connection = connect(Transport::Plain(stream)).await?;
     let mut headers = HeaderMap::new();
     headers.insert(HOST, address.parse()?);
     let head = Head { method: Method::GET, target: Uri::from_static("/status"), headers };

@@ -363,3 +363,29 @@ fn an_answer_that_comes_before_the_uploads_end_gets_through() {
         }
     }
 }
+
+/// Or the client takes it for a connection that died idle, and asks again.
+#[test]
+fn what_came_of_an_answer_that_breaks_off_gets_through() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart";
+    let broken = move |mut stream: TcpStream| {
+        if stream.read(&mut [0; 1 << 10]).is_ok() {
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    };
+    let address = application(broken);
+    let gate = Gate::start_with(|document| {
+        document["policy"]["routes"][0]["rules"][0]["backends"] = json!([{ "address": address }]);
+    })
+    .unwrap();
+    for (index, (flag, version)) in PROTOCOLS.into_iter().enumerate() {
+        let curl = gate.curl(Some("billing"), "/orders/[1-10]").unwrap().arg(flag).arg("-o").arg("/dev/null");
+        let seen = curl.arg("-w").arg("%{http_code} %{size_download}\\n").call().unwrap();
+        assert_eq!(seen.text(), "200 4\n".repeat(10), "{version}: {}", seen.stderr);
+        let reasons: Vec<_> = rows(&gate.sidecar, 10 * (index + 1))
+            .iter()
+            .map(|row| columns(row, &["status", "reason", "response_bytes"]))
+            .collect();
+        assert_eq!(reasons, vec![json!([200, "upstream_reset", 4]); 10 * (index + 1)], "{version}");
+    }
+}

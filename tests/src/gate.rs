@@ -1,11 +1,12 @@
 //! A whole gate for a test: an authority, certificates, an upstream, a configuration and the running sidecar.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde_json::Value;
 
-use crate::ca::{Authority, Issued, LeafOptions};
+use crate::ca::{Authority, Issued, LeafOptions, Purpose};
 use crate::clients::{Curl, OpensslClient};
 use crate::config::{ConfigFolder, client_uri, document};
 use crate::process::{Launch, Sidecar, built_sidecar};
@@ -14,6 +15,9 @@ use crate::wait::{PATIENCE, eventually};
 
 /// Clients that [`document`] knows; each has its certificate in the folder, `<name>.pem` and `<name>.key`.
 const CLIENTS: [&str; 3] = ["billing", "reports", "mallory"];
+
+/// The SPIFFE ID of every gate's own certificate, which is a server's and a client's.
+pub const GATE_URI: &str = "spiffe://demo.local/ns/demo/sa/gate";
 
 /// Everything between a client and an upstream. Fields are dropped in order: the sidecar first.
 pub struct Gate {
@@ -24,7 +28,7 @@ pub struct Gate {
     /// Its configuration, certificates and request log.
     pub folder: ConfigFolder,
     /// Signs the certificates of bundle `ours`.
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     /// The configuration it was started with.
     pub document: Value,
 }
@@ -51,11 +55,24 @@ impl Gate {
     /// # Errors
     /// When a part of it does not come up.
     pub fn start_binary(binary: PathBuf, change: impl FnOnce(&mut Value)) -> Result<Self> {
+        Self::start_under(binary, Arc::new(Authority::new("Postern test authority")?), change)
+    }
+
+    /// Starts another one whose certificates come from the same authority.
+    ///
+    /// # Errors
+    /// When a part of it does not come up.
+    pub fn start_beside(&self, change: impl FnOnce(&mut Value)) -> Result<Self> {
+        Self::start_under(built_sidecar()?, Arc::clone(&self.authority), change)
+    }
+
+    fn start_under(binary: PathBuf, authority: Arc<Authority>, change: impl FnOnce(&mut Value)) -> Result<Self> {
         let upstream = Upstream::start()?;
         let folder = ConfigFolder::new()?;
-        let authority = Authority::new("Postern test authority")?;
         folder.write("ca.pem", authority.root_pem())?;
-        authority.issue(&LeafOptions::server("gate"))?.write(folder.path(), "server")?;
+        let server = LeafOptions { uris: vec![GATE_URI.to_owned()], ..LeafOptions::server("gate") };
+        let both_ways = server.with_purposes(&[Purpose::Server, Purpose::Client]);
+        authority.issue(&both_ways)?.write(folder.path(), "server")?;
         for client in CLIENTS {
             authority.issue(&LeafOptions::client(client, &client_uri(client)))?.write(folder.path(), client)?;
         }

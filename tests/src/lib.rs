@@ -11,5 +11,6 @@ pub mod nginx;
 pub mod process;
 pub mod python;
 pub mod soak;
+pub mod tls_server;
 pub mod upstream;
 pub mod wait;

@@ -22,6 +22,14 @@ impl Nginx {
     /// # Errors
     /// When it does not come up.
     pub fn start(directives: &str) -> Result<Self> {
+        Self::listening("", directives)
+    }
+
+    /// Starts one that listens in this way too, such as `ssl`.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn listening(how: &str, directives: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("postern-nginx-").tempdir()?;
         // nginx cannot say which free port it got; this one was free just now.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
@@ -30,7 +38,7 @@ impl Nginx {
              events {{ worker_connections 256; }}\n\
              http {{\n  access_log off;\n  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n  \
              uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n  \
-             server {{ listen {address}; {directives} location / {{ return 200 ok; }} }}\n}}\n"
+             server {{ listen {address} {how}; {directives} location / {{ return 200 ok; }} }}\n}}\n"
         );
         fs::write(folder.path().join("nginx.conf"), configuration)?;
         let mut command = Command::new("nginx");

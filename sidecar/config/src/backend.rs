@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Duration;
+use crate::health::{HealthCheck, OutlierDetection};
 
 /// How a route's backends are used. Routes that say the same about an address share its connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,32 +16,12 @@ pub struct BackendPolicy {
     /// Connections to each address.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pool: PoolPolicy,
+    /// How an address is asked whether it is well; absent means that it is not. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
     /// When an address that fails is left out for a while; absent means never. Since 1.3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlier_detection: Option<OutlierDetection>,
-}
-
-/// When an address that fails is left out for a while (ejected), in Envoy's words. An empty table is all defaults.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct OutlierDetection {
-    /// Failures one after the other after which it is ejected: no connection or no answer in time; by themselves, answers
-    /// that break off; 1 to 1000000.
-    #[serde(default = "default_consecutive_failures")]
-    pub consecutive_local_origin_failures: u32,
-    /// Answers 502, 503 and 504 one after the other after which it is ejected, from 1; absent means that they do not count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub consecutive_gateway_errors: Option<u32>,
-    /// How long it is ejected the first time; the second time twice as long, and so on.
-    #[serde(default = "default_base_ejection_time")]
-    pub base_ejection_time: Duration,
-    /// How long it is ejected at most; no shorter than `baseEjectionTime`.
-    #[serde(default = "default_max_ejection_time")]
-    pub max_ejection_time: Duration,
-    /// Share of a rule's addresses that are ejected at most, rounded down; 1 to 100. Only with 100 all of them are.
-    #[serde(default = "default_max_ejection_percent")]
-    pub max_ejection_percent: u32,
 }
 
 /// How long requests may take, in the words of Gateway API (GEP-1742); `0s` means any time.
@@ -123,18 +104,6 @@ impl Default for PoolPolicy {
     }
 }
 
-impl Default for OutlierDetection {
-    fn default() -> Self {
-        Self {
-            consecutive_local_origin_failures: default_consecutive_failures(),
-            consecutive_gateway_errors: None,
-            base_ejection_time: default_base_ejection_time(),
-            max_ejection_time: default_max_ejection_time(),
-            max_ejection_percent: default_max_ejection_percent(),
-        }
-    }
-}
-
 /// Whether a value says nothing that is not said by leaving it out, so that both have the same revision.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
@@ -179,24 +148,4 @@ fn default_max_idle() -> u32 {
 /// Shorter than the 75 s of nginx, so that an idle connection is rarely met while it is being closed.
 fn default_idle_timeout() -> Duration {
     Duration::from_millis(60_000)
-}
-
-/// Envoy's default: more than chance, few enough to be there soon.
-fn default_consecutive_failures() -> u32 {
-    5
-}
-
-/// Envoy's default: longer than a restart mostly takes.
-fn default_base_ejection_time() -> Duration {
-    Duration::from_millis(30_000)
-}
-
-/// Envoy's default: what came back is found within five minutes.
-fn default_max_ejection_time() -> Duration {
-    Duration::from_millis(300_000)
-}
-
-/// Of two addresses one may go. Envoy's 10 would let none go of fewer than ten.
-fn default_max_ejection_percent() -> u32 {
-    50
 }

@@ -24,7 +24,7 @@ pub struct EndpointSet {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(expecting = "a table such as `{ address = \"127.0.0.1:8080\" }`")]
 pub struct Endpoint {
-    /// Address and port, HTTP/1.1 without TLS.
+    /// Address and port.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
 }

@@ -9,6 +9,7 @@ mod document;
 pub mod endpoints;
 pub mod filters;
 mod format;
+pub mod health;
 pub mod identities;
 pub mod identity;
 mod place;
@@ -20,6 +21,7 @@ mod since;
 pub mod status;
 mod time;
 pub mod trust;
+pub mod upstream;
 mod version;
 mod words;
 

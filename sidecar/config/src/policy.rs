@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{BackendPolicy, Timeouts, default_weight, is_default, is_default_weight};
 use crate::filters::Filter;
+use crate::upstream::BackendTls;
 use crate::words::{address, some_address};
 use crate::{Duration, Size};
 
@@ -304,7 +305,7 @@ pub enum Mode {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backend {
-    /// One address and port, HTTP/1.1 without TLS.
+    /// One address and port.
     #[serde(default, deserialize_with = "some_address", skip_serializing_if = "Option::is_none")]
     pub address: Option<SocketAddr>,
     /// Name of a set in part `endpoints`.
@@ -313,6 +314,9 @@ pub struct Backend {
     /// Its share of the rule's requests, in proportion to the other backends; 0 to 1000000, and 0 gets none. Since 1.2.
     #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
     pub weight: u32,
+    /// TLS to its addresses; absent means none. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTls>,
 }
 
 /// Proxies in front of the gate.

@@ -58,7 +58,7 @@ fn sha256(text: &str) -> Option<[u8; 32]> {
 }
 
 /// All known identities, by what they are recognised by.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Directory {
     names: Vec<Arc<str>>,
     /// By whom each is claimed; by more than one, neither is recognised by it.

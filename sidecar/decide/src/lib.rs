@@ -21,6 +21,7 @@ pub mod route;
 pub mod server;
 pub mod snapshot;
 pub mod spiffe;
+pub mod upstream;
 
 pub use accept::Files;
 pub use certificate::{Certificate, CertificateFacts};
@@ -34,3 +35,4 @@ pub use reason::Reason;
 pub use route::RouteTable;
 pub use server::ServerCertificate;
 pub use snapshot::{Backend, Endpoint, EndpointIndex, Listener, Parts, Rule, Snapshot, Target};
+pub use upstream::UpstreamTls;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sidecar_config::Part;
 use sidecar_config::backend::BackendPolicy;
 use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument};
+use sidecar_config::upstream::BackendTls;
 
 use self::allowed::Known;
 use crate::filter::{Filters, GateNames, IdentityHeaders};
@@ -19,6 +20,7 @@ use crate::snapshot::{
     Rule, Snapshot, Target,
 };
 use crate::spiffe::spiffe_domain;
+use crate::upstream::UpstreamTls;
 
 /// Joins the parts, and tells what they name that does not exist.
 ///
@@ -42,10 +44,11 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
     if let Some(trust) = &parts.trust {
         for (name, revocation) in &trust.revocations {
             if let Some(identity) = known.name(name) {
-                snapshot.directory.revoke(identity, *revocation);
+                snapshot.directory_mut().revoke(identity, *revocation);
             }
         }
-        snapshot.directory.revoke_serials(trust.bundles.iter().map(|bundle| Arc::clone(&bundle.revoked)).collect());
+        let serials = trust.bundles.iter().map(|bundle| Arc::clone(&bundle.revoked)).collect();
+        snapshot.directory_mut().revoke_serials(serials);
     }
     if let Some(policy) = &parts.policy {
         let problems = Problems::of(Part::Policy);
@@ -67,7 +70,7 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
 /// Adds the identities, in their order.
 fn add_identities(snapshot: &mut Snapshot, identities: &AcceptedIdentities, problems: &mut Problems) {
     for (index, client) in identities.identities.iter().enumerate() {
-        let identity = snapshot.directory.add(&client.name);
+        let identity = snapshot.directory_mut().add(&client.name);
         for (number, (bundle, claim)) in client.claims.iter().enumerate() {
             let place = format!("[{index}].recognise[{number}]");
             let Some(bundle_index) = snapshot.bundle(bundle) else {
@@ -77,7 +80,7 @@ fn add_identities(snapshot: &mut Snapshot, identities: &AcceptedIdentities, prob
             };
             if let Err(error) = vouched(&snapshot.bundles[bundle_index], claim) {
                 problems.add(place, error);
-            } else if !snapshot.directory.recognise(identity, bundle_index, claim.clone()) {
+            } else if !snapshot.directory_mut().recognise(identity, bundle_index, claim.clone()) {
                 let advice =
                     "another identity claims the same under this bundle, so neither is recognised by it; remove one";
                 problems.add(place, advice);
@@ -212,22 +215,63 @@ impl<'a> PolicyLinker<'a> {
                     }
                 }
             }
-            let endpoints = addresses.into_iter().map(|address| self.endpoint(address, policy)).collect();
+            let tls =
+                backend.tls.as_ref().map(|tls| self.upstream_tls(tls, &format!("{place}.backends[{number}].tls")));
+            let Ok(tls) = tls.transpose() else {
+                invalid = true;
+                continue;
+            };
+            let endpoints = addresses.into_iter().map(|address| self.endpoint(address, policy, tls.as_ref())).collect();
             backends.push(Backend { weight: backend.weight, endpoints });
         }
         if invalid { Target::Invalid } else { Target::Backends(backends.into()) }
     }
 
+    /// TLS to a backend, unless it names what is not there.
+    fn upstream_tls(&mut self, document: &BackendTls, place: &str) -> Result<Arc<UpstreamTls>, Missing> {
+        let before = self.problems.count();
+        let mut bundles = Vec::with_capacity(document.trust.len());
+        for (number, name) in document.trust.iter().enumerate() {
+            match self.snapshot.bundle(name) {
+                Some(bundle) => bundles.push(&self.snapshot.bundles[bundle]),
+                None => {
+                    missing(&mut self.problems, &format!("{place}.trust[{number}]"), "bundle", name, Part::Trust);
+                }
+            }
+        }
+        let tls = UpstreamTls::of(document);
+        // A bundle that is not there vouches for nobody, and is told already.
+        let is_told = self.problems.count() > before;
+        if let Some(domain) = tls.unvouched(&bundles).next().filter(|_| !is_told) {
+            let advice = "add it to trust.bundles.NAME.vouchesFor.spiffe of the bundle whose it is";
+            let detail = format_args!("no bundle in trust vouches for SPIFFE trust domain `{domain}`; {advice}");
+            self.problems.add_missing(format_args!("{place}.peers"), detail, Part::Trust);
+        }
+        if tls.shows_certificate && self.snapshot.server.is_none() {
+            let detail = "the gate has no certificate to show; give part identity a chain and a key, or write `Simple`";
+            self.problems.add_missing(format_args!("{place}.mode"), detail, Part::Identity);
+        }
+        if self.problems.count() > before { Err(Missing) } else { Ok(Arc::new(tls)) }
+    }
+
     /// The index of an endpoint, which is new unless another rule uses the same address in the same way.
-    fn endpoint(&mut self, address: SocketAddr, policy: &Arc<BackendPolicy>) -> EndpointIndex {
+    fn endpoint(
+        &mut self,
+        address: SocketAddr,
+        policy: &Arc<BackendPolicy>,
+        tls: Option<&Arc<UpstreamTls>>,
+    ) -> EndpointIndex {
         let endpoints = &mut self.snapshot.endpoints;
-        let endpoint = Endpoint { address, policy: Arc::clone(policy) };
+        let endpoint = Endpoint { address, policy: Arc::clone(policy), tls: tls.cloned() };
         *self.known_endpoints.entry(endpoint.clone()).or_insert_with(|| {
             endpoints.push(endpoint);
             endpoints.len() - 1
         })
     }
 }
+
+/// Something that is named is not there, and that was told.
+struct Missing;
 
 fn missing(problems: &mut Problems, place: &str, what: &str, name: &str, part: Part) {
     let list = if part == Part::Trust { "trust.bundles" } else { part.name() };

@@ -62,6 +62,10 @@ impl Problems {
         self.found.push(Problem { part: self.part, path, detail: detail.to_string(), missing_in });
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.found.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.found.is_empty()
     }

@@ -16,6 +16,7 @@ use crate::identity::{BundleIndex, Caller, Claim, Directory, Revocation};
 use crate::policy::{self, Allowed, Decision};
 use crate::route::RouteTable;
 use crate::server::ServerCertificate;
+use crate::upstream::UpstreamTls;
 
 /// The last accepted form of every part; `None` before the first.
 #[derive(Clone, Debug, Default)]
@@ -127,8 +128,8 @@ pub struct AcceptedEndpoints {
 pub struct Snapshot {
     /// All bundles; listeners and callers refer to them by index.
     pub bundles: Vec<Bundle>,
-    /// Known identities and their states.
-    pub directory: Directory,
+    /// Known identities and their states; also asked about servers, by whoever connects to them.
+    pub directory: Arc<Directory>,
     /// Where the gate listens.
     pub listeners: Vec<Listener>,
     /// All rules of all listeners; route tables refer to them by index.
@@ -207,6 +208,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// How it is used.
     pub policy: Arc<BackendPolicy>,
+    /// TLS to it; `None` for none.
+    pub tls: Option<Arc<UpstreamTls>>,
 }
 
 /// Where a rule's requests go.
@@ -228,6 +231,11 @@ pub struct Backend {
 }
 
 impl Snapshot {
+    /// The directory, while it is being filled and nobody else has it.
+    pub(crate) fn directory_mut(&mut self) -> &mut Directory {
+        Arc::make_mut(&mut self.directory)
+    }
+
     /// Decides whether a caller may use a rule.
     #[must_use]
     pub fn decide(&self, rule: &Rule, caller: &Caller) -> Decision {

@@ -37,6 +37,17 @@ pub(crate) fn is_segment(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..") && segment.bytes().all(valid)
 }
 
+/// The one SPIFFE ID among a certificate's URIs, and its trust domain.
+///
+/// A certificate has one SPIFFE ID or none (X509-SVID §2): of two, nobody could say which one it is used for.
+pub(crate) fn only_id(uris: &[String]) -> Option<(&str, &str)> {
+    let mut ids = uris.iter().filter(|uri| spiffe_domain(uri).is_some());
+    match (ids.next(), ids.next()) {
+        (Some(id), None) => Some((id, well_formed(id)?)),
+        _ => None,
+    }
+}
+
 /// What a rule compares a SPIFFE ID with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Pattern {
@@ -56,6 +67,14 @@ impl Pattern {
         well_formed(id).map(|_| pattern(id.into()))
     }
 
+    /// Whether it is about this well-formed SPIFFE ID.
+    pub(crate) fn matches(&self, id: &str) -> bool {
+        match self {
+            Self::Exact(one) => **one == *id,
+            Self::Below(above) => id.strip_prefix(&**above).is_some_and(|rest| rest.starts_with('/')),
+        }
+    }
+
     /// The trust domain it is in.
     pub(crate) fn trust_domain(&self) -> &str {
         let (Self::Exact(id) | Self::Below(id)) = self;
@@ -64,7 +83,7 @@ impl Pattern {
 }
 
 /// All patterns of all rules, by what they match.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Patterns {
     indices: HashMap<Pattern, PatternIndex>,
     by_bundle: HashMap<BundleIndex, HashMap<Pattern, PatternIndex>>,
@@ -82,15 +101,11 @@ impl Patterns {
     }
 
     /// Every pattern that a certificate with these URIs matches under these bundles, sorted.
-    ///
-    /// A certificate has one SPIFFE ID or none (X509-SVID §2): of two, nobody could say which one it is used for.
     pub(crate) fn matching(&self, uris: &[String], bundles: &[BundleIndex]) -> Vec<PatternIndex> {
-        let mut ids = uris.iter().filter(|uri| spiffe_domain(uri).is_some());
-        let (Some(id), None) = (ids.next(), ids.next()) else { return Vec::new() };
-        let Some(domain) = well_formed(id) else { return Vec::new() };
+        let Some((id, domain)) = only_id(uris) else { return Vec::new() };
         let mut found = Vec::new();
         for patterns in bundles.iter().filter_map(|bundle| self.by_bundle.get(bundle)) {
-            found.extend(patterns.get(&Pattern::Exact(id.as_str().into())));
+            found.extend(patterns.get(&Pattern::Exact(id.into())));
             let slashes = id.match_indices('/').map(|(at, _)| at);
             for slash in slashes.filter(|at| *at >= "spiffe://".len() + domain.len()) {
                 found.extend(patterns.get(&Pattern::Below(id[..slash].into())));

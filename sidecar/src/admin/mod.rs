@@ -88,6 +88,7 @@ fn page(state: &State) -> Response {
         upstreams: &state.upstreams,
         endpoints: &generation.endpoints,
         ejections: &state.ejections,
+        checks: &state.checks,
         log: &state.log,
         trims: &state.trims,
         kept: &state.kept,

@@ -6,9 +6,24 @@ use std::sync::Arc;
 use sidecar_config::policy::{Mode, Protocol};
 use sidecar_decide::{Listener, Rule, Snapshot};
 
+use crate::health::Ejections;
 use crate::log::{Scope, ScopeFacts};
-use crate::tls::{OwnCertificates, ServerKey, TicketKeys, TlsContext};
-use crate::upstream::EndpointState;
+use crate::tls::{OwnCertificates, ServerKey, TicketKeys, TlsContext, UpstreamTls, UpstreamTlsStates};
+use crate::upstream::{EndpointState, Endpoints};
+
+/// What is known of upstreams over generations.
+#[derive(Debug, Default)]
+pub struct Upstreams {
+    endpoints: Endpoints,
+    tls: UpstreamTlsStates,
+}
+
+impl Upstreams {
+    /// Counts of endpoints that were left out.
+    pub fn ejections(&self) -> &Arc<Ejections> {
+        self.endpoints.ejections()
+    }
+}
 
 /// A snapshot and what is derived from it once, off the workers.
 #[derive(Debug)]
@@ -23,20 +38,19 @@ pub struct Generation {
     pub listener_keys: Vec<ListenerKey>,
     /// What is known of each endpoint, in the snapshot's order.
     pub endpoints: Vec<Arc<EndpointState>>,
+    /// TLS to each of them; `None` where there is none to speak, or none that can be spoken.
+    pub upstream_tls: Vec<Option<Arc<UpstreamTls>>>,
     /// TLS by listener; `None` for `HTTP`, and without a certificate.
     pub tls: Vec<Option<Arc<TlsContext>>>,
 }
 
 impl Generation {
     /// Derives everything from a snapshot, the keys of the server's certificates, in their order, the keys of the session
-    /// tickets, and what is known of the endpoints.
-    pub fn new(
-        snapshot: Snapshot,
-        keys: &[ServerKey],
-        tickets: &TicketKeys,
-        endpoints: Vec<Arc<EndpointState>>,
-    ) -> Self {
+    /// tickets, and what is known of upstreams.
+    pub fn new(snapshot: Snapshot, keys: &[ServerKey], tickets: &TicketKeys, upstreams: &mut Upstreams) -> Self {
         let certificates = snapshot.server.as_ref().and_then(|server| OwnCertificates::new(server, keys));
+        let endpoints = upstreams.endpoints.of(&snapshot.endpoints);
+        let upstream_tls = upstreams.tls.of(&snapshot, certificates.as_ref());
         let revision = snapshot.policy_revision.as_ref().map(|revision| Box::from(revision.as_str()));
         let rule_scopes = snapshot.rules.iter().map(|rule| rule_scope(rule, revision.clone())).collect();
         let listener_scopes = snapshot.listeners.iter().map(|listener| listener_scope(listener, revision.clone()));
@@ -47,7 +61,7 @@ impl Generation {
         });
         let tls = tls.collect();
         let listener_keys = snapshot.listeners.iter().map(ListenerKey::of).collect();
-        Self { snapshot, rule_scopes, listener_scopes, listener_keys, endpoints, tls }
+        Self { snapshot, rule_scopes, listener_scopes, listener_keys, endpoints, upstream_tls, tls }
     }
 
     /// Whether a client that another generation has let in, and not refused since, may be judged otherwise by this one.

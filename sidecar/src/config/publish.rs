@@ -14,12 +14,11 @@ use sidecar_config::trust::Trust;
 use sidecar_config::{CONTRACT_MIN, Document, Part, Readable};
 use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, Snapshot, accept, link};
 
-use super::generation::Generation;
+use super::generation::{Generation, Upstreams};
 use super::keep::Kept;
 use super::read::{Offered, Reading};
 use crate::health::Ejections;
 use crate::tls::{ServerKey, TicketKeys};
-use crate::upstream::Endpoints;
 
 /// In place of a revision where what was offered could not be parsed.
 const UNREADABLE: &str = "unreadable";
@@ -49,7 +48,7 @@ pub struct Publisher {
     /// Of the accepted certificates, in their order.
     keys: Vec<ServerKey>,
     tickets: TicketKeys,
-    endpoints: Endpoints,
+    upstreams: Upstreams,
     states: [PartStatus; 5],
     findings: Vec<Finding>,
     /// What was strange about the last offer, and is served as it is.
@@ -69,7 +68,7 @@ impl Publisher {
             parts: Parts::default(),
             keys: Vec::new(),
             tickets: TicketKeys::new(),
-            endpoints: Endpoints::default(),
+            upstreams: Upstreams::default(),
             states: std::array::from_fn(|_| none.clone()),
             findings: Vec::new(),
             advice: Vec::new(),
@@ -100,8 +99,7 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
-        let endpoints = self.endpoints.of(&snapshot.endpoints);
-        Generation::new(snapshot, &self.keys, &self.tickets, endpoints)
+        Generation::new(snapshot, &self.keys, &self.tickets, &mut self.upstreams)
     }
 
     /// A single file that could be read and does not have a part says that the part is empty. There is no empty pair of
@@ -175,12 +173,12 @@ impl Publisher {
 
     /// What is served before the first offer.
     pub fn nothing(&self) -> Generation {
-        Generation::new(Snapshot::default(), &[], &self.tickets, Vec::new())
+        Generation::new(Snapshot::default(), &[], &self.tickets, &mut Upstreams::default())
     }
 
     /// Counts of endpoints that were left out.
     pub fn ejections(&self) -> &Arc<Ejections> {
-        self.endpoints.ejections()
+        self.upstreams.ejections()
     }
 
     /// What was wrong with the last offer.

@@ -18,6 +18,7 @@ use crate::balance::{Balancer, Choice, Random};
 use crate::limits::{ATTEMPTS, RESPONSE_HEAD_TIMEOUT};
 use crate::pool::{Lease, Shelf};
 use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
+use crate::upstream::EndpointState;
 
 /// Where a request may go.
 pub(super) struct Candidates<'a> {
@@ -57,7 +58,8 @@ impl<'a> Candidates<'a> {
         let choose = |takes_ejected: bool| {
             let load = |endpoint: EndpointIndex| {
                 let endpoint = self.shelves[endpoint].endpoint();
-                (takes_ejected || endpoint.ejected().is_none()).then(|| endpoint.load())
+                let is_used = !endpoint.is_unhealthy() && (takes_ejected || endpoint.ejected().is_none());
+                is_used.then(|| endpoint.load())
             };
             self.balancer.choose(self.backends, &Choice { kind: self.kind, tried, load, random: self.random })
         };
@@ -76,8 +78,13 @@ impl<'a> Candidates<'a> {
     /// Why nobody is chosen of those that are there at all.
     fn nobody(&self) -> Reason {
         let members = members(self.served, self.rule);
-        let is_ejected = members.iter().any(|member| self.shelves[*member].endpoint().ejected().is_some());
-        if is_ejected { Reason::UpstreamEjected } else { Reason::UpstreamNoEndpoint }
+        let mut endpoints = members.iter().map(|member| self.shelves[*member].endpoint());
+        // Whatever was found out about one that fails its checks, the checks alone keep it out.
+        if endpoints.clone().any(|endpoint| !endpoint.is_unhealthy() && endpoint.ejected().is_some()) {
+            return Reason::UpstreamEjected;
+        }
+        let is_unhealthy = endpoints.any(EndpointState::is_unhealthy);
+        if is_unhealthy { Reason::UpstreamUnhealthy } else { Reason::UpstreamNoEndpoint }
     }
 
     /// Whether not all of them may be ejected.
@@ -287,8 +294,8 @@ impl Exchange<'_> {
         };
         outcome.map_err(|error| match error {
             NotSent::Unsent(again) => Unanswered::Unsent(again),
-            NotSent::Broken { answered, .. } => {
-                let reason = upload.and_then(Upload::failed);
+            NotSent::Broken { answered, failure, .. } => {
+                let reason = upload.and_then(Upload::failed).or(failure);
                 let is_silent = !answered && reason.is_none();
                 Unanswered::Sent { reason: reason.unwrap_or(Reason::UpstreamReset), is_silent }
             }

@@ -202,7 +202,8 @@ pub(super) fn download(
 ) -> Body {
     let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
     let Begun { inner, first } = begun;
-    let mut body = DownloadBody { inner, first, deadline, open: Some((lease, draft)), watch, bytes: 0, rest: None };
+    let mut body =
+        DownloadBody { inner, first, deadline, open: Some((lease, draft)), watch, bytes: 0, rest: None, broken: None };
     body.finish_if_ended();
     Body::Stream(Box::pin(body))
 }
@@ -239,6 +240,8 @@ struct DownloadBody {
     bytes: u64,
     /// What the upstream did not want to hear any more, which it need not: it has answered.
     rest: Option<Rest>,
+    /// How it broke off, as soon as what came before it is written.
+    broken: Option<BodyError>,
 }
 
 impl DownloadBody {
@@ -247,6 +250,10 @@ impl DownloadBody {
         if self.first.is_none() && self.inner.is_end_stream() {
             self.finish();
         }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.open.as_ref().is_some_and(|(lease, _)| lease.connection.wire().failure().is_some())
     }
 
     fn finish(&mut self) {
@@ -267,14 +274,22 @@ impl DownloadBody {
     }
 
     fn fail(&mut self, reason: Reason) {
-        if let Some((_, mut draft)) = self.open.take() {
+        if let Some((lease, mut draft)) = self.open.take() {
             draft.edit(|record| record.response_bytes = self.bytes);
-            let reason = draft.upload_failed().unwrap_or(reason);
+            let reason = draft.upload_failed().or(lease.connection.wire().failure()).unwrap_or(reason);
             if let Some(watch) = &self.watch {
                 watch.interrupted(reason);
             }
             draft.finish(Some(reason));
         }
+    }
+
+    /// Ends it with an error the next time it is asked: hyper forgets what it was given and has not written by then, the
+    /// response's head too, and a client that gets nothing asks again.
+    fn break_off<T>(&mut self, error: BodyError, cx: &Context<'_>) -> Poll<T> {
+        self.broken = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -285,7 +300,10 @@ impl http_body::Body for DownloadBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready()) && self.open.is_some() {
             self.fail(Reason::UpstreamTimeout);
-            return Poll::Ready(Some(Err(BodyError::TooSlow)));
+            return self.break_off(BodyError::TooSlow, cx);
+        }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
         }
         if let Some(rest) = &mut self.rest {
             ready!(rest.poll(cx));
@@ -295,12 +313,20 @@ impl http_body::Body for DownloadBody {
             Some(first) => Some(Ok(first)),
             None => ready!(Pin::new(&mut self.inner).poll_frame(cx)),
         };
-        match &frame {
-            Some(Ok(frame)) => {
+        match frame {
+            Some(Ok(ref frame)) => {
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.finish_if_ended();
             }
-            Some(Err(_)) => self.fail(Reason::UpstreamReset),
+            Some(Err(error)) => {
+                self.fail(Reason::UpstreamReset);
+                return self.break_off(error, cx);
+            }
+            // A connection that was cut ends its body like one that is whole.
+            None if self.is_cut() => {
+                self.fail(Reason::UpstreamReset);
+                return Poll::Ready(Some(Err(BodyError::Cut)));
+            }
             None => {
                 self.finish();
                 if self.rest.is_some() {

@@ -58,7 +58,7 @@ impl Served {
     /// Begins to serve a generation.
     fn new(generation: Arc<Generation>, pool: &Rc<Pool>) -> Rc<Self> {
         let balancers = generation.snapshot.rules.iter().map(|_| Balancer::default()).collect();
-        let shelves = pool.serve(&generation.endpoints);
+        let shelves = pool.serve(&generation.endpoints, &generation.upstream_tls);
         Rc::new(Self { generation, balancers, shelves })
     }
 }

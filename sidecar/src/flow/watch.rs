@@ -34,7 +34,19 @@ impl Watch {
 
     /// There is no answer for this reason, which may be somebody else's fault.
     pub(super) fn failed(&self, reason: Reason) {
-        if matches!(reason, Reason::UpstreamConnect | Reason::UpstreamTimeout | Reason::UpstreamReset) {
+        let is_its_own = matches!(
+            reason,
+            Reason::UpstreamConnect
+                | Reason::UpstreamTimeout
+                | Reason::UpstreamReset
+                | Reason::UpstreamTls
+                | Reason::UpstreamTlsUntrusted
+                | Reason::UpstreamTlsExpired
+                | Reason::UpstreamTlsRevoked
+                | Reason::UpstreamTlsPeer
+                | Reason::UpstreamTlsRefused
+        );
+        if is_its_own {
             self.weigh(self.endpoint().failed(Failure::LocalOrigin));
         }
     }

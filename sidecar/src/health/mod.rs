@@ -1,5 +1,10 @@
-//! Whether endpoints are used: what requests find out about them.
+//! Whether endpoints are used: what requests find out about them, and what checks do.
 
+mod checker;
 mod outlier;
+mod probe;
+mod standing;
 
+pub use checker::{Checker, Checks};
 pub use outlier::{Ejection, Ejections, Failure, Outlier};
+pub use standing::{Health, Sign};

@@ -12,7 +12,7 @@ use sidecar_config::status::Status;
 use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
 use super::upstreams;
 use crate::config::KeepStats;
-use crate::health::Ejections;
+use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::limits::HANDSHAKES_PER_WORKER;
 use crate::log;
@@ -35,6 +35,8 @@ pub struct Sources<'a> {
     pub endpoints: &'a [Arc<EndpointState>],
     /// Counts of those that were left out.
     pub ejections: &'a Ejections,
+    /// Counts of their checks.
+    pub checks: &'a Checks,
     /// The request log.
     pub log: &'a log::Stats,
     /// Memory given back.
@@ -66,7 +68,7 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
         decided(sources.connections, "postern_forwarded_connections_total", "Connections of TLS listeners decided."),
     ];
     families.extend(handshakes(sources));
-    families.extend(upstreams::families(sources.endpoints, sources.ejections));
+    families.extend(upstreams::families(sources.endpoints, (sources.ejections, sources.checks)));
     families.extend(under_way(sources));
     families.extend(request_log(sources.log));
     families.extend(state(sources));

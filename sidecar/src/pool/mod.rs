@@ -1,5 +1,6 @@
 //! A worker's connections to upstreams: for each endpoint a shelf of idle ones, and a queue of requests that wait for one.
 
+mod secured;
 mod shelf;
 
 use std::cell::{Cell, RefCell};
@@ -8,11 +9,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 pub use shelf::{Lease, Line, Shelf};
 
 use crate::limits::IDLE_SWEEP_MIN;
+use crate::tls::UpstreamTls;
 use crate::upstream::{Budget, EndpointState};
 
 /// The pool of one worker.
@@ -20,24 +23,31 @@ pub struct Pool {
     budget: Arc<Budget>,
     /// By where the endpoint's state lies in memory, which stays there as long as its shelf.
     shelves: RefCell<HashMap<usize, Rc<Shelf>>>,
-    /// Whether somebody looks for what has been idle too long.
+    /// Whether somebody looks for what has been idle too long, or has expired.
     is_swept: Cell<bool>,
+    /// There may be something earlier to look for.
+    sooner: Notify,
 }
 
 impl Pool {
     /// An empty pool whose connections count in a budget.
     pub fn new(budget: Arc<Budget>) -> Rc<Self> {
-        Rc::new(Self { budget, shelves: RefCell::default(), is_swept: Cell::new(false) })
+        Rc::new(Self { budget, shelves: RefCell::default(), is_swept: Cell::new(false), sooner: Notify::new() })
     }
 
     /// The shelves of these endpoints, in their order. Those of other endpoints are closed: what is in use there is not
     /// kept when it comes back.
-    pub fn serve(self: &Rc<Self>, endpoints: &[Arc<EndpointState>]) -> Vec<Rc<Shelf>> {
+    pub fn serve(
+        self: &Rc<Self>,
+        endpoints: &[Arc<EndpointState>],
+        tls: &[Option<Arc<UpstreamTls>>],
+    ) -> Vec<Rc<Shelf>> {
         let mut before = std::mem::take(&mut *self.shelves.borrow_mut());
         let mut shelves = self.shelves.borrow_mut();
-        let served = endpoints.iter().map(|endpoint| {
+        let served = endpoints.iter().zip(tls).map(|(endpoint, tls)| {
             let key = Arc::as_ptr(endpoint).addr();
             let shelf = before.remove(&key).unwrap_or_else(|| Shelf::new(endpoint, self));
+            shelf.serve(tls.as_ref());
             shelves.insert(key, Rc::clone(&shelf));
             shelf
         });
@@ -62,6 +72,12 @@ impl Pool {
         }
     }
 
+    /// There is a connection that may expire earlier than what is looked for.
+    fn look_sooner(self: &Rc<Self>) {
+        self.sweep();
+        self.sooner.notify_one();
+    }
+
     async fn run_sweep(self: Rc<Self>) {
         loop {
             // Made before the shelves are looked at, so that nobody's wish falls between the two.
@@ -73,12 +89,13 @@ impl Pool {
             tokio::select! {
                 () = sleep(pause) => {}
                 () = wanted => {}
+                () = self.sooner.notified() => {}
             }
         }
     }
 
     /// Closes what is too old, and what requests of other workers wait for; how long to wait until the next time, while
-    /// anything is idle.
+    /// anything is idle or can expire.
     fn sweep_once(&self) -> Option<Duration> {
         let now = Instant::now();
         let shelves = self.shelves.borrow();

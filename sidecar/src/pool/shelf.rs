@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::Pool;
+use super::secured::{SecuredLine, SecuredLines};
 use crate::limits::HANDOVERS;
 use crate::protocol::{self, Upstream};
-use crate::upstream::{ConnectError, EndpointState, Place, connect};
+use crate::tls::UpstreamTls;
+use crate::upstream::{Budget, ConnectError, EndpointState, Place, Transport, connect, connect_tls};
 
 /// The connections of one worker to one endpoint.
 pub struct Shelf {
@@ -27,6 +30,7 @@ pub struct Shelf {
     waiting: RefCell<VecDeque<oneshot::Sender<Lease>>>,
     /// No generation uses the endpoint any more.
     is_closed: Cell<bool>,
+    secured: SecuredLines,
 }
 
 struct Idle {
@@ -44,6 +48,8 @@ struct Held {
     requests: u32,
     /// Requests it went to directly from the one before.
     handovers: u8,
+    /// With TLS.
+    secured: Option<Rc<SecuredLine>>,
 }
 
 /// A connection that is in use.
@@ -101,6 +107,7 @@ impl LeaseError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Full | Self::Connect(ConnectError::Full) => Reason::UpstreamPoolFull,
+            Self::Connect(ConnectError::Tls(reason)) => *reason,
             Self::Connect(_) => Reason::UpstreamConnect,
         }
     }
@@ -114,6 +121,7 @@ impl Shelf {
             idle: RefCell::default(),
             waiting: RefCell::default(),
             is_closed: Cell::new(false),
+            secured: SecuredLines::default(),
         })
     }
 
@@ -160,7 +168,7 @@ impl Shelf {
             },
         };
         let busy = Busy::new(self);
-        let (stream, place) = self.dial().await?;
+        let (stream, place) = self.dial(connect).await?;
         Ok((stream, Line { _place: place, _permit: permit, _busy: busy }))
     }
 
@@ -170,7 +178,10 @@ impl Shelf {
     }
 
     /// A connection of bytes, with its place in the budget.
-    async fn dial(&self) -> Result<(TcpStream, Place), ConnectError> {
+    async fn dial<T>(
+        &self,
+        connect: impl AsyncFn(SocketAddr, Duration, &Arc<Budget>) -> Result<T, ConnectError>,
+    ) -> Result<T, ConnectError> {
         let pool = self.pool.upgrade().ok_or(ConnectError::Full)?;
         let (address, time) = (self.endpoint.address(), self.endpoint.pool().connect_timeout.as_std());
         match connect(address, time, pool.budget()).await {
@@ -182,9 +193,22 @@ impl Shelf {
 
     async fn open(self: &Rc<Self>, permit: OwnedSemaphorePermit) -> Result<Lease, LeaseError> {
         let busy = Busy::new(self);
-        let (stream, place) = self.dial().await?;
+        let (stream, place, secured) = if self.endpoint.is_secured() {
+            let tls = self.secured.tls().ok_or(ConnectError::Tls(Reason::UpstreamTls))?;
+            let connect = async |address, time, budget: &_| connect_tls(address, time, budget, &tls).await;
+            // In a box: a handshake's future is large, and every request has room for it.
+            let (stream, place, secured) = Box::pin(self.dial(connect)).await?;
+            (stream, place, Some(secured))
+        } else {
+            let (stream, place) = self.dial(connect).await?;
+            (Transport::Plain(stream), place, None)
+        };
         let connection = protocol::connect(stream).await.map_err(|error| ConnectError::Protocol(error.to_string()))?;
-        let held = Held { _place: place, _permit: permit, born: Instant::now(), requests: 1, handovers: 0 };
+        let secured = secured.map(|secured| self.secured.enter(secured, connection.wire()));
+        if let (Some(_), Some(pool)) = (&secured, self.pool.upgrade()) {
+            pool.look_sooner();
+        }
+        let held = Held { _place: place, _permit: permit, born: Instant::now(), requests: 1, handovers: 0, secured };
         Ok(Lease { connection, held, busy, is_reused: false })
     }
 
@@ -236,7 +260,8 @@ impl Shelf {
     /// Whether a connection takes no more requests.
     fn is_worn(&self, held: &Held, now: Instant) -> bool {
         let pool = self.endpoint.pool();
-        pool.max_requests_per_connection.is_some_and(|most| held.requests >= most)
+        held.secured.as_ref().is_some_and(|line| line.is_done())
+            || pool.max_requests_per_connection.is_some_and(|most| held.requests >= most)
             || pool.max_age.is_some_and(|age| now.duration_since(held.born) >= age.as_std())
     }
 
@@ -286,6 +311,12 @@ impl Shelf {
         count
     }
 
+    /// Speaks TLS so from now on, and keeps no idle connection that would be another one today.
+    pub(super) fn serve(&self, tls: Option<&Arc<UpstreamTls>>) {
+        self.secured.serve(tls);
+        self.idle.borrow_mut().retain(|idle| idle.held.secured.as_ref().is_none_or(|line| !line.is_done()));
+    }
+
     /// Keeps nothing any more.
     pub(super) fn close(&self) {
         self.is_closed.set(true);
@@ -300,7 +331,8 @@ impl Shelf {
         idle.retain(|idle| {
             !idle.connection.is_closed() && now.duration_since(idle.since) < time && !self.is_worn(&idle.held, now)
         });
-        (!idle.is_empty()).then_some(time / 2)
+        let idle = (!idle.is_empty()).then_some(time / 2);
+        idle.into_iter().chain(self.secured.expire()).min()
     }
 }
 

@@ -22,6 +22,9 @@ pub enum BodyError {
     /// It is larger than allowed.
     #[error("the body is too large")]
     TooLarge,
+    /// The gate has cut the connection it comes from.
+    #[error("the connection was cut")]
+    Cut,
     /// The request has its answer, and nobody reads the rest.
     #[error("the body is not wanted any more")]
     Unwanted,

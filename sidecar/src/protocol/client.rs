@@ -1,26 +1,22 @@
 //! One HTTP/1.1 connection to an upstream.
 
-use std::cell::Cell;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 use http::{HeaderMap, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use sidecar_decide::Reason;
 use tokio::task::AbortHandle;
 
+use super::wire::{Watched, Wire};
 use super::{Body, Head, Inbound};
 use crate::limits::REQUEST_HEADERS;
+use crate::upstream::Transport;
 
 /// A connection to an upstream that requests can be sent on, one after the other.
 pub struct Upstream {
     sender: http1::SendRequest<Body>,
-    /// Whether a byte has come since the last request was sent.
-    answered: Rc<Cell<bool>>,
+    wire: Rc<Wire>,
     /// Drives the connection; ended with it.
     driver: AbortHandle,
 }
@@ -53,22 +49,25 @@ pub enum NotSent {
         error: hyper::Error,
         /// Whether a byte of a response had come.
         answered: bool,
+        /// Why, where TLS or the gate itself broke it.
+        failure: Option<Reason>,
     },
 }
 
-/// Speaks HTTP/1.1 on a connected socket.
+/// Speaks HTTP/1.1 on a connection of bytes.
 ///
 /// # Errors
 /// When hyper cannot start on it.
-pub async fn connect(stream: TcpStream) -> Result<Upstream, hyper::Error> {
-    let answered = Rc::new(Cell::new(false));
-    let stream = TokioIo::new(Watched { stream, answered: Rc::clone(&answered) });
+pub async fn connect(stream: Transport) -> Result<Upstream, hyper::Error> {
+    let wire = Rc::new(Wire::default());
+    let stream = TokioIo::new(Watched::new(stream, &wire));
     let (sender, connection) = http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(stream).await?;
     // How the connection ends is told to whoever waits for a response on it.
     let driver = tokio::task::spawn_local(async move {
         let _ended = connection.await;
     });
-    Ok(Upstream { sender, answered, driver: driver.abort_handle() })
+    wire.driven_by(driver.abort_handle());
+    Ok(Upstream { sender, wire, driver: driver.abort_handle() })
 }
 
 impl Upstream {
@@ -82,6 +81,11 @@ impl Upstream {
         self.sender.is_closed()
     }
 
+    /// Its bytes.
+    pub fn wire(&self) -> &Rc<Wire> {
+        &self.wire
+    }
+
     /// Sends a request and waits for its response's head.
     ///
     /// # Errors
@@ -91,7 +95,7 @@ impl Upstream {
         if self.sender.ready().await.is_err() {
             return Err(NotSent::Unsent(Box::new(request)));
         }
-        self.answered.set(false);
+        let heard = self.wire.heard();
         match self.sender.try_send_request(request.into_message()).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
@@ -99,52 +103,13 @@ impl Upstream {
             }
             Err(mut error) => match error.take_message() {
                 Some(message) => Err(NotSent::Unsent(Box::new(Outgoing::of(message)))),
-                None => Err(NotSent::Broken { error: error.into_error(), answered: self.answered.get() }),
+                None => Err(NotSent::Broken {
+                    error: error.into_error(),
+                    answered: self.wire.heard() > heard,
+                    failure: self.wire.failure(),
+                }),
             },
         }
-    }
-}
-
-/// A connection that tells whether anything came: an upstream that closes without a byte has not begun to answer.
-struct Watched {
-    stream: TcpStream,
-    answered: Rc<Cell<bool>>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.answered.set(true);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
     }
 }
 

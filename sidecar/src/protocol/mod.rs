@@ -6,6 +6,7 @@ mod client;
 mod headers;
 mod runtime;
 mod server;
+mod wire;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
 
@@ -14,6 +15,7 @@ pub use body::{Body, BodyError, Inbound};
 pub use client::{NotSent, Outgoing, Received, Upstream, connect};
 pub use headers::{strip_hop_by_hop, upstream_host};
 pub use server::{Closing, ServeError, serve};
+pub use wire::Wire;
 
 /// The HTTP version of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

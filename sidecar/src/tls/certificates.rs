@@ -30,6 +30,11 @@ impl OwnCertificates {
         Some(Self { identity: Arc::clone(identity), certified })
     }
 
+    /// The first one, which is also the gate's as a client.
+    pub(super) fn first(&self) -> Option<Arc<CertifiedKey>> {
+        self.certified.first().map(Arc::clone)
+    }
+
     /// The one for a client that asks for `name`, or for none and has reached `address`.
     pub(super) fn choose(
         &self,

@@ -72,3 +72,23 @@ pub(super) fn handshake_reason(error: &io::Error) -> Option<Reason> {
         _ => Some(Reason::TlsProtocol),
     }
 }
+
+/// Why there is no TLS with an upstream, as rows have it: what is to be done about it, and no finer.
+pub(super) fn upstream_reason(error: &Error) -> Reason {
+    use CertificateError as C;
+    match error {
+        Error::AlertReceived(_) => Reason::UpstreamTlsRefused,
+        Error::InvalidCertificate(C::Expired | C::NotValidYet) => Reason::UpstreamTlsExpired,
+        Error::InvalidCertificate(C::Revoked | C::ExpiredRevocationList) => Reason::UpstreamTlsRevoked,
+        Error::InvalidCertificate(C::NotValidForName) => Reason::UpstreamTlsPeer,
+        // With the signature over the handshake, which rustls checks after the verifier has accepted the chain.
+        Error::InvalidCertificate(_) => Reason::UpstreamTlsUntrusted,
+        _ => Reason::UpstreamTls,
+    }
+}
+
+/// Why a stream to an upstream broke off; `None` where TLS is not what failed. In TLS 1.3 a server judges the gate's
+/// certificate when the handshake has ended for the gate.
+pub fn broken_off(error: &io::Error) -> Option<Reason> {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).map(upstream_reason)
+}

@@ -117,7 +117,7 @@ fn binding(snapshot: &Snapshot, listener: &Listener) -> Sum {
     Sha256::digest(format!("{bound:?}")).into()
 }
 
-fn anchors(bundle: &Bundle) -> Anchors {
+pub(super) fn anchors(bundle: &Bundle) -> Anchors {
     let roots = bundle.roots.iter().filter_map(|root| {
         let der = CertificateDer::from(root.der.as_slice());
         // A root was read as a certificate when its bundle was accepted; one that webpki cannot read anchors nothing.

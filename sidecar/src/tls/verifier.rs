@@ -1,5 +1,5 @@
 //! Our own client certificate verifier. rustls' stock one says neither which root a chain ended in nor what was
-//! presented when it refuses; a gate whose refusals are evidence needs both.
+//! presented when it refuses; a gate whose refusals are evidence needs both. Servers are verified by the same `Trust`.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -76,6 +76,45 @@ pub(super) struct Trust {
 }
 
 impl Trust {
+    /// The paths from a certificate, used in this way, to the bundles that vouch for it.
+    pub(super) fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        facts: &CertificateFacts,
+        usage: KeyUsage,
+        now: UnixTime,
+    ) -> Result<VerifiedPath, webpki::Error> {
+        let leaf = EndEntityCert::try_from(leaf)?;
+        let (ends, valid_until) = (Vec::new(), u64::MAX);
+        let mut path = VerifiedPath { leaf: facts.sha256, ends, valid_until, believed_until: u64::MAX };
+        // A chain that no bundle knows is the least that can be said; a bundle that knows it says more.
+        let mut refusal = webpki::Error::UnknownIssuer;
+        for anchors in &self.bundles {
+            let all: Vec<_>;
+            let intermediates = if anchors.intermediates.is_empty() {
+                intermediates
+            } else {
+                let ours = anchors.intermediates.iter().map(|ours| CertificateDer::from(ours.as_ref()));
+                all = intermediates.iter().map(|theirs| CertificateDer::from(theirs.as_ref())).chain(ours).collect();
+                &all
+            };
+            let (roots, algorithms) = (&anchors.roots, self.algorithms.all);
+            match leaf.verify_for_usage(algorithms, roots, intermediates, now, usage, None, None) {
+                Ok(verified) => {
+                    let end = anchors.end(&verified);
+                    // Revoked under one bundle it is revoked: another root above the same authority is no way around it.
+                    path.believed_until = path.believed_until.min(anchors.check_revocation(facts, &end, now)?);
+                    path.ends.push(end);
+                    path.valid_until = path.valid_until.min(path::valid_until(facts, &verified));
+                }
+                Err(webpki::Error::UnknownIssuer) => {}
+                Err(error) => refusal = error,
+            }
+        }
+        if path.ends.is_empty() { Err(refusal) } else { Ok(path) }
+    }
+
     /// How a client that was verified before stands today.
     pub(super) fn standing(&self, peer: &TlsPeer) -> Standing {
         let Some(path) = &peer.path else {
@@ -123,51 +162,6 @@ impl Verifier {
         // A certificate is asked for in full handshakes only: whatever ticket was decrypted, it is not resumed.
         *self.cell.lock().unwrap_or_else(PoisonError::into_inner) = Seen { peer, resumed: None, is_known };
     }
-
-    fn verify(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        facts: &CertificateFacts,
-        now: UnixTime,
-    ) -> Result<VerifiedPath, webpki::Error> {
-        let leaf = EndEntityCert::try_from(leaf)?;
-        let (ends, valid_until) = (Vec::new(), u64::MAX);
-        let mut path = VerifiedPath { leaf: facts.sha256, ends, valid_until, believed_until: u64::MAX };
-        // A chain that no bundle knows is the least that can be said; a bundle that knows it says more.
-        let mut refusal = webpki::Error::UnknownIssuer;
-        for anchors in &self.trust.bundles {
-            let all: Vec<_>;
-            let intermediates = if anchors.intermediates.is_empty() {
-                intermediates
-            } else {
-                let ours = anchors.intermediates.iter().map(|ours| CertificateDer::from(ours.as_ref()));
-                all = intermediates.iter().map(|theirs| CertificateDer::from(theirs.as_ref())).chain(ours).collect();
-                &all
-            };
-            let verified = leaf.verify_for_usage(
-                self.trust.algorithms.all,
-                &anchors.roots,
-                intermediates,
-                now,
-                KeyUsage::client_auth(),
-                None,
-                None,
-            );
-            match verified {
-                Ok(verified) => {
-                    let end = anchors.end(&verified);
-                    // Revoked under one bundle it is revoked: another root above the same authority is no way around it.
-                    path.believed_until = path.believed_until.min(anchors.check_revocation(facts, &end, now)?);
-                    path.ends.push(end);
-                    path.valid_until = path.valid_until.min(path::valid_until(facts, &verified));
-                }
-                Err(webpki::Error::UnknownIssuer) => {}
-                Err(error) => refusal = error,
-            }
-        }
-        if path.ends.is_empty() { Err(refusal) } else { Ok(path) }
-    }
 }
 
 impl ClientCertVerifier for Verifier {
@@ -198,7 +192,7 @@ impl ClientCertVerifier for Verifier {
             self.leave(TlsPeer { refused: Some(Reason::TlsMalformed), ..TlsPeer::default() }, None);
             return Err(CertificateError::BadEncoding.into());
         };
-        let (path, refusal) = match self.verify(leaf, intermediates, &facts, now) {
+        let (path, refusal) = match self.trust.verify(leaf, intermediates, &facts, KeyUsage::client_auth(), now) {
             Ok(path) => (Some(Arc::new(path)), None),
             Err(error) => (None, Some((certificate_reason(&error, &facts), error))),
         };

@@ -10,7 +10,7 @@ use sidecar_config::backend::{BackendPolicy, PoolPolicy};
 use sidecar_decide::Endpoint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::health::{Ejection, Ejections, Failure, Outlier};
+use crate::health::{Ejection, Ejections, Failure, Health, Outlier, Sign};
 
 /// A number that each request changes, alone on its cache lines, so that workers do not slow each other down.
 #[derive(Debug, Default)]
@@ -39,6 +39,10 @@ pub struct EndpointReport {
 pub enum Condition {
     /// It is.
     Usable,
+    /// It is, and its first check has not ended.
+    Unchecked,
+    /// It fails its checks, and gets nothing.
+    Unhealthy,
     /// It failed too often, and is left out for so long.
     Ejected(Duration),
 }
@@ -51,6 +55,7 @@ pub struct EndpointState {
     most_connections: usize,
     pending: AtomicUsize,
     in_flight: Padded,
+    health: Sign,
     outlier: Outlier,
     ejections: Arc<Ejections>,
 }
@@ -66,6 +71,7 @@ impl EndpointState {
             most_connections,
             pending: AtomicUsize::new(0),
             in_flight: Padded::default(),
+            health: Sign::default(),
             outlier: Outlier::new(Instant::now()),
             ejections: Arc::clone(ejections),
         })
@@ -85,12 +91,32 @@ impl EndpointState {
 
     /// Whether it is used.
     pub fn condition(&self) -> Condition {
-        self.ejected().map_or(Condition::Usable, Condition::Ejected)
+        match (self.health.health(), self.ejected()) {
+            (Health::Unhealthy, _) => Condition::Unhealthy,
+            (_, Some(left)) => Condition::Ejected(left),
+            (Health::Unknown, None) if self.policy().health_check.is_some() => Condition::Unchecked,
+            (_, None) => Condition::Usable,
+        }
+    }
+
+    /// Whether it is not to be used because it fails its checks.
+    pub fn is_unhealthy(&self) -> bool {
+        self.health.health() == Health::Unhealthy
+    }
+
+    /// Notes what its checks have found.
+    pub fn found(&self, health: Health) {
+        self.health.set(health);
     }
 
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.endpoint.address
+    }
+
+    /// Whether it is spoken to with TLS only.
+    pub fn is_secured(&self) -> bool {
+        self.endpoint.tls.is_some()
     }
 
     /// Bounds on its connections.

@@ -1,6 +1,7 @@
 //! Upstreams: how many connections the process may have to them, making one, and what is known of each address.
 
 mod endpoint;
+mod transport;
 
 use std::future::Future;
 use std::io;
@@ -9,12 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use sidecar_decide::Reason;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
 pub use endpoint::{Condition, EndpointReport, EndpointState, Endpoints};
+pub use transport::Transport;
+
+use crate::tls::{Secured, UpstreamTls};
 
 /// How many connections to upstreams the process may have, so that what it needs besides always finds a file.
 #[derive(Debug)]
@@ -84,9 +89,12 @@ pub enum ConnectError {
     /// HTTP could not start on the connection.
     #[error("connect: {0}")]
     Protocol(String),
+    /// There is no TLS with whoever answered.
+    #[error("connect: {0}")]
+    Tls(Reason),
 }
 
-/// Connects to an address.
+/// Connects to an address, without TLS.
 ///
 /// # Errors
 /// When no connection can be made in time.
@@ -96,8 +104,29 @@ pub async fn connect(
     budget: &Arc<Budget>,
 ) -> Result<(TcpStream, Place), ConnectError> {
     let place = budget.take().ok_or(ConnectError::Full)?;
-    let stream = timeout(time, TcpStream::connect(address)).await.map_err(|_| ConnectError::Timeout(time))??;
+    let stream = timeout(time, dial(address)).await.map_err(|_| ConnectError::Timeout(time))??;
+    Ok((stream, place))
+}
+
+/// Connects to an address with TLS, all in the same time.
+///
+/// # Errors
+/// When no connection can be made in time, or none that is secured.
+pub async fn connect_tls(
+    address: SocketAddr,
+    time: Duration,
+    budget: &Arc<Budget>,
+    tls: &UpstreamTls,
+) -> Result<(Transport, Place, Secured), ConnectError> {
+    let place = budget.take().ok_or(ConnectError::Full)?;
+    let connecting = async { tls.connect(dial(address).await?).await.map_err(ConnectError::Tls) };
+    let (stream, secured) = timeout(time, connecting).await.map_err(|_| ConnectError::Timeout(time))??;
+    Ok((Transport::Tls(Box::new(stream)), place, secured))
+}
+
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
     // A request's head must not wait for the acknowledgement of the one before (Nagle's algorithm).
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok(stream)
 }

@@ -38,6 +38,8 @@ pub struct Report {
     rows: Rows,
     /// Decisions that are in no row, by reason.
     dropped: BTreeMap<String, u64>,
+    /// Decisions as the gate's counters have them.
+    counted: BTreeMap<String, u64>,
     /// The gate's own memory after each tenth of the time.
     memory_kib: Vec<u64>,
     /// Bytes it grew by in each minute of the second half.
@@ -81,14 +83,14 @@ pub fn run(binary: &Path, time: Duration, seed: u64) -> Result<Report> {
     let account = clients.finish()?;
     let strange = &account.strange;
     ensure!(strange.is_empty(), "{} answers without a reason: {:?}", strange.len(), &strange[..strange.len().min(5)]);
-    let dropped = settled(&stage.scene)?;
+    let (dropped, counted) = settled(&stage.scene)?;
     stage.scene.gate.sidecar.terminate()?;
     let status = stage.scene.gate.sidecar.wait_exit()?;
     ensure!(status.code() == Some(0), "the gate ended with {status}");
     let rows = rows(&stage.scene)?;
     let disk = stage.disk.is_some();
     let slope_bytes = memory.slope_bytes() * 60.0 / SAMPLE.as_secs_f64();
-    let report = Report { faults, account, rows, dropped, memory_kib: memory.tenths(), slope_bytes, disk };
+    let report = Report { faults, account, rows, dropped, counted, memory_kib: memory.tenths(), slope_bytes, disk };
     report.check()?;
     Ok(report)
 }
@@ -137,17 +139,30 @@ fn rest(time: Duration, memory: &mut Memory) -> Result<()> {
     Ok(())
 }
 
-/// What the gate says it has dropped, as soon as everything else is written.
-fn settled(scene: &Scene) -> Result<BTreeMap<String, u64>> {
+/// Sums of series, by family or by label.
+type Sums = BTreeMap<String, u64>;
+
+/// What the gate says it has dropped, and what it has decided, as soon as everything else is written.
+fn settled(scene: &Scene) -> Result<(Sums, Sums)> {
     let page = format!("http://{}/metrics", scene.gate.sidecar.status_address()?);
     eventually("all rows to be written", PATIENCE, || {
         let page = Curl::new(&page).call()?.text();
         let is = |series: &str| page.lines().any(|line| line == series);
-        let dropped = page.lines().filter_map(|line| {
-            let (reason, count) = line.strip_prefix("postern_log_rows_dropped_total{reason=\"")?.split_once("\"} ")?;
-            Some((reason.to_owned(), count.parse().ok()?))
-        });
-        Ok((is("postern_log_queue_rows 0") && is("postern_log_up 1")).then(|| dropped.collect()))
+        let (mut dropped, mut counted) = (Sums::new(), Sums::new());
+        for (series, value) in page.lines().filter_map(|line| line.rsplit_once(' ')) {
+            let Ok(value) = value.parse::<u64>() else { continue };
+            let (family, labels) = series.split_once('{').unwrap_or((series, ""));
+            match family {
+                "postern_log_rows_dropped_total" => *dropped.entry(labels.to_owned()).or_default() += value,
+                "postern_requests_total"
+                | "postern_forwarded_connections_total"
+                | "postern_handshakes_refused_total" => {
+                    *counted.entry(family.to_owned()).or_default() += value;
+                }
+                _ => {}
+            }
+        }
+        Ok((is("postern_log_queue_rows 0") && is("postern_log_up 1")).then_some((dropped, counted)))
     })
 }
 
@@ -210,6 +225,7 @@ impl fmt::Display for Report {
         writeln!(f, "  of handshakes        {:>8}", self.rows.handshakes)?;
         writeln!(f, "  of connections       {:>8}", self.rows.connections)?;
         writeln!(f, "dropped                {:>8} {:?}", self.dropped.values().sum::<u64>(), self.dropped)?;
+        writeln!(f, "counted                {:>8} {:?}", self.counted.values().sum::<u64>(), self.counted)?;
         let memory: Vec<_> = self.memory_kib.iter().map(ToString::to_string).collect();
         writeln!(f, "memory after tenths    {} KiB", memory.join(", "))?;
         write!(f, "slope                  {:>8.0} bytes for each minute of the second half", self.slope_bytes)

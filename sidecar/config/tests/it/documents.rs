@@ -61,6 +61,7 @@ fn notations_agree() {
         "filters",
         "health",
         "rewrites-1.3",
+        "upstream-tls",
     ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
         let json = read("json");
@@ -82,6 +83,7 @@ fn what_is_written_back_reads_the_same() {
         "filters.json",
         "health.json",
         "rewrites-1.3.json",
+        "upstream-tls.json",
     ];
     for name in names {
         let read = read_file(&folder("good").join(name)).unwrap();
@@ -162,6 +164,7 @@ const BAD: &[(&str, &str)] = &[
         "filter-unknown.yaml",
         "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`, `requestRedirect`, `urlRewrite`",
     ),
+    ("health-path.yaml", "`policy.routes[0].backendPolicy.healthCheck.http`: missing field `path`"),
     (
         "listener-protocol.yaml",
         "`policy.listeners[0].protocol`: unknown variant `TCP`, expected one of `HTTPS`, `HTTP`, `TLS`",
@@ -220,6 +223,15 @@ const BAD: &[(&str, &str)] = &[
         "unknown-part.toml",
         "`setings` is not a part; the parts are settings, trust, identity, identities, policy and endpoints",
     ),
+    (
+        "upstream-tls-insecure.toml",
+        "`policy.routes[0].rules[0].backends[0].tls.insecureSkipVerify`: unknown field `insecureSkipVerify`, expected one of `mode`, `serverName`, `trust`, `peers`",
+    ),
+    (
+        "upstream-tls-mode.yaml",
+        "`policy.routes[0].rules[0].backends[0].tls.mode`: unknown variant `None`, expected `Simple` or `Mutual`",
+    ),
+    ("upstream-tls-no-trust.json", "`policy.routes[0].rules[0].backends[0].tls`: missing field `trust`"),
     ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.3"`"#),
     (
         "version-unsupported.yaml",

@@ -3,37 +3,86 @@
 use std::fmt::Display;
 
 use sidecar_config::Duration;
-use sidecar_config::backend::{BackendPolicy, OutlierDetection, PoolPolicy};
+use sidecar_config::backend::{BackendPolicy, PoolPolicy};
+use sidecar_config::policy::Backend;
+use sidecar_config::upstream::BackendTls;
 
+use super::health::{check_health, check_outlier};
 use crate::problem::Problems;
+use crate::spiffe::Pattern;
 
 /// Most of anything that is counted here; the file limit is far below.
-const COUNT_MAX: u32 = 1_000_000;
+pub(super) const COUNT_MAX: u32 = 1_000_000;
 /// Longest of these times: what waits longer waits for nothing.
 pub(super) const TIME_MAX: Duration = Duration::from_millis(24 * 3_600_000);
 
-pub(super) fn check_backend_policy(policy: &BackendPolicy, place: &str, problems: &mut Problems) {
-    check_pool(&policy.pool, &format!("{place}.pool"), problems);
-    if let Some(outlier) = &policy.outlier_detection {
-        check_outlier(outlier, &format!("{place}.outlierDetection"), problems);
+/// Largest share of a backend, as in Gateway API.
+const WEIGHT_MAX: u32 = 1_000_000;
+
+/// Checks one backend of a rule.
+pub(super) fn check_backend(backend: &Backend, place: &str, problems: &mut Problems) {
+    if let Some(error) = address_error(backend) {
+        problems.add(place, error);
+    }
+    check_range(Some(backend.weight), (0, WEIGHT_MAX), "a number", format_args!("{place}.weight"), problems);
+    if let Some(tls) = &backend.tls {
+        check_tls(tls, &format!("{place}.tls"), problems);
     }
 }
 
-fn check_outlier(outlier: &OutlierDetection, place: &str, problems: &mut Problems) {
-    let counts = [
-        ("consecutiveLocalOriginFailures", Some(outlier.consecutive_local_origin_failures), COUNT_MAX),
-        ("consecutiveGatewayErrors", outlier.consecutive_gateway_errors, COUNT_MAX),
-        ("maxEjectionPercent", Some(outlier.max_ejection_percent), 100),
-    ];
-    for (field, count, most) in counts {
-        check_range(count, (1, most), "a number", format_args!("{place}.{field}"), problems);
+fn address_error(backend: &Backend) -> Option<String> {
+    match (&backend.address, &backend.endpoints) {
+        (Some(address), None) if address.port() == 0 => Some(format!("{address} has no port; write `address:port`")),
+        (Some(_), None) | (None, Some(_)) => None,
+        (Some(_), Some(_)) => Some("has both address and endpoints; write exactly one".to_owned()),
+        (None, None) => Some("has neither address nor endpoints; write exactly one".to_owned()),
     }
-    let (base, most) = (outlier.base_ejection_time, outlier.max_ejection_time);
-    check_time(Some(base), format_args!("{place}.baseEjectionTime"), problems);
-    check_time(Some(most), format_args!("{place}.maxEjectionTime"), problems);
-    if most < base {
-        let detail = format_args!("is {most}, shorter than baseEjectionTime, {base}; write the same or a longer time");
-        problems.add(format_args!("{place}.maxEjectionTime"), detail);
+}
+
+/// Nothing may be left out by which the server is known: encryption to anybody protects nobody.
+fn check_tls(tls: &BackendTls, place: &str, problems: &mut Problems) {
+    if tls.trust.is_empty() {
+        let advice = "is empty; name the bundles of part trust that the server's certificate may come from";
+        problems.add(format_args!("{place}.trust"), advice);
+    }
+    if tls.server_name.is_none() && tls.peers.is_empty() {
+        let advice =
+            "says neither serverName nor peers, so that any server of its bundles would do; write who it must be";
+        problems.add(place, advice);
+    }
+    if let Some(name) = tls.server_name.as_deref().filter(|name| !is_server_name(name)) {
+        let advice = "is no server's name; write the one its certificate has, such as `orders.shop.example`";
+        problems.add(format_args!("{place}.serverName"), format_args!("`{name}` {advice}"));
+    }
+    for (index, peer) in tls.peers.iter().enumerate().filter(|(_, peer)| Pattern::parse(peer).is_none()) {
+        let advice = "is not a SPIFFE ID; write one such as `spiffe://demo.local/ns/shop/sa/orders`, \
+                      or end it in `/*` for all below it";
+        problems.add(format_args!("{place}.peers[{index}]"), format_args!("`{peer}` {advice}"));
+    }
+}
+
+/// Whether it can be asked for (RFC 6066 §3) and found in a certificate: a name of labels, without a dot at its end. An
+/// address is none.
+fn is_server_name(name: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // No name ends in a number (RFC 3696 §2), but every IPv4 address does.
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    name.len() <= 253 && name.split('.').all(is_label) && !name.rsplit('.').next().is_some_and(is_number)
+}
+
+pub(super) fn check_backend_policy(policy: &BackendPolicy, place: &str, problems: &mut Problems) {
+    check_pool(&policy.pool, &format!("{place}.pool"), problems);
+    if let Some(check) = &policy.health_check {
+        check_health(check, &format!("{place}.healthCheck"), problems);
+    }
+    if let Some(outlier) = &policy.outlier_detection {
+        check_outlier(outlier, &format!("{place}.outlierDetection"), problems);
     }
 }
 
@@ -59,7 +108,7 @@ fn check_pool(pool: &PoolPolicy, place: &str, problems: &mut Problems) {
 }
 
 /// A length of time that something takes at most.
-fn check_time(time: Option<Duration>, place: impl Display, problems: &mut Problems) {
+pub(super) fn check_time(time: Option<Duration>, place: impl Display, problems: &mut Problems) {
     check_range(time, (Duration::from_millis(1), TIME_MAX), "a duration", place, problems);
 }
 

@@ -78,6 +78,11 @@ fn check_forwarded(route: &Route, listener: &Listener, place: &str, problems: &m
             let detail = format_args!("nothing can be written on listener `{name}`, which is `TLS`; {advice}");
             problems.add(format_args!("{place}.filters"), detail);
         }
+        for (number, _) in rule.backends.iter().enumerate().filter(|(_, backend)| backend.tls.is_some()) {
+            let advice = "leave it out, or serve the route on an `HTTPS` or `HTTP` listener";
+            let detail = format_args!("bytes are passed on as they are on listener `{name}`, which is `TLS`; {advice}");
+            problems.add(format_args!("{place}.backends[{number}].tls"), detail);
+        }
         if index > 0 {
             let advice = "keep one rule, and tell routes apart by hostnames";
             let detail = format_args!(

@@ -4,6 +4,7 @@ mod allow;
 mod backend;
 mod endpoints;
 mod filters;
+mod health;
 mod identities;
 mod identity;
 mod listeners;

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use sidecar_config::backend::Timeouts;
-use sidecar_config::policy::{Backend, Limits, Listener, Policy, Route, Rule};
+use sidecar_config::policy::{Limits, Listener, Policy, Route, Rule};
 use sidecar_config::{Duration, Part};
 
 use super::allow::check_allow;
-use super::backend::{TIME_MAX, check_backend_policy, check_range};
+use super::backend::{TIME_MAX, check_backend, check_backend_policy, check_range};
 use super::filters::check_filters;
 use super::listeners::{check_listeners, check_served};
 use super::matches::{check_match, check_parameters, check_pattern_count, hostname_error};
@@ -23,9 +23,6 @@ use crate::snapshot::AcceptedPolicy;
 const LIMIT_MAX: u32 = 1_000_000;
 /// Longest time that nothing may be accepted: clients give up before.
 const PENDING_TIMEOUT_MAX: Duration = Duration::from_millis(60_000);
-/// Largest share of a backend, as in Gateway API.
-const WEIGHT_MAX: u32 = 1_000_000;
-
 /// Most proxies in front of the gate: more than anybody has, and few enough to read all they said.
 const TRUSTED_HOPS_MAX: u8 = 16;
 
@@ -154,11 +151,7 @@ fn check_rule(rule: &Rule, place: &str, gate_names: &GateNames, problems: &mut P
         problems.add(format_args!("{place}.backends"), "is empty; name at least one address or set of endpoints");
     }
     for (index, backend) in rule.backends.iter().enumerate() {
-        let place = format!("{place}.backends[{index}]");
-        if let Some(error) = backend_error(backend) {
-            problems.add(&place, error);
-        }
-        check_range(Some(backend.weight), (0, WEIGHT_MAX), "a number", format_args!("{place}.weight"), problems);
+        check_backend(backend, &format!("{place}.backends[{index}]"), problems);
     }
 }
 
@@ -174,14 +167,5 @@ fn check_timeouts(timeouts: &Timeouts, place: &str, problems: &mut Problems) {
         let detail =
             format_args!("is {backend_request}, longer than request, {request}; a part takes no longer than the whole");
         problems.add(format_args!("{place}.backendRequest"), detail);
-    }
-}
-
-fn backend_error(backend: &Backend) -> Option<String> {
-    match (&backend.address, &backend.endpoints) {
-        (Some(address), None) if address.port() == 0 => Some(format!("{address} has no port; write `address:port`")),
-        (Some(_), None) | (None, Some(_)) => None,
-        (Some(_), Some(_)) => Some("has both address and endpoints; write exactly one".to_owned()),
-        (None, None) => Some("has neither address nor endpoints; write exactly one".to_owned()),
     }
 }

@@ -123,7 +123,7 @@ fn add_pattern(
         let detail = format_args!("no bundle vouches for SPIFFE trust domain `{domain}`; {advice}");
         problems.add_missing(place, detail, Part::Trust);
     } else {
-        allowed.patterns.push(snapshot.directory.add_pattern(pattern, &vouching));
+        allowed.patterns.push(snapshot.directory_mut().add_pattern(pattern, &vouching));
     }
 }
 

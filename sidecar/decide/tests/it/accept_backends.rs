@@ -10,6 +10,7 @@ use crate::fixture::{Documents, listener, read, told};
 fn policy(change: impl FnOnce(&mut Value)) -> Value {
     let rule = json!({"name": "r", "allow": [{"anyone": {}}], "backends": [{"address": "10.0.0.1:80"}]});
     let mut route = json!({"name": "a/r", "listener": "main", "rules": [rule]});
+    route["backendPolicy"]["healthCheck"] = json!({"tcp": {}});
     change(&mut route);
     json!({"listeners": [listener("main", 8443)], "routes": [route]})
 }
@@ -38,15 +39,24 @@ fn fields_have_bounds() {
     let (no_time, long) = (("0s", json!("0s")), ("24h1ms", json!("24h1ms")));
     type Bad = (&'static str, Value);
     let (pool, outlier) = ("backendPolicy.pool", "backendPolicy.outlierDetection");
+    const THRESHOLD: &str = "write a number from 1 to 1000";
+    let threshold = [json!(1), json!(1000)];
+    let (percent_0, many) = ([json!(0), json!(100)], ("1001", json!(1001)));
+    let health = "backendPolicy.healthCheck";
     let (percent, above) = ([json!(1), json!(100)], ("101", json!(101)));
     type Row<'a> = (&'a str, &'a str, &'a [Value], Vec<Bad>, &'a str);
-    let table: [Row<'_>; 15] = [
+    let table: [Row<'_>; 20] = [
         (pool, "maxConnections", &count, vec![zero.clone(), much.clone()], COUNT),
         (pool, "maxPending", &count_0, vec![much.clone()], COUNT_0),
         (pool, "maxIdle", &count_0, vec![much.clone()], COUNT_0),
         (pool, "maxRequestsPerConnection", &count, vec![zero.clone(), much.clone()], COUNT),
         (outlier, "consecutiveLocalOriginFailures", &count, vec![zero.clone(), much.clone()], COUNT),
         (outlier, "consecutiveGatewayErrors", &count, vec![zero.clone(), much.clone()], COUNT),
+        (health, "healthyThreshold", &threshold, vec![zero.clone(), many.clone()], THRESHOLD),
+        (health, "unhealthyThreshold", &threshold, vec![zero.clone(), many], THRESHOLD),
+        (health, "intervalJitterPercent", &percent_0, vec![above.clone()], "write a number from 0 to 100"),
+        (health, "interval", &time, vec![no_time.clone(), long.clone()], TIME),
+        (health, "timeout", &time, vec![no_time.clone(), long.clone()], TIME),
         (outlier, "maxEjectionPercent", &percent, vec![zero, above], "write a number from 1 to 100"),
         (pool, "pendingTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
         (pool, "connectTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
@@ -80,6 +90,45 @@ fn the_longest_ejection_is_no_shorter_than_the_first() {
     let place = "policy.routes[0].backendPolicy.outlierDetection.maxEjectionTime".to_owned();
     let detail = "is 1s, shorter than baseEjectionTime, 2s; write the same or a longer time".to_owned();
     assert_eq!(told(&refusal.problems), [(place, detail)]);
+}
+
+#[test]
+fn a_health_check_says_how() {
+    const PLACE: &str = "policy.routes[0].backendPolicy.healthCheck";
+    let http = |check: &Value| json!({"http": check});
+    let good = [
+        json!({"tcp": {}}),
+        http(&json!({"path": "/"})),
+        http(&json!({"path": "/a?b=c", "host": "app.example.com:8080", "expectedStatuses": [200, 599]})),
+        http(&json!({"path": "/%20", "host": "[::1]:80"})),
+    ];
+    for check in good {
+        let accepted = accept::policy(&read(with("backendPolicy.healthCheck", &check)));
+        accepted.unwrap_or_else(|refusal| panic!("{check}: {refusal:?}"));
+    }
+    let empty = "is empty, so that no check passes; name a status, or leave it out";
+    let bad = [
+        (json!({}), "", "says not how; write exactly one of http and tcp"),
+        (json!({"tcp": {}, "http": {"path": "/"}}), "", "has several ways; write exactly one of http and tcp"),
+        (http(&json!({"path": "healthz"})), ".http.path", "`healthz` is no path; write one such as `/healthz`"),
+        (http(&json!({"path": "/a b"})), ".http.path", "`/a b` is no path; write one such as `/healthz`"),
+        (http(&json!({"path": "/a#b"})), ".http.path", "`/a#b` is no path; write one such as `/healthz`"),
+        (
+            http(&json!({"path": "/", "host": "http://a"})),
+            ".http.host",
+            "`http://a` is no host; write one such as `app.example.com` or `localhost:8080`",
+        ),
+        (http(&json!({"path": "/", "expectedStatuses": []})), ".http.expectedStatuses", empty),
+        (
+            http(&json!({"path": "/", "expectedStatuses": [200, 100]})),
+            ".http.expectedStatuses[1]",
+            "is 100; write a status from 200 to 599",
+        ),
+    ];
+    for (check, place, detail) in bad {
+        let refusal = accept::policy(&read(with("backendPolicy.healthCheck", &check))).expect_err("a bad check");
+        assert_eq!(told(&refusal.problems), [(format!("{PLACE}{place}"), detail.to_owned())], "{check}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod accept_filters;
 mod accept_listeners;
 mod accept_matches;
 mod accept_problems;
+mod accept_upstreams;
 mod certificate;
 mod crl;
 mod filter_hops;

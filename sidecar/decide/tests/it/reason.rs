@@ -64,8 +64,15 @@ frozen! {
     GateCertificateExpired = "gate_certificate_expired" Gate Some(503), Some(14), None;
     UpstreamNoEndpoint = "upstream_no_endpoint" Upstream Some(503), Some(14), None;
     UpstreamEjected = "upstream_ejected" Upstream Some(503), Some(14), None;
+    UpstreamUnhealthy = "upstream_unhealthy" Upstream Some(503), Some(14), None;
     UpstreamPoolFull = "upstream_pool_full" Upstream Some(503), Some(14), None;
     UpstreamConnect = "upstream_connect" Upstream Some(502), Some(14), None;
+    UpstreamTls = "upstream_tls" Upstream Some(502), Some(14), None;
+    UpstreamTlsUntrusted = "upstream_tls_untrusted" Upstream Some(502), Some(14), None;
+    UpstreamTlsExpired = "upstream_tls_expired" Upstream Some(502), Some(14), None;
+    UpstreamTlsRevoked = "upstream_tls_revoked" Upstream Some(502), Some(14), None;
+    UpstreamTlsPeer = "upstream_tls_peer" Upstream Some(502), Some(14), None;
+    UpstreamTlsRefused = "upstream_tls_refused" Upstream Some(502), Some(14), None;
     UpstreamTimeout = "upstream_timeout" Upstream Some(504), Some(4), None;
     UpstreamReset = "upstream_reset" Upstream Some(502), Some(14), None;
     ClientClosed = "client_closed" Client Some(499), Some(1), None;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use sidecar_config::backend::OutlierDetection;
+use sidecar_config::health::OutlierDetection;
 
 use super::Failure::{self, GatewayError, Interrupted, LocalOrigin};
 use super::{Ejection, Ejections, History, Outlier, may_eject};

@@ -1,0 +1,72 @@
+//! Accepts when addresses are left out.
+
+use http::uri::{Authority, PathAndQuery};
+use sidecar_config::health::{HealthCheck, HttpCheck, OutlierDetection};
+
+use super::backend::{COUNT_MAX, check_range, check_time};
+use crate::problem::Problems;
+
+/// Most checks in a row: more are no answer to the question.
+const THRESHOLD_MAX: u32 = 1000;
+
+pub(super) fn check_health(check: &HealthCheck, place: &str, problems: &mut Problems) {
+    let kinds = usize::from(check.http.is_some()) + usize::from(check.tcp.is_some());
+    match kinds {
+        0 => problems.add(place, "says not how; write exactly one of http and tcp"),
+        1 => {}
+        _ => problems.add(place, "has several ways; write exactly one of http and tcp"),
+    }
+    if let Some(http) = &check.http {
+        check_http(http, &format!("{place}.http"), problems);
+    }
+    check_time(Some(check.interval), format_args!("{place}.interval"), problems);
+    check_time(Some(check.timeout), format_args!("{place}.timeout"), problems);
+    let counts = [
+        ("intervalJitterPercent", check.interval_jitter_percent, (0, 100)),
+        ("healthyThreshold", check.healthy_threshold, (1, THRESHOLD_MAX)),
+        ("unhealthyThreshold", check.unhealthy_threshold, (1, THRESHOLD_MAX)),
+    ];
+    for (field, count, range) in counts {
+        check_range(Some(count), range, "a number", format_args!("{place}.{field}"), problems);
+    }
+}
+
+fn check_http(http: &HttpCheck, place: &str, problems: &mut Problems) {
+    let is_path = http.path.starts_with('/') && !http.path.contains('#') && http.path.parse::<PathAndQuery>().is_ok();
+    if !is_path {
+        let detail = format_args!("`{}` is no path; write one such as `/healthz`", http.path);
+        problems.add(format_args!("{place}.path"), detail);
+    }
+    if let Some(host) = http.host.as_ref().filter(|host| host.contains('@') || host.parse::<Authority>().is_err()) {
+        let detail = format_args!("`{host}` is no host; write one such as `app.example.com` or `localhost:8080`");
+        problems.add(format_args!("{place}.host"), detail);
+    }
+    if http.expected_statuses.is_empty() {
+        problems.add(
+            format_args!("{place}.expectedStatuses"),
+            "is empty, so that no check passes; name a status, or leave it out",
+        );
+    }
+    for (index, status) in http.expected_statuses.iter().enumerate() {
+        let place = format_args!("{place}.expectedStatuses[{index}]");
+        check_range(Some(*status), (200, 599), "a status", place, problems);
+    }
+}
+
+pub(super) fn check_outlier(outlier: &OutlierDetection, place: &str, problems: &mut Problems) {
+    let counts = [
+        ("consecutiveLocalOriginFailures", Some(outlier.consecutive_local_origin_failures), COUNT_MAX),
+        ("consecutiveGatewayErrors", outlier.consecutive_gateway_errors, COUNT_MAX),
+        ("maxEjectionPercent", Some(outlier.max_ejection_percent), 100),
+    ];
+    for (field, count, most) in counts {
+        check_range(count, (1, most), "a number", format_args!("{place}.{field}"), problems);
+    }
+    let (base, most) = (outlier.base_ejection_time, outlier.max_ejection_time);
+    check_time(Some(base), format_args!("{place}.baseEjectionTime"), problems);
+    check_time(Some(most), format_args!("{place}.maxEjectionTime"), problems);
+    if most < base {
+        let detail = format_args!("is {most}, shorter than baseEjectionTime, {base}; write the same or a longer time");
+        problems.add(format_args!("{place}.maxEjectionTime"), detail);
+    }
+}
