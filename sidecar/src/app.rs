@@ -103,7 +103,7 @@ impl App {
         for index in 0..count {
             let handles = Handles {
                 log: sender.clone(),
-                cells: (state.requests.worker(), state.connections.worker()),
+                cells: [state.requests.worker(), state.connections.worker(), state.tunnels.worker()],
                 handshakes: Arc::clone(&state.handshakes),
                 under_way: state.under_way.clone(),
                 upstreams: Arc::clone(&state.upstreams),
