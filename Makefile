@@ -65,7 +65,7 @@ generate: ## Write the generated files anew: the JSON Schemas in docs/schema
 
 .PHONY: figures
 figures: ## Measure the shipped binary: size, time to ready, idle memory
-	@scripts/need cc cargo curl
+	@scripts/need cc cargo curl sqlite3
 	$(call part,dist build,cargo build --profile dist --package postern-sidecar --bin postern-sidecar)
 	@$(MAKE) --no-print-directory decide-figures
 	$(call part,figures,cargo run --quiet --package postern-tests --bin postern-figures -- "$(CARGO_TARGET_DIR)/dist/postern-sidecar")

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use libfuzzer_sys::fuzz_target;
 use postern_fuzz::root;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
@@ -14,7 +13,7 @@ use sidecar_config::identity::Identity;
 use sidecar_config::policy::Policy;
 use sidecar_config::settings::Settings;
 use sidecar_config::trust::Trust;
-use sidecar_config::{Document, Format, Part};
+use sidecar_config::{Document, Format, Part, Readable};
 use sidecar_decide::route::Request;
 use sidecar_decide::{Caller, Files, Parts, Refusal, accept, link};
 
@@ -57,7 +56,7 @@ fn serve(mut document: Document) {
     }
 }
 
-fn read<T: DeserializeOwned>(document: &mut Document, part: Part) -> Option<T> {
+fn read<T: Readable>(document: &mut Document, part: Part) -> Option<T> {
     let value: Value = document.take(part)?;
     match Document::read(part.name(), value) {
         Ok(part) => Some(part),

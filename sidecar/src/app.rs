@@ -28,7 +28,7 @@ use crate::processors::Workers;
 use crate::state::State;
 use crate::telemetry::{self, Exporter, Spans, Tracer};
 use crate::upstream::Budget;
-use crate::{admin, log, settings};
+use crate::{admin, log, memory, settings};
 
 /// Sent where a file would grow beyond the process's limit (setrlimit(2)).
 const SIGXFSZ: i32 = 25;
@@ -186,6 +186,8 @@ impl App {
         let mut stop = std::pin::pin!(stop);
         let mut hangup = signal(SignalKind::hangup()).map_err(AppError::Thread)?;
         // Handled, it does not end the process: the log's write fails instead, and is counted and tried again.
+        let memory = Arc::clone(&self.state);
+        let mut memory = std::pin::pin!(memory::give_back(&memory.handshakes, &memory.trims));
         let _file_size = signal(SignalKind::from_raw(SIGXFSZ)).map_err(AppError::Thread)?;
         loop {
             let retry = !self.binder.unbound().is_empty();
@@ -207,6 +209,7 @@ impl App {
                     stop.as_mut().await;
                     break;
                 }
+                () = memory.as_mut() => {}
                 index = any_ended(&mut self.workers) => return Err(AppError::WorkerEnded(index)),
             }
         }

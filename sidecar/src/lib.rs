@@ -22,6 +22,7 @@ mod limit;
 mod limits;
 mod listener;
 pub mod log;
+mod memory;
 mod metrics;
 mod pool;
 mod processors;

@@ -54,6 +54,12 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Series of metrics about rules, listeners and backends: those of a thousand rules with some reasons each. A page of them
 /// is a megabyte, made in some milliseconds; what is new beyond it is counted under `other`.
 pub const METRIC_SERIES: usize = 10_000;
+/// How often open connections are counted to see whether a burst of them is over.
+pub const TRIM_CHECK: Duration = Duration::from_secs(1);
+/// How many must have closed for their memory to be worth giving back: some 40 KiB each, below what a quiet gate has.
+pub const TRIM_CONNECTIONS: usize = 64;
+/// The least time between two times that memory is given back, which takes some 40 ms for each 100 MiB.
+pub const TRIM_PAUSE: Duration = Duration::from_secs(10);
 
 /// From accept to a finished handshake; a phone on a bad network needs some seconds, an attacker gets no more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -19,6 +19,7 @@ use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::log;
+use crate::memory::Trims;
 use crate::metrics::{Handshakes, Registry};
 use crate::telemetry::SpanStats;
 use crate::upstream::Budget;
@@ -43,6 +44,8 @@ pub struct State {
     pub log: Arc<log::Stats>,
     /// Counts of spans, where requests are traced.
     pub traces: Option<Arc<SpanStats>>,
+    /// Memory given back.
+    pub trims: Arc<Trims>,
     /// How the state directory fares.
     pub kept: Arc<KeepStats>,
     /// How the process runs.
@@ -85,6 +88,7 @@ impl State {
             checks: Arc::default(),
             log: Arc::default(),
             traces: settings.tracing.is_some().then(Arc::default),
+            trims: Arc::default(),
             kept: Arc::default(),
             settings,
             loaded: Mutex::new(loaded),

@@ -22,6 +22,7 @@ mod http;
 mod identity;
 mod ids;
 mod keep;
+mod lifecycle;
 mod listeners;
 mod live;
 mod log;

@@ -10,6 +10,7 @@ pub mod dnsmasq;
 pub mod gate;
 pub mod grpc;
 pub mod grpc_health;
+pub mod large;
 pub mod nginx;
 pub mod node;
 pub mod process;

@@ -1,6 +1,7 @@
 //! The real sidecar as a child process: started, listened to, signalled, and gone when dropped.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -32,6 +33,17 @@ pub fn built_sidecar() -> Result<PathBuf> {
     let folders = program.ancestors().skip(1).take(2);
     let found = folders.map(|folder| folder.join(SIDECAR)).find(|path| path.is_file());
     found.with_context(|| format!("no {SIDECAR} beside {}; run `cargo build --bins` first", program.display()))
+}
+
+/// Memory of a process that is its own: heap and stacks, without the binary and the log's mapped file.
+///
+/// # Errors
+/// When the kernel does not tell, because there is no such process any more.
+pub fn anonymous_kib(process: u32) -> Result<u64> {
+    let rollup = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
+    let line = line.context("no Anonymous in smaps_rollup")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 /// How to start a sidecar.

@@ -3,11 +3,10 @@
 use std::fmt;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::{CONTRACT_MAX, CONTRACT_MIN, ContractVersion};
+use crate::{CONTRACT_MAX, CONTRACT_MIN, ContractVersion, Readable};
 
 /// One of the five parts of a configuration, each accepted or refused on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -160,15 +159,14 @@ impl Document {
     ///
     /// # Errors
     /// With the place of the first value that does not fit, and what would.
-    pub fn read<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, PartError> {
-        serde_path_to_error::deserialize(value).map_err(|error| {
-            let inner = error.path().to_string();
-            let path = match inner.as_str() {
-                "." | "" => name.to_owned(),
-                inner if inner.starts_with('[') => format!("{name}{inner}"),
-                inner => format!("{name}.{inner}"),
+    pub fn read<T: Readable>(name: &str, value: Value) -> Result<T, PartError> {
+        T::read(value).map_err(|(place, error)| {
+            let path = match place.as_str() {
+                "" => name.to_owned(),
+                place if place.starts_with('[') => format!("{name}{place}"),
+                place => format!("{name}.{place}"),
             };
-            PartError { path, detail: error.into_inner().to_string() }
+            PartError { path, detail: error.to_string() }
         })
     }
 }

@@ -12,6 +12,7 @@ mod format;
 pub mod health;
 pub mod identities;
 pub mod identity;
+mod place;
 pub mod policy;
 #[cfg(feature = "schema")]
 pub mod schema;
@@ -26,6 +27,7 @@ mod words;
 
 pub use document::{Document, DocumentError, Part, PartError};
 pub use format::{Format, FormatError};
+pub use place::Readable;
 pub use since::newer_places;
 pub use time::UtcTime;
 pub use version::{CONTRACT_MAX, CONTRACT_MIN, ContractVersion};

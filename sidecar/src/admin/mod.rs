@@ -153,6 +153,7 @@ fn page(state: &State) -> Response {
         lookups: &state.lookups,
         log: &state.log,
         traces: state.traces.as_deref(),
+        trims: &state.trims,
         kept: &state.kept,
         status: &status,
         under_way: &state.under_way,

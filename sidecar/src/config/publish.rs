@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use serde::de::DeserializeOwned;
 use serde_json::json;
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
 use sidecar_config::identity::Identity;
 use sidecar_config::status::{MESSAGE_MAX_BYTES, PartStatus};
 use sidecar_config::trust::Trust;
-use sidecar_config::{CONTRACT_MIN, Document, Part};
+use sidecar_config::{CONTRACT_MIN, Document, Part, Readable};
 use sidecar_decide::{Files, Parts, Problem, Refusal, Resolved, Revision, Snapshot, accept, link};
 
 use super::generation::{Generation, Upstreams};
@@ -249,7 +248,7 @@ impl Publisher {
     }
 
     /// A part's document, accepted or refused, entered into its state.
-    fn accept<D: DeserializeOwned, A>(
+    fn accept<D: Readable, A>(
         &mut self,
         part: Part,
         reading: &Reading,

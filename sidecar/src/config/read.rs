@@ -16,7 +16,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sidecar_config::identity::Identity;
 use sidecar_config::trust::Trust;
-use sidecar_config::{ContractVersion, Document, Format, Part, newer_places};
+use sidecar_config::{ContractVersion, Document, Format, Part, Readable, newer_places};
 use sidecar_decide::{Certificate, Files};
 use thiserror::Error;
 
@@ -245,7 +245,7 @@ impl Reader {
         }
     }
 
-    fn part<T: serde::de::DeserializeOwned>(&self, part: Part) -> Option<T> {
+    fn part<T: Readable>(&self, part: Part) -> Option<T> {
         Document::read(part.name(), self.reading.parts.get(&part)?.value.clone()).ok()
     }
 

@@ -16,6 +16,7 @@ use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::limits::{HANDSHAKES_PER_WORKER, METRIC_SERIES};
 use crate::log;
+use crate::memory::Trims;
 use crate::telemetry::{SpanDrop, SpanStats};
 use crate::upstream::{Budget, EndpointState};
 
@@ -37,6 +38,8 @@ pub struct Sources<'a> {
     pub log: &'a log::Stats,
     /// Lookups of names.
     pub lookups: &'a Lookups,
+    /// Memory given back.
+    pub trims: &'a Trims,
     /// Traces, where there are any.
     pub traces: Option<&'a SpanStats>,
     /// The state directory.
@@ -74,6 +77,7 @@ pub fn render(sources: &Sources<'_>) -> Vec<u8> {
     state(&mut page, sources);
     state_directory(&mut page, sources);
     admin(&mut page, sources);
+    memory(&mut page, sources.trims);
     series(&mut page, sources.counted);
     process::write(&mut page);
     page.into_bytes()
@@ -227,6 +231,13 @@ fn admin(page: &mut Page, sources: &Sources<'_>) {
     for (on, count) in ["status_port", "admin_socket"].into_iter().zip(sources.admin_cut) {
         cut.series(&[("listener", on)], count);
     }
+}
+
+fn memory(page: &mut Page, trims: &Trims) {
+    let help = "Times that memory was given back after a burst of connections.";
+    page.counter("postern_memory_trims_total", help, trims.count());
+    let help = "How long it took to give memory back.";
+    page.counter("postern_memory_trim_seconds_total", help, trims.time().as_secs_f64());
 }
 
 fn series(page: &mut Page, counted: &Registry) {

@@ -1,9 +1,10 @@
 //! A process's own memory, and whether it grows.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+
+use crate::process::anonymous_kib;
 
 /// Samples of a process, one after each change.
 pub(super) struct Memory {
@@ -17,13 +18,11 @@ impl Memory {
         Self { process, samples_kib: Vec::new(), sampled: Instant::now() }
     }
 
-    /// Takes a sample: anonymous pages, which are heap and stacks without the binary and the log's mapped file.
+    /// Takes a sample.
     pub(super) fn sample(&mut self) -> Result<()> {
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process))?;
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
-        let line = line.context("no Anonymous in smaps_rollup")?;
+        let anonymous_kib = anonymous_kib(self.process)?;
         self.sampled = Instant::now();
-        self.samples_kib.push(line.trim().trim_end_matches(" kB").parse()?);
+        self.samples_kib.push(anonymous_kib);
         Ok(())
     }
 

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
@@ -13,7 +12,7 @@ use sidecar_config::identity::Identity;
 use sidecar_config::policy::Policy;
 use sidecar_config::settings::Settings;
 use sidecar_config::trust::Trust;
-use sidecar_config::{Document, Format};
+use sidecar_config::{Document, Format, Readable};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/examples")).join(name)
@@ -40,7 +39,7 @@ pub(crate) fn read_value(value: Value) -> Result<Document, String> {
 }
 
 /// Replaces a part's values by what they mean.
-fn fill<T: DeserializeOwned + Serialize>(name: &str, part: &mut Option<Value>, errors: &mut Vec<String>) {
+fn fill<T: Readable + Serialize>(name: &str, part: &mut Option<Value>, errors: &mut Vec<String>) {
     let Some(value) = part.take() else { return };
     match Document::read::<T>(name, value) {
         Ok(meaning) => *part = Some(serde_json::to_value(meaning).unwrap()),
