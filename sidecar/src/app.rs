@@ -111,7 +111,7 @@ impl App {
                     .clone()
                     .zip(settings.tracing.as_ref())
                     .map(|(spans, tracing)| Tracer::new(spans, tracing.sampling_ratio)),
-                cells: (state.requests.worker(), state.connections.worker()),
+                cells: [state.requests.worker(), state.connections.worker(), state.tunnels.worker()],
                 handshakes: Arc::clone(&state.handshakes),
                 under_way: state.under_way.clone(),
                 upstreams: Arc::clone(&state.upstreams),

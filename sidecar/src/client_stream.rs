@@ -9,7 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use crate::limits::{HANDSHAKE_TIMEOUT, LINGER_BYTES, LINGER_TIMEOUT};
@@ -43,6 +43,21 @@ impl<S> ClientStream<S> {
     pub fn with_preface(stream: S) -> Self {
         let waiting = Moment { deadline: Box::pin(sleep(HANDSHAKE_TIMEOUT)), bytes_left: PREFACE_BYTES };
         Self { waiting: Some(waiting), ..Self::new(stream) }
+    }
+
+    /// The stream, for what comes after the care that is taken here.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+    /// Closes it, unless that was done.
+    pub async fn finish(mut self) {
+        if !self.is_shut_down {
+            // Whichever way it ends, it is over.
+            let _ended = self.shutdown().await;
+        }
     }
 }
 

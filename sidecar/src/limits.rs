@@ -95,11 +95,28 @@ pub const RELAY_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The same once the upstream has ended and the client was told so: it has nothing to wait for any more.
 pub const RELAY_ENDING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether the client of a tunnel on HTTP/2 is still there, once it has ended its own direction.
+pub const STREAM_CHECK: Duration = Duration::from_secs(1);
+
 /// Streams open at once on one HTTP/2 connection (RFC 9113 §6.5.2 recommends no fewer than 100).
 pub const STREAMS_PER_CONNECTION: u32 = 128;
 
 /// From a request's last byte to its response's head.
 pub const RESPONSE_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often one request goes to the same endpoint again because a connection takes no more requests: those that many
+/// share may end one after the other.
+pub const REFUSALS: u32 = 8;
+/// Requests at once on one HTTP/2 connection to an upstream, where that takes as many: as from clients, so that what one
+/// brings fits into one.
+pub const UPSTREAM_STREAMS: u32 = 128;
+/// Bytes of a response that an upstream may send ahead of its client on one HTTP/2 stream: 64 MB/s at a round trip of a
+/// millisecond. All streams of a connection together may hold 8 MiB, which only clients that do not read bring about.
+pub const UPSTREAM_STREAM_WINDOW: u32 = 64 << 10;
+/// Bytes of a request's body that are taken from the client and not yet sent on an HTTP/2 stream.
+pub const UPSTREAM_SEND_BUFFER: usize = 64 << 10;
+/// Bytes of a request's body that are kept on HTTP/2 until there is a response, so that a request that the upstream has
+/// not begun can be sent again: nearly every gRPC call. Larger ones are not.
+pub const REPLAY_BYTES: usize = 16 << 10;
 /// TLS sessions that are kept for one way of speaking to a backend: each is used once, and a server gives out two or so
 /// with every handshake.
 pub const UPSTREAM_SESSIONS: usize = 8;

@@ -24,6 +24,8 @@ pub struct State {
     pub requests: Arc<Registry>,
     /// Counts of connections that are passed on as they are.
     pub connections: Arc<Registry>,
+    /// Counts of tunnels.
+    pub tunnels: Arc<Registry>,
     /// Counts of handshakes and connections.
     pub handshakes: Arc<Handshakes>,
     /// What is under way.
@@ -65,6 +67,7 @@ impl State {
         Self {
             requests: Arc::default(),
             connections: Arc::default(),
+            tunnels: Arc::default(),
             handshakes: Arc::default(),
             under_way: UnderWay::default(),
             upstreams,

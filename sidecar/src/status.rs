@@ -7,7 +7,7 @@ use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
 use sidecar_config::status::Status;
 
-use crate::protocol::{Body, Head, Inbound, NotSent, Outgoing, connect};
+use crate::protocol::{Body, Head, Inbound, NotSent, Outgoing, Version, connect};
 use crate::upstream::Transport;
 
 /// Largest document that is read.
@@ -16,13 +16,13 @@ const DOCUMENT_MAX_BYTES: usize = 4 << 20;
 /// The status document of the sidecar whose status port this is.
 pub(crate) async fn ask(address: &str) -> Result<Status> {
     let stream = tokio::net::TcpStream::connect(address).await?;
-    let mut connection = connect(Transport::Plain(stream)).await?;
+    let mut connection = connect(Transport::Plain(stream), Version::Http1).await?;
     let mut headers = HeaderMap::new();
     headers.insert(HOST, address.parse()?);
     let head = Head { method: Method::GET, target: Uri::from_static("/status"), headers };
     let answer = match connection.send(Outgoing { head, body: Body::EMPTY }).await {
         Ok(answer) => answer,
-        Err(NotSent::Unsent(_)) => bail!("it closed the connection"),
+        Err(NotSent::Unsent(_) | NotSent::Refused) => bail!("it closed the connection"),
         Err(NotSent::Broken { error, .. }) => return Err(error.into()),
     };
     if answer.status != StatusCode::OK {

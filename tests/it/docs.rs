@@ -104,6 +104,8 @@ fn metrics_are_the_pages() {
     Curl::new(raw).authority("ca.pem").folder(gate.folder.path()).call().unwrap();
     KeepAlive::open(&gate, "billing").ask("/orders/7");
     gate.curl(None, "/orders/7").unwrap().call().unwrap();
+    let switch = gate.curl(Some("billing"), "/switch").unwrap().arg("--http1.1").arg("-H").arg("Connection: Upgrade");
+    switch.arg("-H").arg("Upgrade: raw").call().unwrap();
     let mut cut = KeepAlive::open(&gate, "reports");
     cut.ask("/orders/7");
     let other = Authority::new("Another authority").unwrap();

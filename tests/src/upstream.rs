@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 upstream that tells what reached it.
 //!
 //! `/slow?ms=` answers later, `/bytes?n=` streams that many bytes, `/status?code=` answers with that status, `/close` ends
-//! the connection without an answer; every other path echoes the request as JSON.
+//! the connection without an answer, `/switch` ends it after agreeing to go on with the protocol it is asked for; every other path echoes the request as JSON.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -135,6 +135,7 @@ async fn answer(request: Request<Incoming>) -> Result<Answer> {
     let number = |name: &str| query_number(head.uri.query().unwrap_or_default(), name);
     match head.uri.path() {
         "/close" => anyhow::bail!("closed as asked"),
+        "/switch" => return switch(&head.headers),
         "/bytes" => return Ok(Response::new(Zeros { left: number("n") }.boxed())),
         "/slow" => tokio::time::sleep(Duration::from_millis(number("ms"))).await,
         _ => {}
@@ -145,6 +146,12 @@ async fn answer(request: Request<Incoming>) -> Result<Answer> {
     };
     let echo = Full::new(Bytes::from(echo(&head, body.len(), &trailers).to_string())).boxed();
     Ok(Response::builder().status(status).header("content-type", "application/json").body(echo)?)
+}
+
+fn switch(headers: &HeaderMap) -> Result<Answer> {
+    let answer = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header("connection", "upgrade");
+    let protocol = headers.get("upgrade").context("no protocol")?;
+    Ok(answer.header("upgrade", protocol).body(Full::default().boxed())?)
 }
 
 fn echo(head: &http::request::Parts, body_bytes: usize, trailers: &HeaderMap) -> Value {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{BackendPolicy, Timeouts, default_weight, is_default, is_default_weight};
 use crate::filters::Filter;
-use crate::upstream::BackendTls;
+use crate::upstream::{BackendProtocol, BackendTls};
 use crate::words::{address, some_address};
 use crate::{Duration, Size};
 
@@ -314,6 +314,9 @@ pub struct Backend {
     /// Its share of the rule's requests, in proportion to the other backends; 0 to 1000000, and 0 gets none. Since 1.2.
     #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
     pub weight: u32,
+    /// What is spoken with its addresses. Since 1.3.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub protocol: BackendProtocol,
     /// TLS to its addresses; absent means none. Since 1.3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BackendTls>,

@@ -30,6 +30,7 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/routes/[]/backendPolicy/outlierDetection", 3),
     ("policy/routes/[]/rules/[]/timeouts", 2),
     ("policy/routes/[]/rules/[]/backends/[]/weight", 2),
+    ("policy/routes/[]/rules/[]/backends/[]/protocol", 3),
     ("policy/routes/[]/rules/[]/backends/[]/tls", 3),
     ("policy/routes/[]/hostnames/[]/~*.", 1),
     ("policy/routes/[]/rules/[]/matches/[]/path/type/=Template", 1),

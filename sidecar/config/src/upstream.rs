@@ -34,3 +34,17 @@ pub enum BackendTlsMode {
     /// It shows the first one of part `identity` to a server that asks for one.
     Mutual,
 }
+
+/// What is spoken with a backend, whether in TLS or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum BackendProtocol {
+    /// HTTP/1.1.
+    #[default]
+    #[serde(rename = "HTTP")]
+    Http,
+    /// HTTP/2: with TLS as ALPN has it (`h2`), without from the first byte on, as Kubernetes' appProtocol
+    /// `kubernetes.io/h2c` says of a port. gRPC needs it.
+    #[serde(rename = "HTTP2")]
+    Http2,
+}

@@ -223,7 +223,13 @@ impl<'a> PolicyLinker<'a> {
                 invalid = true;
                 continue;
             };
-            let endpoints = addresses.into_iter().map(|address| self.endpoint(address, policy, tls.as_ref())).collect();
+            let endpoint = |address| Endpoint {
+                address,
+                policy: Arc::clone(policy),
+                protocol: backend.protocol,
+                tls: tls.clone(),
+            };
+            let endpoints = addresses.into_iter().map(|address| self.endpoint(endpoint(address))).collect();
             backends.push(Backend { weight: backend.weight, endpoints });
         }
         if invalid { Target::Invalid } else { Target::Backends(backends.into()) }
@@ -257,14 +263,8 @@ impl<'a> PolicyLinker<'a> {
     }
 
     /// The index of an endpoint, which is new unless another rule uses the same address in the same way.
-    fn endpoint(
-        &mut self,
-        address: SocketAddr,
-        policy: &Arc<BackendPolicy>,
-        tls: Option<&Arc<UpstreamTls>>,
-    ) -> EndpointIndex {
+    fn endpoint(&mut self, endpoint: Endpoint) -> EndpointIndex {
         let endpoints = &mut self.snapshot.endpoints;
-        let endpoint = Endpoint { address, policy: Arc::clone(policy), tls: tls.cloned() };
         *self.known_endpoints.entry(endpoint.clone()).or_insert_with(|| {
             endpoints.push(endpoint);
             endpoints.len() - 1

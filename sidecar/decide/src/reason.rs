@@ -94,6 +94,8 @@ reasons! {
     RouteNoMethod = http("route_no_method", Side::Client, 405, 12);
     /// A rule matches path and method, none the headers and the query.
     RouteNoMatch = http("route_no_match", Side::Client, 404, 12);
+    /// A stream of HTTP/2 is to go on with another protocol than WebSocket.
+    RouteNoProtocol = http("route_no_protocol", Side::Client, 501, 12);
     /// The rule refers to something that does not exist.
     RouteInvalid = http("route_invalid", Side::Gate, 500, 13);
     /// The path cannot be normalised safely.
@@ -143,6 +145,8 @@ reasons! {
     UpstreamTimeout = http("upstream_timeout", Side::Upstream, 504, 4);
     /// The upstream ended the exchange before its response was complete.
     UpstreamReset = http("upstream_reset", Side::Upstream, 502, 14);
+    /// The upstream says that it goes on with a protocol that nobody has asked it for.
+    UpstreamUpgrade = http("upstream_upgrade", Side::Upstream, 502, 14);
     /// The client went away before it was answered.
     ClientClosed = http("client_closed", Side::Client, 499, 1);
     /// The client did not send its request in time.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sidecar_config::backend::{BackendPolicy, LoadBalancerType, Timeouts};
 use sidecar_config::policy::{ClientAuth, Limits, Mode, Protocol, Route, TlsVersion, UnknownServerName};
 use sidecar_config::trust::VouchesFor;
+use sidecar_config::upstream::BackendProtocol;
 
 use crate::certificate::Certificate;
 use crate::crl::Revoked;
@@ -210,6 +211,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// How it is used.
     pub policy: Arc<BackendPolicy>,
+    /// What is spoken with it.
+    pub protocol: BackendProtocol,
     /// TLS to it; `None` for none.
     pub tls: Option<Arc<UpstreamTls>>,
 }

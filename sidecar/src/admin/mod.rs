@@ -84,6 +84,7 @@ fn page(state: &State) -> Response {
     let sources = metrics::Sources {
         requests: &state.requests,
         connections: &state.connections,
+        tunnels: &state.tunnels,
         handshakes: &state.handshakes,
         upstreams: &state.upstreams,
         endpoints: &generation.endpoints,

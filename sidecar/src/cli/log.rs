@@ -50,7 +50,7 @@ pub(super) struct LogArgs {
     /// Only rows from before this time, or this long ago
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<SystemTime>,
-    /// Only rows of this kind: request, handshake, connection, cut, gap
+    /// Only rows of this kind: request, handshake, connection, tunnel, cut, gap
     #[arg(long, value_parser = kind)]
     kind: Option<Kind>,
     /// Only rows of this verdict: allowed, refused, would_refuse

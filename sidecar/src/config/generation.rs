@@ -65,7 +65,8 @@ impl Generation {
     }
 
     /// Whether a client that another generation has let in, and not refused since, may be judged otherwise by this one.
-    pub fn judges_anew(&self, other: &Self) -> bool {
+    /// `has_tunnels`: whether anybody has gone on with another protocol than HTTP.
+    pub fn judges_anew(&self, other: &Self, has_tunnels: bool) -> bool {
         let parts = |generation: &Self| {
             (generation.snapshot.trust_revision.clone(), generation.snapshot.identities_revision.clone())
         };
@@ -74,7 +75,7 @@ impl Generation {
             listeners.map(|(key, listener)| (key.clone(), listener.client_auth, listener.bundles.clone())).collect()
         };
         // Requests are decided one by one; what is passed on as it comes was decided by the policy of its beginning.
-        let forwards = self.snapshot.listeners.iter().any(|listener| listener.protocol == Protocol::Tls);
+        let forwards = has_tunnels || self.snapshot.listeners.iter().any(|listener| listener.protocol == Protocol::Tls);
         let policy_differs = self.snapshot.policy_revision != other.snapshot.policy_revision;
         let (mine, others): (Vec<_>, Vec<_>) = (trusted(self), trusted(other));
         parts(self) != parts(other) || mine != others || (forwards && policy_differs)

@@ -15,7 +15,7 @@ use super::gate::{Gate, Served};
 use super::record::{Draft, microseconds};
 use super::watch::{Watch, members};
 use crate::balance::{Balancer, Choice, Random};
-use crate::limits::{ATTEMPTS, RESPONSE_HEAD_TIMEOUT};
+use crate::limits::{ATTEMPTS, REFUSALS, RESPONSE_HEAD_TIMEOUT};
 use crate::pool::{Lease, Shelf};
 use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
 use crate::upstream::EndpointState;
@@ -205,47 +205,50 @@ impl Exchange<'_> {
         mut outgoing: Outgoing,
         may_repeat: &mut bool,
     ) -> Result<Answered, Failed> {
-        let shelf = &self.candidates.shelves[endpoint];
-        let mut fresh = false;
+        let (mut fresh, mut refusals) = (false, 0);
         loop {
-            self.watch = None;
-            let asked = Instant::now();
-            let mut waited = None;
-            let leased = shelf.lease(fresh, &mut waited).await;
-            self.draft.waited(waited);
-            self.draft.trace(|trace| trace.asks_by_tls = shelf.endpoint().is_secured());
-            self.draft.edit(|record| {
-                record.upstream = Some(shelf.endpoint().address());
-                record.attempts += 1;
-            });
-            let mut lease = match leased {
+            let mut lease = match self.lease(endpoint, fresh).await {
                 Ok(lease) => lease,
                 // Another endpoint may have room, and another may take connections.
-                Err(error) => {
-                    self.watch = self.candidates.watch(endpoint);
-                    return Err(Failed { reason: self.failed(error.reason()), again: Some(Box::new(outgoing)) });
-                }
+                Err(reason) => return Err(Failed { reason: self.failed(reason), again: Some(Box::new(outgoing)) }),
             };
-            self.watch = self.candidates.watch(endpoint);
-            if !lease.is_reused {
-                self.draft.edit(|record| {
-                    record.connect_us = Some(microseconds(asked.elapsed().saturating_sub(waited.unwrap_or_default())))
-                });
-            }
-            let copy = (lease.is_reused && *may_repeat).then(|| self.copy(&outgoing.head)).flatten();
+            let copy = self.copy(&lease, &outgoing.head, *may_repeat);
+            let heard = lease.connection.wire().heard();
             let (sent, deadline) = (Instant::now(), self.patience.end_of_attempt());
             match self.answer(&mut lease.connection, outgoing, deadline).await {
                 Ok(received) => {
                     self.draft.edit(|record| record.upstream_us = Some(microseconds(sent.elapsed())));
+                    if let Some(upload) = &self.upload {
+                        upload.settle();
+                    }
                     let watch = self.watch.take().inspect(|watch| watch.answered(received.status.as_u16()));
                     return Ok(Answered { lease, received, watch, deadline });
                 }
-                Err(Unanswered::Unsent(again)) if lease.is_reused => outgoing = *again,
+                Err(Unanswered::Unsent(again)) if lease.is_reused && refusals < REFUSALS => {
+                    outgoing = *again;
+                    refusals += 1;
+                }
                 Err(Unanswered::Unsent(again)) => {
                     return Err(Failed { reason: self.failed(Reason::UpstreamConnect), again: Some(again) });
                 }
+                Err(Unanswered::Refused) => {
+                    let Some(head) = copy.filter(|_| self.can_repeat()) else {
+                        return Err(Failed { reason: self.failed(Reason::UpstreamReset), again: None });
+                    };
+                    outgoing = Outgoing { head, body: self.body() };
+                    // One that refuses on a connection of its own refuses everybody.
+                    refusals += 1;
+                    if !lease.is_reused || refusals > REFUSALS {
+                        let reason = self.failed(Reason::UpstreamReset);
+                        return Err(Failed { reason, again: Some(Box::new(outgoing)) });
+                    }
+                }
                 Err(Unanswered::Sent { reason, is_silent }) => {
-                    let copy = copy.filter(|_| is_silent && self.is_unbegun());
+                    if reason == Reason::UpstreamTimeout {
+                        lease.doubt(heard);
+                    }
+                    let may = is_silent && lease.is_reused && *may_repeat && self.is_unbegun();
+                    let copy = copy.filter(|head| may && head.method.is_idempotent());
                     let Some(head) = copy else {
                         // Ended in silence after use, it was closed as idle connections are, and nobody failed.
                         if !(is_silent && lease.is_reused) {
@@ -261,9 +264,43 @@ impl Exchange<'_> {
         }
     }
 
-    /// A head to send once more, if what it asks for may be asked for twice (RFC 9110 §9.2.2).
-    fn copy(&self, head: &Head) -> Option<Head> {
-        (head.method.is_idempotent() && self.is_unbegun()).then(|| head.clone())
+    /// A connection to an endpoint; another than an idle one where `fresh`.
+    async fn lease(&mut self, endpoint: EndpointIndex, fresh: bool) -> Result<Lease, Reason> {
+        let shelf = &self.candidates.shelves[endpoint];
+        self.watch = None;
+        let asked = Instant::now();
+        let mut waited = None;
+        let leased = shelf.lease(fresh, &mut waited).await;
+        self.draft.waited(waited);
+        self.draft.trace(|trace| trace.asks_by_tls = shelf.endpoint().is_secured());
+        self.draft.edit(|record| {
+            record.upstream = Some(shelf.endpoint().address());
+            record.attempts += 1;
+        });
+        self.watch = self.candidates.watch(endpoint);
+        let lease = leased.map_err(|error| error.reason())?;
+        if !lease.is_reused {
+            let connecting = asked.elapsed().saturating_sub(waited.unwrap_or_default());
+            self.draft.edit(|record| record.connect_us = Some(microseconds(connecting)));
+        }
+        if lease.is_shared()
+            && let Some(upload) = &self.upload
+        {
+            upload.keep();
+        }
+        Ok(lease)
+    }
+
+    /// A head to send once more: what may be asked for twice (RFC 9110 §9.2.2) where the connection may be closing, and
+    /// anything where the upstream may say that it has not begun.
+    fn copy(&self, lease: &Lease, head: &Head, may_repeat: bool) -> Option<Head> {
+        let may_repeat = lease.is_reused && may_repeat && head.method.is_idempotent() && self.is_unbegun();
+        (may_repeat || lease.is_shared()).then(|| head.clone())
+    }
+
+    /// Whether all of the body is there, or is kept.
+    fn can_repeat(&self) -> bool {
+        self.upload.as_ref().is_none_or(|upload| !upload.begun() || upload.is_kept())
     }
 
     /// Whether all of the body is still there.
@@ -299,6 +336,10 @@ impl Exchange<'_> {
         };
         outcome.map_err(|error| match error {
             NotSent::Unsent(again) => Unanswered::Unsent(again),
+            NotSent::Refused => match upload.and_then(Upload::failed) {
+                Some(reason) => Unanswered::Sent { reason, is_silent: false },
+                None => Unanswered::Refused,
+            },
             NotSent::Broken { answered, failure, .. } => {
                 let reason = upload.and_then(Upload::failed).or(failure);
                 let is_silent = !answered && reason.is_none();
@@ -312,6 +353,8 @@ impl Exchange<'_> {
 enum Unanswered {
     /// None of it was sent.
     Unsent(Box<Outgoing>),
+    /// Some of it was, and the upstream has done nothing with it.
+    Refused,
     /// It was, in whole or in part.
     Sent {
         reason: Reason,

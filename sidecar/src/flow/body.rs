@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::record::Draft;
 use super::watch::Watch;
-use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT};
+use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT, REPLAY_BYTES};
 use crate::pool::Lease;
 use crate::protocol::{Body, BodyError, Inbound};
 
@@ -31,6 +31,17 @@ pub(super) struct Upload {
     last_progress: Cell<Instant>,
     ended: Cell<bool>,
     failed: Cell<Option<Reason>>,
+    /// What was taken, while all of it is kept.
+    kept: RefCell<Option<Kept>>,
+    /// How often it was sent.
+    sendings: Cell<u32>,
+}
+
+/// The beginning of a body, to be sent again.
+#[derive(Default)]
+struct Kept {
+    pieces: Vec<Bytes>,
+    bytes: usize,
 }
 
 impl Upload {
@@ -45,12 +56,54 @@ impl Upload {
             last_progress: Cell::new(Instant::now()),
             ended: Cell::new(false),
             failed: Cell::new(None),
+            kept: RefCell::new(None),
+            sendings: Cell::new(0),
         })
     }
 
     /// The body on its way to an upstream.
     pub(super) fn body(self: &Rc<Self>) -> Body {
-        Body::Stream(Box::pin(UploadBody(Rc::clone(self))))
+        self.sendings.set(self.sendings.get() + 1);
+        let (sending, repeats) = (self.sendings.get(), self.pieces());
+        Body::Stream(Box::pin(UploadBody { upload: Rc::clone(self), sending, repeats, repeated: 0 }))
+    }
+
+    /// Keeps what is taken from now on, if it is all and not too much.
+    pub(super) fn keep(&self) {
+        if !self.begun() {
+            *self.kept.borrow_mut() = Some(Kept::default());
+        }
+    }
+
+    /// Keeps it no longer: nobody will send it again.
+    pub(super) fn settle(&self) {
+        self.kept.borrow_mut().take();
+    }
+
+    /// Whether all that was taken can be sent again.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.borrow().is_some()
+    }
+
+    /// Keeps a frame.
+    fn keep_frame(&self, frame: &Frame<Bytes>) {
+        let mut kept = self.kept.borrow_mut();
+        if let (Some(keeping), data) = (&mut *kept, frame.data_ref()) {
+            keeping.bytes = keeping.bytes.saturating_add(data.map_or(usize::MAX, Bytes::len));
+            match data {
+                Some(data) if keeping.bytes <= REPLAY_BYTES => keeping.pieces.push(data.clone()),
+                _ => *kept = None,
+            }
+        }
+    }
+
+    /// A piece that was sent before.
+    fn piece(&self, number: usize) -> Option<Bytes> {
+        self.kept.borrow().as_ref()?.pieces.get(number).cloned()
+    }
+
+    fn pieces(&self) -> usize {
+        self.kept.borrow().as_ref().map_or(0, |kept| kept.pieces.len())
     }
 
     /// Bytes that have passed.
@@ -103,6 +156,7 @@ impl Upload {
                 }
                 self.bytes.set(passed);
                 self.ended.set(is_end);
+                self.keep_frame(&frame);
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
@@ -119,26 +173,52 @@ impl Upload {
     }
 }
 
-struct UploadBody(Rc<Upload>);
+struct UploadBody {
+    upload: Rc<Upload>,
+    /// Which of the sendings this is: the last one alone gets anything.
+    sending: u32,
+    /// Pieces of earlier sendings that are to be sent again.
+    repeats: usize,
+    /// How many of them were.
+    repeated: usize,
+}
+
+impl UploadBody {
+    fn is_repeated(&self) -> bool {
+        self.repeated >= self.repeats
+    }
+}
 
 impl http_body::Body for UploadBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut inner = self.0.inner.borrow_mut();
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.sending != self.upload.sendings.get() {
+            return Poll::Ready(Some(Err(BodyError::Unwanted)));
+        }
+        if !self.is_repeated()
+            && let Some(piece) = self.upload.piece(self.repeated)
+        {
+            self.repeated += 1;
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        let mut inner = self.upload.inner.borrow_mut();
         // An end here would be taken for the body's own.
         let Some(inner) = inner.as_mut() else { return Poll::Ready(Some(Err(BodyError::Unwanted))) };
         let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
-        Poll::Ready(self.0.take(frame, inner.is_end_stream()))
+        Poll::Ready(self.upload.take(frame, inner.is_end_stream()))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.inner.borrow().as_ref().is_none_or(http_body::Body::is_end_stream)
+        self.is_repeated() && self.upload.inner.borrow().as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.inner.borrow().as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint)
+        if self.upload.begun() {
+            return SizeHint::default();
+        }
+        self.upload.inner.borrow().as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint)
     }
 }
 

@@ -10,7 +10,6 @@ use rustls::{CipherSuite, ProtocolVersion};
 use sidecar_config::policy::Protocol;
 use sidecar_decide::filter::{Client, IdentityHeaders};
 use sidecar_decide::{Caller, Reason, ServerCertificate, Verdict, Who};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -19,7 +18,9 @@ use super::http::handle;
 use super::live::Live;
 use super::record::{blank, microseconds};
 use super::tcp;
+use super::tunnel::Tunnels;
 use crate::config::ListenerKey;
+use crate::duplex::Duplex;
 use crate::ending::Ending;
 use crate::filter::{Fields, Told};
 use crate::identity::{self, Negotiated};
@@ -49,6 +50,7 @@ pub(super) struct Connection {
     /// Requests begun on it.
     requests: Cell<u64>,
     view: RefCell<Option<Rc<View>>>,
+    pub(super) tunnels: Tunnels,
 }
 
 /// The client as one generation sees it; the same for all requests until the next generation.
@@ -130,6 +132,7 @@ async fn plain(
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        tunnels: Tunnels::default(),
     });
     match begun {
         Ok(_) => {
@@ -175,6 +178,7 @@ async fn secured(
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        tunnels: Tunnels::default(),
     });
     // The slots belong to a generation, which a connection does not hold on to.
     drop(slots);
@@ -258,7 +262,7 @@ fn cipher(suite: CipherSuite) -> Option<&'static str> {
 }
 
 impl Connection {
-    async fn run(self: Rc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, closing: Closing) {
+    async fn run(self: Rc<Self>, stream: impl Duplex + 'static, closing: Closing) {
         let connection = Rc::clone(&self);
         let handler = move |request| {
             connection.requests.set(connection.requests.get() + 1);

@@ -1,9 +1,10 @@
 //! An allowed request on its way to an upstream, and the response on its way back.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::EXPECT;
+use http::header::{EXPECT, HeaderMap};
 use http_body::Body as _;
 use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
@@ -13,12 +14,13 @@ use super::body::{Begun, Upload, download};
 use super::connection::{Connection, View};
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
+use super::tunnel::{self, Asked};
 use crate::filter::{self, Origin};
-use crate::protocol::{Body, Head, Outgoing, Request, Response, strip_hop_by_hop, upstream_host};
+use crate::protocol::{Body, Head, Outgoing, Request, Response, Upgrade, strip_hop_by_hop, upstream_host};
 
 /// Sends a request to one of its rule's endpoints and answers with what comes back.
 pub(super) async fn forward(
-    connection: &Connection,
+    connection: &Rc<Connection>,
     view: &View,
     passage: Passage,
     request: Request,
@@ -29,8 +31,11 @@ pub(super) async fn forward(
     let Some(candidates) = Candidates::of(&connection.gate, &view.served, passage.rule) else {
         return refuse(draft, Reason::RouteInvalid, Some(request.body));
     };
-    let Request { head, body } = request;
-    let head = match outgoing_head(connection, view, &passage, head, &draft) {
+    let Request { head, body, upgrade } = request;
+    // Its body would be the other protocol's to understand.
+    let asked = upgrade.filter(|_| body.is_end_stream()).map(|upgrade| Asked { upgrade, head: head.clone() });
+    let upgrade = asked.as_ref().map(|asked| &asked.upgrade);
+    let head = match outgoing_head(connection, view, &passage, head, upgrade, &draft) {
         Ok(head) => head,
         Err(reason) => {
             draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -46,10 +51,16 @@ pub(super) async fn forward(
     let patience = Patience::of(&rule.timeouts);
     let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None };
     match exchange.run(outgoing).await {
-        // Nothing was to be upgraded, so nobody can speak what would follow.
-        Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => {
-            let unwanted = draft.unwanted();
-            refuse(draft, Reason::UpstreamReset, unwanted)
+        Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match asked {
+            Some(asked) => tunnel::switch(connection, asked, answered, &rule.filters.response, draft),
+            // Nothing was to be switched, so nobody can speak what would follow.
+            None => {
+                let unwanted = draft.unwanted();
+                refuse(draft, Reason::UpstreamUpgrade, unwanted)
+            }
+        },
+        Ok(answered) if asked.as_ref().is_some_and(|asked| asked.upgrade.is_feigned(answered.received.status)) => {
+            refuse(draft, Reason::UpstreamUpgrade, None)
         }
         Ok(answered) => respond(answered, &rule.filters.response, draft).await,
         Err(reason) => {
@@ -67,10 +78,14 @@ fn outgoing_head(
     view: &View,
     passage: &Passage,
     head: Head,
+    upgrade: Option<&Upgrade>,
     draft: &Draft,
 ) -> Result<Head, Reason> {
     let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
+    if let Some(upgrade) = upgrade {
+        upgrade.ask(&mut headers);
+    }
     upstream_host(&mut headers, &passage.host);
     // The gate itself answers 100 (Continue) as soon as the upstream takes the body (RFC 9110 §10.1.1).
     headers.remove(EXPECT);
@@ -82,6 +97,15 @@ fn outgoing_head(
     Ok(Head { method, target: passage.target.clone(), headers })
 }
 
+/// The head of a response as the client is to get it.
+pub(super) fn returned_head(mut headers: HeaderMap, changes: &HeaderChanges) -> HeaderMap {
+    strip_hop_by_hop(&mut headers);
+    // Only the gate speaks for the gate.
+    headers.remove(&POSTERN_REASON);
+    changes.apply(&mut headers);
+    headers
+}
+
 async fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) -> Response {
     let Answered { lease, received, watch, deadline } = answered;
     let Ok(begun) = Begun::of(received.body).await else {
@@ -91,11 +115,7 @@ async fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) 
         let unwanted = draft.unwanted();
         return refuse(draft, Reason::UpstreamReset, unwanted);
     };
-    let mut headers = received.headers;
-    strip_hop_by_hop(&mut headers);
-    // Only the gate speaks for the gate.
-    headers.remove(&POSTERN_REASON);
-    changes.apply(&mut headers);
+    let headers = returned_head(received.headers, changes);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
     Response::new(received.status, headers, download(begun, (lease, watch), draft, deadline))
 }

@@ -37,7 +37,9 @@ pub struct Gate {
     pub cells: Cells,
     /// Counts of connections that are passed on as they are.
     pub connection_cells: Cells,
-    /// What those are read into.
+    /// Counts of tunnels.
+    pub tunnel_cells: Cells,
+    /// What both are read into.
     pub relay_buffer: RelayBuffer,
     /// Counts of handshakes and connections, of all workers.
     pub handshakes: Arc<Handshakes>,
@@ -72,7 +74,7 @@ impl Gate {
         generation: Arc<Generation>,
         pool: Rc<Pool>,
         (log, tracer): (log::Sender, Option<Tracer>),
-        (cells, connection_cells): (Cells, Cells),
+        [cells, connection_cells, tunnel_cells]: [Cells; 3],
         handshakes: Arc<Handshakes>,
         under_way: UnderWay,
     ) -> Self {
@@ -86,6 +88,7 @@ impl Gate {
             tracer,
             cells,
             connection_cells,
+            tunnel_cells,
             relay_buffer: RelayBuffer::default(),
             handshakes,
             handshake_turns: Turns::new(Arc::clone(&under_way.handshakes)),
@@ -120,5 +123,6 @@ impl Gate {
         *self.served.borrow_mut() = Served::new(generation, &self.pool);
         self.cells.new_generation();
         self.connection_cells.new_generation();
+        self.tunnel_cells.new_generation();
     }
 }

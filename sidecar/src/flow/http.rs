@@ -21,7 +21,7 @@ use super::record::Draft;
 use crate::filter::{self, Ids};
 use crate::limit::Pend;
 use crate::log::{Kind, Record, clip};
-use crate::protocol::{Body, Head, Inbound, Request, Response};
+use crate::protocol::{Body, Head, Inbound, Request, Response, Upgrade};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
 pub(super) static POSTERN_REASON: HeaderName = HeaderName::from_static("postern-reason");
@@ -50,7 +50,7 @@ pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> 
     let fresh = || connection.gate.request_ids.fresh(time);
     let ids = filter::arrive(&view.served.generation.snapshot, &mut request.head.headers, fresh);
     let mut draft = draft(&connection, &view, &request.head, time, ids);
-    match decide(&connection, &view, &request.head, &mut draft) {
+    match decide(&connection, &view, &request, &mut draft) {
         Ok(passage) if passage.redirect(&view).is_some() => redirect(&connection, &view, &passage, request, draft),
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
@@ -108,7 +108,11 @@ fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, id
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
-fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) -> Result<Passage, Reason> {
+fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut Draft) -> Result<Passage, Reason> {
+    let head = &request.head;
+    if request.upgrade == Some(Upgrade::Unknown) {
+        return Err(Reason::RouteNoProtocol);
+    }
     // A tunnel is asked for, and there are none.
     if head.method == Method::CONNECT {
         return Err(Reason::RouteNoMethod);
@@ -123,16 +127,7 @@ fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) 
         draft.edit(|record| record.path = Some(clip(path)));
     }
     let snapshot = &view.served.generation.snapshot;
-    let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
-    let (method, headers, query) = (&head.method, &head.headers, head.target.query());
-    let find = |path: &str| listener.table.find(&route::Request { host, path, method, headers, query });
-    let index = find(&path)?;
-    // Some servers cut parameters off before they look at a path; it must not lead them elsewhere.
-    if let Some(bare) = path::without_parameters(&path)
-        && find(&bare) != Ok(index)
-    {
-        return Err(Reason::RouteBadPath);
-    }
+    let index = rule_of(view, head, host, &path)?;
     let rule = &snapshot.rules[index];
     draft.trace(|trace| trace.path_pattern.clone_from(&rule.path_pattern));
     let path = match &rule.filters.path {
@@ -151,6 +146,33 @@ fn decide(connection: &Connection, view: &View, head: &Head, draft: &mut Draft) 
         return Err(Reason::LimitBodySize);
     }
     Ok(passage)
+}
+
+/// Index of the rule that a request falls under.
+fn rule_of(view: &View, head: &Head, host: &str, path: &str) -> Result<usize, Reason> {
+    let snapshot = &view.served.generation.snapshot;
+    let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
+    let (method, headers, query) = (&head.method, &head.headers, head.target.query());
+    let find = |path: &str| listener.table.find(&route::Request { host, path, method, headers, query });
+    let index = find(path)?;
+    // Some servers cut parameters off before they look at a path; it must not lead them elsewhere.
+    if let Some(bare) = path::without_parameters(path)
+        && find(&bare) != Ok(index)
+    {
+        return Err(Reason::RouteBadPath);
+    }
+    Ok(index)
+}
+
+/// Why a request would be refused now that was let in before, if it would.
+pub(super) fn refusal_of(view: &View, head: &Head) -> Option<Reason> {
+    let rule = || rule_of(view, head, host_of(head)?, &path::normalise(head.target.path())?);
+    let snapshot = &view.served.generation.snapshot;
+    match rule().map(|rule| snapshot.decide(&snapshot.rules[rule], &view.caller)) {
+        Ok(decision) if decision.verdict == Verdict::Refused => decision.reason,
+        Ok(_) => None,
+        Err(reason) => Some(reason),
+    }
 }
 
 /// What a 405 must say (RFC 9110 §15.5.6): the methods of its host and path; none for a tunnel, which has no path.

@@ -27,6 +27,8 @@ pub struct Live {
     moves: RefCell<VecDeque<(Instant, usize)>>,
     /// There is something earlier to wait for.
     earlier: Notify,
+    /// Tunnels open.
+    tunnels: Cell<usize>,
 }
 
 struct Open {
@@ -84,6 +86,16 @@ impl Live {
         }
     }
 
+    /// Counts tunnels as they open and end.
+    pub(super) fn tunnels(&self, count: impl FnOnce(usize) -> usize) {
+        self.tunnels.set(count(self.tunnels.get()));
+    }
+
+    /// Whether any connection carries what was decided once.
+    pub fn has_tunnels(&self) -> bool {
+        self.tunnels.get() > 0
+    }
+
     /// How many connections may have a place: each has an index below it.
     fn places(&self) -> usize {
         self.connections.borrow().capacity()
@@ -105,10 +117,9 @@ impl Live {
 
     /// Judges every connection by what is served now, and cuts those that would not be let in any more.
     pub async fn review(&self) {
-        self.each(|_, connection| {
-            if let Some(reason) = connection.refusal() {
-                connection.cut(reason);
-            }
+        self.each(|_, connection| match connection.refusal() {
+            Some(reason) => connection.cut(reason),
+            None => connection.tunnels.review(connection, &connection.view()),
         })
         .await;
     }

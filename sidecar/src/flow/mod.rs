@@ -10,6 +10,7 @@ mod live;
 mod record;
 mod relay;
 mod tcp;
+mod tunnel;
 mod watch;
 
 pub use connection::{Door, serve};

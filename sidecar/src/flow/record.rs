@@ -167,7 +167,11 @@ impl Draft {
             (record.request_bytes, record.response_bytes) = (self.passed.up.get(), self.passed.down.get());
         }
         record.duration_us = microseconds(elapsed);
-        let cells = if record.kind == Kind::Request { &self.gate.cells } else { &self.gate.connection_cells };
+        let cells = match record.kind {
+            Kind::Request => &self.gate.cells,
+            Kind::Tunnel => &self.gate.tunnel_cells,
+            _ => &self.gate.connection_cells,
+        };
         cells.count(&self.scope, record.verdict, record.reason, elapsed);
         if let (Some(trace), Some(tracer)) = (self.trace.take(), &self.gate.tracer) {
             tracer.end(trace, &record);

@@ -72,9 +72,11 @@ pub async fn probe(endpoint: &EndpointState, check: &HealthCheck) -> Result<(), 
 async fn ask_http(stream: TcpStream, endpoint: &EndpointState, check: &HttpCheck) -> Result<(), ProbeError> {
     let head = head(endpoint, check)?;
     let no_answer = |error: &dyn ToString| ProbeError::NoAnswer(error.to_string());
-    let mut connection = protocol::connect(Transport::Plain(stream)).await.map_err(|error| no_answer(&error))?;
+    let mut connection =
+        protocol::connect(Transport::Plain(stream), endpoint.version()).await.map_err(|error| no_answer(&error))?;
     let received = connection.send(Outgoing { head, body: Body::EMPTY }).await.map_err(|error| match error {
         NotSent::Unsent(_) => no_answer(&"the connection ended"),
+        NotSent::Refused => no_answer(&"the request was refused unread"),
         NotSent::Broken { error, .. } => no_answer(&error),
     })?;
     let status = received.status.as_u16();

@@ -17,6 +17,8 @@ pub struct UnderWay {
     pub pending: Arc<Pending>,
     /// Requests and connections that are being passed on.
     pub streams: Arc<Places>,
+    /// Requests that were upgraded.
+    pub tunnels: Arc<Places>,
     /// TLS handshakes.
     pub handshakes: Arc<Places>,
 }

@@ -48,8 +48,8 @@ pub struct Handles {
     pub log: log::Sender,
     /// How it traces requests, if it does.
     pub tracer: Option<Tracer>,
-    /// Where it counts requests, and connections that are passed on as they are.
-    pub cells: (Cells, Cells),
+    /// Where it counts requests, connections that are passed on as they are, and tunnels.
+    pub cells: [Cells; 3],
     /// Where all workers count connections.
     pub handshakes: Arc<Handshakes>,
     /// Where all workers count what is under way.
@@ -146,7 +146,7 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
                             None => tracing::error!(address = %key.address, "a socket came for a listener that is not there"),
                         }
                     }
-                    if generation.judges_anew(&before) {
+                    if generation.judges_anew(&before, gate.live.has_tunnels()) {
                         gate.live.review().await;
                     }
                     if generation.presents_another(&before) {

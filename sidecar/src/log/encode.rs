@@ -92,6 +92,7 @@ fn kind(kind: Kind) -> i64 {
         Kind::Connection => 2,
         Kind::Gap => 3,
         Kind::Cut => 4,
+        Kind::Tunnel => 5,
     }
 }
 

@@ -168,6 +168,8 @@ pub enum Kind {
     Handshake,
     /// A connection that was closed before its handshake.
     Connection,
+    /// A request that was upgraded, and the bytes that followed it.
+    Tunnel,
     /// A connection that was open and was ended, because it would not be let in any more or its time was over.
     Cut,
     /// Not a decision: here the process died and rows may be missing.
@@ -176,7 +178,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Request, Self::Handshake, Self::Connection, Self::Cut, Self::Gap];
+    pub const ALL: [Self; 6] = [Self::Request, Self::Handshake, Self::Connection, Self::Tunnel, Self::Cut, Self::Gap];
 
     /// The word in rows.
     #[must_use]
@@ -185,6 +187,7 @@ impl Kind {
             Self::Request => "request",
             Self::Handshake => "handshake",
             Self::Connection => "connection",
+            Self::Tunnel => "tunnel",
             Self::Cut => "cut",
             Self::Gap => "gap",
         }

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 use super::store::StoreError;
 
 /// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`,
-/// 3 has strangers' refusals apart, 4 has the ids of requests and traces, and how long requests waited.
+/// 3 has strangers' refusals apart, 4 has tunnels, the ids of requests and traces, and how long requests waited.
 pub(super) const VERSION: i64 = 4;
 
 const TABLES: &str = include_str!("tables.sql");

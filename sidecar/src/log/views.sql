@@ -10,7 +10,8 @@ CREATE VIEW entry AS SELECT
     0x8000 | ((SELECT value FROM meta WHERE key = 'store') >> 16), (SELECT value FROM meta WHERE key = 'store') & 0xffff,
     d.seq & 0xffffffff) AS id,
   strftime('%Y-%m-%dT%H:%M:%S', d.time / 1000000, 'unixepoch') || printf('.%06dZ', d.time % 1000000) AS time,
-  CASE d.kind WHEN 0 THEN 'request' WHEN 1 THEN 'handshake' WHEN 2 THEN 'connection' WHEN 3 THEN 'gap' WHEN 4 THEN 'cut' END AS kind,
+  CASE d.kind WHEN 0 THEN 'request' WHEN 1 THEN 'handshake' WHEN 2 THEN 'connection' WHEN 3 THEN 'gap' WHEN 4 THEN 'cut'
+    WHEN 5 THEN 'tunnel' END AS kind,
   coalesce(d.repeat, 1) AS repeat,
   d.pod AS pod, d.pod_uid AS pod_uid, d.namespace AS namespace, d.workload AS workload, d.listener AS listener,
   CASE typeof(d.sni) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.sni) ELSE d.sni END AS sni,

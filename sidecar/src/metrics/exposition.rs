@@ -27,6 +27,8 @@ pub struct Sources<'a> {
     pub requests: &'a Registry,
     /// Their cells for connections that are passed on as they are.
     pub connections: &'a Registry,
+    /// Their cells for tunnels.
+    pub tunnels: &'a Registry,
     /// Handshakes and connections.
     pub handshakes: &'a Handshakes,
     /// Connections to upstreams.
@@ -66,6 +68,7 @@ pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
         decided(sources.requests, "postern_requests_total", "Requests decided."),
         durations(sources.requests),
         decided(sources.connections, "postern_forwarded_connections_total", "Connections of TLS listeners decided."),
+        decided(sources.tunnels, "postern_tunnels_total", "Requests that were upgraded, when their tunnel has ended."),
     ];
     families.extend(handshakes(sources));
     families.extend(upstreams::families(sources.endpoints, (sources.ejections, sources.checks)));
@@ -209,6 +212,11 @@ fn under_way(sources: &Sources<'_>) -> Vec<MetricFamily> {
             "postern_handshakes_limit",
             "TLS handshakes that may be under way, of all workers.",
             float_of(sources.workers * HANDSHAKES_PER_WORKER),
+        ),
+        one_gauge(
+            "postern_tunnels_open",
+            "Requests that were upgraded, while bytes pass.",
+            float_of(now.tunnels.taken()),
         ),
         one_gauge("postern_streams_open", "Requests and connections being passed on.", float_of(now.streams.taken())),
         one_gauge(

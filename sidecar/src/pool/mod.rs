@@ -1,6 +1,7 @@
 //! A worker's connections to upstreams: for each endpoint a shelf of idle ones, and a queue of requests that wait for one.
 
 mod secured;
+mod shared;
 mod shelf;
 
 use std::cell::{Cell, RefCell};

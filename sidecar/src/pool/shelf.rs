@@ -15,15 +15,17 @@ use tokio::time::{Instant, timeout};
 
 use super::Pool;
 use super::secured::{SecuredLine, SecuredLines};
+use super::shared::{SharedLines, Stream};
+use crate::duplex::Opened;
 use crate::limits::HANDOVERS;
-use crate::protocol::{self, Upstream};
+use crate::protocol::{self, Upstream, Version};
 use crate::tls::UpstreamTls;
 use crate::upstream::{Budget, ConnectError, EndpointState, Place, Transport, connect, connect_tls};
 
 /// The connections of one worker to one endpoint.
 pub struct Shelf {
-    endpoint: Arc<EndpointState>,
-    pool: Weak<Pool>,
+    pub(super) endpoint: Arc<EndpointState>,
+    pub(super) pool: Weak<Pool>,
     /// The one used last at the end.
     idle: RefCell<Vec<Idle>>,
     /// Requests of this worker that wait, the oldest first.
@@ -31,6 +33,8 @@ pub struct Shelf {
     /// No generation uses the endpoint any more.
     is_closed: Cell<bool>,
     secured: SecuredLines,
+    /// Those that take many requests at once; where there are such, none of the others.
+    pub(super) shared: SharedLines,
 }
 
 struct Idle {
@@ -40,12 +44,12 @@ struct Idle {
 }
 
 /// What goes with a connection for as long as it lives.
-struct Held {
+pub(super) struct Held {
     _place: Place,
     _permit: OwnedSemaphorePermit,
-    born: Instant,
+    pub(super) born: Instant,
     /// Requests that were sent on it.
-    requests: u32,
+    pub(super) requests: u32,
     /// Requests it went to directly from the one before.
     handovers: u8,
     /// With TLS.
@@ -58,22 +62,31 @@ pub struct Lease {
     pub connection: Upstream,
     /// Whether it served a request before, so that the other side may be closing it just now.
     pub is_reused: bool,
-    held: Held,
-    busy: Busy,
+    pub(super) hold: Hold,
+    pub(super) busy: Busy,
+}
+
+/// What of a connection a request has.
+pub(super) enum Hold {
+    /// All of it.
+    Whole(Held),
+    /// One of its streams.
+    Stream(Stream),
 }
 
 /// What a connection takes up that is not shared, for as long as it lives.
 pub struct Line {
     _place: Place,
     _permit: OwnedSemaphorePermit,
+    _secured: Option<Rc<SecuredLine>>,
     _busy: Busy,
 }
 
 /// Counts a request as being done by its endpoint.
-struct Busy(Rc<Shelf>);
+pub(super) struct Busy(Rc<Shelf>);
 
 impl Busy {
-    fn new(shelf: &Rc<Shelf>) -> Self {
+    pub(super) fn new(shelf: &Rc<Shelf>) -> Self {
         shelf.endpoint.begin();
         Self(Rc::clone(shelf))
     }
@@ -86,7 +99,7 @@ impl Drop for Busy {
 }
 
 /// What a request that waits gets.
-enum Free {
+pub(super) enum Free {
     Lease(Lease),
     Permit(OwnedSemaphorePermit),
 }
@@ -100,15 +113,18 @@ pub enum LeaseError {
     /// All that there may be are in use, and as many requests wait as may, or this one has waited long enough.
     #[error("all connections to the upstream are in use")]
     Full,
+    /// The one that another request was making, and this one waited for, could not be made.
+    #[error("{0}")]
+    Failed(Reason),
 }
 
 impl LeaseError {
     /// What the row says.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Full | Self::Connect(ConnectError::Full) => Reason::UpstreamPoolFull,
-            Self::Connect(ConnectError::Tls(reason)) => *reason,
-            Self::Connect(_) => Reason::UpstreamConnect,
+            Self::Full => Reason::UpstreamPoolFull,
+            Self::Connect(error) => reason_of(error),
+            Self::Failed(reason) => *reason,
         }
     }
 }
@@ -122,6 +138,7 @@ impl Shelf {
             waiting: RefCell::default(),
             is_closed: Cell::new(false),
             secured: SecuredLines::default(),
+            shared: SharedLines::default(),
         })
     }
 
@@ -136,6 +153,9 @@ impl Shelf {
     /// # Errors
     /// When there is none.
     pub async fn lease(self: &Rc<Self>, fresh: bool, waited: &mut Option<Duration>) -> Result<Lease, LeaseError> {
+        if self.endpoint.version() == Version::Http2 {
+            return self.lease_stream(fresh, waited).await;
+        }
         if !fresh && let Some(lease) = self.take_idle(Upstream::is_ready) {
             return Ok(lease);
         }
@@ -151,7 +171,7 @@ impl Shelf {
         }
         let begun = Instant::now();
         let free = self.wait(fresh).await;
-        *waited = Some(waited.unwrap_or_default() + begun.elapsed());
+        add_since(begun, waited);
         match free? {
             Free::Lease(lease) => Ok(lease),
             Free::Permit(permit) => self.open(permit).await,
@@ -172,11 +192,11 @@ impl Shelf {
         };
         let busy = Busy::new(self);
         let (stream, place) = self.dial(connect).await?;
-        Ok((stream, Line { _place: place, _permit: permit, _busy: busy }))
+        Ok((stream, Line { _place: place, _permit: permit, _secured: None, _busy: busy }))
     }
 
     /// The right to one more connection instead of one that is idle.
-    fn make_room(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) fn make_room(&self) -> Option<OwnedSemaphorePermit> {
         if self.close_idle(1) > 0 { self.endpoint.try_permit() } else { None }
     }
 
@@ -196,6 +216,12 @@ impl Shelf {
 
     async fn open(self: &Rc<Self>, permit: OwnedSemaphorePermit) -> Result<Lease, LeaseError> {
         let busy = Busy::new(self);
+        let (connection, held) = self.make(permit).await?;
+        Ok(Lease { connection, hold: Hold::Whole(held), busy, is_reused: false })
+    }
+
+    /// A new connection that speaks what is spoken here.
+    pub(super) async fn make(self: &Rc<Self>, permit: OwnedSemaphorePermit) -> Result<(Upstream, Held), ConnectError> {
         let (stream, place, secured) = if self.endpoint.is_secured() {
             let tls = self.secured.tls().ok_or(ConnectError::Tls(Reason::UpstreamTls))?;
             let connect = async |address, time, budget: &_| connect_tls(address, time, budget, &tls).await;
@@ -206,13 +232,14 @@ impl Shelf {
             let (stream, place) = self.dial(connect).await?;
             (Transport::Plain(stream), place, None)
         };
-        let connection = protocol::connect(stream).await.map_err(|error| ConnectError::Protocol(error.to_string()))?;
+        let connection = protocol::connect(stream, self.endpoint.version()).await;
+        let connection = connection.map_err(|error| ConnectError::Protocol(error.to_string()))?;
         let secured = secured.map(|secured| self.secured.enter(secured, connection.wire()));
         if let (Some(_), Some(pool)) = (&secured, self.pool.upgrade()) {
             pool.look_sooner();
         }
         let held = Held { _place: place, _permit: permit, born: Instant::now(), requests: 1, handovers: 0, secured };
-        Ok(Lease { connection, held, busy, is_reused: false })
+        Ok((connection, held))
     }
 
     /// Waits for a connection that comes free here, or for the right to make one because one ended anywhere.
@@ -257,11 +284,11 @@ impl Shelf {
         let Idle { connection, mut held, .. } = idle.remove(last);
         held.requests += 1;
         held.handovers = 0;
-        Some(Lease { connection, held, busy: Busy::new(self), is_reused: true })
+        Some(Lease { connection, hold: Hold::Whole(held), busy: Busy::new(self), is_reused: true })
     }
 
     /// Whether a connection takes no more requests.
-    fn is_worn(&self, held: &Held, now: Instant) -> bool {
+    pub(super) fn is_worn(&self, held: &Held, now: Instant) -> bool {
         let pool = self.endpoint.pool();
         held.secured.as_ref().is_some_and(|line| line.is_done())
             || pool.max_requests_per_connection.is_some_and(|most| held.requests >= most)
@@ -282,7 +309,7 @@ impl Shelf {
         }
         held.requests += 1;
         held.handovers = held.handovers.saturating_add(1);
-        let mut lease = Lease { connection, held, busy: Busy::new(self), is_reused: true };
+        let mut lease = Lease { connection, hold: Hold::Whole(held), busy: Busy::new(self), is_reused: true };
         while let Some(next) = waiting.pop_front() {
             match next.send(lease) {
                 Ok(()) => return,
@@ -290,8 +317,10 @@ impl Shelf {
             }
         }
         drop(waiting);
-        lease.held.requests -= 1;
-        self.shelve(lease.connection, lease.held, now);
+        if let Lease { connection, hold: Hold::Whole(mut held), .. } = lease {
+            held.requests -= 1;
+            self.shelve(connection, held, now);
+        }
     }
 
     fn shelve(&self, connection: Upstream, held: Held, now: Instant) {
@@ -311,19 +340,26 @@ impl Shelf {
         let mut idle = self.idle.borrow_mut();
         let count = most.min(idle.len());
         idle.drain(..count);
-        count
+        count + self.shared.close_idle(most - count)
+    }
+
+    /// Whether no generation uses the endpoint any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.get()
     }
 
     /// Speaks TLS so from now on, and keeps no idle connection that would be another one today.
     pub(super) fn serve(&self, tls: Option<&Arc<UpstreamTls>>) {
         self.secured.serve(tls);
         self.idle.borrow_mut().retain(|idle| idle.held.secured.as_ref().is_none_or(|line| !line.is_done()));
+        self.shared.sweep(self, Instant::now(), Duration::MAX);
     }
 
     /// Keeps nothing any more.
     pub(super) fn close(&self) {
         self.is_closed.set(true);
         self.idle.borrow_mut().clear();
+        self.shared.clear();
     }
 
     /// Closes what was idle too long, and what is waited for elsewhere; the time until the next look, while any is left.
@@ -334,17 +370,54 @@ impl Shelf {
         idle.retain(|idle| {
             !idle.connection.is_closed() && now.duration_since(idle.since) < time && !self.is_worn(&idle.held, now)
         });
-        let idle = (!idle.is_empty()).then_some(time / 2);
+        let is_any_idle = self.shared.sweep(self, now, time) || !idle.is_empty();
+        let idle = is_any_idle.then_some(time / 2);
         idle.into_iter().chain(self.secured.expire()).min()
     }
 }
 
+/// What the row says.
+pub(super) fn reason_of(error: &ConnectError) -> Reason {
+    match error {
+        ConnectError::Full => Reason::UpstreamPoolFull,
+        ConnectError::Tls(reason) => *reason,
+        _ => Reason::UpstreamConnect,
+    }
+}
+
 impl Lease {
+    /// Whether others use the connection too.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.hold, Hold::Stream(_))
+    }
+
+    /// Nothing has come since `heard` though a request waits: where others share the connection, none shall begin on it.
+    pub fn doubt(&self, heard: u64) {
+        if let Hold::Stream(stream) = &self.hold
+            && self.connection.wire().heard() == heard
+        {
+            stream.leave();
+        }
+    }
+
     /// Gives the connection back, whose response was read to its end.
     pub fn give_back(self) {
-        let Self { connection, held, busy, .. } = self;
+        let Self { connection, hold: Hold::Whole(held), busy, .. } = self else { return };
         let shelf = Rc::clone(&busy.0);
         drop(busy);
         shelf.take_back(connection, held);
     }
+
+    /// The connection itself, for the other protocol that it goes on with; `None` where it has ended.
+    pub async fn switch(self) -> Option<(Opened, Line)> {
+        let Self { connection, hold: Hold::Whole(held), busy, .. } = self else { return None };
+        let opened = connection.switch().await?;
+        let Held { _place, _permit, secured, .. } = held;
+        Some((opened, Line { _place, _permit, _secured: secured, _busy: busy }))
+    }
+}
+
+/// It waited from then until now.
+pub(super) fn add_since(begun: Instant, waited: &mut Option<Duration>) {
+    *waited = Some(waited.unwrap_or_default() + begun.elapsed());
 }

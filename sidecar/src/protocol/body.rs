@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -19,6 +19,9 @@ pub enum BodyError {
     /// What came is no body: a bad chunk, a bad trailer.
     #[error("the body is malformed: {0}")]
     Malformed(#[source] hyper::Error),
+    /// Its stream was reset before its end.
+    #[error("the stream was reset")]
+    Reset,
     /// It is larger than allowed.
     #[error("the body is too large")]
     TooLarge,
@@ -46,11 +49,21 @@ impl BodyError {
 }
 
 /// A body that is being received, from a client or from an upstream.
-pub struct Inbound(Incoming);
+pub struct Inbound {
+    incoming: Incoming,
+    /// Whether its end is not its end unless the stream says so: hyper takes a stream that was reset without an error for
+    /// one that has ended.
+    must_end: bool,
+}
 
 impl Inbound {
     pub(super) fn new(incoming: Incoming) -> Self {
-        Self(incoming)
+        Self { incoming, must_end: false }
+    }
+
+    /// A response's.
+    pub(super) fn of_response(incoming: Incoming, version: http::Version) -> Self {
+        Self { incoming, must_end: version == http::Version::HTTP_2 }
     }
 }
 
@@ -59,15 +72,19 @@ impl http_body::Body for Inbound {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.0).poll_frame(cx).map_err(BodyError::of)
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if frame.is_none() && self.must_end && !self.incoming.is_end_stream() {
+            return Poll::Ready(Some(Err(BodyError::Reset)));
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::of)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.incoming.size_hint()
     }
 }
 

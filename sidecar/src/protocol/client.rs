@@ -1,24 +1,41 @@
-//! One HTTP/1.1 connection to an upstream.
+//! One connection to an upstream: HTTP/1.1, one request after the other, or HTTP/2, many at once.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
+use http::header::UPGRADE;
 use http::{HeaderMap, StatusCode};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sidecar_decide::Reason;
-use tokio::task::AbortHandle;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
 
+use super::multiplex::{self, Streams};
 use super::wire::{Watched, Wire};
-use super::{Body, Head, Inbound};
+use super::{Body, Head, Inbound, Version};
+use crate::duplex::Opened;
 use crate::limits::REQUEST_HEADERS;
 use crate::upstream::Transport;
 
-/// A connection to an upstream that requests can be sent on, one after the other.
+/// A connection to an upstream that requests can be sent on.
 pub struct Upstream {
-    sender: http1::SendRequest<Body>,
+    sender: Sender,
     wire: Rc<Wire>,
-    /// Drives the connection; ended with it.
-    driver: AbortHandle,
+}
+
+enum Sender {
+    /// The connection is driven by a task, and ended with it.
+    Http1 {
+        sender: http1::SendRequest<Body>,
+        /// Whether the last request asked to go on with another protocol.
+        asked_to_switch: Rc<Cell<bool>>,
+        /// What is left of the connection, if it was asked to switch.
+        driver: JoinHandle<Option<Opened>>,
+    },
+    /// One of those that share a connection, which ends with the last of them.
+    Http2(Streams),
 }
 
 /// A request on its way to an upstream.
@@ -43,6 +60,8 @@ pub struct Received {
 pub enum NotSent {
     /// None of its bytes were sent, and here it is again.
     Unsent(Box<Outgoing>),
+    /// Some of it was sent, and the upstream says that it has done nothing with it.
+    Refused,
     /// It was sent, in whole or in part, and the connection broke.
     Broken {
         /// How it broke.
@@ -54,31 +73,72 @@ pub enum NotSent {
     },
 }
 
-/// Speaks HTTP/1.1 on a connection of bytes.
+/// Speaks HTTP on a connection of bytes.
 ///
 /// # Errors
 /// When hyper cannot start on it.
-pub async fn connect(stream: Transport) -> Result<Upstream, hyper::Error> {
+pub async fn connect(stream: Transport, version: Version) -> Result<Upstream, hyper::Error> {
     let wire = Rc::new(Wire::default());
-    let stream = TokioIo::new(Watched::new(stream, &wire));
-    let (sender, connection) = http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(stream).await?;
+    let stream = Watched::new(stream, &wire);
+    let sender = match version {
+        Version::Http1 => connect_http1(stream, &wire).await?,
+        Version::Http2 => Sender::Http2(multiplex::connect(stream, &wire).await?),
+    };
+    Ok(Upstream { sender, wire })
+}
+
+async fn connect_http1(stream: Watched, wire: &Wire) -> Result<Sender, hyper::Error> {
+    let (sender, connection) =
+        http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(TokioIo::new(stream)).await?;
+    let asked_to_switch = Rc::new(Cell::new(false));
+    let was_asked = Rc::clone(&asked_to_switch);
     // How the connection ends is told to whoever waits for a response on it.
     let driver = tokio::task::spawn_local(async move {
-        let _ended = connection.await;
+        let parts = connection.without_shutdown().await.ok()?;
+        let mut stream = parts.io.into_inner();
+        if was_asked.get() {
+            return Some(Opened { stream: Box::new(stream), first: parts.read_buf });
+        }
+        let _gone = stream.shutdown().await;
+        None
     });
     wire.driven_by(driver.abort_handle());
-    Ok(Upstream { sender, wire, driver: driver.abort_handle() })
+    Ok(Sender::Http1 { sender, asked_to_switch, driver })
 }
 
 impl Upstream {
     /// Whether a request can be sent now.
     pub fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+        match &self.sender {
+            Sender::Http1 { sender, .. } => sender.is_ready(),
+            Sender::Http2(streams) => !streams.is_closed(),
+        }
     }
 
-    /// Whether the other side has closed it.
+    /// Whether it takes no more requests: the other side has closed it, or says that it will.
     pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        match &self.sender {
+            Sender::Http1 { sender, .. } => sender.is_closed(),
+            Sender::Http2(streams) => streams.is_closed(),
+        }
+    }
+
+    /// How many requests at once it takes.
+    pub fn streams(&self) -> usize {
+        match &self.sender {
+            Sender::Http1 { .. } => 1,
+            Sender::Http2(streams) => streams.most(),
+        }
+    }
+
+    /// The same connection for another request, where it takes more than one at once.
+    pub fn share(&self) -> Option<Self> {
+        match &self.sender {
+            Sender::Http1 { .. } => None,
+            Sender::Http2(streams) => {
+                Some(Self { sender: Sender::Http2(streams.clone()), wire: Rc::clone(&self.wire) })
+            }
+        }
     }
 
     /// Its bytes.
@@ -91,38 +151,70 @@ impl Upstream {
     /// # Errors
     /// With the request again where none of it was sent.
     pub async fn send(&mut self, request: Outgoing) -> Result<Received, NotSent> {
-        // The one whose last response has just ended needs a moment, or finds out that it is closed.
-        if self.sender.ready().await.is_err() {
-            return Err(NotSent::Unsent(Box::new(request)));
-        }
         let heard = self.wire.heard();
-        match self.sender.try_send_request(request.into_message()).await {
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                Ok(Received { status: parts.status, headers: parts.headers, body: Inbound::new(body) })
+        let sent = match &mut self.sender {
+            Sender::Http1 { sender, asked_to_switch, .. } => {
+                asked_to_switch.set(request.head.headers.contains_key(UPGRADE));
+                send_http1(sender, request).await
             }
-            Err(mut error) => match error.take_message() {
-                Some(message) => Err(NotSent::Unsent(Box::new(Outgoing::of(message)))),
-                None => Err(NotSent::Broken {
-                    error: error.into_error(),
-                    answered: self.wire.heard() > heard,
-                    failure: self.wire.failure(),
-                }),
-            },
+            Sender::Http2(streams) => streams.send(request).await,
+        };
+        match sent {
+            Ok(response) => Ok(Received::of(response)),
+            Err(NotSent::Broken { error, answered, .. }) => {
+                // Of several requests at once nobody knows whose bytes came.
+                let is_alone = matches!(self.sender, Sender::Http1 { .. });
+                let answered = answered || (is_alone && self.wire.heard() > heard);
+                Err(NotSent::Broken { error, answered, failure: self.wire.failure() })
+            }
+            Err(error) => Err(error),
         }
     }
+
+    /// The connection itself, on which HTTP has ended with the last response; `None` where it has ended too, or others
+    /// share it.
+    pub async fn switch(mut self) -> Option<Opened> {
+        match &mut self.sender {
+            Sender::Http1 { driver, .. } => driver.await.ok().flatten(),
+            Sender::Http2(_) => None,
+        }
+    }
+}
+
+async fn send_http1(
+    sender: &mut http1::SendRequest<Body>,
+    request: Outgoing,
+) -> Result<http::Response<Incoming>, NotSent> {
+    // The one whose last response has just ended needs a moment, or finds out that it is closed.
+    if sender.ready().await.is_err() {
+        return Err(NotSent::Unsent(Box::new(request)));
+    }
+    sender.try_send_request(request.into_message()).await.map_err(|mut error| match error.take_message() {
+        Some(message) => NotSent::Unsent(Box::new(Outgoing::of(message))),
+        None => NotSent::Broken { error: error.into_error(), answered: false, failure: None },
+    })
 }
 
 impl Drop for Upstream {
     /// Whoever lets go of a connection in the middle of an exchange wants it to end there: left alone, hyper would wait
-    /// for an upstream that has answered early to take the rest of the request's body.
+    /// for an upstream that has answered early to take the rest of the request's body. On HTTP/2 the stream is reset.
     fn drop(&mut self) {
-        self.driver.abort();
+        if let Sender::Http1 { driver, .. } = &self.sender {
+            driver.abort();
+        }
+    }
+}
+
+impl Received {
+    fn of(response: http::Response<Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = Inbound::of_response(body, parts.version);
+        Self { status: parts.status, headers: parts.headers, body }
     }
 }
 
 impl Outgoing {
-    fn into_message(self) -> http::Request<Body> {
+    pub(super) fn into_message(self) -> http::Request<Body> {
         let mut message = http::Request::new(self.body);
         *message.method_mut() = self.head.method;
         *message.uri_mut() = self.head.target;

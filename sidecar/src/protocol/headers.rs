@@ -26,18 +26,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     let [has_connection, has_te, ..] = found;
     let named = if has_connection { named_by_connection(headers) } else { Vec::new() };
-    let takes_trailers = has_te
-        && headers.get_all(TE).iter().any(|value| {
-            value
-                .to_str()
-                .is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
-        });
+    let takes_trailers = has_te && names(headers, &TE, "trailers");
     for name in FIXED.iter().zip(found).filter_map(|(name, is_there)| is_there.then_some(name)).chain(&named) {
         headers.remove(name);
     }
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Whether a field that is a list of names has this one, in whatever case.
+pub(super) fn names(headers: &HeaderMap, field: &HeaderName, name: &str) -> bool {
+    let values = headers.get_all(field).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|named| named.trim().eq_ignore_ascii_case(name))
 }
 
 /// What `Connection` names beside the fixed list.

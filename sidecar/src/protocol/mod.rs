@@ -4,9 +4,12 @@ mod begin;
 mod body;
 mod client;
 mod headers;
+mod multiplex;
 mod post;
 mod runtime;
 mod server;
+mod stream;
+mod upgrade;
 mod wire;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -17,6 +20,7 @@ pub use client::{NotSent, Outgoing, Received, Upstream, connect};
 pub use headers::{strip_hop_by_hop, upstream_host};
 pub use post::post;
 pub use server::{Closing, ServeError, serve};
+pub use upgrade::{Tunnel, Upgrade};
 pub use wire::Wire;
 
 /// The HTTP version of a connection.
@@ -52,6 +56,8 @@ pub struct Request {
     pub head: Head,
     /// Its body.
     pub body: Inbound,
+    /// What its client would rather go on with than HTTP.
+    pub upgrade: Option<Upgrade>,
 }
 
 /// A request's head.
@@ -73,4 +79,6 @@ pub struct Response {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// What follows, where HTTP ends with it.
+    pub tunnel: Option<Tunnel>,
 }

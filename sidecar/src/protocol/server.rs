@@ -1,25 +1,31 @@
 //! Serves one client connection: requests to a handler, its responses back.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 
+use bytes::Bytes;
+use http::Method;
 use http::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::runtime::{LocalExecutor, TokioTimer};
-use super::{Body, Head, Inbound, Request, Response, Version};
+use super::stream::Http2Stream;
+use super::{Body, Head, Inbound, Request, Response, Tunnel, Upgrade, Version};
 use crate::client_stream::ClientStream;
+use crate::duplex::{Duplex, Opened};
 use crate::ending::{End, Ending};
 use crate::limits::{
     FIRST_REQUEST_GRACE, REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS, STREAMS_PER_CONNECTION,
@@ -47,6 +53,33 @@ pub enum ServeError {
     Broken(#[source] hyper::Error),
 }
 
+/// What a connection's requests have come to.
+#[derive(Default)]
+struct Exchanges {
+    /// Whether there was one.
+    asked: Cell<bool>,
+    /// What follows the last of them, if HTTP ends with it.
+    tunnel: Cell<Option<Tunnel>>,
+    /// What goes on on streams of HTTP/2, once there was any.
+    streams: RefCell<Option<JoinSet<()>>>,
+}
+
+impl Exchanges {
+    /// Lets what follows a response begin when that one is sent.
+    fn follow(&self, stream: OnUpgrade, tunnel: Tunnel) {
+        let mut streams = self.streams.borrow_mut();
+        let streams = streams.get_or_insert_default();
+        // What has ended is forgotten here, because a connection may see many.
+        while streams.try_join_next().is_some() {}
+        streams.spawn_local(async move {
+            // Where the response could not be sent, the tunnel is dropped, which is told in its row.
+            if let Ok(upgraded) = stream.await {
+                tunnel(Opened::new(Http2Stream::new(upgraded))).await;
+            }
+        });
+    }
+}
+
 /// Serves a connection until it ends, or until `closing` and what is in flight then.
 ///
 /// # Errors
@@ -59,45 +92,86 @@ pub async fn serve<S, H, F>(
     ending: Rc<Ending>,
 ) -> Result<(), ServeError>
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Duplex + 'static,
     H: Fn(Request) -> F + 'static,
     F: Future<Output = Response> + 'static,
 {
-    let asked = Rc::new(Cell::new(false));
-    let has_asked = Rc::clone(&asked);
-    let answered = Rc::clone(&ending);
-    let service = service_fn(move |request| {
-        asked.set(true);
+    let exchanges = Rc::new(Exchanges::default());
+    let (begun, answered, ends) = (Rc::clone(&exchanges), Rc::clone(&exchanges), Rc::clone(&ending));
+    let service = service_fn(move |mut request| {
+        begun.asked.set(true);
+        let stream = (version == Version::Http2).then(|| hyper::upgrade::on(&mut request));
         let answer = handler(received(request));
-        let ending = Rc::clone(&answered);
+        let (exchanges, ending) = (Rc::clone(&begun), Rc::clone(&ends));
         async move {
-            let mut response = sent(answer.await);
-            // HTTP/2 has GOAWAY for this.
-            if version == Version::Http1 && ending.asked() != End::Open {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            let mut response = answer.await;
+            if let Some(tunnel) = response.tunnel.take() {
+                match stream {
+                    Some(stream) => exchanges.follow(stream, tunnel),
+                    None => exchanges.tunnel.set(Some(tunnel)),
+                }
+            } else if version == Version::Http1 && ending.asked() != End::Open {
+                // HTTP/2 has GOAWAY for this.
+                response.headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok::<_, Infallible>(response)
+            Ok::<_, Infallible>(sent(response))
         }
     });
     // Resolves once; afterwards the connection alone is waited for.
     let closed = async move {
         let _told_or_gone = closing.wait_for(|closing| *closing).await;
         // hyper closes a connection at once that has had no request; its client was let in and is about to ask.
-        if !has_asked.get() {
+        if !answered.asked.get() {
             sleep(FIRST_REQUEST_GRACE).await;
         }
     };
     match version {
         Version::Http1 => {
             let stream = TokioIo::new(ClientStream::new(stream));
-            drive(pin!(http1_builder().serve_connection(stream, service)), version, pin!(closed), &ending).await
+            let mut connection = http1_builder().serve_connection(stream, service);
+            drive(Pin::new(&mut connection), version, pin!(closed), &ending).await.map_err(ServeError::of)?;
+            let parts = connection.into_parts();
+            follow(parts.io.into_inner(), parts.read_buf, exchanges.tunnel.take(), &ending).await;
+            Ok(())
         }
         Version::Http2 => {
             let stream = TokioIo::new(ClientStream::with_preface(stream));
-            drive(pin!(http2_builder().serve_connection(stream, service)), version, pin!(closed), &ending).await
+            let connection = http2_builder().serve_connection(stream, service);
+            let ended = drive(pin!(connection), version, pin!(closed), &ending).await.map_err(ServeError::of);
+            if let Some(streams) = exchanges.streams.take() {
+                see_off(streams, &ending).await;
+            }
+            ended
         }
     }
-    .map_err(ServeError::of)
+}
+
+/// Sees a connection of HTTP/1.1 to its end that has left HTTP, or that has nothing more to say.
+async fn follow(stream: ClientStream<impl Duplex + 'static>, first: Bytes, tunnel: Option<Tunnel>, ending: &Ending) {
+    let follow = async {
+        match tunnel {
+            // In a box, or each connection would keep room for it.
+            Some(tunnel) => tunnel(Opened { stream: Box::new(stream.into_inner()), first }).await,
+            // hyper leaves a connection open on which an upgrade was asked for, whatever became of it.
+            None => stream.finish().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        // Whatever it carries is dropped, and says why in its row.
+        _reason = ending.cut_short() => {}
+        () = follow => {}
+    }
+}
+
+/// Waits for what went on on streams of a connection that has ended.
+async fn see_off(mut streams: JoinSet<()>, ending: &Ending) {
+    tokio::select! {
+        biased;
+        _reason = ending.cut_short() => {}
+        () = async { while streams.join_next().await.is_some() {} } => {}
+    }
+    streams.shutdown().await;
 }
 
 /// Drives a connection to its end, or to the one that is asked for.
@@ -183,6 +257,7 @@ fn http2_builder() -> http2::Builder<LocalExecutor> {
     builder
         .timer(TokioTimer)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .enable_connect_protocol()
         // 64 KiB fits the field's type; the constant is a size for HTTP/1.1 too.
         .max_header_list_size(u32::try_from(REQUEST_HEAD_BYTES).unwrap_or(u32::MAX))
         // An idle client that vanished without a word is found out by a ping.
@@ -192,8 +267,12 @@ fn http2_builder() -> http2::Builder<LocalExecutor> {
 
 fn received(request: http::Request<Incoming>) -> Request {
     let (parts, body) = request.into_parts();
-    let head = Head { method: parts.method, target: parts.uri, headers: parts.headers };
-    Request { head, body: Inbound::new(body) }
+    let stream = parts.extensions.get::<Protocol>().map(|protocol| Upgrade::on_stream(protocol.as_str()));
+    // The extended CONNECT is what a GET is on HTTP/1.1 (RFC 8441 §5), and is decided as that.
+    let method = if matches!(stream, Some(Upgrade::Stream { .. })) { Method::GET } else { parts.method };
+    let upgrade = stream.or_else(|| Upgrade::asked(parts.version, &parts.headers));
+    let head = Head { method, target: parts.uri, headers: parts.headers };
+    Request { head, body: Inbound::new(body), upgrade }
 }
 
 fn sent(response: Response) -> http::Response<Body> {
@@ -220,6 +299,11 @@ impl ServeError {
 impl Response {
     /// A response with these parts.
     pub fn new(status: http::StatusCode, headers: HeaderMap, body: Body) -> Self {
-        Self { status, headers, body }
+        Self { status, headers, body, tunnel: None }
+    }
+
+    /// The last response on its connection or stream.
+    pub fn switching(status: http::StatusCode, headers: HeaderMap, tunnel: Tunnel) -> Self {
+        Self { tunnel: Some(tunnel), ..Self::new(status, headers, Body::EMPTY) }
     }
 }

@@ -10,6 +10,7 @@ use sidecar_decide::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
+use crate::duplex::Duplex;
 use crate::tls::broken_off;
 use crate::upstream::Transport;
 
@@ -21,6 +22,8 @@ pub struct Wire {
     failure: Cell<Option<Reason>>,
     /// Of whoever reads, while nothing comes.
     reader: RefCell<Option<Waker>>,
+    /// Of whoever wants to know when the first bytes have come.
+    first: RefCell<Option<Waker>>,
     /// Of a connection that does not read while its response is not wanted.
     driver: RefCell<Option<AbortHandle>>,
 }
@@ -39,6 +42,22 @@ impl Wire {
     /// Is driven by a task that may be ended with it.
     pub(super) fn driven_by(&self, driver: AbortHandle) {
         *self.driver.borrow_mut() = Some(driver);
+    }
+
+    /// Wakes somebody once when the first bytes have come, unless they have.
+    pub(super) fn tell_first(&self, waker: &Waker) {
+        if self.heard.get() == 0 {
+            *self.first.borrow_mut() = Some(waker.clone());
+        }
+    }
+
+    fn hear(&self) {
+        self.heard.set(self.heard.get() + 1);
+        if self.heard.get() == 1
+            && let Some(first) = self.first.take()
+        {
+            first.wake();
+        }
     }
 
     /// Ends it now, for a reason that is told.
@@ -74,8 +93,14 @@ impl Watched {
         Self { stream, wire: Rc::clone(wire) }
     }
 
-    fn is_secured(&self) -> bool {
+    pub(super) fn is_secured(&self) -> bool {
         matches!(self.stream, Transport::Tls(_))
+    }
+}
+
+impl Duplex for Watched {
+    fn break_off(&self) {
+        self.stream.break_off();
     }
 }
 
@@ -94,7 +119,7 @@ impl AsyncRead for Watched {
                 }
             }
             Poll::Ready(Err(error)) => self.wire.failure.set(self.wire.failure.get().or_else(|| broken_off(error))),
-            Poll::Ready(Ok(())) if buffer.filled().len() > before => self.wire.heard.set(self.wire.heard.get() + 1),
+            Poll::Ready(Ok(())) if buffer.filled().len() > before => self.wire.hear(),
             _ => {}
         }
         polled

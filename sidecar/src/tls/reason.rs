@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::{CertificateError, Error, OtherError};
+use rustls::{AlertDescription, CertificateError, Error, OtherError};
 use sidecar_decide::{CertificateFacts, Reason};
 
 /// Why a presented certificate was refused.
@@ -75,8 +75,13 @@ pub(super) fn handshake_reason(error: &io::Error) -> Option<Reason> {
 
 /// Why there is no TLS with an upstream, as rows have it: what is to be done about it, and no finer.
 pub(super) fn upstream_reason(error: &Error) -> Reason {
+    use AlertDescription as A;
     use CertificateError as C;
     match error {
+        // Nothing in common is nobody's refusal.
+        Error::AlertReceived(A::NoApplicationProtocol | A::ProtocolVersion | A::InsufficientSecurity) => {
+            Reason::UpstreamTls
+        }
         Error::AlertReceived(_) => Reason::UpstreamTlsRefused,
         Error::InvalidCertificate(C::Expired | C::NotValidYet) => Reason::UpstreamTlsExpired,
         Error::InvalidCertificate(C::Revoked | C::ExpiredRevocationList) => Reason::UpstreamTlsRevoked,

@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::duplex::Duplex;
+
 /// The stream. It is closed when this is dropped, whoever holds a [`Session`] of it.
 pub struct SessionStream(Rc<RefCell<TlsStream<TcpStream>>>);
 
@@ -42,6 +44,12 @@ impl Session {
         let stream = self.0.upgrade()?;
         let stream = stream.try_borrow().ok()?;
         stream.get_ref().1.peer_certificates().map(look)
+    }
+}
+
+impl Duplex for SessionStream {
+    fn break_off(&self) {
+        self.0.borrow().break_off();
     }
 }
 

@@ -11,6 +11,7 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, SignatureScheme, version};
 use sidecar_config::policy::ClientAuth;
+use sidecar_config::upstream::BackendProtocol;
 use sidecar_decide::{CertificateFacts, Reason, Revision, Snapshot};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -25,8 +26,6 @@ use super::slots::anchors;
 use super::verifier::{Trust, algorithms};
 use crate::limits::UPSTREAM_SESSIONS;
 
-static PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
-
 /// How the gate connects to the servers of a backend, for one trust and one certificate of its own. Sessions are resumed
 /// among its connections only, so none outlives what it was verified under.
 #[derive(Debug)]
@@ -35,6 +34,7 @@ pub struct UpstreamTls {
     config: Arc<ClientConfig>,
     /// What the gate shows of itself, if a server asks.
     shows: Option<Arc<CertifiedKey>>,
+    protocol: BackendProtocol,
 }
 
 /// What a connection to an upstream rests on.
@@ -63,6 +63,7 @@ impl UpstreamTls {
     fn new(
         snapshot: &Snapshot,
         tls: &Arc<sidecar_decide::UpstreamTls>,
+        protocol: BackendProtocol,
         own: Option<&OwnCertificates>,
     ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -95,9 +96,9 @@ impl UpstreamTls {
             Some(certified) => builder.with_client_cert_resolver(Arc::new(Shows(Arc::clone(certified)))),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+        config.alpn_protocols = vec![alpn(protocol).to_vec()];
         config.resumption = Resumption::in_memory_sessions(UPSTREAM_SESSIONS);
-        Ok(Self { judge, config: Arc::new(config), shows })
+        Ok(Self { judge, config: Arc::new(config), shows, protocol })
     }
 
     /// Shakes hands with a server on a connected socket.
@@ -115,6 +116,10 @@ impl UpstreamTls {
             let reason = broken_off(&error).unwrap_or(Reason::UpstreamTls);
             refused(&error, reason)
         })?;
+        // HTTP/2 has to be agreed on (RFC 9113 §3.2); a server that says nothing speaks HTTP/1.1.
+        if self.protocol == BackendProtocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(alpn(self.protocol)) {
+            return Err(refused(&"the server does not agree on HTTP/2", Reason::UpstreamTls));
+        }
         // A resumed session asks no verifier: its certificates are judged here, by what holds now.
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let Some((leaf, intermediates)) = chain.split_first() else {
@@ -154,6 +159,14 @@ impl Secured {
     }
 }
 
+/// How ALPN calls it (RFC 7301 §6, RFC 9113 §11.1).
+fn alpn(protocol: BackendProtocol) -> &'static [u8] {
+    match protocol {
+        BackendProtocol::Http => b"http/1.1",
+        BackendProtocol::Http2 => b"h2",
+    }
+}
+
 /// What the servers of a backend are asked for. One that has no name is asked for none: an address is never sent.
 fn server_name(tls: &sidecar_decide::UpstreamTls) -> Result<ServerName<'static>, rustls::Error> {
     let nameless = || ServerName::IpAddress(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED).into());
@@ -180,7 +193,7 @@ impl ResolvesClientCert for Shows {
 
 /// What decides how an [`UpstreamTls`] judges: what the document says of the backend, trust, identities, and the gate's own
 /// certificates.
-type StateKey = (Arc<sidecar_decide::UpstreamTls>, [Option<Revision>; 3]);
+type StateKey = (Arc<sidecar_decide::UpstreamTls>, BackendProtocol, [Option<Revision>; 3]);
 
 /// Those of all generations that are in use, so that a new one resumes the sessions of the old one while nothing that they
 /// rest on has changed.
@@ -199,11 +212,11 @@ impl UpstreamTlsStates {
         let mut states = Vec::with_capacity(snapshot.endpoints.len());
         for endpoint in &snapshot.endpoints {
             let state = endpoint.tls.as_ref().and_then(|tls| {
-                let key = (Arc::clone(tls), revisions.clone());
+                let key = (Arc::clone(tls), endpoint.protocol, revisions.clone());
                 if let Some(known) = self.known.get(&key).and_then(Weak::upgrade) {
                     return Some(known);
                 }
-                let made = UpstreamTls::new(snapshot, tls, own)
+                let made = UpstreamTls::new(snapshot, tls, endpoint.protocol, own)
                     .inspect_err(|error| tracing::error!(%error, "no TLS with a backend"));
                 let made = Arc::new(made.ok()?);
                 self.known.insert(key, Arc::downgrade(&made));

@@ -7,10 +7,12 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use sidecar_config::backend::{BackendPolicy, PoolPolicy};
+use sidecar_config::upstream::BackendProtocol;
 use sidecar_decide::Endpoint;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::health::{Ejection, Ejections, Failure, Health, Outlier, Sign};
+use crate::protocol::Version;
 
 /// A number that each request changes, alone on its cache lines, so that workers do not slow each other down.
 #[derive(Debug, Default)]
@@ -117,6 +119,14 @@ impl EndpointState {
     /// Whether it is spoken to with TLS only.
     pub fn is_secured(&self) -> bool {
         self.endpoint.tls.is_some()
+    }
+
+    /// What is spoken with it.
+    pub fn version(&self) -> Version {
+        match self.endpoint.protocol {
+            BackendProtocol::Http => Version::Http1,
+            BackendProtocol::Http2 => Version::Http2,
+        }
     }
 
     /// Bounds on its connections.

@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::duplex::Duplex;
+
 /// A connection of bytes.
 pub enum Transport {
     /// As they are.
@@ -23,6 +25,15 @@ macro_rules! either {
             Transport::Tls($stream) => $polled,
         }
     };
+}
+
+impl Duplex for Transport {
+    fn break_off(&self) {
+        match self {
+            Self::Plain(stream) => stream.break_off(),
+            Self::Tls(stream) => stream.get_ref().0.break_off(),
+        }
+    }
 }
 
 impl AsyncRead for Transport {

@@ -231,6 +231,10 @@ const BAD: &[(&str, &str)] = &[
         "`setings` is not a part; the parts are settings, trust, identity, identities, policy and endpoints",
     ),
     (
+        "upstream-protocol.json",
+        "`policy.routes[0].rules[0].backends[0].protocol`: unknown variant `h2c`, expected `HTTP` or `HTTP2`",
+    ),
+    (
         "upstream-tls-insecure.toml",
         "`policy.routes[0].rules[0].backends[0].tls.insecureSkipVerify`: unknown field `insecureSkipVerify`, expected one of `mode`, `serverName`, `trust`, `peers`",
     ),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use sidecar_config::policy::{Allow, Listener, Protocol, Route};
+use sidecar_config::upstream::BackendProtocol;
 
 use super::name_error;
 use super::policy::taken;
@@ -78,10 +79,14 @@ fn check_forwarded(route: &Route, listener: &Listener, place: &str, problems: &m
             let detail = format_args!("nothing can be written on listener `{name}`, which is `TLS`; {advice}");
             problems.add(format_args!("{place}.filters"), detail);
         }
-        for (number, _) in rule.backends.iter().enumerate().filter(|(_, backend)| backend.tls.is_some()) {
-            let advice = "leave it out, or serve the route on an `HTTPS` or `HTTP` listener";
-            let detail = format_args!("bytes are passed on as they are on listener `{name}`, which is `TLS`; {advice}");
-            problems.add(format_args!("{place}.backends[{number}].tls"), detail);
+        for (number, backend) in rule.backends.iter().enumerate() {
+            let said = [("tls", backend.tls.is_some()), ("protocol", backend.protocol != BackendProtocol::Http)];
+            for (field, _) in said.into_iter().filter(|(_, is_said)| *is_said) {
+                let advice = "leave it out, or serve the route on an `HTTPS` or `HTTP` listener";
+                let detail =
+                    format_args!("bytes are passed on as they are on listener `{name}`, which is `TLS`; {advice}");
+                problems.add(format_args!("{place}.backends[{number}].{field}"), detail);
+            }
         }
         if index > 0 {
             let advice = "keep one rule, and tell routes apart by hostnames";

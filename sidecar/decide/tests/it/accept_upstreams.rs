@@ -62,12 +62,16 @@ fn who_a_server_must_be_is_always_said() {
 }
 
 #[test]
-fn bytes_that_are_passed_on_are_not_put_into_tls() {
+fn bytes_that_are_passed_on_are_not_put_into_anything() {
     let tls = json!({"trust": ["ours"], "serverName": "a.test"});
-    let refusal = accept::policy(&read::<Policy>(policy("TLS", &backend(&tls)))).expect_err("TLS within TLS");
+    let mut backend = backend(&tls);
+    backend["protocol"] = json!("HTTP2");
+    let refusal = accept::policy(&read::<Policy>(policy("TLS", &backend))).expect_err("nothing is spoken there");
     let advice = "bytes are passed on as they are on listener `main`, which is `TLS`; \
                   leave it out, or serve the route on an `HTTPS` or `HTTP` listener";
-    assert_eq!(told(&refusal.problems), expected(&[("policy.routes[0].rules[0].backends[0].tls", advice)]));
+    let place = "policy.routes[0].rules[0].backends[0]";
+    let (tls, protocol) = (format!("{place}.tls"), format!("{place}.protocol"));
+    assert_eq!(told(&refusal.problems), expected(&[(&tls, advice), (&protocol, advice)]));
 }
 
 fn linked(tls: &Value) -> (Snapshot, Vec<(String, String)>) {

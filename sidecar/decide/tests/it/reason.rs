@@ -51,6 +51,7 @@ frozen! {
     RouteNoPath = "route_no_path" Client Some(404), Some(12), None;
     RouteNoMethod = "route_no_method" Client Some(405), Some(12), None;
     RouteNoMatch = "route_no_match" Client Some(404), Some(12), None;
+    RouteNoProtocol = "route_no_protocol" Client Some(501), Some(12), None;
     RouteInvalid = "route_invalid" Gate Some(500), Some(13), None;
     RouteBadPath = "route_bad_path" Client Some(400), Some(13), None;
     LimitConnections = "limit_connections" Gate Some(503), Some(14), None;
@@ -75,6 +76,7 @@ frozen! {
     UpstreamTlsRefused = "upstream_tls_refused" Upstream Some(502), Some(14), None;
     UpstreamTimeout = "upstream_timeout" Upstream Some(504), Some(4), None;
     UpstreamReset = "upstream_reset" Upstream Some(502), Some(14), None;
+    UpstreamUpgrade = "upstream_upgrade" Upstream Some(502), Some(14), None;
     ClientClosed = "client_closed" Client Some(499), Some(1), None;
     ClientTimeout = "client_timeout" Client Some(408), Some(4), None;
     ClientMalformed = "client_malformed" Client Some(400), Some(13), None;

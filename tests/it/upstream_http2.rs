@@ -1,0 +1,316 @@
+//! HTTP/2 to upstreams through the real gate: what requests share, what goes again, what is told when they end early.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use postern_tests::ca::LeafOptions;
+use postern_tests::clients::{Answer, Curl, run};
+use postern_tests::gate::Gate;
+use postern_tests::nginx::Nginx;
+use postern_tests::upstream::Upstream;
+use serde_json::{Value, json};
+
+use crate::observed::{columns, metric, newest, rows, wait_metric, wait_until};
+
+const OPEN: &str = "postern_upstream_connections_open";
+
+/// A gate that lets everyone in without TLS, and speaks HTTP/2 with this backend.
+fn gate(backend: &Value, change: impl FnOnce(&mut Value)) -> Gate {
+    Gate::start_with(|document| {
+        document["version"] = json!("1.3");
+        document["settings"]["workers"] = json!(1);
+        document["policy"]["listeners"] = json!([{ "name": "out", "address": "127.0.0.1:0", "protocol": "HTTP" }]);
+        let mut backend = backend.clone();
+        backend["protocol"] = json!("HTTP2");
+        document["policy"]["routes"] = json!([{
+            "name": "demo/out",
+            "listener": "out",
+            "rules": [{ "name": "all", "allow": [{ "anyone": {} }], "backends": [backend] }],
+        }]);
+        change(document);
+    })
+    .unwrap()
+}
+
+fn curl(gate: &Gate, path: &str) -> Curl {
+    Curl::new(format!("http://localhost:{}{path}", gate.sidecar.listener("out").unwrap().port()))
+}
+
+fn call(gate: &Gate, path: &str) -> Answer {
+    curl(gate, path).call().unwrap()
+}
+
+/// nginx without TLS and with HTTP/2, which passes on to the gate's other upstream what it does not answer itself.
+fn nginx(upstream: SocketAddr, directives: &str) -> Nginx {
+    let tell = "location = /tell { return 200 \"$server_protocol,$host,$http_te,$http_connection\"; }";
+    let proxy = format!("location ~ ^/(slow|bytes|orders) {{ proxy_buffering off; proxy_pass http://{upstream}; }}");
+    Nginx::listening("http2", &format!("client_body_buffer_size 64k; {directives} {tell} {proxy}")).unwrap()
+}
+
+/// An upstream, and a gate that reaches it through nginx.
+fn through_nginx(directives: &str, pool: &Value) -> (Gate, Nginx, Upstream) {
+    let upstream = Upstream::start().unwrap();
+    let nginx = nginx(upstream.address(), directives);
+    let gate = gate(&json!({ "address": nginx.address() }), |document| {
+        document["policy"]["routes"][0]["backendPolicy"] = json!({ "pool": pool });
+    });
+    (gate, nginx, upstream)
+}
+
+#[test]
+fn the_request_is_http2s() {
+    let (gate, _nginx, _upstream) = through_nginx("", &json!({}));
+    let answer = curl(&gate, "/tell").arg("-H").arg("TE: trailers").call().unwrap();
+    assert_eq!((answer.text().as_str(), answer.version.as_deref()), ("HTTP/2.0,localhost,trailers,", Some("HTTP/1.1")));
+    let row = newest(&gate.sidecar, 1);
+    assert_eq!(columns(&row, &["status", "protocol", "attempts"]), json!([200, "HTTP/1.1", 1]));
+    // A connection that two requests had, and a body up and down.
+    let body = "x".repeat(100_000);
+    let answer = curl(&gate, "/orders").arg("--data").arg(&body).call().unwrap();
+    assert_eq!(answer.json().unwrap()["bodyBytes"], json!(100_000));
+    assert_eq!(call(&gate, "/bytes?n=5000000").body.len(), 5_000_000);
+    assert_eq!(metric(&gate.sidecar, OPEN), 1);
+}
+
+/// With TLS, HTTP/2 is agreed on by ALPN or not spoken.
+#[test]
+fn http2_in_tls_is_agreed_on() {
+    let gate = Gate::start().unwrap();
+    let leaf = LeafOptions { dns_names: vec!["orders.test".to_owned()], ..LeafOptions::server("orders") };
+    gate.keep("orders", &gate.authority.issue(&leaf).unwrap()).unwrap();
+    let folder = gate.folder.path().display();
+    let certificate = format!("ssl_certificate {folder}/orders.pem; ssl_certificate_key {folder}/orders.key;");
+    let tell = "location = /tell { return 200 \"$server_protocol,$ssl_alpn_protocol\"; }";
+    for (how, body) in [("ssl http2", "HTTP/2.0,h2"), ("ssl", "{\"reason\":\"upstream_tls\"}\n")] {
+        let nginx = Nginx::listening(how, &format!("{certificate} {tell}")).unwrap();
+        let tls = json!({ "serverName": "orders.test", "trust": ["ours"] });
+        let backend = json!({ "address": nginx.address(), "protocol": "HTTP2", "tls": tls });
+        let other = gate
+            .start_beside(|document| {
+                document["version"] = json!("1.3");
+                document["policy"]["routes"][0]["rules"][0]["backends"] = json!([backend]);
+            })
+            .unwrap();
+        assert_eq!(other.curl(Some("billing"), "/tell").unwrap().call().unwrap().text(), body, "{how}");
+    }
+}
+
+/// Many at once on one connection, or on as many as the server's limit of streams needs; none of them fails.
+#[test]
+fn requests_share_connections() {
+    for (directives, connections) in [("", 1..=1), ("http2_max_concurrent_streams 4;", 3..=8)] {
+        let (gate, _nginx, _upstream) = through_nginx(directives, &json!({}));
+        assert_eq!(call(&gate, "/tell").status, Some(200));
+        thread::scope(|scope| {
+            let calls: Vec<_> = (0..12).map(|_| scope.spawn(|| call(&gate, "/slow?ms=2000").status)).collect();
+            wait_until("the connections", || metric(&gate.sidecar, OPEN) >= *connections.start());
+            assert!(calls.into_iter().all(|call| call.join().unwrap() == Some(200)));
+        });
+        let open = metric(&gate.sidecar, OPEN);
+        assert!(connections.contains(&open), "{directives} {open}");
+    }
+}
+
+/// nginx ends a connection with GOAWAY after so many requests; nothing that it did not begin fails, with a body or without.
+#[test]
+fn no_request_fails_that_is_above_the_last() {
+    let (gate, _nginx, _upstream) = through_nginx("keepalive_requests 50;", &json!({}));
+    let url = format!("http://127.0.0.1:{}/orders", gate.sidecar.listener("out").unwrap().port());
+    gate.folder.write("body", "1234").unwrap();
+    for arguments in [&[][..], &["-d", "body"]] {
+        let mut command = Command::new("h2load");
+        command.current_dir(gate.folder.path()).args(["-n", "2000", "-c", "4", "-m", "16"]).args(arguments).arg(&url);
+        let told = run(&mut command, b"", Duration::from_secs(120)).unwrap().text();
+        assert!(told.contains("2000 succeeded, 0 failed, 0 errored"), "{arguments:?}: {told}");
+        assert!(told.contains("2000 2xx"), "{arguments:?}: {told}");
+    }
+}
+
+/// Idle connections are bounded and closed as those of HTTP/1.1 are.
+#[test]
+fn shared_connections_are_kept_as_long_as_they_may() {
+    let table = [
+        (json!({ "idleTimeout": "100ms" }), 0),
+        (json!({ "maxIdle": 0 }), 0),
+        (json!({ "maxRequestsPerConnection": 2 }), 0),
+        (json!({ "idleTimeout": "1h" }), 1),
+    ];
+    for (pool, open) in table {
+        let (gate, _nginx, _upstream) = through_nginx("", &pool);
+        for _ in 0..2 {
+            assert_eq!(call(&gate, "/tell").status, Some(200), "{pool}");
+        }
+        wait_metric(&gate.sidecar, OPEN, open);
+    }
+}
+
+/// A client that does not read holds up nobody else on the connection.
+#[test]
+fn a_slow_client_holds_up_nobody_else() {
+    let (gate, _nginx, _upstream) = through_nginx("", &json!({ "maxConnections": 1 }));
+    let port = gate.sidecar.listener("out").unwrap().port();
+    let stalled: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(b"GET /bytes?n=100000000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            // The head is here, so the body is on its way.
+            stream.read_exact(&mut [0; 12]).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..3 {
+        assert_eq!(call(&gate, "/bytes?n=3000000").body.len(), 3_000_000);
+    }
+    assert_eq!(metric(&gate.sidecar, OPEN), 1);
+    drop(stalled);
+}
+
+/// Types of frames (RFC 9113 §6), and what is done with a request that has come.
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Answer,
+    Reset(u8),
+    /// GOAWAY whose last stream is this.
+    Leave(u8),
+    Close,
+    /// Waits for the stream's reset.
+    Wait,
+}
+
+/// An HTTP/2 server that does one deed after the other, one for each request, over all its connections. It tells each
+/// frame that comes, by its type.
+struct Scripted {
+    address: SocketAddr,
+    frames: mpsc::Receiver<u8>,
+}
+
+fn scripted(deeds: &[Deed]) -> Scripted {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let deeds = Arc::new(Mutex::new(deeds.iter().copied().collect()));
+    let (sender, frames) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (deeds, sender) = (Arc::clone(&deeds), sender.clone());
+            // It ends with the gate's end of the connection, whichever is first.
+            thread::spawn(move || drop(serve(stream.unwrap(), &deeds, &sender)));
+        }
+    });
+    Scripted { address, frames }
+}
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Serves one connection until it ends, whoever ends it.
+fn serve(mut stream: TcpStream, deeds: &Mutex<VecDeque<Deed>>, frames: &mpsc::Sender<u8>) -> io::Result<()> {
+    stream.read_exact(&mut [0; 24])?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
+    let mut head = [0; 9];
+    loop {
+        stream.read_exact(&mut head)?;
+        let [_, high, low, kind, flags, .., number] = head;
+        stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([high, low]))])?;
+        let _nobody_asks = frames.send(kind);
+        let is_request_end = matches!(kind, 0 | HEADERS) && flags & 1 == 1;
+        if (kind, flags & 1) == (SETTINGS, 0) {
+            stream.write_all(&frame(SETTINGS, 1, 0, &[]))?;
+        }
+        if !is_request_end {
+            continue;
+        }
+        let deed = deeds.lock().unwrap().pop_front().unwrap_or(Deed::Answer);
+        match deed {
+            // `:status: 200`, by the static table of HPACK.
+            Deed::Answer => stream.write_all(&frame(HEADERS, 0b101, number, &[0x88]))?,
+            Deed::Reset(code) => stream.write_all(&frame(RST_STREAM, 0, number, &[0, 0, 0, code]))?,
+            Deed::Leave(last) => stream.write_all(&frame(GOAWAY, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0]))?,
+            Deed::Close => return Ok(()),
+            Deed::Wait => {}
+        }
+    }
+}
+
+/// What the upstream says it has not begun goes again, whatever it is; what it may have begun goes again where HTTP/1.1's
+/// would: once, if it can be asked for twice.
+#[test]
+fn what_the_upstream_has_not_begun_goes_again() {
+    use Deed::{Answer, Close, Leave, Reset};
+    const REFUSED: Deed = Reset(7);
+    let get: &[&str] = &[];
+    let post: &[&str] = &["--data", "a small body"];
+    let large = "x".repeat(20_000);
+    let table: [(&[Deed], &[&str], u16, u64); 11] = [
+        (&[Answer, Answer], get, 200, 1),
+        (&[Answer, REFUSED, Answer], get, 200, 2),
+        (&[Answer, REFUSED, Answer], post, 200, 2),
+        // More than is kept of a body.
+        (&[Answer, REFUSED, Answer], &["--data", &large], 502, 1),
+        (&[Answer, Leave(1), Answer], get, 200, 2),
+        (&[Answer, Leave(1), Answer], post, 200, 2),
+        (&[Answer, Reset(2), Answer], get, 502, 1),
+        (&[Answer, Close, Answer], get, 200, 2),
+        (&[Answer, Close, Answer], post, 502, 1),
+        (&[Answer, Close, Close], get, 502, 2),
+        // Every connection refuses: there is one address, so that it ends.
+        (&[Answer, REFUSED, REFUSED, REFUSED, REFUSED], post, 502, 2),
+    ];
+    for (deeds, arguments, status, attempts) in table {
+        let server = scripted(deeds);
+        let gate = gate(&json!({ "address": server.address }), |_| {});
+        assert_eq!(call(&gate, "/first").status, Some(200));
+        let curl = arguments.iter().fold(curl(&gate, "/second"), |curl, argument| curl.arg(*argument));
+        assert_eq!(curl.call().unwrap().status, Some(status), "{deeds:?} {arguments:?}");
+        let row = newest(&gate.sidecar, 2);
+        let reason = (status != 200).then_some("upstream_reset");
+        assert_eq!(columns(&row, &["status", "reason", "attempts"]), json!([status, reason, attempts]), "{deeds:?}");
+    }
+}
+
+/// A client that goes away resets its stream, and the connection lives on.
+#[test]
+fn a_client_that_goes_away_resets_its_stream() {
+    let server = scripted(&[Deed::Wait, Deed::Answer]);
+    let gate = gate(&json!({ "address": server.address }), |_| {});
+    let port = gate.sidecar.listener("out").unwrap().port();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let next = |wanted| while server.frames.recv_timeout(Duration::from_secs(30)).unwrap() != wanted {};
+    next(HEADERS);
+    drop(stream);
+    next(RST_STREAM);
+    assert_eq!(call(&gate, "/next").status, Some(200));
+    let shown: Vec<_> = rows(&gate.sidecar, 2).iter().map(|row| columns(row, &["reason", "attempts"])).collect();
+    assert_eq!(shown, [json!(["client_closed", 1]), json!([null, 1])]);
+    assert_eq!(metric(&gate.sidecar, OPEN), 1);
+}
+
+/// A connection that says nothing while a request's time passes gets no further request: it may be dead.
+#[test]
+fn a_silent_connection_gets_no_further_request() {
+    let server = scripted(&[Deed::Answer, Deed::Wait, Deed::Answer]);
+    let gate = gate(&json!({ "address": server.address }), |document| {
+        document["policy"]["routes"][0]["rules"][0]["timeouts"] = json!({ "backendRequest": "500ms" });
+    });
+    let statuses: Vec<_> = (0..2).map(|_| call(&gate, "/").status).collect();
+    assert_eq!(statuses, [Some(200), Some(504)]);
+    assert_eq!(call(&gate, "/").status, Some(200));
+    let settings = || server.frames.try_iter().filter(|kind| *kind == SETTINGS).count();
+    let mut seen = 0;
+    wait_until("two connections, each with settings and their acknowledgement", || {
+        seen += settings();
+        seen == 4
+    });
+}
