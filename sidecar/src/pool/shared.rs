@@ -8,7 +8,7 @@ use sidecar_decide::Reason;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::shelf::{Busy, Free, Held, Hold, Lease, LeaseError, Shelf, reason_of};
+use super::shelf::{Busy, Free, Held, Hold, Lease, LeaseError, Shelf, add_since, reason_of};
 use crate::protocol::Upstream;
 
 /// A connection that several requests share.

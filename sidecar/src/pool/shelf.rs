@@ -178,7 +178,7 @@ impl Shelf {
         }
         let begun = Instant::now();
         let free = self.wait(fresh).await;
-        *waited = Some(waited.unwrap_or_default() + begun.elapsed());
+        add_since(begun, waited);
         match free? {
             Free::Lease(lease) => Ok(lease),
             Free::Permit(permit) => self.open(permit).await,
@@ -427,4 +427,9 @@ impl Lease {
         let Held { _place, _permit, secured, .. } = held;
         Some((opened, Line { _place, _permit, secured, _busy: busy }))
     }
+}
+
+/// It waited from then until now.
+pub(super) fn add_since(begun: Instant, waited: &mut Option<Duration>) {
+    *waited = Some(waited.unwrap_or_default() + begun.elapsed());
 }
