@@ -44,6 +44,7 @@ fn serve(mut document: Document) {
         identities: identities.and_then(|part| accepted(accept::identities(&part))),
         policy: policy.and_then(|part| accepted(accept::policy(&part))),
         endpoints: endpoints.and_then(|part| accepted(accept::endpoints(&part))),
+        ..Parts::default()
     };
     let (snapshot, problems) = link(&parts);
     assert!(problems.iter().all(|problem| !problem.path.is_empty() && !problem.detail.is_empty()));

@@ -202,7 +202,7 @@ impl Shelf {
             let waiting = self.endpoint.wait().ok_or(LeaseError::Full)?;
             let turn = timeout_at(end, self.shared.opening.acquire()).await;
             drop(waiting);
-            *waited = Some(waited.unwrap_or_default() + asked.elapsed());
+            add_since(asked, waited);
             let Ok(Ok(turn)) = turn else { return Err(LeaseError::Full) };
             if let Some(part) = self.shared.take(self, born) {
                 return Ok(self.lease_part(part));
@@ -217,7 +217,7 @@ impl Shelf {
             None => {
                 let begun = Instant::now();
                 let free = self.wait_for_stream(end).await;
-                *waited = Some(waited.unwrap_or_default() + begun.elapsed());
+                add_since(begun, waited);
                 match free? {
                     Free::Lease(lease) => return Ok(lease),
                     Free::Permit(permit) => permit,
