@@ -108,6 +108,7 @@ impl App {
         let admin = settings::socket_path(settings, config).map(|path| serve_admin(&path, &state)).transpose()?;
         let (sender, log) = start_log(config, settings, &state)?;
         let (spans, traces) = start_traces(settings, &state)?.unzip();
+        let sampling_ratio = settings.tracing.as_ref().map(|tracing| tracing.sampling_ratio);
         let Workers { count, why } = settings::workers(settings);
         tracing::info!(
             workers = count,
@@ -126,10 +127,7 @@ impl App {
         for index in 0..count {
             let handles = Handles {
                 log: sender.clone(),
-                tracer: spans
-                    .clone()
-                    .zip(settings.tracing.as_ref())
-                    .map(|(spans, tracing)| Tracer::new(spans, tracing.sampling_ratio)),
+                tracer: spans.clone().zip(sampling_ratio).map(|(spans, ratio)| Tracer::new(spans, ratio)),
                 cells: state.counted.worker(),
                 handshakes: Arc::clone(&state.handshakes),
                 under_way: state.under_way.clone(),
@@ -185,9 +183,9 @@ impl App {
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let mut stop = std::pin::pin!(stop);
         let mut hangup = signal(SignalKind::hangup()).map_err(AppError::Thread)?;
+        let state = Arc::clone(&self.state);
+        let mut memory = std::pin::pin!(memory::give_back(&state.handshakes, &state.trims));
         // Handled, it does not end the process: the log's write fails instead, and is counted and tried again.
-        let memory = Arc::clone(&self.state);
-        let mut memory = std::pin::pin!(memory::give_back(&memory.handshakes, &memory.trims));
         let _file_size = signal(SignalKind::from_raw(SIGXFSZ)).map_err(AppError::Thread)?;
         loop {
             let retry = !self.binder.unbound().is_empty();
