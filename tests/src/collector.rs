@@ -2,15 +2,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::process::built_sidecar;
+use crate::peers::built;
 use crate::wait::{PATIENCE, eventually};
 
 /// A running collector.
@@ -21,12 +20,12 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts one with these flags of `tests/collector/main.go`.
+    /// Starts one with these flags of `tests/peers/collector/main.go`.
     ///
     /// # Errors
     /// When it cannot be built, or does not come up.
     pub fn start(flags: &[&str]) -> Result<Self> {
-        let mut child = Command::new(built()?)
+        let mut child = Command::new(built("collector")?)
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -77,20 +76,4 @@ impl Drop for Collector {
         let _gone = self.child.kill();
         let _reaped = self.child.wait();
     }
-}
-
-/// The program, built once for all tests of a process. Its modules come with their checksums (`go.sum`).
-fn built() -> Result<PathBuf> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
-}
-
-fn build() -> Result<PathBuf> {
-    let program = built_sidecar()?.with_file_name("postern-test-collector");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("collector");
-    let mut command = Command::new("go");
-    command.args(["build", "-mod=readonly", "-o"]).arg(&program).arg(".").current_dir(source);
-    let built = command.output().context("run go; is it installed?")?;
-    ensure!(built.status.success(), "the collector is not built: {}", String::from_utf8_lossy(&built.stderr));
-    Ok(program)
 }

@@ -1,19 +1,12 @@
-//! A gRPC server by Google's Go library, with its health service and nothing else. Built from `tests/peers/grpc` when first
-//! needed.
+//! A gRPC server by Google's Go library, with its health service and nothing else: `tests/peers/grpc-health`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::OnceLock;
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result};
 
-use crate::clients::run;
-
-/// Far above what building takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::peers::built;
 
 /// A server on `127.0.0.1`; it ends when it is dropped.
 pub struct GrpcServer {
@@ -28,7 +21,7 @@ impl GrpcServer {
     /// # Errors
     /// When it cannot be built or started.
     pub fn start() -> Result<Self> {
-        let mut process = Command::new(program()?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut process = Command::new(built("grpc-health")?).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let words = process.stdin.take().context("its input")?;
         let told = process.stdout.take().context("its output")?;
         let mut server = Self { process, words, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
@@ -59,22 +52,4 @@ impl Drop for GrpcServer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// The program, built once.
-fn program() -> Result<&'static Path> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-    built.as_deref().map_err(|error| anyhow!("{error}"))
-}
-
-fn build() -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/grpc");
-    let program = std::env::current_exe()?.with_file_name("postern-grpc");
-    let mut go = Command::new("go");
-    // Debuggers are not needed, and the linker is faster without.
-    go.args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg(".").current_dir(source);
-    let finished = run(&mut go, b"", PATIENCE)?;
-    ensure!(finished.code == Some(0), "go build: {}", finished.stderr);
-    Ok(program)
 }

@@ -13,6 +13,7 @@ pub mod grpc_health;
 pub mod large;
 pub mod nginx;
 pub mod node;
+pub mod peers;
 pub mod process;
 pub mod python;
 pub mod soak;

@@ -1,15 +1,15 @@
-//! WebSockets by a Go library: a server that echoes, and clients. Built from `tests/peers/websocket` when first needed.
+//! WebSockets by a Go library: a server that echoes, and clients. `tests/peers/websocket`.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result};
 
 use crate::clients::{Finished, run};
+use crate::peers::built;
 
 /// Far above what building or talking needs on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -26,7 +26,7 @@ impl WebSocketServer {
     /// # Errors
     /// When it cannot be built or started.
     pub fn start() -> Result<Self> {
-        let mut process = Command::new(program()?).arg("serve").stdout(Stdio::piped()).spawn()?;
+        let mut process = Command::new(built("websocket")?).arg("serve").stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let told = process.stdout.take().context("its output")?;
         BufReader::new(told).read_line(&mut line)?;
@@ -64,7 +64,7 @@ impl Drop for WebSocketServer {
 /// # Errors
 /// When it cannot be built.
 pub fn client(folder: &Path, how: &str, gate: SocketAddr, certificate: &str) -> Result<Command> {
-    let mut command = Command::new(program()?);
+    let mut command = Command::new(built("websocket")?);
     command.args([how, &format!("wss://localhost:{}/chat", gate.port()), certificate]).current_dir(folder);
     Ok(command)
 }
@@ -75,23 +75,4 @@ pub fn client(folder: &Path, how: &str, gate: SocketAddr, certificate: &str) -> 
 /// When it cannot be built or started, or does not end in time.
 pub fn talk(folder: &Path, how: &str, gate: SocketAddr, certificate: &str) -> Result<Finished> {
     run(&mut client(folder, how, gate, certificate)?, b"", PATIENCE)
-}
-
-/// The program, built once.
-fn program() -> Result<&'static Path> {
-    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-    built.as_deref().map_err(|error| anyhow!("{error}"))
-}
-
-fn build() -> Result<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/websocket");
-    let running = std::env::current_exe()?;
-    let program = running.with_file_name("postern-websocket");
-    let mut go = Command::new("go");
-    // Debuggers are not needed, and the linker is faster without.
-    go.args(["build", "-ldflags=-s -w", "-o"]).arg(&program).arg(".").current_dir(source);
-    let finished = run(&mut go, b"", PATIENCE)?;
-    ensure!(finished.code == Some(0), "go build: {}", finished.stderr);
-    Ok(program)
 }

@@ -1,4 +1,4 @@
-module postern.dev/tests/websocket
+module postern.dev/tests/peers/websocket
 
 go 1.23
 

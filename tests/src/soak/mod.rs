@@ -14,6 +14,7 @@ use anyhow::{Result, ensure};
 use self::changes::Scene;
 use self::memory::Memory;
 use self::traffic::{Tally, Traffic};
+use crate::grpc::GrpcServer;
 use crate::upstream::Upstream;
 use crate::websocket::WebSocketServer;
 
@@ -37,7 +38,8 @@ pub struct Report {
 pub fn run(reloads: usize) -> Result<Report> {
     let upstreams = [Upstream::start()?, Upstream::start()?];
     let websockets = WebSocketServer::start()?;
-    let change = |document: &mut _| tunnels::pass_on(document, websockets.address());
+    let grpc = GrpcServer::start(None)?;
+    let change = |document: &mut _| tunnels::pass_on(document, websockets.address(), grpc.address());
     let mut scene = Scene::start([upstreams[0].address(), upstreams[1].address()], change)?;
     let traffic = Traffic::start(&scene.gate)?;
     let mut memory = Memory::of(scene.gate.sidecar.id());

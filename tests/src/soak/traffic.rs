@@ -58,7 +58,7 @@ impl Kind {
     }
 }
 
-/// The kinds of traffic that curl makes. gRPC becomes a row here.
+/// The kinds of traffic that curl makes.
 fn kinds() -> Vec<Kind> {
     let (download, upload) = (format!("/bytes?n={BODY_BYTES}"), format!("@{BODY_FILE}"));
     let slow = |version| ["--limit-rate", "1500k", version];

@@ -1,4 +1,5 @@
-//! WebSockets that stay open while the configuration changes under them, on HTTP/1.1 and on streams of HTTP/2.
+//! Streams that stay open while the configuration changes under them: WebSockets on HTTP/1.1 and on streams of HTTP/2, and
+//! gRPC's.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::traffic::Tally;
 use crate::gate::Gate;
+use crate::grpc;
 use crate::node;
 use crate::websocket;
 
@@ -46,27 +48,35 @@ while (!stopped) {
 }
 "#;
 
-/// Has the gate pass `/chat` on to a server of WebSockets.
-pub(super) fn pass_on(document: &mut Value, server: SocketAddr) {
-    let rule = json!({
-        "name": "chat",
-        "matches": [{ "path": { "type": "Exact", "value": "/chat" } }],
-        "allow": [{ "identity": "demo/billing" }],
-        "backends": [{ "address": server }],
-    });
+/// Has the gate pass `/chat` on to a server of WebSockets, and gRPC to a server of gRPC.
+pub(super) fn pass_on(document: &mut Value, websockets: SocketAddr, grpc: SocketAddr) {
+    document["version"] = json!("1.3");
+    let rule = |name: &str, path: &str, backend: Value| {
+        json!({
+            "name": name,
+            "matches": [{ "path": { "type": "PathPrefix", "value": path } }],
+            "allow": [{ "identity": "demo/billing" }],
+            "backends": [backend],
+        })
+    };
+    let rules = [
+        rule("chat", "/chat", json!({ "address": websockets })),
+        rule("grpc", "/postern.test.Echo", json!({ "address": grpc, "protocol": "HTTP2" })),
+    ];
     // A route of its own, which no change of the others' touches.
     let mut route = document["policy"]["routes"][0].clone();
-    (route["name"], route["rules"]) = (json!("demo/chat"), json!([rule]));
+    (route["name"], route["rules"]) = (json!("demo/streams"), json!(rules));
     if let Some(routes) = document["policy"]["routes"].as_array_mut() {
         routes.push(route);
     }
 }
 
 /// The clients: their names, how they are started, and the status that each of their streams begins with.
-pub(super) fn clients(gate: &Gate) -> Result<[(&'static str, Command, &'static str); 2]> {
+pub(super) fn clients(gate: &Gate) -> Result<[(&'static str, Command, &'static str); 3]> {
     let (folder, address) = (gate.folder.path(), gate.sidecar.listener("gate")?);
     let http1 = websocket::client(folder, "soak", address, "billing")?;
-    Ok([("WebSocket", http1, "101"), ("WebSocket HTTP/2", node::command(folder, address, HTTP2), "200")])
+    let http2 = node::command(folder, address, HTTP2);
+    Ok([("WebSocket", http1, "101"), ("WebSocket HTTP/2", http2, "200"), ("gRPC", grpc::soak(address, folder)?, "OK")])
 }
 
 /// Runs a client until it is to stop and its last stream has ended.

@@ -1,4 +1,4 @@
-module postern.dev/tests/collector
+module postern.dev/tests/peers/collector
 
 go 1.26.0
 
