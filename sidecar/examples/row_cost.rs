@@ -85,6 +85,7 @@ fn scope(number: u32) -> Scope {
         rule: Some(format!("rule-{number}").into()),
         mode: Some("Enforce"),
         policy_revision: Some("0123456789ab".into()),
+        ..ScopeFacts::default()
     })
 }
 

@@ -13,7 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use crate::admin::Asker;
+use crate::admin::socket::{Held, SocketError};
 use crate::config::{self, Change, Changes, Generation, Keeper, Publisher, Reading};
+use crate::dns::Names;
 use crate::health::Checker;
 use crate::limits::{
     BIND_RETRY, CONFIG_REST, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT,
@@ -23,6 +26,7 @@ use crate::listener::{Binder, Handles, Sockets, Worker, spawn};
 use crate::log::QUEUE_ROWS;
 use crate::processors::Workers;
 use crate::state::State;
+use crate::telemetry::{self, Exporter, Spans, Tracer};
 use crate::upstream::Budget;
 use crate::{admin, log, settings};
 
@@ -38,14 +42,23 @@ pub struct App {
     keeper: Option<Keeper>,
     binder: Binder,
     checker: Checker,
+    names: Names,
     workers: Vec<Worker>,
     /// What is served now.
     generation: Arc<Generation>,
     state: Arc<State>,
     log: log::Writer,
+    traces: Option<Exporter>,
     status_address: SocketAddr,
     status_server: JoinHandle<()>,
+    admin: Option<AdminSocket>,
     most_connections: u32,
+}
+
+/// The admin socket while it is served.
+struct AdminSocket {
+    server: JoinHandle<()>,
+    _held: Held,
 }
 
 /// Why it could not start or had to end.
@@ -58,6 +71,14 @@ pub enum AppError {
         address: SocketAddr,
         /// Why.
         why: io::Error,
+    },
+    /// The admin socket.
+    #[error("cannot serve the admin socket {}: {why}", path.display())]
+    AdminSocket {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        why: SocketError,
     },
     /// A thread or runtime.
     #[error("cannot start a thread: {0}")]
@@ -78,13 +99,15 @@ impl App {
         let mut publisher = Publisher::new(config);
         let nothing = Arc::new(publisher.nothing());
         let state = Arc::new(State::new(
-            settings.pod.uid.clone(),
+            settings.clone(),
             Arc::clone(&nothing),
             publisher.states(),
             (Budget::new(upstreams), Arc::clone(publisher.ejections())),
         ));
         let status_server = serve_status(settings.status_address, &state).await?;
+        let admin = settings::socket_path(settings, config).map(|path| serve_admin(&path, &state)).transpose()?;
         let (sender, log) = start_log(config, settings, &state)?;
+        let (spans, traces) = start_traces(settings, &state)?.unzip();
         let Workers { count, why } = settings::workers(settings);
         tracing::info!(
             workers = count,
@@ -103,7 +126,11 @@ impl App {
         for index in 0..count {
             let handles = Handles {
                 log: sender.clone(),
-                cells: [state.requests.worker(), state.connections.worker(), state.tunnels.worker()],
+                tracer: spans
+                    .clone()
+                    .zip(settings.tracing.as_ref())
+                    .map(|(spans, tracing)| Tracer::new(spans, tracing.sampling_ratio)),
+                cells: state.counted.worker(),
                 handshakes: Arc::clone(&state.handshakes),
                 under_way: state.under_way.clone(),
                 upstreams: Arc::clone(&state.upstreams),
@@ -124,13 +151,16 @@ impl App {
             changes: config::watch(&settings::log_path(settings, config), state_path.as_deref()),
             keeper,
             binder: Binder::new(count),
+            names: Names::new(&settings.dns, Arc::clone(&state.lookups)),
             checker: Checker::new(Arc::clone(&state.checks)),
             workers,
             generation: nothing,
             state,
             log,
+            traces,
             status_address,
             status_server,
+            admin,
             most_connections,
         };
         app.load(reading).await;
@@ -166,7 +196,17 @@ impl App {
                     Change::Due => self.compare().await,
                 },
                 _ = hangup.recv() => self.reload().await,
+                () = self.names.changed() => self.renew().await,
                 () = sleep(BIND_RETRY), if retry => self.bind_again().await,
+                () = self.state.drain_asked() => {
+                    tokio::select! {
+                        () = self.drain() => {}
+                        () = stop.as_mut() => break,
+                    }
+                    // Who asked, such as a preStop hook, is followed by whoever ends the process; until then it tells.
+                    stop.as_mut().await;
+                    break;
+                }
                 index = any_ended(&mut self.workers) => return Err(AppError::WorkerEnded(index)),
             }
         }
@@ -174,25 +214,42 @@ impl App {
         Ok(())
     }
 
-    async fn stop(mut self) {
+    /// Accepts nothing more, and waits until what is under way has ended, or its time is over.
+    async fn drain(&mut self) {
         tracing::info!("draining");
         self.state.drain();
-        let keeper = self.keeper.map(|keeper| tokio::task::spawn_blocking(move || keeper.stop(STATE_STOP_TIMEOUT)));
         for worker in &self.workers {
             worker.drain().await;
         }
         for worker in &mut self.workers {
             worker.ended().await;
         }
-        // Sends nothing any more, so what is queued now is all there is.
+        self.state.finish_drain();
+        tracing::info!("drained");
+    }
+
+    async fn stop(mut self) {
+        let keeper = self.keeper.take();
+        let keeper = keeper.map(|keeper| tokio::task::spawn_blocking(move || keeper.stop(STATE_STOP_TIMEOUT)));
+        if !self.state.is_drained() {
+            self.drain().await;
+        }
+        // Nothing is sent to either any more, so what is queued now is all there is.
+        let traces = self.traces.map(|traces| tokio::task::spawn_blocking(move || traces.stop()));
         let log = self.log;
         let summary = tokio::task::spawn_blocking(move || log.stop(LOG_STOP_TIMEOUT)).await.unwrap_or_default();
         tracing::info!(rows = summary.written, lost = summary.lost, "stopped");
+        if let Some(traces) = traces {
+            let _counted = traces.await;
+        }
         if let Some(keeper) = keeper {
             // It tells by itself what it could not write.
             let _told = keeper.await;
         }
         self.status_server.abort();
+        if let Some(admin) = self.admin {
+            admin.server.abort();
+        }
     }
 
     /// Takes up a change that nobody told about, once it has rested.
@@ -232,12 +289,12 @@ impl App {
         for answer in answers {
             answer.wait().await;
         }
-        self.checker.follow(&self.generation.endpoints);
+        self.checker.follow(&self.generation.endpoints, &self.generation.upstream_tls);
         let unbound = self.binder.unbound().iter();
         let unbound = unbound
             .map(|(key, why)| format!("listener {} on {}: {why}", self.generation.listener_name(key), key.address));
         let unbound = unbound.collect();
-        self.state.load(Arc::clone(&self.generation), self.publisher.states(), unbound);
+        self.state.load(Arc::clone(&self.generation), &self.publisher, unbound);
     }
 
     async fn load(&mut self, mut reading: Reading) {
@@ -245,17 +302,31 @@ impl App {
         self.changes.follow(&reading.folders, std::mem::take(&mut reading.names));
         let was_ready = self.state.not_ready().is_empty();
         let mut generation = self.publisher.offer(&mut reading);
-        let limits = &mut generation.snapshot.limits;
-        limits.max_connections = limits.max_connections.min(self.most_connections);
-        self.generation = Arc::new(generation);
-        let sockets = self.binder.reconcile(&self.generation);
-        self.spread(sockets).await;
+        if self.names.follow(&generation.snapshot.names) {
+            self.names.first().await;
+            generation = self.publisher.relink(self.names.resolved());
+        }
+        self.serve(generation).await;
         // Served first, then kept: a revocation waits for no disk.
         if let Some(keeper) = &self.keeper {
             keeper.keep(self.publisher.accepted(), &mut reading);
         }
         self.tell_loaded();
         self.tell_ready(was_ready);
+    }
+
+    /// Serves the same with the addresses that names have now.
+    async fn renew(&mut self) {
+        let generation = self.publisher.relink(self.names.resolved());
+        self.serve(generation).await;
+    }
+
+    async fn serve(&mut self, mut generation: Generation) {
+        let limits = &mut generation.snapshot.limits;
+        limits.max_connections = limits.max_connections.min(self.most_connections);
+        self.generation = Arc::new(generation);
+        let sockets = self.binder.reconcile(&self.generation);
+        self.spread(sockets).await;
     }
 
     fn tell_loaded(&self) {
@@ -306,7 +377,17 @@ async fn serve_status(address: SocketAddr, state: &Arc<State>) -> Result<(Socket
     let listener = TcpListener::bind(address).await.map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
     tracing::info!(%address, "status server listening");
-    Ok((address, tokio::task::spawn_local(admin::serve(listener, Arc::clone(state)))))
+    let accept = async move || Ok(listener.accept().await?.0);
+    Ok((address, tokio::task::spawn_local(admin::serve(Asker::Anyone, accept, Arc::clone(state)))))
+}
+
+fn serve_admin(path: &Path, state: &Arc<State>) -> Result<AdminSocket, AppError> {
+    let (listener, held) =
+        admin::socket::bind(path).map_err(|why| AppError::AdminSocket { path: path.to_owned(), why })?;
+    tracing::info!(path = %path.display(), "admin socket listening");
+    let accept = async move || Ok(listener.accept().await?.0);
+    let server = tokio::task::spawn_local(admin::serve(Asker::Owner, accept, Arc::clone(state)));
+    Ok(AdminSocket { server, _held: held })
 }
 
 fn start_keeper(folder: &Path, publisher: &mut Publisher, state: &State, reading: &Reading) -> io::Result<Keeper> {
@@ -314,6 +395,12 @@ fn start_keeper(folder: &Path, publisher: &mut Publisher, state: &State, reading
     publisher.fall_back(kept);
     keeper.keep_settings(reading.settings.as_ref().map(|(_, settings)| settings));
     Ok(keeper)
+}
+
+/// Starts the thread that sends traces, if there are to be any.
+fn start_traces(settings: &Settings, state: &State) -> Result<Option<(Spans, Exporter)>, AppError> {
+    let Some((tracing, stats)) = settings.tracing.as_ref().zip(state.traces.as_ref()) else { return Ok(None) };
+    telemetry::start(tracing, &settings.pod, Arc::clone(stats)).map(Some).map_err(AppError::Thread)
 }
 
 fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::Sender, log::Writer), AppError> {

@@ -1,13 +1,13 @@
 //! The command line.
 
+mod admin;
 mod log;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::{Args, Parser, Subcommand};
 use rustix::process::Signal;
 use sidecar_config::settings::{LogLevel, Settings};
@@ -18,7 +18,6 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::app::App;
 use crate::config::{self, Publisher, Reading};
 use crate::settings::{self, Flags};
-use crate::status;
 
 /// The guarded gate in front of one pod: mTLS, identity policy, and a row for every decision
 #[derive(Debug, Parser)]
@@ -45,11 +44,15 @@ enum Command {
     /// Print rows of the request log
     Log(Box<log::LogArgs>),
     /// Print what a running sidecar has loaded
-    Status {
-        /// Its status port
-        #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:6190")]
-        address: String,
-    },
+    Status(admin::StatusArgs),
+    /// Print where a running sidecar sends requests, and how that fares
+    Upstreams(admin::AdminArgs),
+    /// Print the clients a running sidecar knows, and their states
+    Identities(admin::IdentitiesArgs),
+    /// Print the configuration a running sidecar uses, without keys
+    Config(admin::AdminArgs),
+    /// Have a running sidecar accept nothing more, and wait until what is under way has ended. There is no way back
+    Drain(admin::DrainArgs),
     /// Print the version and the contract versions it reads
     Version,
 }
@@ -69,7 +72,11 @@ impl Cli {
             Command::Run { config, flags } => run(&config.config, &flags),
             Command::Validate { config } => validate(&config.config),
             Command::Log(args) => log::print(&args),
-            Command::Status { address } => print_status(&address),
+            Command::Status(args) => admin::status(&args),
+            Command::Upstreams(args) => admin::upstreams(&args),
+            Command::Identities(args) => admin::identities(&args),
+            Command::Config(args) => admin::config(&args),
+            Command::Drain(args) => admin::drain(&args),
             Command::Version => print_version(),
         };
         match outcome {
@@ -163,17 +170,6 @@ fn validate(config: &Path) -> Result<()> {
     }
     let what = if errors.len() == 1 { "error" } else { "errors" };
     bail!("{}: {} {what}", config.display(), errors.len())
-}
-
-fn print_status(address: &str) -> Result<()> {
-    const TIMEOUT: Duration = Duration::from_secs(5);
-    let asked = runtime()?.block_on(async { tokio::time::timeout(TIMEOUT, status::ask(address)).await });
-    let status = asked
-        .map_err(|_| anyhow!("no answer within {TIMEOUT:?}"))
-        .and_then(|answer| answer)
-        .with_context(|| format!("asking {address} (is the sidecar running, and is that its status port?)"))?;
-    writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&status)?)?;
-    Ok(())
 }
 
 fn print_version() -> Result<()> {

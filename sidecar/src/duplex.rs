@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 /// A stream of bytes both ways that can also break off.
@@ -31,6 +31,11 @@ impl Duplex for TcpStream {
         // A socket that cannot be told so any more is gone already.
         let _gone = self.set_zero_linger();
     }
+}
+
+impl Duplex for UnixStream {
+    /// Both ends are on this machine; whoever reads a part finds its length wrong.
+    fn break_off(&self) {}
 }
 
 impl Duplex for TlsStream<TcpStream> {

@@ -2,13 +2,14 @@
 //! pass, and writes every decision down.
 //!
 //! Folders follow a request: `listener`, `tls`, `identity`, `protocol`, `flow`, `balance`, `pool`, `upstream`; beside
-//! them `config` (what is served), `log` (what was decided), `metrics` and `admin` (what is told).
+//! them `config` (what is served), `log` (what was decided), `metrics`, `telemetry` and `admin` (what is told).
 
 mod admin;
 pub mod app;
 mod balance;
 pub mod cli;
 mod client_stream;
+mod dns;
 
 pub mod config;
 mod duplex;
@@ -28,5 +29,6 @@ mod protocol;
 pub mod settings;
 mod state;
 mod status;
+mod telemetry;
 mod tls;
 mod upstream;

@@ -38,8 +38,22 @@ pub const FILES_RESERVED: u64 = 64;
 /// Connections to the status port at once: kubelet, Prometheus, the operator and a person.
 pub const ADMIN_CONNECTIONS: usize = 32;
 
-/// A connection to the status port, reading and idling included: a few that nobody reads from must not keep probes out.
+/// Connections to the admin socket at once: a person, a hook and a script. Apart from those of the status port, so that
+/// neither can keep the other's out.
+pub const ADMIN_SOCKET_CONNECTIONS: usize = 8;
+/// Identities in one answer of the admin socket; who wants more asks for the next page.
+pub const ADMIN_IDENTITIES: usize = 1000;
+/// Routes that are named with an endpoint; of the others their number is told.
+pub const ADMIN_ROUTES: usize = 8;
+/// Bytes of an answer that a command reads: a configuration as large as one may be.
+pub const ADMIN_ANSWER_BYTES: usize = 64 << 20;
+
+/// A connection to the status port or the admin socket, reading and idling included: a few that nobody reads from must not keep probes out.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Series of metrics about rules, listeners and backends: those of a thousand rules with some reasons each. A page of them
+/// is a megabyte, made in some milliseconds; what is new beyond it is counted under `other`.
+pub const METRIC_SERIES: usize = 10_000;
 
 /// From accept to a finished handshake; a phone on a bad network needs some seconds, an attacker gets no more.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -128,8 +142,49 @@ pub const IDLE_SWEEP_MIN: Duration = Duration::from_millis(10);
 pub const HEALTH_CHECKS_AT_ONCE: usize = 16;
 /// Bytes of a page that are read to its end after its status has said that all is well.
 pub const HEALTH_BODY_BYTES: usize = 64 << 10;
+/// Shortest time that an answer of a DNS server counts, also one that says 0: each change is a generation.
+pub const DNS_TTL_MIN: Duration = Duration::from_secs(1);
+/// Longest time that it does: whoever wrote a day into a record still moves his application within minutes.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(300);
+/// Longest time that "there is none" counts: somebody waits for it to be otherwise.
+pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(30);
+/// How long a name's addresses are used that no server confirms, because none answers. The least that RFC 8767 suggests.
+pub const DNS_STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How long after a failed lookup the next is made.
+pub const DNS_RETRY: Duration = Duration::from_secs(5);
+/// How long what `/etc/hosts` says counts.
+pub const DNS_HOSTS_TTL: Duration = Duration::from_secs(5);
+/// How long a configuration waits for the first addresses of new names. A revocation in it waits as long.
+pub const DNS_FIRST_WAIT: Duration = Duration::from_millis(500);
+/// How long a change of addresses rests: names change together, and each change is a generation.
+pub const DNS_REST: Duration = Duration::from_millis(100);
+/// Lookups under way at once.
+pub const DNS_LOOKUPS_AT_ONCE: usize = 8;
+/// Addresses of one family of a name, the lowest: each is an endpoint.
+pub const DNS_ADDRESSES: usize = 256;
+/// Size of `/etc/hosts` and `/etc/resolv.conf`: above it they are not read.
+pub const DNS_SYSTEM_FILE_BYTES: u64 = 1 << 20;
 /// Requests of one worker that a connection goes to directly while those of other workers wait for the same upstream.
 pub const HANDOVERS: u8 = 8;
 
 /// Time for the last rows to be written at the end.
 pub const LOG_STOP_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Traced requests that wait to be sent: a second of 2,000 a second, some megabytes at most.
+pub const TRACES_QUEUE: usize = 2048;
+/// Traced requests that are sent at once, which is a quarter of the queue.
+pub const TRACES_BATCH: usize = 512;
+/// How long the first of a batch waits for others.
+pub const TRACES_EVERY: Duration = Duration::from_secs(1);
+/// How often the queue is looked at meanwhile, so that it does not fill up.
+pub const TRACES_LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Time for a collector to take a batch, connecting included; the default of OTLP's exporters.
+pub const TRACES_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a batch is tried: what is newer is worth more.
+pub const TRACES_TRIES: u32 = 4;
+/// Pause after the first failure, twice as long after each that follows.
+pub const TRACES_BACKOFF: Duration = Duration::from_secs(1);
+/// The longest pause, whatever a collector asks for.
+pub const TRACES_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Time for the last spans at the end.
+pub const TRACES_STOP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value};
 use sidecar_config::Document;
-use sidecar_config::settings::Settings;
+use sidecar_config::settings::{Dns, Settings};
 
 use crate::config::{Reading, recall_settings};
 use crate::log::QUEUE_ROWS;
 use crate::processors::{self, Why, Workers};
+use crate::telemetry;
 
 /// Kubernetes injects `POSTERN_SERVICE_HOST` and the like for a Service of that name; two underscores are ours.
 const PREFIX: &str = "POSTERN__";
 const WORKERS_MAX: u16 = 64;
 /// Below this the log would be all pruning.
 const LOG_SIZE_MIN: u64 = 1 << 20;
+/// Most that the C library takes.
+const NDOTS_MAX: u8 = 15;
 /// What the state directory is called in the documentation's examples.
 const STATE_DIR_USUAL: &str = "state";
 
@@ -41,6 +44,9 @@ pub struct Flags {
     /// Folder in which the last accepted parts are kept for the next start
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<String>,
+    /// Unix socket for the commands that ask a running sidecar
+    #[arg(long, value_name = "FILE")]
+    admin_socket: Option<String>,
 }
 
 impl Flags {
@@ -52,6 +58,7 @@ impl Flags {
             ("--log-level", "logLevel", &self.log_level),
             ("--log-path", "log.path", &self.log_path),
             ("--state-dir", "stateDir", &self.state_dir),
+            ("--admin-socket", "admin.socket", &self.admin_socket),
         ];
         let given = flags.into_iter().filter_map(|(flag, path, value)| Some((flag, path, value.clone()?)));
         given
@@ -82,9 +89,10 @@ impl Override {
 
     /// The value as text, or as the number it spells where the setting is one.
     fn value(&self) -> Result<Value, String> {
-        let number = self.text.parse::<u64>().map(Value::from);
+        let number = self.text.parse::<u64>().map(Value::from).ok();
+        let fraction = self.text.parse::<f64>().map(Value::from).ok();
         let mut error = String::new();
-        for value in [Ok(Value::from(self.text.clone())), number].into_iter().flatten() {
+        for value in [Some(Value::from(self.text.clone())), number, fraction].into_iter().flatten() {
             let mut alone = Value::Object(Map::new());
             insert(&mut alone, &self.path, value.clone());
             match Document::read::<Settings>("settings", alone) {
@@ -196,7 +204,27 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
     if settings.state_dir.as_deref() == Some("") {
         errors.push("`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing".to_owned());
     }
+    if let Some(Err(error)) = settings.tracing.as_ref().map(|tracing| telemetry::collector(&tracing.endpoint)) {
+        errors.push(format!("`settings.tracing.endpoint`: {error}"));
+    }
+    if settings.admin.socket.as_deref() == Some("") {
+        errors.push("`settings.admin.socket`: is empty; name a file, or leave it out to have none".to_owned());
+    }
+    if settings.dns.ndots > NDOTS_MAX {
+        errors.push(format!("`settings.dns.ndots`: write a number from 0 to {NDOTS_MAX}"));
+    }
+    if settings.dns.servers.is_empty() && settings.dns != Dns::default() {
+        errors.push(
+            "`settings.dns`: search and ndots count only with servers; name some, or leave both to /etc/resolv.conf"
+                .to_owned(),
+        );
+    }
     errors
+}
+
+/// The admin socket's file, if there is to be one: relative to the configuration's folder.
+pub fn socket_path(settings: &Settings, config: &Path) -> Option<PathBuf> {
+    Some(config_folder(config).join(settings.admin.socket.as_ref()?))
 }
 
 /// The request log's file: relative to the configuration's folder.

@@ -1,30 +1,32 @@
 //! What the whole process tells about itself: written by the control thread, read by the status port.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sidecar_config::policy::{Limits, Protocol};
+use sidecar_config::settings::Settings;
 use sidecar_config::status::{ContractRange, Parts, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
+use sidecar_decide::snapshot::Bundle;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tokio::sync::Notify;
 
-use crate::config::{Generation, KeepStats};
+use crate::admin::Asker;
+use crate::config::{Generation, KeepStats, Publisher, Reloads};
+use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::log;
 use crate::metrics::{Handshakes, Registry};
+use crate::telemetry::SpanStats;
 use crate::upstream::Budget;
 
 /// The process as others see it.
 pub struct State {
-    /// Counts of requests.
-    pub requests: Arc<Registry>,
-    /// Counts of connections that are passed on as they are.
-    pub connections: Arc<Registry>,
-    /// Counts of tunnels.
-    pub tunnels: Arc<Registry>,
+    /// What the workers count.
+    pub counted: Arc<Registry>,
     /// Counts of handshakes and connections.
     pub handshakes: Arc<Handshakes>,
     /// What is under way.
@@ -33,54 +35,73 @@ pub struct State {
     pub upstreams: Arc<Budget>,
     /// Counts of endpoints that were left out.
     pub ejections: Arc<Ejections>,
+    /// Lookups of names.
+    pub lookups: Arc<Lookups>,
     /// Counts of their checks.
     pub checks: Arc<Checks>,
     /// Counts of the request log.
     pub log: Arc<log::Stats>,
+    /// Counts of spans, where requests are traced.
+    pub traces: Option<Arc<SpanStats>>,
     /// How the state directory fares.
     pub kept: Arc<KeepStats>,
-    pod_uid: String,
+    /// How the process runs.
+    pub settings: Settings,
     loaded: Mutex<Loaded>,
     draining: AtomicBool,
+    drained: AtomicBool,
+    drain_asked: Notify,
     started: AtomicBool,
+    /// Connections whose time was over, by who asked.
+    admin_cut: [AtomicU64; 2],
 }
 
 /// What is served now.
 struct Loaded {
     generation: Arc<Generation>,
     parts: Parts,
+    accepted: sidecar_decide::Parts,
+    reloads: [Reloads; 5],
     unbound: Vec<String>,
 }
 
 impl State {
     /// A process that serves nothing yet.
     pub fn new(
-        pod_uid: String,
+        settings: Settings,
         generation: Arc<Generation>,
         parts: Parts,
         (upstreams, ejections): (Arc<Budget>, Arc<Ejections>),
     ) -> Self {
+        let (accepted, reloads) = (sidecar_decide::Parts::default(), [Reloads::default(); 5]);
+        let loaded = Loaded { generation, parts, accepted, reloads, unbound: Vec::new() };
         Self {
-            requests: Arc::default(),
-            connections: Arc::default(),
-            tunnels: Arc::default(),
+            counted: Arc::default(),
             handshakes: Arc::default(),
             under_way: UnderWay::default(),
             upstreams,
             ejections,
+            lookups: Arc::default(),
             checks: Arc::default(),
             log: Arc::default(),
+            traces: settings.tracing.is_some().then(Arc::default),
             kept: Arc::default(),
-            pod_uid,
-            loaded: Mutex::new(Loaded { generation, parts, unbound: Vec::new() }),
+            settings,
+            loaded: Mutex::new(loaded),
             draining: AtomicBool::new(false),
+            drained: AtomicBool::new(false),
+            drain_asked: Notify::new(),
             started: AtomicBool::new(false),
+            admin_cut: Default::default(),
         }
     }
 
-    /// Another generation is served; these listeners could not be bound.
-    pub fn load(&self, generation: Arc<Generation>, parts: Parts, unbound: Vec<String>) {
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = Loaded { generation, parts, unbound };
+    /// Another generation is served, of what was accepted; these listeners could not be bound.
+    pub fn load(&self, generation: Arc<Generation>, publisher: &Publisher, unbound: Vec<String>) {
+        let (parts, accepted, reloads) = (publisher.states(), publisher.parts().clone(), publisher.reloads());
+        let loaded = Loaded { generation, parts, accepted, reloads, unbound };
+        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
+        self.counted.reloaded();
         if self.not_ready().is_empty() {
             self.started.store(true, Ordering::Relaxed);
         }
@@ -91,6 +112,32 @@ impl State {
         self.draining.store(true, Ordering::Relaxed);
     }
 
+    /// Asks the control thread to drain. From now on it is not ready.
+    pub fn ask_drain(&self) {
+        self.drain();
+        self.drain_asked.notify_one();
+    }
+
+    /// Resolves when somebody has asked.
+    pub async fn drain_asked(&self) {
+        self.drain_asked.notified().await;
+    }
+
+    /// All connections have ended.
+    pub fn finish_drain(&self) {
+        self.drained.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing new is wanted.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether all connections have ended.
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Relaxed)
+    }
+
     /// Whether it was ready once.
     pub fn is_started(&self) -> bool {
         self.started.load(Ordering::Relaxed)
@@ -99,6 +146,11 @@ impl State {
     /// What is served now.
     pub fn generation(&self) -> Arc<Generation> {
         Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation)
+    }
+
+    /// What was accepted of each part.
+    pub fn accepted(&self) -> sidecar_decide::Parts {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).accepted.clone()
     }
 
     /// The bounds that the configuration sets, as they count.
@@ -113,6 +165,32 @@ impl State {
         certificates.iter().filter_map(|certificate| certificate.facts()).map(|facts| facts.not_after).min()
     }
 
+    /// What became of the offers of every part, in the order of the status document.
+    pub fn reloads(&self) -> [Reloads; 5] {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).reloads
+    }
+
+    /// When the first certificate of each bundle expires, seconds since the epoch.
+    pub fn bundle_expiries(&self) -> Vec<(Arc<str>, i64)> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let bundles = loaded.generation.snapshot.bundles.iter();
+        let first = |bundle: &Bundle| {
+            let certificates = bundle.roots.iter().chain(&bundle.intermediates);
+            Some((Arc::clone(&bundle.name), certificates.map(|certificate| certificate.facts.not_after).min()?))
+        };
+        bundles.filter_map(first).collect()
+    }
+
+    /// Counts a connection to the status port or the admin socket that was ended because its time was over.
+    pub fn cut_admin(&self, asker: Asker) {
+        self.admin_cut[asker as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Such connections, of the status port and of the admin socket.
+    pub fn admin_cut(&self) -> [u64; 2] {
+        self.admin_cut.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
     /// When the first revocation list of each bundle must be replaced, seconds since the epoch.
     pub fn crl_next_updates(&self) -> Vec<(Arc<str>, i64)> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,7 +201,7 @@ impl State {
     /// Why it is not ready; nothing when it is. A failing log is no reason: traffic goes on without it.
     pub fn not_ready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.draining.load(Ordering::Relaxed) {
+        if self.is_draining() {
             reasons.push("draining".to_owned());
         }
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +228,7 @@ impl State {
         let routes = loaded.generation.snapshot.routes.iter();
         Status {
             contract: ContractRange { min: CONTRACT_MIN, max: CONTRACT_MAX },
-            pod_uid: self.pod_uid.clone(),
+            pod_uid: self.settings.pod.uid.clone(),
             parts: loaded.parts.clone(),
             routes: routes.map(|(name, hash)| (name.clone(), hash.to_string())).collect(),
             leaf_serial: leaf.map(|facts| facts.serial.clone()),

@@ -97,12 +97,14 @@ fn metrics_are_the_pages() {
         let raw =
             json!({ "name": "raw", "address": "127.0.0.1:0", "protocol": "TLS", "tls": { "clientAuth": "None" } });
         document["policy"]["listeners"].as_array_mut().unwrap().push(raw);
+        document["settings"]["tracing"] = json!({ "endpoint": "http://127.9.9.9:9" });
     })
     .unwrap();
     let raw = format!("https://localhost:{}/", gate.sidecar.listener("raw").unwrap().port());
     Curl::new(raw).authority("ca.pem").folder(gate.folder.path()).call().unwrap();
     KeepAlive::open(&gate, "billing").ask("/orders/7");
     gate.curl(None, "/orders/7").unwrap().call().unwrap();
+    gate.curl(Some("billing"), "/close").unwrap().arg("-XPOST").call().unwrap();
     let switch = gate.curl(Some("billing"), "/switch").unwrap().arg("--http1.1").arg("-H").arg("Connection: Upgrade");
     switch.arg("-H").arg("Upgrade: raw").call().unwrap();
     let mut cut = KeepAlive::open(&gate, "reports");
@@ -113,7 +115,7 @@ fn metrics_are_the_pages() {
     gate.document["trust"]["bundles"] = json!({ "other": { "roots": ["other.pem"], "crls": ["other.crl"] } });
     gate.folder.write_document(&gate.document).unwrap();
     wait_until("the connection's end", || cut.has_ended());
-    gate.rows(5).unwrap();
+    gate.rows(6).unwrap();
     let status = gate.sidecar.status_address().unwrap();
     let answer = Curl::new(format!("http://{status}/metrics")).call().unwrap();
     let text = answer.text();
@@ -123,7 +125,8 @@ fn metrics_are_the_pages() {
         .map(|line| line.split(' ').next().unwrap().to_owned())
         .collect();
     let documented = first_cells(&page("docs/operations.md"), "## Metrics");
-    let documented: BTreeSet<String> = documented.into_iter().filter(|name| name.starts_with("postern_")).collect();
+    let documented: BTreeSet<String> =
+        documented.into_iter().filter(|name| name.starts_with("postern_") || name.starts_with("process_")).collect();
     let documented = documented.into_iter().filter(|name| !name.contains([' ', '(', '{'])).collect::<BTreeSet<_>>();
     assert_eq!(documented, told);
 }

@@ -6,7 +6,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 
+use postern_tests::ca::{LeafOptions, Purpose};
 use postern_tests::gate::Gate;
+use postern_tests::grpc_health::GrpcServer;
 use postern_tests::nginx::Nginx;
 use postern_tests::upstream::Upstream;
 use serde_json::{Value, json};
@@ -163,6 +165,79 @@ fn an_answer_that_does_not_come_is_waited_for_so_long() {
     let gate = gate(&json!({ "http": { "path": "/" }, "timeout": "50ms", "interval": "1h" }), &[address]);
     let told = gate.sidecar.wait_for("why", |line| line.message() == "an upstream is unhealthy").unwrap();
     assert_eq!(told.text("why"), Some("no answer within 50ms"));
+}
+
+/// Checks go over the TLS that requests go over, with what the gate shows of itself, and after a change over the new one.
+#[test]
+fn checks_go_over_the_same_tls() {
+    let gate = Gate::start().unwrap();
+    let server = LeafOptions {
+        common_name: "orders".to_owned(),
+        dns_names: vec!["orders.test".to_owned()],
+        purposes: vec![Purpose::Server],
+        ..LeafOptions::default()
+    };
+    gate.keep("orders", &gate.authority.issue(&server).unwrap()).unwrap();
+    let folder = gate.folder.path().display();
+    let files = format!("ssl_certificate {folder}/orders.pem; ssl_certificate_key {folder}/orders.key;");
+    let ask = format!("ssl_verify_client optional; ssl_client_certificate {folder}/ca.pem;");
+    let answer = "location = /healthz { if ($ssl_client_verify != SUCCESS) { return 403; } return 200; }";
+    let upstream = Nginx::listening("ssl", &format!("{files} {ask} {answer}")).unwrap();
+    let mutual = |name: &str| json!({ "serverName": name, "trust": ["ours"], "mode": "Mutual" });
+    let simple = json!({ "serverName": "orders.test", "trust": ["ours"] });
+    let table = [
+        (mutual("orders.test"), None),
+        (simple, Some("status 403")),
+        (mutual("other.test"), Some("TLS: upstream_tls_peer")),
+    ];
+    for (tls, why) in table {
+        let mut document = gate.document.clone();
+        document["version"] = json!("1.3");
+        let route = &mut document["policy"]["routes"][0];
+        route["rules"][0]["backends"] = json!([{ "address": upstream.address(), "tls": tls }]);
+        route["backendPolicy"]["healthCheck"] = json!({ "http": { "path": "/healthz" }, "interval": "1h" });
+        let (passed, failed) = (metric(&gate.sidecar, PASSED), metric(&gate.sidecar, FAILED));
+        gate.folder.write_document(&document).unwrap();
+        let is_passed = why.is_none();
+        wait_metric(&gate.sidecar, PASSED, passed + u64::from(is_passed));
+        wait_metric(&gate.sidecar, FAILED, failed + u64::from(!is_passed));
+        wait_metric(&gate.sidecar, UNHEALTHY, u64::from(!is_passed));
+        if let Some(why) = why {
+            gate.sidecar.wait_for(why, |line| line.text("why") == Some(why)).unwrap();
+        }
+    }
+}
+
+/// Each service says how it is, and the server as a whole does; one that it does not know is not well.
+#[test]
+fn grpc_says_itself_how_it_is() {
+    let mut server = GrpcServer::start().unwrap();
+    let of = |service: &str| {
+        gate_with(&json!({ "grpc": { "service": service }, "interval": "20ms" }), |document| {
+            let backend = json!({ "address": server.address(), "protocol": "HTTP2" });
+            document["policy"]["routes"][0]["rules"][0]["backends"] = json!([backend]);
+        })
+    };
+    let whole = of("");
+    wait_until("a check", || metric(&whole.sidecar, PASSED) > 0);
+    let orders = of("orders");
+    let why = |why: &str| {
+        let wanted = |line: &postern_tests::process::LogLine| line.text("why") == Some(why);
+        orders.sidecar.wait_for(why, wanted).unwrap();
+        wait_metric(&orders.sidecar, UNHEALTHY, 1);
+    };
+    // NOT_FOUND
+    why("gRPC: grpc-status 5");
+    server.say("SERVING").unwrap();
+    wait_metric(&orders.sidecar, UNHEALTHY, 0);
+    server.say("NOT_SERVING").unwrap();
+    why("gRPC: not serving");
+    assert_eq!((metric(&whole.sidecar, FAILED), metric(&whole.sidecar, UNHEALTHY)), (0, 0));
+    // One that does not speak gRPC.
+    let other = gate_with(&json!({ "grpc": {}, "interval": "1h" }), |document| {
+        document["policy"]["routes"][0]["rules"][0]["backends"][0]["protocol"] = json!("HTTP2");
+    });
+    wait_metric(&other.sidecar, UNHEALTHY, 1);
 }
 
 /// Four workers, two routes, one address used alike: one check, which takes nothing from traffic.

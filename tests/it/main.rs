@@ -5,6 +5,8 @@
     reason = "a test says what it expects by unwrapping; the panic is its failure"
 )]
 
+mod admin;
+mod dns;
 mod docs;
 mod drain;
 mod ejection;
@@ -23,6 +25,7 @@ mod keep;
 mod listeners;
 mod live;
 mod log;
+mod metrics;
 mod observed;
 mod offers;
 mod pressure;
@@ -39,6 +42,7 @@ mod soak;
 mod status;
 mod tidy;
 mod tls;
+mod traces;
 mod tunnels;
 mod tunnels_http2;
 mod upstream_http2;

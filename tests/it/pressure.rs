@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::listeners::{application, echo, forwarding, script};
 use crate::observed::{columns, metric, page, rows, wait_metric};
+use crate::reload::KeepAlive;
 
 /// An application that answers `/free` at once, begins an answer to `/stream` and does not end it, and answers nothing
 /// else as long as somebody waits.
@@ -108,6 +109,27 @@ fn a_burst_is_held_back_and_served() {
     let (status, _, _) = new_client(&gate, "--http2");
     assert_eq!((status, stuck.join().unwrap().exit_code), (Some(200), Some(28)), "curl's code for a time that is up");
     assert!(rows(&gate.sidecar, 2).iter().all(|row| row["verdict"] == "allowed"));
+}
+
+#[test]
+fn a_request_that_waits_for_its_turn_says_so() {
+    let gate = gate(&json!({ "maxPendingRequests": 1, "pendingTimeout": "10s" }));
+    let mut open = KeepAlive::open(&gate, "billing");
+    assert_eq!(open.ask("/free"), 200);
+    assert_eq!(columns(&rows(&gate.sidecar, 1)[0], &["queue_us"]), json!([null]), "nobody was before it");
+    let stuck = gate.curl(Some("billing"), "/stuck").unwrap().arg("--max-time").arg("1");
+    let stuck = thread::spawn(move || stuck.call().unwrap());
+    wait_metric(&gate.sidecar, "postern_requests_pending", 1);
+    let begun = Instant::now();
+    assert_eq!(open.ask("/free"), 200);
+    let took = begun.elapsed();
+    stuck.join().unwrap();
+    let all = rows(&gate.sidecar, 3);
+    let waited = all.iter().rfind(|row| row["path"] == "/free").unwrap();
+    let [queue, duration] = ["queue_us", "duration_us"].map(|name| waited[name].as_u64().unwrap());
+    assert!(0 < queue && queue <= duration && u128::from(duration) <= took.as_micros(), "{took:?} {waited}");
+    // Nearly all of it: the application answers at once.
+    assert!(queue * 2 > duration, "{waited}");
 }
 
 #[test]

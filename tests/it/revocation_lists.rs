@@ -116,7 +116,7 @@ fn a_list_that_is_too_old_refuses_its_clients() {
     below.load(&json!({ "intermediates": ["issuing.pem"], "crls": ["old.crl"] }));
     below.expect("old", Some(Reason::TlsCrlExpired));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let due = metric(&below.gate.sidecar, r#"postern_crl_next_update_seconds{bundle="ours"}"#);
+    let due = metric(&below.gate.sidecar, r#"postern_crl_next_update_timestamp_seconds{bundle="ours"}"#);
     assert!((now - 600..now).contains(&due), "{due} {now}");
     // Who is listed is revoked, however old the list.
     below.load(&json!({ "crls": ["names.crl"] }));

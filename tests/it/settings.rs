@@ -44,16 +44,35 @@ fn every_wrong_setting_is_told_and_nothing_starts() {
     let duration = "is not a duration; write digits with h, m, s or ms, such as `10s`, `100ms` or `1h30m`";
     let flush = format!("POSTERN__LOG__FLUSH_EVERY: `settings.log.flushEvery`: `soon` {duration}");
     type Row = (&'static [(&'static str, &'static str)], Value, Vec<String>);
-    let table: [Row; 5] = [
+    let table: [Row; 8] = [
         (&[("POSTERN__LOG__FLUSH_EVERY", "soon")], Value::Null, vec![flush.clone()]),
         (
             &[("POSTERN__WORKERS", "0")],
             Value::Null,
             vec!["`settings.workers`: write a number from 1 to 64".to_owned()],
         ),
+        (
+            &[("POSTERN__TRACING__SAMPLING_RATIO", "0.5")],
+            Value::Null,
+            vec!["`settings.tracing.endpoint`: `` is no address of a collector; write `http://HOST:PORT`".to_owned()],
+        ),
+        (
+            &[("POSTERN__TRACING__SAMPLING_RATIO", "5"), ("POSTERN__TRACING__ENDPOINT", "http://127.0.0.1:4318")],
+            Value::Null,
+            vec!["POSTERN__TRACING__SAMPLING_RATIO: `settings.tracing.samplingRatio`: 5 is no part of a whole; write a \
+                  number from 0 to 1, such as `0.05`"
+                .to_owned()],
+        ),
+        (
+            &[],
+            json!({ "tracing": { "endpoint": "https://collector:4318" } }),
+            vec!["`settings.tracing.endpoint`: collectors are not spoken to over TLS; write `http://` and the address of \
+                  one beside the gate"
+                .to_owned()],
+        ),
         (&[("POSTERN__NOTHING", "1")], Value::Null, vec![
                 "POSTERN__NOTHING: `settings.nothing`: unknown field `nothing`, expected one of `statusAddress`, `workers`, \
-                 `drainTimeout`, `logLevel`, `log`, `stateDir`, `pod`"
+                 `drainTimeout`, `logLevel`, `log`, `stateDir`, `tracing`, `admin`, `dns`, `pod`"
                     .to_owned(),
             ]),
         (&[], json!({ "drainTimeout": "never" }), vec![format!("DIR/postern.json: `settings.drainTimeout`: `never` {duration}")]),

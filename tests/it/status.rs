@@ -203,8 +203,9 @@ fn counts_match_what_happened() {
     }
     let duration = "postern_request_duration_seconds";
     let table = [
-        (format!("{duration}_count{{{rule}}}"), 7),
-        (format!("{duration}_bucket{{{rule},le=\"+Inf\"}}"), 7),
+        (format!("{duration}_count{{listener=\"gate\"}}"), 4),
+        (format!("{duration}_bucket{{listener=\"gate\",le=\"+Inf\"}}"), 4),
+        (format!("postern_request_bytes_total{{{rule}}}"), 0),
         (r#"postern_handshakes_refused_total{listener="gate",reason="tls_no_certificate"}"#.to_owned(), 2),
         ("postern_handshakes_completed_total".to_owned(), 7),
         ("postern_log_queue_rows".to_owned(), 0),
@@ -226,7 +227,7 @@ fn counts_match_what_happened() {
 fn status_prints_the_document() {
     let gate = Gate::start().unwrap();
     let address = gate.sidecar.status_address().unwrap().to_string();
-    let printed = sidecar(&["status", "--address", &address]);
+    let printed = sidecar(&["status", "--address", &address, "--output", "json"]);
     assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
     let expected = serde_json::to_string_pretty(&status(&gate.sidecar)).unwrap();
     assert_eq!(printed.text(), format!("{expected}\n"));

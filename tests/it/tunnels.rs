@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use postern_tests::ca::LeafOptions;
 use postern_tests::config::client_uri;
 use postern_tests::gate::Gate;
+use postern_tests::nginx::Nginx;
 use postern_tests::websocket::{WebSocketServer, client, talk};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
@@ -454,6 +455,63 @@ fn tunnels_are_drained_for_their_time_and_then_cut() {
     let reason = "gate_drain_timeout";
     let tunnel = json!(["tunnel", "allowed", reason, "demo/billing"]);
     assert_eq!(kinds_and_reasons(&gate, 2), [tunnel, json!(["cut", "refused", reason, "demo/billing"])]);
+}
+
+#[test]
+fn tunnels_have_a_limit_of_their_own() {
+    let (_server, mut gate) = websockets(|document| {
+        document["version"] = json!("1.3");
+        document["policy"]["limits"] = json!({ "maxTunnels": 1, "maxStreams": 1 });
+    });
+    let mut first = Idle::open(&gate, "billing");
+    let address = gate.sidecar.listener("gate").unwrap();
+    let refused = talk(gate.folder.path(), "idle", address, "reports").unwrap();
+    assert_eq!((refused.code, refused.stderr.as_str()), (Some(1), "status 503 limit_tunnels\n"));
+    let shown = columns(&newest(&gate.sidecar, 1), &["kind", "verdict", "reason", "status", "attempts"]);
+    assert_eq!(shown, json!(["request", "refused", "limit_tunnels", 503, 0]));
+    let counted = ["postern_tunnels_open", "postern_tunnels_limit", "postern_streams_open"];
+    assert_eq!(counted.map(|name| metric(&gate.sidecar, name)), [1, 1, 0]);
+    // The server refuses what is no WebSocket; a request that asks for none finds its place.
+    assert_eq!(gate.curl(Some("billing"), "/chat").unwrap().call().unwrap().status, Some(426));
+    change(&mut gate, |document| document["policy"]["limits"]["maxTunnels"] = json!(2));
+    let _second = Idle::open(&gate, "reports");
+    gate.sidecar.kill().unwrap();
+    assert_eq!(first.line(), "broken\n", "until then it was open");
+}
+
+/// nginx ends the TLS and speaks HTTP/1.1 to the application behind.
+#[test]
+fn a_tunnel_over_tls_obeys_what_it_rests_on() {
+    let (server, mut gate) = websockets(|document| document["version"] = json!("1.3"));
+    let names = vec!["chat.test".to_owned()];
+    let leaf = LeafOptions { dns_names: names, serial: Some(vec![0x5a, 0x02]), ..LeafOptions::server("chat") };
+    gate.keep("chat", &gate.authority.issue(&leaf).unwrap()).unwrap();
+    let folder = gate.folder.path().display();
+    let nginx = Nginx::listening(
+        "ssl",
+        &format!(
+            "ssl_certificate {folder}/chat.pem; ssl_certificate_key {folder}/chat.key;
+            location /chat {{ proxy_pass http://{}; proxy_http_version 1.1; proxy_read_timeout 1h;
+                proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $http_connection; }}",
+            server.address()
+        ),
+    )
+    .unwrap();
+    change(&mut gate, |document| {
+        let tls = json!({ "serverName": "chat.test", "trust": ["ours"] });
+        document["policy"]["routes"][0]["rules"][0]["backends"] = json!([{ "address": nginx.address(), "tls": tls }]);
+    });
+    let talked = talk(gate.folder.path(), "talk", gate.sidecar.listener("gate").unwrap(), "billing").unwrap();
+    assert_eq!((talked.code, talked.text().as_str()), (Some(0), "4001 chat\n4001 chat\n"), "{}", talked.stderr);
+    let mut idle = Idle::open(&gate, "billing");
+    gate.document["trust"]["revocations"]["serials"] = json!([{ "bundle": "ours", "serial": "5a:02" }]);
+    gate.folder.write_document(&gate.document).unwrap();
+    assert_eq!(idle.line(), "broken\n");
+    // When both ends close at once, nginx resets what it has not read, and that is told.
+    let found = rows(&gate.sidecar, 3);
+    let shown: Vec<_> = found.iter().map(|row| columns(row, &["kind", "verdict"])).collect();
+    assert_eq!(shown, vec![json!(["tunnel", "allowed"]); 3]);
+    assert_eq!(found[2]["reason"], json!("upstream_tls_revoked"));
 }
 
 #[test]

@@ -79,6 +79,8 @@ const talk = async (letter) => {
     opcode, reason.readUInt16BE(0)].join();
 };
 console.log((await Promise.all(["a", "b", "c"].map(talk))).join("\n"));
+session.close();
+await once(session, "close");
 "#,
     );
     assert_eq!(said, format!("true\n{}", "200,chat,,,8,4001\n".repeat(3)));

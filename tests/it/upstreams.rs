@@ -51,6 +51,11 @@ fn requests_wait_for_a_connection_and_more_than_may_wait_are_refused() {
     });
     assert_eq!((gate.upstream.requests(), gate.upstream.connections()), (2, 1));
     let all = rows(&gate.sidecar, 3);
+    let slow: Vec<_> = all.iter().filter(|row| row["path"] == "/slow").collect();
+    assert_eq!((&slow[0]["queue_us"], &slow[1]["connect_us"]), (&Value::Null, &Value::Null), "{slow:?}");
+    let [queue, duration] = ["queue_us", "duration_us"].map(|name| slow[1][name].as_u64().unwrap());
+    // Until the first one's answer had come, which was all that it waited for.
+    assert!(queue <= duration && queue * 2 > duration, "{slow:?}");
     let refused: Vec<_> = all.iter().filter(|row| row["path"] == "/third").collect();
     let shown: Vec<_> = refused.iter().map(|row| columns(row, &["verdict", "reason", "status"])).collect();
     assert_eq!(shown, [json!(["allowed", "upstream_pool_full", 503])]);
@@ -66,7 +71,8 @@ fn a_request_that_has_waited_long_enough_is_refused() {
         assert_eq!(call_many(&gate, "/orders", &[]), [503]);
         let row = newest(&gate.sidecar, 1);
         assert_eq!(columns(&row, &["reason", "attempts"]), json!(["upstream_pool_full", 1]));
-        assert!(row["duration_us"].as_u64().unwrap() >= 100_000, "{row}");
+        let [queue, duration] = ["queue_us", "duration_us"].map(|name| row[name].as_u64().unwrap());
+        assert!((100_000..=duration).contains(&queue), "{row}");
         assert_eq!(first.join().unwrap(), [200]);
     });
 }

@@ -501,12 +501,12 @@ const CHANGES: &[(&str, &str, &str)] = &[
     (
         "/policy/routes/0/rules/0/backends/0",
         r#"{}"#,
-        "`policy.routes[0].rules[0].backends[0]`: has neither address nor endpoints; write exactly one",
+        "`policy.routes[0].rules[0].backends[0]`: has neither address nor endpoints nor host; write exactly one",
     ),
     (
         "/policy/routes/0/rules/0/backends/0",
         r#"{"address": "127.0.0.1:80", "endpoints": "a"}"#,
-        "`policy.routes[0].rules[0].backends[0]`: has both address and endpoints; write exactly one",
+        "`policy.routes[0].rules[0].backends[0]`: has several of address, endpoints and host; write exactly one",
     ),
     (
         "/endpoints",
@@ -515,6 +515,21 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
     ("/endpoints", r#"{"a": []}"#, "`endpoints`: invalid type: map, expected a sequence"),
     ("/settings/stateDir", r#""""#, "`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing"),
+    (
+        "/settings/admin",
+        r#"{ "socket": "" }"#,
+        "`settings.admin.socket`: is empty; name a file, or leave it out to have none",
+    ),
+    (
+        "/settings/dns",
+        r#"{"servers": ["10.0.0.53:53"], "ndots": 16}"#,
+        "`settings.dns.ndots`: write a number from 0 to 15",
+    ),
+    (
+        "/settings/dns",
+        r#"{"search": ["a"]}"#,
+        "`settings.dns`: search and ndots count only with servers; name some, or leave both to /etc/resolv.conf",
+    ),
     ("/settings/log/maxSize", r#""1Ki""#, "`settings.log.maxSize`: write at least `1Mi`"),
     ("/settings/log/flushRows", "0", "`settings.log.flushRows`: write a number from 1 to 8192"),
     ("/settings/workers", "65", "`settings.workers`: write a number from 1 to 64"),
@@ -537,11 +552,11 @@ fn a_bad_value_is_one_error_with_its_place_and_remedy() {
     let path = case.folder.file("postern.json");
     for (place, value, error) in CHANGES {
         let mut document = case.document.clone();
-        document["version"] = json!("1.2");
+        document["version"] = json!("1.3");
         set(&mut document, place, serde_json::from_str(value).unwrap());
         case.folder.write_document(&document).unwrap();
         // Settings are told before the parts, without a file where the merged value is out of its range.
-        let ranges = ["workers", "flushEvery", "stateDir", "maxSize", "flushRows"];
+        let ranges = ["workers", "flushEvery", "stateDir", "admin", "dns", "maxSize", "flushRows"];
         let file = if ranges.iter().any(|name| place.ends_with(name)) { "" } else { "DIR/postern.json: " };
         let found = case.validate(&path);
         assert_eq!(found, expected(&[format!("{file}{error}")], "DIR/postern.json"), "{place} {value}");

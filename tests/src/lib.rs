@@ -3,10 +3,13 @@
 
 pub mod ca;
 pub mod clients;
+pub mod collector;
 pub mod config;
 pub mod disk;
+pub mod dnsmasq;
 pub mod gate;
 pub mod grpc;
+pub mod grpc_health;
 pub mod nginx;
 pub mod node;
 pub mod process;

@@ -28,6 +28,7 @@ const ask = (session, headers = {}) => {
     "sec-websocket-version": "13", "sec-websocket-protocol": "chat", ...headers,
   }, { endStream: false });
   stream.on("error", () => {});
+  stream.on("close", () => { stream.isOver = true; stream.emit("more"); });
   [stream.pieces, stream.count] = [[], 0];
   stream.on("data", (piece) => { stream.pieces.push(piece); stream.count += piece.length; stream.emit("more"); });
   return stream;
@@ -36,7 +37,10 @@ const ask = (session, headers = {}) => {
 const answer = async (stream) => (await once(stream, "response"))[0];
 
 const bytes = async (stream, count) => {
-  while (stream.count < count) await once(stream, "more");
+  while (stream.count < count) {
+    if (stream.isOver) throw new Error("broken off");
+    await once(stream, "more");
+  }
   const all = Buffer.concat(stream.pieces);
   [stream.pieces, stream.count] = [[all.subarray(count)], all.length - count];
   return all.subarray(0, count);

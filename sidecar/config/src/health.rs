@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Duration;
 
-/// Asks each address now and then whether it is well: exactly one of `http` and `tcp` says how.
+/// Asks each address now and then whether it is well: exactly one of `http`, `tcp` and `grpc` says how.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -15,6 +15,9 @@ pub struct HealthCheck {
     /// By a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpCheck>,
+    /// By gRPC's own health service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcCheck>,
     /// From the end of a check to the next.
     #[serde(default = "default_interval")]
     pub interval: Duration,
@@ -45,6 +48,16 @@ pub struct HttpCheck {
     /// The statuses of one that is well.
     #[serde(default = "default_statuses")]
     pub expected_statuses: Vec<u16>,
+}
+
+/// A check by `grpc.health.v1.Health/Check`; its backends speak `HTTP2`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrpcCheck {
+    /// The service that is asked for; empty is the server as a whole.
+    #[serde(default)]
+    pub service: String,
 }
 
 /// A check by a connection that is made and closed.

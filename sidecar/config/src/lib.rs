@@ -29,4 +29,4 @@ pub use format::{Format, FormatError};
 pub use since::newer_places;
 pub use time::UtcTime;
 pub use version::{CONTRACT_MAX, CONTRACT_MIN, ContractVersion};
-pub use words::{Duration, Size};
+pub use words::{Duration, Ratio, Size};

@@ -300,7 +300,7 @@ pub enum Mode {
     Audit,
 }
 
-/// Where requests go: exactly one of `address` and `endpoints`.
+/// Where requests go: exactly one of `address`, `endpoints`, and `host` with `port`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -311,6 +311,12 @@ pub struct Backend {
     /// Name of a set in part `endpoints`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<String>,
+    /// A name that DNS has addresses for; all of them are used. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port at each of them; with `host`. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// Its share of the rule's requests, in proportion to the other backends; 0 to 1000000, and 0 gets none. Since 1.2.
     #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
     pub weight: u32,
@@ -360,6 +366,9 @@ pub struct Limits {
     /// Requests and connections that are passed on at once, to their last byte; 1 to 1000000. Since 1.2.
     #[serde(default = "default_max_streams", skip_serializing_if = "is_default_max_streams")]
     pub max_streams: u32,
+    /// Requests at once that ask for an upgrade, or have become a tunnel; 1 to 1000000. Since 1.3.
+    #[serde(default = "default_max_tunnels", skip_serializing_if = "is_default_max_tunnels")]
+    pub max_tunnels: u32,
 }
 
 impl Default for Limits {
@@ -370,6 +379,7 @@ impl Default for Limits {
             max_pending_requests: default_max_pending_requests(),
             pending_timeout: default_pending_timeout(),
             max_streams: default_max_streams(),
+            max_tunnels: default_max_tunnels(),
         }
     }
 }
@@ -413,4 +423,14 @@ fn default_max_streams() -> u32 {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_default_max_streams(streams: &u32) -> bool {
     *streams == default_max_streams()
+}
+
+/// As many as connections, each of which may be one.
+fn default_max_tunnels() -> u32 {
+    10_000
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_default_max_tunnels(tunnels: &u32) -> bool {
+    *tunnels == default_max_tunnels()
 }

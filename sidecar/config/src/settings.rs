@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::words::address;
-use crate::{Duration, Size};
+use crate::backend::is_default;
+use crate::words::{address, addresses};
+use crate::{Duration, Ratio, Size};
 
 /// How this process runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,15 @@ pub struct Settings {
     /// if it is not there. Nothing is kept where it is absent. Since 1.2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<String>,
+    /// Where traces of requests go. None are made where it is absent. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
+    /// What is for the owner of the process only. Since 1.3.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub admin: Admin,
+    /// Whom names of backends are asked of. Since 1.3.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dns: Dns,
     /// Which pod this is, for the request log and `/status`.
     #[serde(default)]
     pub pod: Pod,
@@ -45,9 +55,23 @@ impl Default for Settings {
             log_level: LogLevel::default(),
             log: Log::default(),
             state_dir: None,
+            tracing: None,
+            admin: Admin::default(),
+            dns: Dns::default(),
             pod: Pod::default(),
         }
     }
+}
+
+/// What is for the owner of the process only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Admin {
+    /// The unix socket that the commands `upstreams`, `identities`, `config` and `drain` ask, relative to the
+    /// configuration's folder. There is none where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
 }
 
 /// The request log: one row a decision, in SQLite.
@@ -77,6 +101,46 @@ impl Default for Log {
             flush_every: default_flush_every(),
             max_size: default_log_max_size(),
         }
+    }
+}
+
+/// Traces of requests, sent by OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tracing {
+    /// The collector, `http://HOST:PORT`; spans go to `/v1/traces` below it. Required.
+    // An override is read alone, and may be one of the others.
+    #[serde(default)]
+    pub endpoint: String,
+    /// Which part of the requests is traced that do not say themselves, in `traceparent`, whether they are; 0 to 1.
+    #[serde(default = "default_sampling_ratio")]
+    pub sampling_ratio: Ratio,
+    /// What the gate is called in traces, `service.name`. Absent: `pod.workload`, or `postern`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_name: Option<String>,
+}
+
+/// Whom names of backends are asked of, where it is not for `/etc/resolv.conf` to say. `/etc/hosts` goes before both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dns {
+    /// Address and port of each server, asked in this order; empty means those of `/etc/resolv.conf`, with its `search`
+    /// and `ndots`.
+    #[serde(default, deserialize_with = "addresses")]
+    pub servers: Vec<SocketAddr>,
+    /// Domains in which names are looked for; only with `servers`.
+    #[serde(default)]
+    pub search: Vec<String>,
+    /// Dots that a name has at least to be looked up as it is first; 0 to 15, and only with `servers`.
+    #[serde(default = "default_ndots")]
+    pub ndots: u8,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { servers: Vec::new(), search: Vec::new(), ndots: default_ndots() }
     }
 }
 
@@ -122,6 +186,16 @@ fn default_status_address() -> SocketAddr {
 /// Five seconds less than Kubernetes' default grace period, for the log's last flush.
 fn default_drain_timeout() -> Duration {
     Duration::from_millis(25_000)
+}
+
+/// Enough to see where time goes, too little to cost any.
+fn default_sampling_ratio() -> Ratio {
+    Ratio::from_millionths(10_000)
+}
+
+/// As the C library has it.
+fn default_ndots() -> u8 {
+    1
 }
 
 fn default_log_path() -> String {

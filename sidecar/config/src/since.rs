@@ -8,6 +8,11 @@ use crate::{CONTRACT_MIN, ContractVersion};
 /// every key of a map, `=` a text and `~` the beginning of one.
 const SINCE: &[(&str, u16)] = &[
     ("settings/stateDir", 2),
+    ("settings/tracing", 3),
+    ("settings/admin", 3),
+    ("settings/dns", 3),
+    ("policy/routes/[]/rules/[]/backends/[]/host", 3),
+    ("policy/routes/[]/rules/[]/backends/[]/port", 3),
     ("trust/bundles/*/intermediates", 2),
     ("trust/bundles/*/crls", 2),
     ("identity/certificates", 2),
@@ -24,6 +29,7 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/limits/maxPendingRequests", 2),
     ("policy/limits/pendingTimeout", 2),
     ("policy/limits/maxStreams", 2),
+    ("policy/limits/maxTunnels", 3),
     ("policy/routes/[]/backendPolicy", 2),
     ("policy/routes/[]/backendPolicy/healthCheck", 3),
     ("policy/routes/[]/backendPolicy/outlierDetection", 3),

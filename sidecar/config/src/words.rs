@@ -155,11 +155,19 @@ impl Serialize for Size {
 
 /// Reads an address with its port, and says how to write one.
 pub(crate) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    parse_address(&String::deserialize(deserializer)?)
+}
+
+fn parse_address<E: de::Error>(text: &str) -> Result<SocketAddr, E> {
     text.parse().map_err(|_| {
         let advice = "write it in numbers, such as `127.0.0.1:8080` or `[::1]:8080`";
-        de::Error::custom(format_args!("`{text}` is not an address and port; {advice}"))
+        E::custom(format_args!("`{text}` is not an address and port; {advice}"))
     })
+}
+
+/// Reads a list of addresses.
+pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?.iter().map(|text| parse_address(text)).collect()
 }
 
 /// Reads an address that may be absent; an absent field is its type's default and does not come here.
@@ -193,6 +201,68 @@ impl schemars::JsonSchema for Size {
             "type": "string",
             "pattern": "^[0-9]+(Ki|Mi|Gi)?$",
             "description": "Number of bytes, such as `256Mi`.",
+        })
+    }
+}
+
+/// A part of a whole: a number from 0 to 1, to the millionth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ratio(u32);
+
+impl Ratio {
+    /// One millionth of the whole.
+    const MILLION: u32 = 1_000_000;
+
+    /// So many millionths; all of it where they are more.
+    #[must_use]
+    pub const fn from_millionths(millionths: u32) -> Self {
+        Self(if millionths > Self::MILLION { Self::MILLION } else { millionths })
+    }
+
+    /// How many millionths of the whole it is.
+    #[must_use]
+    pub const fn millionths(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", f64::from(self.0) / f64::from(Self::MILLION))
+    }
+}
+
+impl Serialize for Ratio {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(f64::from(self.0) / f64::from(Self::MILLION))
+    }
+}
+
+impl<'de> Deserialize<'de> for Ratio {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(deserializer)?;
+        if (0.0..=1.0).contains(&number) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is from 0 to a million")]
+            return Ok(Self((number * f64::from(Self::MILLION)).round() as u32));
+        }
+        Err(de::Error::custom(format_args!(
+            "{number} is no part of a whole; write a number from 0 to 1, such as `0.05`"
+        )))
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Ratio {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Ratio".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Part of a whole, to the millionth.",
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1
         })
     }
 }

@@ -96,5 +96,6 @@ fn parts(count: usize) -> Result<Parts, Box<dyn Error>> {
         identities: Some(Arc::new(accept::identities(&identities).map_err(told)?)),
         policy: Some(Arc::new(accept::policy(&serde_json::from_value(policy)?).map_err(told)?)),
         endpoints: Some(Arc::new(accept::endpoints(&endpoints).map_err(told)?)),
+        ..Parts::default()
     })
 }

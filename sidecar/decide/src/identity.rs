@@ -160,6 +160,12 @@ impl Directory {
         self.revocations.get(&identity)?.state
     }
 
+    /// All that is revoked of an identity.
+    #[must_use]
+    pub fn revocation(&self, identity: IdentityIndex) -> Revocation {
+        self.revocations.get(&identity).copied().unwrap_or_default()
+    }
+
     /// The name of an identity.
     #[must_use]
     pub fn name(&self, identity: IdentityIndex) -> Option<&Arc<str>> {

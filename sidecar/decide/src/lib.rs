@@ -34,5 +34,5 @@ pub use problem::{Problem, Refusal};
 pub use reason::Reason;
 pub use route::RouteTable;
 pub use server::ServerCertificate;
-pub use snapshot::{Backend, Endpoint, EndpointIndex, Listener, Parts, Rule, Snapshot, Target};
+pub use snapshot::{Backend, Endpoint, EndpointIndex, Listener, Parts, Resolved, Rule, Snapshot, Target};
 pub use upstream::UpstreamTls;

@@ -15,9 +15,10 @@ use self::allowed::Known;
 use crate::filter::{Filters, GateNames, IdentityHeaders};
 use crate::identity::Claim;
 use crate::problem::{Problem, Problems};
+use crate::route::path_pattern;
 use crate::snapshot::{
     AcceptedEndpoints, AcceptedIdentities, AcceptedPolicy, Backend, Bundle, Endpoint, EndpointIndex, Listener, Parts,
-    Rule, Snapshot, Target,
+    Resolved, Rule, Snapshot, Target,
 };
 use crate::spiffe::spiffe_domain;
 use crate::upstream::UpstreamTls;
@@ -56,6 +57,7 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
             snapshot,
             known,
             endpoints: parts.endpoints.as_deref(),
+            resolved: &parts.resolved,
             known_endpoints: HashMap::new(),
             told: HashSet::new(),
             problems,
@@ -112,6 +114,7 @@ struct PolicyLinker<'a> {
     snapshot: Snapshot,
     known: Known<'a>,
     endpoints: Option<&'a AcceptedEndpoints>,
+    resolved: &'a Resolved,
     known_endpoints: HashMap<Endpoint, EndpointIndex>,
     told: HashSet<Arc<IdentityHeaders>>,
     problems: Problems,
@@ -169,6 +172,7 @@ impl<'a> PolicyLinker<'a> {
                 route: Arc::clone(&name),
                 name: rule.name.as_str().into(),
                 mode: rule.mode,
+                path_pattern: path_pattern(&rule.matches).map(Into::into),
                 allowed: self.known.allowed(&mut self.snapshot, route, rule, &place, &mut self.problems),
                 filters: self.filters(rule),
                 target: self.target(&place, rule, &policy),
@@ -215,6 +219,11 @@ impl<'a> PolicyLinker<'a> {
                     }
                 }
             }
+            if let (Some(host), Some(port)) = (&backend.host, backend.port) {
+                let known = self.resolved.get(host).into_iter().flatten();
+                addresses.extend(known.map(|address| SocketAddr::new(*address, port)));
+                self.snapshot.names.insert(host.clone());
+            }
             let tls =
                 backend.tls.as_ref().map(|tls| self.upstream_tls(tls, &format!("{place}.backends[{number}].tls")));
             let Ok(tls) = tls.transpose() else {
@@ -228,7 +237,7 @@ impl<'a> PolicyLinker<'a> {
                 tls: tls.clone(),
             };
             let endpoints = addresses.into_iter().map(|address| self.endpoint(endpoint(address))).collect();
-            backends.push(Backend { weight: backend.weight, endpoints });
+            backends.push(Backend { weight: backend.weight, endpoints, is_named: backend.host.is_some() });
         }
         if invalid { Target::Invalid } else { Target::Backends(backends.into()) }
     }

@@ -95,7 +95,7 @@ reasons! {
     /// A rule matches path and method, none the headers and the query.
     RouteNoMatch = http("route_no_match", Side::Client, 404, 12);
     /// A stream of HTTP/2 is to go on with another protocol than WebSocket.
-    RouteNoProtocol = http("route_no_protocol", Side::Client, 501, 12);
+    RouteNoProtocol = http("route_no_protocol", Side::Gate, 501, 12);
     /// The rule refers to something that does not exist.
     RouteInvalid = http("route_invalid", Side::Gate, 500, 13);
     /// The path cannot be normalised safely.
@@ -110,6 +110,8 @@ reasons! {
     LimitPending = http("limit_pending", Side::Gate, 503, 14);
     /// Too many requests and connections are being passed on.
     LimitStreams = http("limit_streams", Side::Gate, 503, 14);
+    /// Too many requests are tunnels, or are to become some.
+    LimitTunnels = http("limit_tunnels", Side::Gate, 503, 14);
     /// Too many handshakes are under way.
     LimitHandshakes = http("limit_handshakes", Side::Gate, 503, 14);
     /// Nothing passed on the connection for too long.
@@ -121,6 +123,8 @@ reasons! {
     GateCertificateExpired = http("gate_certificate_expired", Side::Gate, 503, 14);
     /// The rule's backends have no address.
     UpstreamNoEndpoint = http("upstream_no_endpoint", Side::Upstream, 503, 14);
+    /// The rule's backends are names that have no address: DNS says so, or does not answer.
+    UpstreamDns = http("upstream_dns", Side::Upstream, 503, 14);
     /// Every address of the rule's backends failed, and is left out for a while.
     UpstreamEjected = http("upstream_ejected", Side::Upstream, 503, 14);
     /// No address of the rule's backends that could be used is well: those that are asked fail their checks.

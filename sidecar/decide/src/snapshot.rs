@@ -1,7 +1,7 @@
 //! The accepted parts, and the immutable whole that requests are decided on.
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use sidecar_config::backend::{BackendPolicy, LoadBalancerType, Timeouts};
@@ -32,7 +32,12 @@ pub struct Parts {
     pub policy: Option<Arc<AcceptedPolicy>>,
     /// Addresses of backends.
     pub endpoints: Option<Arc<AcceptedEndpoints>>,
+    /// What is known of names. Of no document, and so no part: it comes and goes by itself.
+    pub resolved: Resolved,
 }
+
+/// Addresses by name, as far as names are known.
+pub type Resolved = BTreeMap<String, Vec<IpAddr>>;
 
 /// Part `trust`, accepted.
 #[derive(Debug)]
@@ -137,6 +142,8 @@ pub struct Snapshot {
     pub rules: Vec<Rule>,
     /// Every address that rules send requests to, once for each way it is used; rules refer to them by index.
     pub endpoints: Vec<Endpoint>,
+    /// Names that rules send requests to.
+    pub names: BTreeSet<String>,
     /// Hash of every route, by name.
     pub routes: BTreeMap<String, Revision>,
     /// Bounds on what clients may take.
@@ -187,6 +194,8 @@ pub struct Rule {
     pub name: Arc<str>,
     /// Whether it refuses or only watches.
     pub mode: Mode,
+    /// What all paths have in common that it matches, as one pattern of few; `None` where there is no such.
+    pub path_pattern: Option<Arc<str>>,
     /// Who may use it.
     pub allowed: Allowed,
     /// What is done to its requests and their responses.
@@ -231,6 +240,8 @@ pub struct Backend {
     pub weight: u32,
     /// Its endpoints.
     pub endpoints: Box<[EndpointIndex]>,
+    /// Whether they are what a name stands for.
+    pub is_named: bool,
 }
 
 impl Snapshot {

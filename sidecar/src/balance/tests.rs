@@ -8,7 +8,9 @@ use sidecar_decide::{Backend, EndpointIndex};
 use super::{Balancer, Choice, Random};
 
 fn backends(list: &[(u32, &[EndpointIndex])]) -> Vec<Backend> {
-    list.iter().map(|(weight, endpoints)| Backend { weight: *weight, endpoints: (*endpoints).into() }).collect()
+    list.iter()
+        .map(|(weight, endpoints)| Backend { weight: *weight, endpoints: (*endpoints).into(), is_named: false })
+        .collect()
 }
 
 /// Chooses so many times among endpoints of which some are not to be used.
@@ -133,7 +135,7 @@ fn the_busiest_of_all_gets_nothing_and_the_idle_one_most() {
 fn equals_are_chosen_evenly() {
     for count in [2, 3, 7] {
         let endpoints: Vec<_> = (0..count).collect();
-        let all = [Backend { weight: 1, endpoints: endpoints.into() }];
+        let all = [Backend { weight: 1, endpoints: endpoints.into(), is_named: false }];
         let counts = counted(&choose(LeastRequest, &all, 10_000 * count, &[]));
         assert_eq!(counts.len(), count);
         assert!(counts.values().all(|count| (9_500..10_500).contains(count)), "{counts:?}");

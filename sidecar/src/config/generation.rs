@@ -136,6 +136,7 @@ fn rule_scope(rule: &Rule, policy_revision: Option<Box<str>>) -> Arc<Scope> {
         rule: Some((&*rule.name).into()),
         mode: Some(mode),
         policy_revision,
+        ..ScopeFacts::default()
     }))
 }
 

@@ -10,6 +10,6 @@ mod watch;
 pub use bytes::FileBytes;
 pub use generation::{Generation, ListenerKey};
 pub use keep::{Keeper, Kept, Stats as KeepStats, recall_settings};
-pub use publish::{Finding, Publisher};
+pub use publish::{Finding, Publisher, Reloads};
 pub use read::{Offered, ReadError, Reading, read};
 pub use watch::{Change, Changes, watch};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -13,7 +14,7 @@ use sidecar_config::identity::Identity;
 use sidecar_config::status::{MESSAGE_MAX_BYTES, PartStatus};
 use sidecar_config::trust::Trust;
 use sidecar_config::{CONTRACT_MIN, Document, Part};
-use sidecar_decide::{Files, Parts, Problem, Refusal, Revision, Snapshot, accept, link};
+use sidecar_decide::{Files, Parts, Problem, Refusal, Resolved, Revision, Snapshot, accept, link};
 
 use super::generation::{Generation, Upstreams};
 use super::keep::Kept;
@@ -41,6 +42,17 @@ impl fmt::Display for Finding {
     }
 }
 
+/// What became of the offers of a part.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reloads {
+    /// Those that were accepted.
+    pub accepted: u64,
+    /// Those that were refused.
+    pub refused: u64,
+    /// When one was accepted last.
+    pub last_accepted: Option<SystemTime>,
+}
+
 /// Keeps the last good of every part.
 #[derive(Debug)]
 pub struct Publisher {
@@ -56,6 +68,8 @@ pub struct Publisher {
     advice: Vec<Finding>,
     /// What was accepted from the last offer.
     accepted: Vec<Part>,
+    /// What became of the offers of every part.
+    reloads: [Reloads; 5],
     /// What was accepted before this start, for parts that the first offer does not give.
     kept: BTreeMap<Part, Kept>,
 }
@@ -74,6 +88,7 @@ impl Publisher {
             findings: Vec::new(),
             advice: Vec::new(),
             accepted: Vec::new(),
+            reloads: [Reloads::default(); 5],
             kept: BTreeMap::new(),
         }
     }
@@ -100,6 +115,13 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
+        Generation::new(snapshot, &self.keys, &self.tickets, &mut self.upstreams)
+    }
+
+    /// The same parts, now that other addresses of their names are known.
+    pub fn relink(&mut self, resolved: Resolved) -> Generation {
+        self.parts.resolved = resolved;
+        let (snapshot, _told) = link(&self.parts);
         Generation::new(snapshot, &self.keys, &self.tickets, &mut self.upstreams)
     }
 
@@ -165,6 +187,16 @@ impl Publisher {
                 put(self.accept(part, reading, accept, |part| &part.revision), &mut self.parts.endpoints)
             }
         }
+    }
+
+    /// The last good of every part.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// What became of the offers of every part.
+    pub fn reloads(&self) -> [Reloads; 5] {
+        self.reloads
     }
 
     /// What was accepted from the last offer.
@@ -239,6 +271,9 @@ impl Publisher {
             Ok(accepted) => {
                 let loaded = revision(&accepted).to_string();
                 self.states[part as usize] = PartStatus { loaded, ..PartStatus::default() };
+                let reloads = &mut self.reloads[part as usize];
+                reloads.accepted += 1;
+                reloads.last_accepted = Some(SystemTime::now());
                 Some(Arc::new(accepted))
             }
             Err(refusal) => {
@@ -262,6 +297,7 @@ impl Publisher {
     }
 
     fn refuse(&mut self, part: Part, offered: &str, details: &[String], file: &Path) {
+        self.reloads[part as usize].refused += 1;
         let state = &mut self.states[part as usize];
         state.refused = Some(offered.to_owned());
         state.why = Some(message(&details.join("; ")));

@@ -9,7 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderValue};
-use sidecar_decide::filter::{Arrival, IdentityHeaders, RequestId, Uuid7, X_REQUEST_ID, trace_id, write_hops};
+use sidecar_decide::filter::{
+    Arrival, IdentityHeaders, RequestId, TRACEPARENT, TraceContext, Uuid7, X_REQUEST_ID, trace_context, write_hops,
+};
 use sidecar_decide::{Reason, Rule, Snapshot};
 
 pub use request_id::RequestIds;
@@ -19,15 +21,15 @@ pub use told::{Fields, Told};
 pub struct Ids {
     /// Its own.
     pub request: RequestId,
-    /// The trace's that it belongs to, if it says so.
-    pub trace: Option<[u8; 16]>,
+    /// What it says of the trace it belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 /// Drops what no client can say, before rules are asked: no rule rests on it, and nothing passes it on.
 pub fn arrive(snapshot: &Snapshot, headers: &mut HeaderMap, fresh: impl FnOnce() -> Uuid7) -> Ids {
     snapshot.gate_names.strip(headers);
-    // What a trace says of itself is only passed on; who reads it downstream must read what others read.
-    Ids { request: RequestId::of(headers, snapshot.trusted_hops, fresh), trace: trace_id(headers) }
+    // Whoever reads downstream what is said of a trace must read what others read.
+    Ids { request: RequestId::of(headers, snapshot.trusted_hops, fresh), trace: trace_context(headers) }
 }
 
 /// How a request came, for whoever is told of it.
@@ -43,6 +45,8 @@ pub struct Origin {
     pub is_tls: bool,
     /// The request's id.
     pub request_id: Option<HeaderValue>,
+    /// The gate's place in the request's trace, where it takes one.
+    pub traceparent: Option<HeaderValue>,
 }
 
 /// Writes what the application is told of a request, into a head from which hop-by-hop fields are gone already: a client
@@ -60,6 +64,9 @@ pub fn depart(
     write_hops(headers, &arrival(snapshot, origin.client, origin.is_tls));
     if let Some(id) = origin.request_id {
         headers.insert(&X_REQUEST_ID, id);
+    }
+    if let Some(place) = origin.traceparent {
+        headers.insert(&TRACEPARENT, place);
     }
     // What the client asked for was told above.
     if let Some(host) = &rule.filters.host {

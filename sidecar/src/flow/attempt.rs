@@ -16,6 +16,7 @@ use super::record::{Draft, microseconds};
 use super::watch::{Watch, members};
 use crate::balance::{Balancer, Choice, Random};
 use crate::limits::{ATTEMPTS, REFUSALS, RESPONSE_HEAD_TIMEOUT};
+use crate::metrics::Event;
 use crate::pool::{Lease, Shelf};
 use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
 use crate::upstream::EndpointState;
@@ -29,6 +30,7 @@ pub(super) struct Candidates<'a> {
     backends: &'a [Backend],
     kind: LoadBalancerType,
     random: &'a Random,
+    gate: &'a Gate,
     /// Whether ejected endpoints are chosen, because there are no others.
     takes_ejected: Cell<bool>,
 }
@@ -46,6 +48,7 @@ impl<'a> Candidates<'a> {
             backends,
             kind: compiled.load_balancer,
             random: &gate.random,
+            gate,
             takes_ejected: Cell::new(false),
         })
     }
@@ -84,7 +87,12 @@ impl<'a> Candidates<'a> {
             return Reason::UpstreamEjected;
         }
         let is_unhealthy = endpoints.any(EndpointState::is_unhealthy);
-        if is_unhealthy { Reason::UpstreamUnhealthy } else { Reason::UpstreamNoEndpoint }
+        let is_named = self.backends.iter().any(|backend| backend.weight > 0 && backend.is_named);
+        match (is_unhealthy, members.is_empty() && is_named) {
+            (true, _) => Reason::UpstreamUnhealthy,
+            (false, true) => Reason::UpstreamDns,
+            (false, false) => Reason::UpstreamNoEndpoint,
+        }
     }
 
     /// Whether not all of them may be ejected.
@@ -93,6 +101,11 @@ impl<'a> Candidates<'a> {
         let policy =
             members.first().and_then(|member| self.shelves[*member].endpoint().policy().outlier_detection.as_ref());
         policy.is_some_and(|policy| policy.max_ejection_percent < 100)
+    }
+
+    /// Counts what became of a try at one of them.
+    pub(super) fn count(&self, endpoint: EndpointIndex, event: Event, reason: Option<Reason>, duration: Duration) {
+        self.gate.count_upstream(self.shelves[endpoint].endpoint(), event, reason, duration);
     }
 
     /// A try at one of them, of which is told what becomes of it.
@@ -150,6 +163,8 @@ pub(super) struct Exchange<'a> {
     pub(super) draft: &'a mut Draft,
     /// The try that was sent and is not answered yet.
     pub(super) watch: Option<Watch>,
+    /// The endpoint that is being tried.
+    pub(super) trying: Option<EndpointIndex>,
 }
 
 /// A try that brought no response, with the request where it may be sent again.
@@ -175,6 +190,9 @@ impl Exchange<'_> {
 
     /// The try that was begun has failed.
     fn failed(&mut self, reason: Reason) -> Reason {
+        if let Some(endpoint) = self.trying.take() {
+            self.candidates.count(endpoint, Event::Failure, Some(reason), Duration::ZERO);
+        }
         if let Some(watch) = self.watch.take() {
             watch.failed(reason);
         }
@@ -246,8 +264,13 @@ impl Exchange<'_> {
     async fn lease(&mut self, endpoint: EndpointIndex, fresh: bool) -> Result<Lease, Reason> {
         self.watch = None;
         let shelf = &self.candidates.shelves[endpoint];
+        self.trying = Some(endpoint);
+        self.candidates.count(endpoint, Event::Attempt, None, Duration::ZERO);
         let asked = Instant::now();
-        let leased = shelf.lease(fresh).await;
+        let mut waited = None;
+        let leased = shelf.lease(fresh, &mut waited).await;
+        self.draft.waited(waited);
+        self.draft.trace(|trace| trace.asks_by_tls = shelf.endpoint().is_secured());
         self.draft.edit(|record| {
             record.upstream = Some(shelf.endpoint().address());
             record.attempts += 1;
@@ -255,7 +278,9 @@ impl Exchange<'_> {
         self.watch = self.candidates.watch(endpoint);
         let lease = leased.map_err(|error| self.failed(error.reason()))?;
         if !lease.is_reused {
-            self.draft.edit(|record| record.connect_us = Some(microseconds(asked.elapsed())));
+            let connecting = asked.elapsed().saturating_sub(waited.unwrap_or_default());
+            self.candidates.count(endpoint, Event::Connect, None, connecting);
+            self.draft.edit(|record| record.connect_us = Some(microseconds(connecting)));
         }
         Ok(lease)
     }
@@ -287,9 +312,10 @@ impl Exchange<'_> {
                 let may = is_silent && is_reused && *again.may_repeat && self.is_unbegun();
                 let Some(head) = copy.filter(|head| may && head.method.is_idempotent()) else {
                     // Ended in silence after use, it was closed as idle connections are, and nobody failed.
-                    if !(is_silent && is_reused) {
-                        self.failed(reason);
+                    if is_silent && is_reused {
+                        self.watch = None;
                     }
+                    self.failed(reason);
                     return Err(Failed { reason, again: None });
                 };
                 *again.may_repeat = false;

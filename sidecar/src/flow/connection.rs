@@ -19,12 +19,13 @@ use super::live::Live;
 use super::record::{blank, microseconds};
 use super::tcp;
 use super::tunnel::Tunnels;
-use crate::config::ListenerKey;
+use crate::config::{Generation, ListenerKey};
 use crate::duplex::Duplex;
 use crate::ending::Ending;
 use crate::filter::{Fields, Told};
 use crate::identity::{self, Negotiated};
-use crate::log::{Kind, Peer, Scope};
+use crate::log::{Kind, Peer, Scope, ScopeFacts};
+use crate::metrics::{Amount, Event, Outcome};
 use crate::protocol::{self, Closing, NoRequest, ServeError, Version};
 use crate::tls::{self, Session, SessionStream, Slots, TlsPeer};
 
@@ -141,7 +142,7 @@ async fn plain(
             drop(place);
         }
         Err(NoRequest::Timeout) => connection.no_request(Reason::ClientTimeout, 408),
-        Err(NoRequest::Closed) => connection.gate.handshakes.refused(&connection.listener_name(), None),
+        Err(NoRequest::Closed) => drop(count_refused(&connection.gate, &connection.listener, None)),
         Err(NoRequest::Closing) => {}
     }
 }
@@ -161,7 +162,7 @@ async fn secured(
         Ok(accepted) => accepted,
         Err(failure) => return refuse_handshake(&gate, &listener, client, arrival, *failure).await,
     };
-    gate.handshakes.completed(accepted.is_resumed, accepted.is_known);
+    gate.handshakes.complete(accepted.is_resumed, accepted.is_known);
     let connection = Rc::new(Connection {
         negotiated: negotiated(&accepted.stream),
         gate,
@@ -203,7 +204,7 @@ async fn refuse_handshake(
     failure: tls::Failure,
 ) {
     let Some(reason) = failure.reason else {
-        gate.handshakes.refused(&gate.served().generation.listener_name(listener), None);
+        count_refused(gate, listener, None);
         return;
     };
     let elapsed_us = microseconds(arrival.started.elapsed());
@@ -228,17 +229,29 @@ struct Refusal<'a> {
 }
 
 fn refuse(gate: &Gate, listener: &ListenerKey, refusal: &Refusal<'_>, reason: Reason) {
-    let generation = &gate.served().generation;
-    gate.handshakes.refused(&generation.listener_name(listener), Some(reason));
-    let index = generation.listener(listener);
+    let scope = count_refused(gate, listener, Some(reason));
     let mut record = blank(refusal.kind, refusal.client);
     record.reason = Some(reason);
     record.time = refusal.arrival.time;
     record.duration_us = microseconds(refusal.arrival.started.elapsed());
-    record.scope = index.and_then(|index| generation.listener_scopes.get(index)).cloned();
+    record.scope = Some(scope).filter(|scope| scope.listener.is_some());
     record.peer = refusal.peer.map(identity::logged_unresolved);
     record.sni.clone_from(refusal.sni);
     gate.log.send(Box::new(record));
+}
+
+/// Counts a handshake or a connection that came to nothing; where that was.
+fn count_refused(gate: &Gate, listener: &ListenerKey, reason: Option<Reason>) -> Arc<Scope> {
+    let generation = &gate.served().generation;
+    let scope = listener_scope(generation, generation.listener(listener));
+    gate.count(&scope, Outcome::refused(Event::Refused, reason), &Amount::default());
+    scope
+}
+
+/// Where decisions are made at a listener that no rule makes.
+fn listener_scope(generation: &Generation, listener: Option<usize>) -> Arc<Scope> {
+    let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
+    scope.unwrap_or_else(|| Arc::new(Scope::new(ScopeFacts::default())))
 }
 
 fn negotiated(stream: &TlsStream<TcpStream>) -> Negotiated {
@@ -312,7 +325,7 @@ impl Connection {
         record.sni.clone_from(&self.sni);
         record.resumed = self.is_resumed;
         record.protocol = (self.listener.protocol != Protocol::Tls).then(|| self.version.name());
-        self.gate.handshakes.cut(view.scope.listener.as_deref().unwrap_or_default(), reason);
+        self.gate.count(&view.scope, Outcome::refused(Event::Cut, Some(reason)), &Amount::default());
         self.gate.log.send(Box::new(record));
     }
 
@@ -328,7 +341,7 @@ impl Connection {
         record.sni.clone_from(&self.sni);
         record.resumed = self.is_resumed;
         record.protocol = Some(self.version.name());
-        self.gate.cells.count(&view.scope, record.verdict, record.reason, std::time::Duration::ZERO);
+        self.gate.count(&view.scope, Outcome::refused(Event::Request, Some(reason)), &Amount::default());
         self.gate.log.send(Box::new(record));
     }
 
@@ -345,10 +358,6 @@ impl Connection {
             return false;
         };
         server.is_misdirected(shown, host, listener.unknown_server_name)
-    }
-
-    fn listener_name(&self) -> Arc<str> {
-        self.gate.served().generation.listener_name(&self.listener)
     }
 
     /// Why what it carries would not be let in any more, if it would not. What is asked on it is decided each time; what
@@ -407,8 +416,7 @@ impl Connection {
         let caller = self.peer.as_ref().map(|peer| identity::resolve(snapshot, &standing, peer));
         let caller = caller.unwrap_or(Caller::ANONYMOUS);
         let peer = self.peer.as_ref().map(|peer| identity::logged(snapshot, peer, &caller, self.negotiated));
-        let scope = listener.and_then(|index| generation.listener_scopes.get(index)).cloned();
-        let scope = scope.unwrap_or_else(|| Arc::new(Scope::new(crate::log::ScopeFacts::default())));
+        let scope = listener_scope(generation, listener);
         View { listener, scope, caller, standing: standing.refused, peer, told: Told::default(), served }
     }
 }

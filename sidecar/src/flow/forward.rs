@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::{EXPECT, HeaderMap, HeaderValue};
+use http::header::{EXPECT, HeaderMap};
 use http_body::Body as _;
 use sidecar_decide::filter::HeaderChanges;
 use sidecar_decide::{Reason, Verdict};
@@ -33,9 +33,17 @@ pub(super) async fn forward(
     };
     let Request { head, body, upgrade } = request;
     // Its body would be the other protocol's to understand.
-    let asked = upgrade.filter(|_| body.is_end_stream()).map(|upgrade| Asked { upgrade, head: head.clone() });
+    let upgrade = upgrade.filter(|_| body.is_end_stream());
+    let asked = upgrade.map(|upgrade| Asked::enter(&connection.gate, &generation.snapshot.limits, upgrade, &head));
+    let asked = match asked.transpose() {
+        Ok(asked) => asked,
+        Err(reason) => {
+            draft.refused(reason);
+            return refuse(draft, reason, Some(body));
+        }
+    };
     let upgrade = asked.as_ref().map(|asked| &asked.upgrade);
-    let head = match outgoing_head(connection, view, &passage, head, upgrade, draft.request_id()) {
+    let head = match outgoing_head(connection, view, &passage, head, upgrade, &draft) {
         Ok(head) => head,
         Err(reason) => {
             draft.decided(&generation.rule_scopes[passage.rule], Verdict::Refused, Some(reason));
@@ -47,8 +55,9 @@ pub(super) async fn forward(
     let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names)));
     draft.uploads(upload.clone());
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
+    draft.trace(|trace| trace.ask(&passage.target));
     let patience = Patience::of(&rule.timeouts);
-    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None };
+    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None, trying: None };
     match exchange.run(outgoing).await {
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match asked {
             Some(asked) => tunnel::switch(connection, asked, answered, &rule.filters.response, draft),
@@ -78,7 +87,7 @@ fn outgoing_head(
     passage: &Passage,
     head: Head,
     upgrade: Option<&Upgrade>,
-    request_id: Option<HeaderValue>,
+    draft: &Draft,
 ) -> Result<Head, Reason> {
     let Head { method, mut headers, .. } = head;
     strip_hop_by_hop(&mut headers);
@@ -90,7 +99,8 @@ fn outgoing_head(
     headers.remove(EXPECT);
     let snapshot = &view.served.generation.snapshot;
     let rule = &snapshot.rules[passage.rule];
-    let origin = Origin { client: connection.client, is_tls: connection.is_tls(), request_id };
+    let (request_id, traceparent) = (draft.request_id(), draft.traceparent());
+    let origin = Origin { client: connection.client, is_tls: connection.is_tls(), request_id, traceparent };
     filter::depart(snapshot, rule, origin, |asked| connection.told(view, asked), &mut headers)?;
     Ok(Head { method, target: passage.target.clone(), headers })
 }

@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sidecar_config::policy::Limits;
 use sidecar_decide::Reason;
+use sidecar_decide::reason::Side;
 
 use super::live::Live;
 use super::relay::RelayBuffer;
@@ -14,8 +16,11 @@ use crate::config::Generation;
 use crate::filter::RequestIds;
 use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
-use crate::metrics::{Cells, Handshakes};
+use crate::log::Scope;
+use crate::metrics::{Amount, Cells, Event, Handshakes, Outcome, PlaceName};
 use crate::pool::{Pool, Shelf};
+use crate::telemetry::Tracer;
+use crate::upstream::EndpointState;
 
 /// A worker's handles to what its connections need.
 pub struct Gate {
@@ -30,13 +35,11 @@ pub struct Gate {
     pub request_ids: RequestIds,
     /// Where rows go.
     pub log: log::Sender,
-    /// Counts of requests.
+    /// Traces of requests, if there are to be any.
+    pub tracer: Option<Tracer>,
+    /// What the worker counts.
     pub cells: Cells,
-    /// Counts of connections that are passed on as they are.
-    pub connection_cells: Cells,
-    /// Counts of tunnels.
-    pub tunnel_cells: Cells,
-    /// What both are read into.
+    /// What tunnels, and connections that are passed on as they are, are read into.
     pub relay_buffer: RelayBuffer,
     /// Counts of handshakes and connections, of all workers.
     pub handshakes: Arc<Handshakes>,
@@ -70,8 +73,8 @@ impl Gate {
     pub fn new(
         generation: Arc<Generation>,
         pool: Rc<Pool>,
-        log: log::Sender,
-        [cells, connection_cells, tunnel_cells]: [Cells; 3],
+        (log, tracer): (log::Sender, Option<Tracer>),
+        cells: Cells,
         handshakes: Arc<Handshakes>,
         under_way: UnderWay,
     ) -> Self {
@@ -82,9 +85,8 @@ impl Gate {
             random: Random::new(),
             request_ids: RequestIds::default(),
             log,
+            tracer,
             cells,
-            connection_cells,
-            tunnel_cells,
             relay_buffer: RelayBuffer::default(),
             handshakes,
             handshake_turns: Turns::new(Arc::clone(&under_way.handshakes)),
@@ -96,6 +98,12 @@ impl Gate {
     pub fn stream(&self, limits: &Limits) -> Result<Place, Reason> {
         let limit = usize::try_from(limits.max_streams).unwrap_or(usize::MAX);
         self.under_way.streams.take(limit).ok_or(Reason::LimitStreams)
+    }
+
+    /// A place for a request that is to become a tunnel, or why there is none.
+    pub fn tunnel(&self, limits: &Limits) -> Result<Place, Reason> {
+        let limit = usize::try_from(limits.max_tunnels).unwrap_or(usize::MAX);
+        self.under_way.tunnels.take(limit).ok_or(Reason::LimitTunnels)
     }
 
     /// A place among what the upstreams owe an answer, as soon as there is one, or why there is none.
@@ -117,8 +125,26 @@ impl Gate {
     /// Serves another generation from the next request on.
     pub fn serve(&self, generation: Arc<Generation>) {
         *self.served.borrow_mut() = Served::new(generation, &self.pool);
-        self.cells.new_generation();
-        self.connection_cells.new_generation();
-        self.tunnel_cells.new_generation();
+    }
+
+    /// Counts what became of a try at an endpoint. A reason that is not the upstream's fault is not counted.
+    pub fn count_upstream(&self, endpoint: &EndpointState, event: Event, reason: Option<Reason>, duration: Duration) {
+        if let Some(reason) = reason {
+            if reason.facts().side != Side::Upstream {
+                return;
+            }
+            endpoint.note_failure(reason);
+        }
+        let name = || PlaceName::Backend(endpoint.address().to_string().into());
+        let amount = Amount { duration, ..Amount::default() };
+        self.cells.count(endpoint.counted(), name, Outcome::allowed(event, reason), &amount);
+    }
+
+    /// Counts what was decided at a place.
+    pub fn count(&self, scope: &Scope, outcome: Outcome, amount: &Amount) {
+        let text = |value: &Option<Box<str>>| value.clone().unwrap_or_default();
+        let name =
+            || PlaceName::Rule { listener: text(&scope.listener), route: text(&scope.route), rule: text(&scope.rule) };
+        self.cells.count(&scope.counted, name, outcome, amount);
     }
 }

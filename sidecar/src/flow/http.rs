@@ -1,11 +1,13 @@
 //! The life of a request: decided on one generation, then refused or forwarded; one row either way.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::poll_immediate;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
@@ -70,14 +72,26 @@ pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> 
 async fn admit(connection: &Connection, view: &View, draft: &mut Draft) -> Result<Pend, Reason> {
     let limits = &view.served.generation.snapshot.limits;
     draft.enter(limits)?;
-    connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))
+    let mut pend = pin!(connection.gate.pend(limits));
+    let pend = match poll_immediate(pend.as_mut()).await {
+        Some(pend) => pend,
+        None => {
+            let begun = Instant::now();
+            let pend = pend.await;
+            draft.waited(Some(begun.elapsed()));
+            pend
+        }
+    };
+    pend.map_err(|reason| draft.refused(reason))
 }
 
 fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, ids: Ids) -> Draft {
     let mut record = Record::new(Kind::Request, time);
     record.client_addr = Some(connection.client.into());
     record.request_id = Some(ids.request);
-    record.trace_id = ids.trace;
+    record.trace_id = ids.trace.map(|parent| parent.trace_id);
+    let begun = Instant::now();
+    let trace = connection.gate.tracer.as_ref().and_then(|tracer| tracer.begin(ids.trace.as_ref(), begun));
     record.scope = Some(Arc::clone(&view.scope));
     record.peer.clone_from(&view.peer);
     record.sni.clone_from(&connection.sni);
@@ -86,9 +100,13 @@ fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, id
     record.method = Some(head.method.clone());
     record.path = Some(clip(head.target.path()));
     let (gate, ending) = (Rc::clone(&connection.gate), Rc::clone(&connection.ending));
-    let mut draft = Draft::new(gate, ending, Arc::clone(&view.scope), Instant::now(), Box::new(record));
+    let mut draft = Draft::new(gate, ending, Arc::clone(&view.scope), begun, Box::new(record));
     if is_grpc(&head.headers) {
         draft.speaks_grpc();
+    }
+    if let Some(mut trace) = trace {
+        trace.is_tls = connection.is_tls();
+        draft.traces(trace);
     }
     draft
 }
@@ -115,6 +133,7 @@ fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut D
     let snapshot = &view.served.generation.snapshot;
     let index = rule_of(view, head, host, &path)?;
     let rule = &snapshot.rules[index];
+    draft.trace(|trace| trace.path_pattern.clone_from(&rule.path_pattern));
     let path = match &rule.filters.path {
         Some(change) => Cow::Owned(change.apply(&path)),
         None => path,

@@ -15,7 +15,10 @@ use super::relay::Passed;
 use crate::ending::Ending;
 use crate::limit::Place;
 use crate::log::{Kind, Record, Scope};
+use crate::metrics::{Amount, Event, Outcome};
 use crate::protocol::Inbound;
+use crate::telemetry::Trace;
+use crate::upstream::EndpointState;
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
 /// client went away, or why its connection was cut.
@@ -35,6 +38,8 @@ pub(super) struct Draft {
     passed: Passed,
     /// Whether it is of gRPC, whose clients look into trailers for how it went.
     is_grpc: bool,
+    /// The request's trace, if it is one of those that have one.
+    trace: Option<Box<Trace>>,
 }
 
 impl Draft {
@@ -55,6 +60,7 @@ impl Draft {
             upload: None,
             passed: Passed::default(),
             is_grpc: false,
+            trace: None,
         }
     }
 
@@ -68,6 +74,11 @@ impl Draft {
             Err(reason) => return Err(self.refused(reason)),
         }
         Ok(())
+    }
+
+    /// Gives that place up, for another kind of place.
+    pub(super) fn leave(&mut self) {
+        self.stream = None;
     }
 
     /// It was allowed by its rule, and is refused for want of a place.
@@ -95,6 +106,24 @@ impl Draft {
     /// Why the request's body broke off, if it did.
     pub(super) fn upload_failed(&self) -> Option<Reason> {
         self.upload.as_ref().and_then(|upload| upload.failed())
+    }
+
+    /// The request is traced.
+    pub(super) fn traces(&mut self, trace: Box<Trace>) {
+        self.edit(|record| record.trace_id = Some(trace.trace_id));
+        self.trace = Some(trace);
+    }
+
+    /// The request's trace, to fill in, if it has one.
+    pub(super) fn trace(&mut self, edit: impl FnOnce(&mut Trace)) {
+        if let Some(trace) = &mut self.trace {
+            edit(trace);
+        }
+    }
+
+    /// What the application is told of the trace; nothing of one that is not the gate's, which passes as it came.
+    pub(super) fn traceparent(&self) -> Option<HeaderValue> {
+        self.trace.as_ref()?.context().header()
     }
 
     /// What is left of the request's body, if anything is.
@@ -133,6 +162,13 @@ impl Draft {
         }
     }
 
+    /// It had to wait for so long until its turn came, if it had to.
+    pub(super) fn waited(&mut self, time: Option<Duration>) {
+        if let Some(time) = time {
+            self.edit(|record| record.queue_us = Some(record.queue_us.unwrap_or(0).saturating_add(microseconds(time))));
+        }
+    }
+
     pub(super) fn decided(&mut self, scope: &Arc<Scope>, verdict: Verdict, reason: Option<Reason>) {
         self.scope = Arc::clone(scope);
         self.edit(|record| {
@@ -140,6 +176,11 @@ impl Draft {
             record.verdict = verdict;
             record.reason = reason;
         });
+    }
+
+    /// Counts that a response broke off.
+    pub(super) fn upstream_failed(&self, endpoint: &EndpointState, reason: Reason) {
+        self.gate.count_upstream(endpoint, Event::Failure, Some(reason), Duration::ZERO);
     }
 
     /// Sends the row; a reason given here is why an allowed request failed.
@@ -161,12 +202,17 @@ impl Draft {
             (record.request_bytes, record.response_bytes) = (self.passed.up.get(), self.passed.down.get());
         }
         record.duration_us = microseconds(elapsed);
-        let cells = match record.kind {
-            Kind::Request => &self.gate.cells,
-            Kind::Tunnel => &self.gate.tunnel_cells,
-            _ => &self.gate.connection_cells,
+        let event = match record.kind {
+            Kind::Request => Event::Request,
+            Kind::Tunnel => Event::Tunnel,
+            _ => Event::Forwarded,
         };
-        cells.count(&self.scope, record.verdict, record.reason, elapsed);
+        let outcome = Outcome { event, verdict: record.verdict, reason: record.reason };
+        let (request_bytes, response_bytes) = (record.request_bytes, record.response_bytes);
+        self.gate.count(&self.scope, outcome, &Amount { duration: elapsed, request_bytes, response_bytes });
+        if let (Some(trace), Some(tracer)) = (self.trace.take(), &self.gate.tracer) {
+            tracer.end(trace, &record);
+        }
         self.gate.log.send(record);
     }
 }

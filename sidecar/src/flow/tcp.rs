@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sidecar_decide::{Decision, Reason, Verdict, route};
 use tokio::io::AsyncWriteExt;
@@ -18,6 +19,7 @@ use crate::client_stream::ClientStream;
 use crate::duplex::Opened;
 use crate::limits::ATTEMPTS;
 use crate::log::Kind;
+use crate::metrics::Event;
 use crate::pool::Line;
 
 /// Serves a connection after its handshake, until both ends have closed, or until it is cut.
@@ -106,6 +108,7 @@ async fn connect(
         tried[attempts] = endpoint;
         let watch = candidates.watch(endpoint);
         let (shelf, asked) = (&candidates.shelves[endpoint], Instant::now());
+        candidates.count(endpoint, Event::Attempt, None, Duration::ZERO);
         let connected = shelf.line().await;
         draft.edit(|record| {
             record.upstream = Some(shelf.endpoint().address());
@@ -114,6 +117,7 @@ async fn connect(
         });
         match connected {
             Ok(connected) => {
+                candidates.count(endpoint, Event::Connect, None, asked.elapsed());
                 if let Some(watch) = watch {
                     watch.connected();
                 }
@@ -121,6 +125,7 @@ async fn connect(
             }
             Err(error) => {
                 failed = Some(error.reason());
+                candidates.count(endpoint, Event::Failure, failed, Duration::ZERO);
                 if let Some(watch) = watch {
                     watch.failed(error.reason());
                 }

@@ -4,12 +4,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use sidecar_config::policy::Limits;
 use sidecar_decide::Reason;
 use sidecar_decide::filter::HeaderChanges;
 
 use super::attempt::Answered;
 use super::connection::{Connection, View};
 use super::forward::returned_head;
+use super::gate::Gate;
 use super::http::{refusal_of, refuse};
 use super::record::Draft;
 use super::relay::Relay;
@@ -24,7 +26,19 @@ use crate::protocol::{Head, Response, Upgrade, Version};
 pub(super) struct Asked {
     pub(super) upgrade: Upgrade,
     /// The request as it was decided.
-    pub(super) head: Head,
+    head: Head,
+    place: Place,
+}
+
+impl Asked {
+    /// Takes a place among the tunnels before anybody is asked for one.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn enter(gate: &Gate, limits: &Limits, upgrade: Upgrade, head: &Head) -> Result<Self, Reason> {
+        let place = gate.tunnel(limits)?;
+        Ok(Self { upgrade, head: head.clone(), place })
+    }
 }
 
 /// Answers a request whose upstream says that it goes on with another protocol.
@@ -37,7 +51,7 @@ pub(super) fn switch(
 ) -> Response {
     // Its time was for the answer; a tunnel takes as long as it takes.
     let Answered { lease, received, watch, deadline: _ } = answered;
-    let Asked { upgrade, head } = asked;
+    let Asked { upgrade, head, place } = asked;
     if !upgrade.is_agreed(received.status, &received.headers) {
         return refuse(draft, Reason::UpstreamUpgrade, None);
     }
@@ -51,19 +65,23 @@ pub(super) fn switch(
         record.kind = Kind::Tunnel;
         record.status = Some(status.as_u16());
     });
-    let open = Open::enter(connection, head);
+    draft.leave();
+    let open = Open::enter(connection, head, place);
     Response::switching(status, headers, Box::new(move |client| Box::pin(pass(open, client, lease, draft))))
 }
 
 /// Passes bytes on until both ends have ended, or the tunnel is cut.
 async fn pass(open: Open, client: Opened, lease: Lease, draft: Draft) {
+    let wire = Rc::clone(lease.connection.wire());
     let passing = async {
         let (upstream, line) = lease.switch().await.ok_or(Reason::UpstreamReset)?;
         let relayed = Relay::new(client, upstream, &open.connection.gate.relay_buffer, draft.passed()).run().await;
         relayed.map_err(|reason| line.failure().unwrap_or(reason))
     };
+    // TLS to the upstream, or who judges it, knows better why it ended.
+    let better = |reason| if reason == Reason::UpstreamReset { wire.failure().unwrap_or(reason) } else { reason };
     let ended = tokio::select! {
-        ended = passing => ended.err(),
+        ended = passing => ended.err().map(better),
         reason = open.tunnel.ending.cut_short() => Some(reason),
     };
     draft.finish(ended);
@@ -83,13 +101,12 @@ struct Tunnel {
 struct Open {
     connection: Rc<Connection>,
     tunnel: Rc<Tunnel>,
-    _place: Option<Place>,
+    _place: Place,
 }
 
 impl Open {
-    fn enter(connection: &Rc<Connection>, head: Head) -> Self {
+    fn enter(connection: &Rc<Connection>, head: Head, place: Place) -> Self {
         let tunnel = Rc::new(Tunnel { head, ending: Ending::default() });
-        let place = connection.gate.under_way.tunnels.take(usize::MAX);
         connection.tunnels.0.borrow_mut().push(Rc::clone(&tunnel));
         connection.gate.live.tunnels(|open| open + 1);
         let open = Self { connection: Rc::clone(connection), tunnel, _place: place };

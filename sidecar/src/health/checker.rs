@@ -1,5 +1,6 @@
 //! Asks each endpoint now and then whether it is well: on the control thread, once for all workers.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::probe::{ProbeError, probe};
 use super::standing::{Health, Standing};
 use crate::balance::Random;
 use crate::limits::HEALTH_CHECKS_AT_ONCE;
+use crate::tls::UpstreamTls;
 use crate::upstream::EndpointState;
 
 /// Counts of checks.
@@ -57,8 +59,12 @@ struct Shared {
 struct Running {
     /// Kept, so that no other endpoint comes to lie in its place.
     _endpoint: Arc<EndpointState>,
+    tls: Tls,
     task: AbortHandle,
 }
+
+/// TLS to an endpoint, as the newest generation has it; `None` where it speaks none, or none can be spoken.
+type Tls = Rc<RefCell<Option<Arc<UpstreamTls>>>>;
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -75,25 +81,29 @@ impl Checker {
 
     /// Checks these endpoints from now on, and no others. What is known of those that stay is kept. Call it on a local
     /// runtime.
-    pub fn follow(&mut self, endpoints: &[Arc<EndpointState>]) {
+    pub fn follow(&mut self, endpoints: &[Arc<EndpointState>], tls: &[Option<Arc<UpstreamTls>>]) {
         let mut before = std::mem::take(&mut self.running);
-        for endpoint in endpoints {
+        for (endpoint, tls) in endpoints.iter().zip(tls) {
             let Some(check) = endpoint.policy().health_check.clone() else { continue };
             let key = Arc::as_ptr(endpoint).addr();
             let running = before.remove(&key).unwrap_or_else(|| {
-                let run = run(Arc::clone(endpoint), check, Rc::clone(&self.shared));
-                Running { _endpoint: Arc::clone(endpoint), task: tokio::task::spawn_local(run).abort_handle() }
+                let newest = Tls::default();
+                let run = run(Arc::clone(endpoint), Rc::clone(&newest), check, Rc::clone(&self.shared));
+                let task = tokio::task::spawn_local(run).abort_handle();
+                Running { _endpoint: Arc::clone(endpoint), tls: newest, task }
             });
+            running.tls.borrow_mut().clone_from(tls);
             self.running.insert(key, running);
         }
     }
 }
 
-async fn run(endpoint: Arc<EndpointState>, check: HealthCheck, shared: Rc<Shared>) {
+async fn run(endpoint: Arc<EndpointState>, tls: Tls, check: HealthCheck, shared: Rc<Shared>) {
     let mut standing = Standing::default();
     loop {
         let Ok(turn) = shared.turns.acquire().await else { return };
-        let result = probe(&endpoint, &check).await;
+        let newest = tls.borrow().clone();
+        let result = probe(&endpoint, newest.as_deref(), &check).await;
         drop(turn);
         match &result {
             Err(error) if !error.is_its_fault() => {

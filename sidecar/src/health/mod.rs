@@ -1,6 +1,7 @@
 //! Whether endpoints are used: what requests find out about them, and what checks do.
 
 mod checker;
+mod grpc;
 mod outlier;
 mod probe;
 mod standing;

@@ -5,18 +5,25 @@ use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
-use http::{HeaderMap, Method, Uri};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, TE, USER_AGENT};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body::Body as _;
 use rustix::io::Errno;
-use sidecar_config::health::{HealthCheck, HttpCheck};
+use sidecar_config::health::{GrpcCheck, HealthCheck, HttpCheck};
+use sidecar_decide::Reason;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::grpc;
 use crate::limits::HEALTH_BODY_BYTES;
-use crate::protocol::{self, Body, Head, Inbound, NotSent, Outgoing};
+use crate::protocol::{self, Body, BodyError, Head, Inbound, NotSent, Outgoing, Received, Upstream, Version};
+use crate::tls::UpstreamTls;
 use crate::upstream::{EndpointState, Transport};
+
+/// The method of gRPC's health service.
+const GRPC_CHECK: &str = "/grpc.health.v1.Health/Check";
+const GRPC_STATUS: &str = "grpc-status";
 
 /// Why an endpoint is not well.
 #[derive(Debug, Error)]
@@ -24,12 +31,18 @@ pub enum ProbeError {
     /// No connection.
     #[error("connect: {0}")]
     Connect(#[source] io::Error),
+    /// No TLS with whoever answers.
+    #[error("TLS: {0}")]
+    Tls(Reason),
     /// No answer, or none by HTTP.
     #[error("no answer: {0}")]
     NoAnswer(String),
     /// Another status than it should have.
     #[error("status {0}")]
     Status(u16),
+    /// Its health service does not say that it serves.
+    #[error("gRPC: {0}")]
+    Grpc(String),
     /// Nothing in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -53,58 +66,103 @@ impl ProbeError {
     }
 }
 
-/// Asks an endpoint whether it is well.
+/// Asks an endpoint whether it is well, over TLS where requests go over it.
 ///
 /// # Errors
 /// Why it is not.
-pub async fn probe(endpoint: &EndpointState, check: &HealthCheck) -> Result<(), ProbeError> {
+pub async fn probe(endpoint: &EndpointState, tls: Option<&UpstreamTls>, check: &HealthCheck) -> Result<(), ProbeError> {
     let time = check.timeout.as_std();
     let asking = async {
-        let stream = TcpStream::connect(endpoint.address()).await.map_err(ProbeError::connect)?;
-        match &check.http {
-            Some(http) => ask_http(stream, endpoint, http).await,
-            None => Ok(()),
+        let stream = connect(endpoint, tls).await?;
+        match (&check.http, &check.grpc) {
+            (Some(http), _) => ask_http(stream, endpoint, http).await,
+            (None, Some(grpc)) => ask_grpc(stream, endpoint, grpc).await,
+            (None, None) => Ok(()),
         }
     };
     timeout(time, asking).await.unwrap_or(Err(ProbeError::Timeout(time)))
 }
 
-async fn ask_http(stream: TcpStream, endpoint: &EndpointState, check: &HttpCheck) -> Result<(), ProbeError> {
-    let head = head(endpoint, check)?;
-    let no_answer = |error: &dyn ToString| ProbeError::NoAnswer(error.to_string());
-    let mut connection =
-        protocol::connect(Transport::Plain(stream), endpoint.version()).await.map_err(|error| no_answer(&error))?;
-    let received = connection.send(Outgoing { head, body: Body::EMPTY }).await.map_err(|error| match error {
-        NotSent::Unsent(_) => no_answer(&"the connection ended"),
-        NotSent::Refused => no_answer(&"the request was refused unread"),
-        NotSent::Broken { error, .. } => no_answer(&error),
-    })?;
+async fn connect(endpoint: &EndpointState, tls: Option<&UpstreamTls>) -> Result<Transport, ProbeError> {
+    let no_tls = || ProbeError::Own("the gate has no certificate to show".to_owned());
+    // Before a connection is made, so that nobody sees one that ends in silence.
+    let tls = if endpoint.is_secured() { Some(tls.ok_or_else(no_tls)?) } else { None };
+    let stream = TcpStream::connect(endpoint.address()).await.map_err(ProbeError::connect)?;
+    let Some(tls) = tls else { return Ok(Transport::Plain(stream)) };
+    let (stream, _secured) = tls.connect(stream).await.map_err(ProbeError::Tls)?;
+    Ok(Transport::Tls(Box::new(stream)))
+}
+
+async fn ask_http(stream: Transport, endpoint: &EndpointState, check: &HttpCheck) -> Result<(), ProbeError> {
+    let version = endpoint.version();
+    let mut head = head(endpoint, Method::GET, &check.path, check.host.as_deref())?;
+    if version == Version::Http1 {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let (received, _connection) = exchange(stream, version, Outgoing { head, body: Body::EMPTY }).await?;
     let status = received.status.as_u16();
     if !check.expected_statuses.contains(&status) {
         return Err(ProbeError::Status(status));
     }
-    read_to_end(received.body).await;
+    // Its status has said all; a page that is not read to its end is an error in some application's log.
+    let _ignored = read(received.body).await;
     Ok(())
 }
 
-fn head(endpoint: &EndpointState, check: &HttpCheck) -> Result<Head, ProbeError> {
-    let own = |error: &dyn ToString| ProbeError::Own(error.to_string());
-    let host = check.host.clone().unwrap_or_else(|| endpoint.address().to_string());
-    let target = check.path.parse::<Uri>().map_err(|error| own(&error))?;
-    let mut headers = HeaderMap::with_capacity(3);
-    headers.insert(HOST, HeaderValue::try_from(host).map_err(|error| own(&error))?);
-    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("postern-health/", env!("CARGO_PKG_VERSION"))));
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    Ok(Head { method: Method::GET, target, headers })
+/// Asks gRPC's health service. The status of the call is in the trailers, or in the head where there is nothing else.
+async fn ask_grpc(stream: Transport, endpoint: &EndpointState, check: &GrpcCheck) -> Result<(), ProbeError> {
+    let mut head = head(endpoint, Method::POST, GRPC_CHECK, None)?;
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    head.headers.insert(TE, HeaderValue::from_static("trailers"));
+    let body = Body::Bytes(grpc::request(&check.service));
+    let (received, _connection) = exchange(stream, Version::Http2, Outgoing { head, body }).await?;
+    if received.status != StatusCode::OK {
+        return Err(ProbeError::Status(received.status.as_u16()));
+    }
+    let (message, trailers) = read(received.body).await.map_err(|error| ProbeError::NoAnswer(error.to_string()))?;
+    let status = trailers.get(GRPC_STATUS).or_else(|| received.headers.get(GRPC_STATUS));
+    let status = status.and_then(|status| status.to_str().ok()).unwrap_or("missing");
+    if status != "0" {
+        return Err(ProbeError::Grpc(format!("grpc-status {status}")));
+    }
+    match grpc::is_serving(&message) {
+        Some(true) => Ok(()),
+        Some(false) => Err(ProbeError::Grpc("not serving".to_owned())),
+        None => Err(ProbeError::Grpc("malformed answer".to_owned())),
+    }
 }
 
-/// Its status has said all; a page that is not read to its end is an error in some application's log.
-async fn read_to_end(mut body: Inbound) {
-    let mut left = HEALTH_BODY_BYTES;
-    while left > 0 {
-        match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            Some(Ok(frame)) => left = left.saturating_sub(frame.data_ref().map_or(1, |data| data.len().max(1))),
-            Some(Err(_)) | None => return,
+/// One request on a connection, which the response needs until it is read.
+async fn exchange(stream: Transport, version: Version, request: Outgoing) -> Result<(Received, Upstream), ProbeError> {
+    let no_answer = |error: &dyn ToString| ProbeError::NoAnswer(error.to_string());
+    let mut connection = protocol::connect(stream, version).await.map_err(|error| no_answer(&error))?;
+    let received = connection.send(request).await.map_err(|error| match error {
+        NotSent::Unsent(_) => no_answer(&"the connection ended"),
+        NotSent::Refused => no_answer(&"the request was refused unread"),
+        NotSent::Broken { error, .. } => no_answer(&error),
+    })?;
+    Ok((received, connection))
+}
+
+fn head(endpoint: &EndpointState, method: Method, path: &str, host: Option<&str>) -> Result<Head, ProbeError> {
+    let own = |error: &dyn ToString| ProbeError::Own(error.to_string());
+    let host = host.map_or_else(|| endpoint.address().to_string(), str::to_owned);
+    let target = path.parse::<Uri>().map_err(|error| own(&error))?;
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(HOST, HeaderValue::try_from(host).map_err(|error| own(&error))?);
+    headers.insert(USER_AGENT, HeaderValue::from_static(concat!("postern-health/", env!("CARGO_PKG_VERSION"))));
+    Ok(Head { method, target, headers })
+}
+
+/// A body up to what is read of one, and its trailers.
+async fn read(mut body: Inbound) -> Result<(Vec<u8>, HeaderMap), BodyError> {
+    let (mut bytes, mut trailers) = (Vec::new(), HeaderMap::new());
+    while bytes.len() < HEALTH_BODY_BYTES {
+        let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await else { break };
+        match frame?.into_data() {
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
         }
     }
+    Ok((bytes, trailers))
 }

@@ -17,7 +17,7 @@ pub struct UnderWay {
     pub pending: Arc<Pending>,
     /// Requests and connections that are being passed on.
     pub streams: Arc<Places>,
-    /// Requests that were upgraded.
+    /// Requests that are tunnels, or are to become some.
     pub tunnels: Arc<Places>,
     /// TLS handshakes.
     pub handshakes: Arc<Places>,

@@ -23,6 +23,7 @@ use crate::limits::{WORKER_ANSWER, WORKER_UPDATES};
 use crate::log;
 use crate::metrics::{Cells, Handshakes};
 use crate::pool::Pool;
+use crate::telemetry::Tracer;
 use crate::tls::Slots;
 use crate::upstream::Budget;
 
@@ -45,8 +46,10 @@ enum Update {
 pub struct Handles {
     /// Where its rows go.
     pub log: log::Sender,
-    /// Where it counts requests, connections that are passed on as they are, and tunnels.
-    pub cells: [Cells; 3],
+    /// How it traces requests, if it does.
+    pub tracer: Option<Tracer>,
+    /// Where it counts what it decides.
+    pub cells: Cells,
     /// Where all workers count connections.
     pub handshakes: Arc<Handshakes>,
     /// Where all workers count what is under way.
@@ -62,6 +65,8 @@ pub struct Worker {
     updates: mpsc::Sender<Update>,
     /// Resolves when its thread has ended, for whatever reason.
     ended: oneshot::Receiver<()>,
+    /// It has.
+    is_over: bool,
 }
 
 /// Starts a worker that serves a generation without sockets yet.
@@ -79,7 +84,7 @@ pub fn spawn(index: usize, generation: Arc<Generation>, handles: Handles) -> io:
             Err(error) => tracing::error!(%error, "cannot make the worker's runtime"),
         }
     })?;
-    Ok(Worker { updates, ended })
+    Ok(Worker { updates, ended, is_over: false })
 }
 
 impl Worker {
@@ -99,7 +104,10 @@ impl Worker {
 
     /// Waits until the worker's thread has ended.
     pub async fn ended(&mut self) {
-        let _sender_dropped = (&mut self.ended).await;
+        if !self.is_over {
+            let _sender_dropped = (&mut self.ended).await;
+            self.is_over = true;
+        }
     }
 }
 
@@ -123,8 +131,8 @@ struct Listening {
 }
 
 async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::Receiver<Update>) {
-    let Handles { log, cells, handshakes, under_way, upstreams, drain_timeout } = handles;
-    let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), log, cells, handshakes, under_way));
+    let Handles { log, tracer, cells, handshakes, under_way, upstreams, drain_timeout } = handles;
+    let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), (log, tracer), cells, handshakes, under_way));
     let mut listeners: HashMap<ListenerKey, Listening> = HashMap::new();
     let mut acceptors = JoinSet::new();
     loop {

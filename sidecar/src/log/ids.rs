@@ -236,7 +236,7 @@ const SCOPE_COLUMNS: [&str; 9] =
     ["pod", "pod_uid", "namespace", "workload", "listener", "route", "rule", "mode", "policy_revision"];
 
 fn scope_values<'a>(pod: &'a Pod, scope: &'a Scope) -> [Option<&'a str>; 9] {
-    let ScopeFacts { listener, route, rule, mode, policy_revision } = &**scope;
+    let ScopeFacts { listener, route, rule, mode, policy_revision, counted: _ } = &**scope;
     let told = |text: &'a str| Some(text).filter(|text| !text.is_empty());
     [
         told(&pod.name),

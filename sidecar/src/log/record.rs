@@ -12,6 +12,8 @@ use sha2::{Digest, Sha256};
 use sidecar_decide::filter::RequestId;
 use sidecar_decide::{Reason, Verdict};
 
+use crate::metrics::Counted;
+
 /// Bytes of one text that are kept: a client chooses its path, host and names, and must not choose the log's memory.
 pub const TEXT_MAX: usize = 2048;
 
@@ -54,6 +56,8 @@ pub struct Record {
     pub response_bytes: u64,
     /// From the beginning to the end of what was decided about.
     pub duration_us: u64,
+    /// Time that it had to wait until its turn came, where it had to.
+    pub queue_us: Option<u64>,
     /// Time until a connection to the upstream was there, where one was made.
     pub connect_us: Option<u64>,
     /// Time until the upstream's response head.
@@ -93,6 +97,7 @@ impl Record {
             request_bytes: 0,
             response_bytes: 0,
             duration_us: 0,
+            queue_us: None,
             connect_us: None,
             upstream_us: None,
             upstream: None,
@@ -213,6 +218,8 @@ pub struct ScopeFacts {
     pub mode: Option<&'static str>,
     /// Revision of the policy that decided.
     pub policy_revision: Option<Box<str>>,
+    /// Where metrics count what is decided here; nothing of it is in a row.
+    pub counted: Counted,
 }
 
 /// What a [`Peer`] knows.

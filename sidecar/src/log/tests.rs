@@ -82,6 +82,7 @@ fn request(number: u64) -> Record {
         request_bytes: 10,
         response_bytes: 2000,
         duration_us: 1500,
+        queue_us: Some(100),
         connect_us: Some(300),
         upstream_us: Some(1200),
         upstream: Some("10.0.0.7:8080".parse().unwrap()),
@@ -100,6 +101,7 @@ fn scope() -> Scope {
         rule: Some("read".into()),
         mode: Some("enforce"),
         policy_revision: Some("0123456789ab".into()),
+        ..ScopeFacts::default()
     })
 }
 

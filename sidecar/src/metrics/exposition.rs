@@ -1,33 +1,28 @@
 //! The `/metrics` page: all cells added up into Prometheus' families at each scrape.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::time::UNIX_EPOCH;
 
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
-use prometheus::{Encoder, TextEncoder};
 use sidecar_config::policy::Limits;
 use sidecar_config::status::Status;
 
-use super::cells::{BUCKETS_US, Handshakes, Registry, RequestCell};
-use super::upstreams;
-use crate::config::KeepStats;
+use super::handshakes::Handshakes;
+use super::page::{Kind, Page};
+use super::registry::Registry;
+use super::{process, traffic, upstreams};
+use crate::config::{KeepStats, Reloads};
+use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
-use crate::limits::HANDSHAKES_PER_WORKER;
+use crate::limits::{HANDSHAKES_PER_WORKER, METRIC_SERIES};
 use crate::log;
+use crate::telemetry::{SpanDrop, SpanStats};
 use crate::upstream::{Budget, EndpointState};
-
-const MICROSECONDS_PER_SECOND: f64 = 1e6;
 
 /// Where the numbers come from.
 pub struct Sources<'a> {
     /// The workers' cells.
-    pub requests: &'a Registry,
-    /// Their cells for connections that are passed on as they are.
-    pub connections: &'a Registry,
-    /// Their cells for tunnels.
-    pub tunnels: &'a Registry,
+    pub counted: &'a Registry,
     /// Handshakes and connections.
     pub handshakes: &'a Handshakes,
     /// Connections to upstreams.
@@ -40,325 +35,203 @@ pub struct Sources<'a> {
     pub checks: &'a Checks,
     /// The request log.
     pub log: &'a log::Stats,
+    /// Lookups of names.
+    pub lookups: &'a Lookups,
+    /// Traces, where there are any.
+    pub traces: Option<&'a SpanStats>,
     /// The state directory.
     pub kept: &'a KeepStats,
     /// What is loaded.
     pub status: &'a Status,
     /// What is under way.
     pub under_way: &'a UnderWay,
-    /// Workers.
-    pub workers: usize,
     /// The bounds that the configuration sets.
     pub limits: Limits,
     /// When the first of the gate's own leaves expires, seconds since the epoch.
     pub leaf_not_after: Option<i64>,
+    /// When the first certificate of a bundle expires, seconds since the epoch, by the bundle's name.
+    pub bundle_expiries: Vec<(Arc<str>, i64)>,
+    /// What became of the offers of every part.
+    pub reloads: [Reloads; 5],
+    /// Connections of the status port and of the admin socket whose time was over.
+    pub admin_cut: [u64; 2],
     /// When the first revocation list of a bundle must be replaced, seconds since the epoch, by the bundle's name.
     pub crl_next_updates: Vec<(Arc<str>, i64)>,
 }
 
 /// The page, in Prometheus' text format.
-///
-/// # Errors
-/// When a family cannot be encoded, which would be a fault of this module.
-pub fn render(sources: &Sources<'_>) -> prometheus::Result<Vec<u8>> {
-    let mut families = vec![
-        decided(sources.requests, "postern_requests_total", "Requests decided."),
-        durations(sources.requests),
-        decided(sources.connections, "postern_forwarded_connections_total", "Connections of TLS listeners decided."),
-        decided(sources.tunnels, "postern_tunnels_total", "Requests that were upgraded, when their tunnel has ended."),
-    ];
-    families.extend(handshakes(sources));
-    families.extend(upstreams::families(sources.endpoints, (sources.ejections, sources.checks)));
-    families.extend(under_way(sources));
-    families.extend(request_log(sources.log));
-    families.extend(state(sources));
-    families.extend(state_directory(sources));
-    let mut page = Vec::new();
-    // The encoder refuses a family without metrics.
-    families.retain(|family| !family.get_metric().is_empty());
-    TextEncoder::new().encode(&families, &mut page)?;
-    Ok(page)
+pub fn render(sources: &Sources<'_>) -> Vec<u8> {
+    let mut page = Page::default();
+    traffic::write(&mut page, &sources.counted.read());
+    connections(&mut page, sources);
+    upstreams::write(&mut page, sources.endpoints, (sources.ejections, sources.checks));
+    upstreams::write_names(&mut page, sources.lookups);
+    under_way(&mut page, sources);
+    request_log(&mut page, sources.log);
+    if let Some(stats) = sources.traces {
+        traces(&mut page, stats);
+    }
+    state(&mut page, sources);
+    state_directory(&mut page, sources);
+    admin(&mut page, sources);
+    series(&mut page, sources.counted);
+    process::write(&mut page);
+    page.into_bytes()
 }
 
-fn decided(registry: &Registry, name: &str, help: &str) -> MetricFamily {
-    let mut counts = BTreeMap::new();
-    registry.for_each(|labels, cell| *counts.entry(labels.clone()).or_insert(0) += cell.count.load(Relaxed));
-    let counted = counts.into_iter().map(|(labels, count)| {
-        let reason = labels.reason.map_or("", |reason| reason.code());
-        let verdict = labels.verdict.name();
-        let names = ["listener", "route", "rule", "verdict", "reason"];
-        counter(&names, &[&labels.listener, &labels.route, &labels.rule, verdict, reason], count)
-    });
-    family(name, help, MetricType::COUNTER, counted.collect())
+fn connections(page: &mut Page, sources: &Sources<'_>) {
+    let Sources { handshakes, upstreams, endpoints, limits, .. } = sources;
+    page.counter("postern_handshakes_completed_total", "TLS handshakes completed.", handshakes.completed());
+    let help = "TLS handshakes completed that resumed a session.";
+    page.counter("postern_handshakes_resumed_total", help, handshakes.resumed());
+    let help = "Chains of clients, verified or known.";
+    let mut chains = page.family(Kind::Counter, "postern_client_chains_total", help);
+    for (result, count) in ["verified", "known"].into_iter().zip(handshakes.chains()) {
+        chains.series(&[("result", result)], count);
+    }
+    page.gauge("postern_connections_open", "Client connections open.", handshakes.open());
+    page.gauge("postern_connections_limit", "Client connections that may be open.", limits.max_connections);
+    page.gauge("postern_upstream_connections_open", "Connections to upstreams open.", upstreams.open());
+    let help = "Connections to upstreams that may be open.";
+    page.gauge("postern_upstream_connections_limit", help, upstreams.limit());
+    let pending: usize = endpoints.iter().map(|endpoint| endpoint.pending()).sum();
+    let help = "Requests that wait for a connection to an upstream.";
+    page.gauge("postern_upstream_requests_pending", help, pending);
 }
 
-fn durations(registry: &Registry) -> MetricFamily {
-    let mut durations: BTreeMap<_, Durations> = BTreeMap::new();
-    registry.for_each(|labels, cell| {
-        let scope = [labels.listener.clone(), labels.route.clone(), labels.rule.clone()];
-        durations.entry(scope).or_default().add(cell);
-    });
-    let timed = durations.into_iter().map(|([listener, route, rule], durations)| {
-        let mut metric = labelled(&["listener", "route", "rule"], &[&listener, &route, &rule]);
-        metric.set_histogram(durations.histogram());
-        metric
-    });
-    let help = "From a request's head to the end of its response.";
-    family("postern_request_duration_seconds", help, MetricType::HISTOGRAM, timed.collect())
+fn under_way(page: &mut Page, sources: &Sources<'_>) {
+    let (now, limits, workers) = (sources.under_way, &sources.limits, sources.counted.workers());
+    page.gauge("postern_requests_pending", "Requests that wait for their response's head.", now.pending.count());
+    page.gauge("postern_requests_pending_limit", "Requests that may wait for it.", limits.max_pending_requests);
+    page.gauge("postern_handshakes_open", "TLS handshakes under way.", now.handshakes.taken());
+    let help = "TLS handshakes that may be under way, of all workers.";
+    page.gauge("postern_handshakes_limit", help, workers * HANDSHAKES_PER_WORKER);
+    page.gauge("postern_streams_open", "Requests and connections being passed on.", now.streams.taken());
+    let help = "Tunnels that are open, and requests that ask for one.";
+    page.gauge("postern_tunnels_open", help, now.tunnels.taken());
+    page.gauge("postern_tunnels_limit", "Tunnels that may be open.", limits.max_tunnels);
+    let help = "Requests and connections that may be passed on at once.";
+    page.gauge("postern_streams_limit", help, limits.max_streams);
+    page.gauge("postern_workers", "Threads that serve connections.", workers);
 }
 
-#[derive(Default)]
-struct Durations {
-    count: u64,
-    sum_us: u64,
-    buckets: [u64; BUCKETS_US.len() + 1],
+fn request_log(page: &mut Page, stats: &log::Stats) {
+    page.counter("postern_log_rows_written_total", "Rows committed to the request log.", stats.rows_written());
+    let help = "Decisions that are in no row, by reason.";
+    let mut dropped = page.family(Kind::Counter, "postern_log_rows_dropped_total", help);
+    for reason in log::DropReason::ALL {
+        dropped.series(&[("reason", reason.name())], stats.rows_dropped(reason));
+    }
+    let help = "Rows deleted to keep the log within its size.";
+    page.counter("postern_log_rows_pruned_total", help, stats.rows_pruned());
+    let help = "Attempts to open or write the log that failed.";
+    page.counter("postern_log_write_errors_total", help, stats.write_errors());
+    let help = "Damaged log files that were set aside, and new ones begun.";
+    page.counter("postern_log_files_set_aside_total", help, stats.files_set_aside());
+    page.gauge("postern_log_queue_rows", "Rows waiting to be written.", stats.queue_depth());
+    page.gauge("postern_log_queue_limit", "Rows that may wait.", log::QUEUE_ROWS);
+    let help = "Refused handshakes and connections counted to be written as one row with others.";
+    page.gauge("postern_log_refusals_held", help, stats.refusals_held());
+    let help = "Whether the log could be written last time.";
+    page.gauge("postern_log_up", help, u8::from(stats.store_up()));
+    page.gauge("postern_log_database_bytes", "Size of the log on disk.", stats.database_bytes());
 }
 
-impl Durations {
-    fn add(&mut self, cell: &RequestCell) {
-        self.count += cell.count.load(Relaxed);
-        self.sum_us += cell.sum_us.load(Relaxed);
-        for (sum, bucket) in self.buckets.iter_mut().zip(&cell.buckets) {
-            *sum += bucket.load(Relaxed);
+fn state(page: &mut Page, sources: &Sources<'_>) {
+    let named = sources.status.parts.named();
+    let help = "Revision in use, by part of the configuration.";
+    let mut revisions = page.family(Kind::Gauge, "postern_config_info", help);
+    for (name, part) in named {
+        revisions.series(&[("part", name), ("revision", &part.loaded)], 1);
+    }
+    let help = "Whether the last offer of a part was refused.";
+    let mut refused = page.family(Kind::Gauge, "postern_config_refused", help);
+    for (name, part) in named {
+        refused.series(&[("part", name)], u8::from(part.refused.is_some()));
+    }
+    reloads(page, sources);
+    expiries(page, sources);
+    page.gauge("postern_ready", "Whether /readyz answers 200.", u8::from(sources.status.ready));
+    let mut build = page.family(Kind::Gauge, "postern_build_info", "This build.");
+    build.series(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+}
+
+fn reloads(page: &mut Page, sources: &Sources<'_>) {
+    let named = || sources.status.parts.named().into_iter().map(|(name, _)| name).zip(sources.reloads);
+    let help = "Offers of a part of the configuration, by what became of them.";
+    let mut family = page.family(Kind::Counter, "postern_config_reloads_total", help);
+    for (name, reloads) in named() {
+        family.series(&[("part", name), ("result", "accepted")], reloads.accepted);
+        family.series(&[("part", name), ("result", "refused")], reloads.refused);
+    }
+    let help = "When a part was accepted last, in seconds since the epoch.";
+    let mut family = page.family(Kind::Gauge, "postern_config_last_reload_success_timestamp_seconds", help);
+    for (name, reloads) in named() {
+        let since = reloads.last_accepted.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        if let Some(since) = since {
+            family.series(&[("part", name)], since.as_secs());
         }
     }
+}
 
-    fn histogram(&self) -> Histogram {
-        let mut cumulative = 0;
-        let buckets = BUCKETS_US.iter().zip(&self.buckets).map(|(bound_us, count)| {
-            cumulative += count;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(float(*bound_us) / MICROSECONDS_PER_SECOND);
-            bucket.set_cumulative_count(cumulative);
-            bucket
-        });
-        let buckets = buckets.collect();
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(self.count);
-        histogram.set_sample_sum(float(self.sum_us) / MICROSECONDS_PER_SECOND);
-        histogram
+/// When something expires, and not how long that is from now: the difference is the alert's to make, at its own moment.
+fn expiries(page: &mut Page, sources: &Sources<'_>) {
+    if let Some(seconds) = sources.leaf_not_after {
+        let help = "When the first of the gate's own certificates expires, in seconds since the epoch.";
+        page.gauge("postern_certificate_not_after_timestamp_seconds", help, seconds);
+    }
+    let by_bundle = [
+        (
+            "postern_trust_not_after_timestamp_seconds",
+            "When the first root or intermediate of a bundle expires, in seconds since the epoch.",
+            &sources.bundle_expiries,
+        ),
+        (
+            "postern_crl_next_update_timestamp_seconds",
+            "When the first revocation list of a bundle must be replaced, in seconds since the epoch.",
+            &sources.crl_next_updates,
+        ),
+    ];
+    for (name, help, times) in by_bundle {
+        let mut family = page.family(Kind::Gauge, name, help);
+        for (bundle, seconds) in times {
+            family.series(&[("bundle", bundle)], seconds);
+        }
     }
 }
 
-fn handshakes(sources: &Sources<'_>) -> Vec<MetricFamily> {
-    let (refused, completed) = sources.handshakes.read();
-    let refused = refused.into_iter().map(|(labels, count)| {
-        let reason = labels.reason.map_or("closed_before_first_byte", |reason| reason.code());
-        counter(&["listener", "reason"], &[&labels.listener, reason], count)
-    });
-    let cut = sources.handshakes.read_cut().into_iter().map(|(labels, count)| {
-        let reason = labels.reason.map_or("", |reason| reason.code());
-        counter(&["listener", "reason"], &[&labels.listener, reason], count)
-    });
-    let cut = cut.collect();
-    let chains = ["verified", "known"].into_iter().zip(sources.handshakes.chains());
-    let chains = chains.map(|(result, count)| counter(&["result"], &[result], count)).collect();
-    let help = "TLS handshakes and connections refused, by reason.";
-    let refused = refused.collect();
-    vec![
-        family("postern_handshakes_refused_total", help, MetricType::COUNTER, refused),
-        family("postern_connections_cut_total", "Open connections cut, by reason.", MetricType::COUNTER, cut),
-        one_counter("postern_handshakes_completed_total", "TLS handshakes completed.", completed),
-        one_counter(
-            "postern_handshakes_resumed_total",
-            "TLS handshakes completed that resumed a session.",
-            sources.handshakes.resumed(),
-        ),
-        family("postern_client_chains_total", "Chains of clients, verified or known.", MetricType::COUNTER, chains),
-        one_gauge("postern_connections_open", "Client connections open.", float_of(sources.handshakes.open())),
-        one_gauge(
-            "postern_upstream_connections_open",
-            "Connections to upstreams open.",
-            float_of(sources.upstreams.open()),
-        ),
-        one_gauge(
-            "postern_upstream_connections_limit",
-            "Connections to upstreams that may be open.",
-            float_of(sources.upstreams.limit()),
-        ),
-        one_gauge(
-            "postern_upstream_requests_pending",
-            "Requests that wait for a connection to an upstream.",
-            float_of(sources.endpoints.iter().map(|endpoint| endpoint.pending()).sum()),
-        ),
-        one_gauge(
-            "postern_connections_limit",
-            "Client connections that may be open.",
-            f64::from(sources.limits.max_connections),
-        ),
-    ]
+fn traces(page: &mut Page, stats: &SpanStats) {
+    page.counter("postern_trace_spans_exported_total", "Spans that the collector took.", stats.exported());
+    let help = "Spans that nobody got, by reason.";
+    let mut dropped = page.family(Kind::Counter, "postern_trace_spans_dropped_total", help);
+    for reason in SpanDrop::ALL {
+        dropped.series(&[("reason", reason.name())], stats.dropped(reason));
+    }
 }
 
-fn under_way(sources: &Sources<'_>) -> Vec<MetricFamily> {
-    let (now, limits) = (sources.under_way, &sources.limits);
-    vec![
-        one_gauge(
-            "postern_requests_pending",
-            "Requests that wait for their response's head.",
-            float_of(now.pending.count()),
-        ),
-        one_gauge(
-            "postern_requests_pending_limit",
-            "Requests that may wait for it.",
-            f64::from(limits.max_pending_requests),
-        ),
-        one_gauge("postern_handshakes_open", "TLS handshakes under way.", float_of(now.handshakes.taken())),
-        one_gauge(
-            "postern_handshakes_limit",
-            "TLS handshakes that may be under way, of all workers.",
-            float_of(sources.workers * HANDSHAKES_PER_WORKER),
-        ),
-        one_gauge(
-            "postern_tunnels_open",
-            "Requests that were upgraded, while bytes pass.",
-            float_of(now.tunnels.taken()),
-        ),
-        one_gauge("postern_streams_open", "Requests and connections being passed on.", float_of(now.streams.taken())),
-        one_gauge(
-            "postern_streams_limit",
-            "Requests and connections that may be passed on at once.",
-            f64::from(limits.max_streams),
-        ),
-    ]
-}
-
-fn request_log(stats: &log::Stats) -> Vec<MetricFamily> {
-    let dropped =
-        log::DropReason::ALL.map(|reason| counter(&["reason"], &[reason.name()], stats.rows_dropped(reason))).to_vec();
-    vec![
-        one_counter("postern_log_rows_written_total", "Rows committed to the request log.", stats.rows_written()),
-        family(
-            "postern_log_rows_dropped_total",
-            "Decisions that are in no row, by reason.",
-            MetricType::COUNTER,
-            dropped,
-        ),
-        one_counter(
-            "postern_log_rows_pruned_total",
-            "Rows deleted to keep the log within its size.",
-            stats.rows_pruned(),
-        ),
-        one_counter(
-            "postern_log_write_errors_total",
-            "Attempts to open or write the log that failed.",
-            stats.write_errors(),
-        ),
-        one_counter(
-            "postern_log_files_set_aside_total",
-            "Damaged log files that were set aside, and new ones begun.",
-            stats.files_set_aside(),
-        ),
-        one_gauge("postern_log_queue_rows", "Rows waiting to be written.", float_of(stats.queue_depth())),
-        one_gauge(
-            "postern_log_refusals_held",
-            "Refused handshakes and connections counted to be written as one row with others.",
-            float(stats.refusals_held()),
-        ),
-        one_gauge("postern_log_queue_limit", "Rows that may wait.", float_of(log::QUEUE_ROWS)),
-        one_gauge(
-            "postern_log_up",
-            "Whether the log could be written last time.",
-            f64::from(u8::from(stats.store_up())),
-        ),
-        one_gauge("postern_log_database_bytes", "Size of the log on disk.", float(stats.database_bytes())),
-    ]
-}
-
-fn state(sources: &Sources<'_>) -> Vec<MetricFamily> {
-    let named = sources.status.parts.named();
-    let revisions = named.map(|(name, part)| gauge(&["part", "revision"], &[name, &part.loaded], 1.0)).to_vec();
-    let refused =
-        named.map(|(name, part)| gauge(&["part"], &[name], f64::from(u8::from(part.refused.is_some())))).to_vec();
-    let build = gauge(&["version"], &[env!("CARGO_PKG_VERSION")], 1.0);
-    let expiry = sources.leaf_not_after.map(|seconds| {
-        let seconds = u64::try_from(seconds).unwrap_or(0);
-        gauge(&[], &[], float(seconds))
-    });
-    let lists = sources.crl_next_updates.iter().map(|(bundle, seconds)| {
-        let seconds = u64::try_from(*seconds).unwrap_or(0);
-        gauge(&["bundle"], &[&**bundle], float(seconds))
-    });
-    let lists_help = "When the first revocation list of a bundle must be replaced, in seconds since the epoch.";
-    let ready = f64::from(u8::from(sources.status.ready));
-    let expiry_help = "When the first of the gate's own certificates expires, in seconds since the epoch.";
-    vec![
-        family("postern_config_info", "Revision in use, by part of the configuration.", MetricType::GAUGE, revisions),
-        family("postern_config_refused", "Whether the last offer of a part was refused.", MetricType::GAUGE, refused),
-        family("postern_certificate_not_after_seconds", expiry_help, MetricType::GAUGE, expiry.into_iter().collect()),
-        family("postern_crl_next_update_seconds", lists_help, MetricType::GAUGE, lists.collect()),
-        one_gauge("postern_ready", "Whether /readyz answers 200.", ready),
-        family("postern_build_info", "This build.", MetricType::GAUGE, vec![build]),
-    ]
-}
-
-fn state_directory(sources: &Sources<'_>) -> Vec<MetricFamily> {
-    let kept = sources.status.parts.named();
-    let kept = kept.map(|(name, part)| gauge(&["part"], &[name], f64::from(u8::from(part.kept_since.is_some()))));
+fn state_directory(page: &mut Page, sources: &Sources<'_>) {
     let help = "Whether a part in use comes from the state directory.";
-    vec![
-        family("postern_config_kept", help, MetricType::GAUGE, kept.to_vec()),
-        one_gauge(
-            "postern_state_unsaved",
-            "Parts and settings whose accepted content is not in the state directory yet.",
-            float_of(sources.kept.unsaved()),
-        ),
-        one_counter(
-            "postern_state_write_errors_total",
-            "Attempts to write to the state directory that failed.",
-            sources.kept.errors(),
-        ),
-    ]
+    let mut kept = page.family(Kind::Gauge, "postern_config_kept", help);
+    for (name, part) in sources.status.parts.named() {
+        kept.series(&[("part", name)], u8::from(part.kept_since.is_some()));
+    }
+    let help = "Parts and settings whose accepted content is not in the state directory yet.";
+    page.gauge("postern_state_unsaved", help, sources.kept.unsaved());
+    let help = "Attempts to write to the state directory that failed.";
+    page.counter("postern_state_write_errors_total", help, sources.kept.errors());
 }
 
-pub(super) fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help.to_owned());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
+fn admin(page: &mut Page, sources: &Sources<'_>) {
+    let help = "Connections to the status port and the admin socket that were ended because their time was over.";
+    let mut cut = page.family(Kind::Counter, "postern_admin_connections_cut_total", help);
+    for (on, count) in ["status_port", "admin_socket"].into_iter().zip(sources.admin_cut) {
+        cut.series(&[("listener", on)], count);
+    }
 }
 
-pub(super) fn one_counter(name: &str, help: &str, value: u64) -> MetricFamily {
-    family(name, help, MetricType::COUNTER, vec![counter(&[], &[], value)])
-}
-
-fn one_gauge(name: &str, help: &str, value: f64) -> MetricFamily {
-    family(name, help, MetricType::GAUGE, vec![gauge(&[], &[], value)])
-}
-
-pub(super) fn counter(names: &[&str], values: &[&str], value: u64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(float(value));
-    let mut metric = labelled(names, values);
-    metric.set_counter(counter);
-    metric
-}
-
-pub(super) fn gauge(names: &[&str], values: &[&str], value: f64) -> Metric {
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    let mut metric = labelled(names, values);
-    metric.set_gauge(gauge);
-    metric
-}
-
-fn labelled(names: &[&str], values: &[&str]) -> Metric {
-    let labels = names.iter().zip(values).map(|(name, value)| {
-        let mut label = LabelPair::default();
-        label.set_name((*name).to_owned());
-        label.set_value((*value).to_owned());
-        label
-    });
-    Metric::from_label(labels.collect())
-}
-
-pub(super) fn float_of(count: usize) -> f64 {
-    float(count as u64)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are 64-bit floats; counts are exact to 2^53")]
-fn float(count: u64) -> f64 {
-    count as f64
+fn series(page: &mut Page, counted: &Registry) {
+    page.gauge("postern_metrics_series", "Series about rules, listeners and backends.", counted.series());
+    page.gauge("postern_metrics_series_limit", "Series about them that may be.", METRIC_SERIES);
+    let help = "Rules, outcomes and histograms that are counted under `other`, for want of series.";
+    page.counter("postern_metrics_series_refused_total", help, counted.refused());
 }

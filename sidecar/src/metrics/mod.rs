@@ -1,8 +1,15 @@
-//! What is counted: cells that one worker writes and every scrape reads.
+//! What is counted: cells that one worker writes and every scrape adds up.
 
-mod cells;
 mod exposition;
+mod handshakes;
+mod page;
+mod place;
+mod process;
+mod registry;
+mod traffic;
 mod upstreams;
 
-pub use cells::{Cells, Handshakes, Registry};
 pub use exposition::{Sources, render};
+pub use handshakes::Handshakes;
+pub use place::{Amount, Counted, Event, Outcome, PlaceName};
+pub use registry::{Cells, Registry};

@@ -185,7 +185,11 @@ impl SharedLines {
 impl Shelf {
     /// A stream of a connection with room, or of a new one, or the first that comes free in time. A `fresh` one is of a
     /// connection that is made after this was asked.
-    pub(super) async fn lease_stream(self: &Rc<Self>, fresh: bool) -> Result<Lease, LeaseError> {
+    pub(super) async fn lease_stream(
+        self: &Rc<Self>,
+        fresh: bool,
+        waited: &mut Option<Duration>,
+    ) -> Result<Lease, LeaseError> {
         let (asked, failures) = (Instant::now(), self.shared.failures());
         let born = fresh.then_some(asked);
         if let Some(part) = self.shared.take(self, born) {
@@ -198,6 +202,7 @@ impl Shelf {
             let waiting = self.endpoint.wait().ok_or(LeaseError::Full)?;
             let turn = timeout_at(end, self.shared.opening.acquire()).await;
             drop(waiting);
+            *waited = Some(waited.unwrap_or_default() + asked.elapsed());
             let Ok(Ok(turn)) = turn else { return Err(LeaseError::Full) };
             if let Some(part) = self.shared.take(self, born) {
                 return Ok(self.lease_part(part));
@@ -209,10 +214,15 @@ impl Shelf {
         };
         let permit = match self.endpoint.try_permit().or_else(|| self.make_room()) {
             Some(permit) => permit,
-            None => match self.wait_for_stream(end).await? {
-                Free::Lease(lease) => return Ok(lease),
-                Free::Permit(permit) => permit,
-            },
+            None => {
+                let begun = Instant::now();
+                let free = self.wait_for_stream(end).await;
+                *waited = Some(waited.unwrap_or_default() + begun.elapsed());
+                match free? {
+                    Free::Lease(lease) => return Ok(lease),
+                    Free::Permit(permit) => permit,
+                }
+            }
         };
         let made = self.make(permit).await.inspect_err(|error| self.shared.failed(reason_of(error)));
         drop(turn);

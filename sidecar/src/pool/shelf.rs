@@ -155,13 +155,13 @@ impl Shelf {
     }
 
     /// A connection: the idle one that was used last, or a new one, or the first that comes free in time. A `fresh` one
-    /// has served nothing yet.
+    /// has served nothing yet. To `waited` is added how long it took until the request's turn came, if it had to wait.
     ///
     /// # Errors
     /// When there is none.
-    pub async fn lease(self: &Rc<Self>, fresh: bool) -> Result<Lease, LeaseError> {
+    pub async fn lease(self: &Rc<Self>, fresh: bool, waited: &mut Option<Duration>) -> Result<Lease, LeaseError> {
         if self.endpoint.version() == Version::Http2 {
-            return self.lease_stream(fresh).await;
+            return self.lease_stream(fresh, waited).await;
         }
         if !fresh && let Some(lease) = self.take_idle(Upstream::is_ready) {
             return Ok(lease);
@@ -176,7 +176,10 @@ impl Shelf {
         if fresh && let Some(permit) = self.make_room() {
             return self.open(permit).await;
         }
-        match self.wait(fresh).await? {
+        let begun = Instant::now();
+        let free = self.wait(fresh).await;
+        *waited = Some(waited.unwrap_or_default() + begun.elapsed());
+        match free? {
             Free::Lease(lease) => Ok(lease),
             Free::Permit(permit) => self.open(permit).await,
         }
@@ -390,6 +393,11 @@ pub(super) fn reason_of(error: &ConnectError) -> Reason {
 }
 
 impl Lease {
+    /// Whose connection it is.
+    pub fn endpoint(&self) -> &EndpointState {
+        &self.busy.0.endpoint
+    }
+
     /// Whether others use the connection too.
     pub fn is_shared(&self) -> bool {
         matches!(self.hold, Hold::Stream(_))

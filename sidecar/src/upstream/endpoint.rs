@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sidecar_config::backend::{BackendPolicy, PoolPolicy};
 use sidecar_config::upstream::BackendProtocol;
-use sidecar_decide::Endpoint;
+use sidecar_decide::{Endpoint, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::health::{Ejection, Ejections, Failure, Health, Outlier, Sign};
+use crate::metrics::Counted;
 use crate::protocol::Version;
 
 /// A number that each request changes, alone on its cache lines, so that workers do not slow each other down.
@@ -34,6 +35,8 @@ pub struct EndpointReport {
     pub in_flight: usize,
     /// Requests that wait for a connection to it.
     pub pending: usize,
+    /// Why a try at it failed last, and when: seconds since the epoch.
+    pub last_failure: Option<(Reason, u64)>,
 }
 
 /// Whether an endpoint is used.
@@ -60,6 +63,9 @@ pub struct EndpointState {
     health: Sign,
     outlier: Outlier,
     ejections: Arc<Ejections>,
+    /// The second since the epoch, and in the last byte the number of the reason in the table of reasons; 0 before the first.
+    last_failure: AtomicU64,
+    counted: Counted,
 }
 
 impl EndpointState {
@@ -76,6 +82,8 @@ impl EndpointState {
             health: Sign::default(),
             outlier: Outlier::new(Instant::now()),
             ejections: Arc::clone(ejections),
+            last_failure: AtomicU64::new(0),
+            counted: Counted::default(),
         })
     }
 
@@ -88,7 +96,25 @@ impl EndpointState {
             connections: self.most_connections.saturating_sub(self.connections.available_permits()),
             in_flight: self.in_flight.0.load(Ordering::Relaxed),
             pending: self.pending(),
+            last_failure: self.last_failure(),
         }
+    }
+
+    /// Where metrics count what becomes of tries at it.
+    pub fn counted(&self) -> &Counted {
+        &self.counted
+    }
+
+    /// Notes why a try at it failed.
+    pub fn note_failure(&self, reason: Reason) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.last_failure.store(now << 8 | reason as u64, Ordering::Relaxed);
+    }
+
+    fn last_failure(&self) -> Option<(Reason, u64)> {
+        let noted = self.last_failure.load(Ordering::Relaxed);
+        let reason = Reason::ALL.get(usize::try_from(noted & 0xff).ok()?)?;
+        (noted != 0).then_some((*reason, noted >> 8))
     }
 
     /// Whether it is used.

@@ -272,9 +272,9 @@ func (client *client) soak() error {
 		before := client.connects.Load()
 		err := client.stream(&stopped)
 		if err != nil {
-			fmt.Printf("%d |101|%v\n", client.connects.Load()-before, err)
+			fmt.Printf("%d |000|%v\n", client.connects.Load()-before, err)
 		} else {
-			fmt.Printf("%d |200|\n", client.connects.Load()-before)
+			fmt.Printf("%d |101|\n", client.connects.Load()-before)
 		}
 	}
 	return nil

@@ -143,8 +143,13 @@ impl Scene {
         let sql = "select kind, reason, status, sum(repeat) as n from requests group by 1, 2, 3";
         let rows = self.gate.sidecar.launch().query(sql)?;
         let is_good = |row: &Value| {
-            row["reason"].is_null()
-                && (row["kind"] == "connection" || (row["kind"] == "request" && row["status"] == 200))
+            let ended_well = match row["kind"].as_str() {
+                Some("connection") => true,
+                Some("request") => row["status"] == 200,
+                Some("tunnel") => row["status"] == 101 || row["status"] == 200,
+                _ => false,
+            };
+            ended_well && row["reason"].is_null()
         };
         ensure!(!rows.is_empty() && rows.iter().all(is_good), "rows of other than good requests: {rows:?}");
         Ok(())

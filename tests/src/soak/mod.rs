@@ -5,6 +5,7 @@ mod changes;
 pub mod faults;
 mod memory;
 mod traffic;
+mod tunnels;
 
 use std::fmt;
 
@@ -14,6 +15,7 @@ use self::changes::Scene;
 use self::memory::Memory;
 use self::traffic::{Tally, Traffic};
 use crate::upstream::Upstream;
+use crate::websocket::WebSocketServer;
 
 /// What a soak came to.
 #[derive(Debug)]
@@ -34,7 +36,9 @@ pub struct Report {
 /// When a change does not take effect, a request fails, a stream breaks, or a connection ends that nobody told to move.
 pub fn run(reloads: usize) -> Result<Report> {
     let upstreams = [Upstream::start()?, Upstream::start()?];
-    let mut scene = Scene::start([upstreams[0].address(), upstreams[1].address()], |_| {})?;
+    let websockets = WebSocketServer::start()?;
+    let change = |document: &mut _| tunnels::pass_on(document, websockets.address());
+    let mut scene = Scene::start([upstreams[0].address(), upstreams[1].address()], change)?;
     let traffic = Traffic::start(&scene.gate)?;
     let mut memory = Memory::of(scene.gate.sidecar.id());
     for number in 0..reloads {

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 
+use super::tunnels;
 use crate::clients::Curl;
 use crate::gate::Gate;
 
@@ -57,7 +58,7 @@ impl Kind {
     }
 }
 
-/// The kinds of traffic. WebSocket and gRPC become rows here.
+/// The kinds of traffic that curl makes. gRPC becomes a row here.
 fn kinds() -> Vec<Kind> {
     let (download, upload) = (format!("/bytes?n={BODY_BYTES}"), format!("@{BODY_FILE}"));
     let slow = |version| ["--limit-rate", "1500k", version];
@@ -97,6 +98,11 @@ impl Traffic {
             let client = move || call_until(&stop, &curl, &kind.expected);
             threads.push((kind.name, thread::Builder::new().name(kind.name.to_owned()).spawn(client)?));
         }
+        for (name, client, expected) in tunnels::clients(gate)? {
+            let stop = Arc::clone(&stop);
+            let client = move || tunnels::stream_until(&stop, client, expected);
+            threads.push((name, thread::Builder::new().name(name.to_owned()).spawn(client)?));
+        }
         Ok(Self { stop, threads })
     }
 
@@ -127,7 +133,7 @@ fn call_until(stop: &AtomicBool, curl: &Curl, expected: &str) -> Result<Tally> {
 }
 
 impl Tally {
-    fn enter(&mut self, line: &str, expected: &str) {
+    pub(super) fn enter(&mut self, line: &str, expected: &str) {
         let mut columns = line.splitn(3, '|');
         let (connection, answer) = (columns.next().unwrap_or_default(), columns.next().unwrap_or_default());
         let connects = connection.split(' ').next().and_then(|count| count.parse::<usize>().ok());

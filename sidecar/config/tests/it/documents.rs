@@ -56,12 +56,16 @@ fn notations_agree() {
         "routes",
         "identity-1.1",
         "settings-1.2",
+        "settings-1.3",
         "listeners",
         "tls-1.2",
         "backends",
         "filters",
         "health",
+        "limits-1.3",
         "rewrites-1.3",
+        "tracing-1.3",
+        "names",
         "upstream-tls",
     ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
@@ -78,12 +82,16 @@ fn what_is_written_back_reads_the_same() {
         "routes.json",
         "identity-1.1.json",
         "settings-1.2.json",
+        "settings-1.3.json",
         "listeners.json",
         "tls-1.2.json",
         "backends.json",
         "filters.json",
         "health.json",
+        "limits-1.3.json",
+        "names.json",
         "rewrites-1.3.json",
+        "tracing-1.3.json",
         "upstream-tls.json",
     ];
     for name in names {
@@ -111,6 +119,7 @@ fn names_tell_the_notation() {
 
 /// Each bad example, and what its writer is told.
 const BAD: &[(&str, &str)] = &[
+    ("admin-port.toml", "`settings.admin.address`: unknown field `address`, expected `socket`"),
     (
         "allow-nobody-known.yaml",
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `identitySelector`, `serviceAccount`, `spiffe`, `verified`, `anyone`",
@@ -145,6 +154,10 @@ const BAD: &[(&str, &str)] = &[
         "`policy.routes[0].backendPolicy.loadBalancer.type`: unknown variant `Random`, expected `RoundRobin` or `LeastRequest`",
     ),
     ("certificate-without-key.yaml", "`identity.certificates[0]`: missing field `key`"),
+    (
+        "dns-server.toml",
+        "`settings.dns.servers`: `10.0.0.53` is not an address and port; write it in numbers, such as `127.0.0.1:8080` or `[::1]:8080`",
+    ),
     ("duplicate-key.json", "not valid JSON: line 1, column 42: duplicate key `policy`; keep one"),
     ("duplicate-key.toml", "not valid TOML: line 2, column 1: duplicate key"),
     ("duplicate-key.yaml", "not valid YAML: line 2, column 1: duplicate mapping key: version not allowed here"),
@@ -165,6 +178,7 @@ const BAD: &[(&str, &str)] = &[
         "filter-unknown.yaml",
         "`policy.routes[0].rules[0].filters[0]`: unknown variant `corsPolicy`, expected one of `forwardIdentity`, `requestHeaderModifier`, `responseHeaderModifier`, `requestRedirect`, `urlRewrite`",
     ),
+    ("host-port.yaml", "`policy.routes[0].rules[0].backends[0].port`: invalid value: integer `80000`, expected u16"),
     ("health-path.yaml", "`policy.routes[0].backendPolicy.healthCheck.http`: missing field `path`"),
     (
         "listener-protocol.yaml",
@@ -204,6 +218,10 @@ const BAD: &[(&str, &str)] = &[
         "rewrite-path.yaml",
         "`policy.routes[0].rules[0].filters[0].urlRewrite.path.type`: unknown variant `ReplacePrefix`, expected `ReplaceFullPath` or `ReplacePrefixMatch`",
     ),
+    (
+        "sampling-ratio.yaml",
+        "`settings.tracing.samplingRatio`: 25 is no part of a whole; write a number from 0 to 1, such as `0.05`",
+    ),
     ("serial-number.json", "`trust.revocations.serials[0].serial`: invalid type: integer `5`, expected a string"),
     (
         "server-name-word.toml",
@@ -211,6 +229,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     ("service-account-half.json", "`policy.routes[0].rules[0].allow[0].serviceAccount`: missing field `namespace`"),
     ("state-dir-number.json", "`settings.stateDir`: invalid type: integer `1`, expected a string"),
+    ("tunnels-word.toml", "`policy.limits.maxTunnels`: invalid type: string \"many\", expected u32"),
     (
         "two-parts.toml",
         r#"`identity`: missing field `key`

@@ -20,6 +20,14 @@ fn defaults() {
 }
 
 #[test]
+fn traces_are_off_and_few_where_they_are_on() {
+    assert_eq!(Settings::default().tracing, None);
+    let settings: Settings = Document::read("settings", json!({ "tracing": { "endpoint": "http://a:1" } })).unwrap();
+    let expected = json!({ "endpoint": "http://a:1", "samplingRatio": 0.01 });
+    assert_eq!(serde_json::to_value(settings.tracing).unwrap(), expected);
+}
+
+#[test]
 fn default_limits() {
     let limits: Limits = Document::read("policy.limits", json!({})).unwrap();
     assert_eq!(limits, Limits::default());

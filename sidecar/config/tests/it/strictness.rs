@@ -34,6 +34,7 @@ fn an_unknown_field_is_refused_in_every_object() {
         ("backends.json", 15),
         ("filters.json", 20),
         ("rewrites-1.3.json", 18),
+        ("tracing-1.3.json", 2),
     ] {
         let full = serde_json::to_value(read_file(&folder.join(name)).unwrap()).unwrap();
         let mut places = Vec::new();

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use sidecar_config::{Duration, Size, UtcTime};
+use sidecar_config::{Duration, Ratio, Size, UtcTime};
 
 /// Reads a word and writes it back: its value, and its shortest form.
 fn read<T: FromStr<Err = String> + Display>(text: &str, value: impl Fn(T) -> u64) -> (u64, String) {
@@ -138,5 +138,27 @@ fn not_sizes() {
         let error = text.parse::<Size>().unwrap_err();
         let remedy = "is not a size; write digits with Ki, Mi or Gi, such as `256Mi`";
         assert_eq!(error, format!("`{text}` {remedy}"));
+    }
+}
+
+#[test]
+fn ratios() {
+    let table = [
+        ("0", 0, "0.0"),
+        ("1", 1_000_000, "1.0"),
+        ("0.25", 250_000, "0.25"),
+        ("0.1", 100_000, "0.1"),
+        ("1e-6", 1, "1e-6"),
+    ];
+    for (text, millionths, written) in table {
+        let ratio: Ratio = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            (ratio.millionths(), serde_json::to_string(&ratio).unwrap().as_str()),
+            (millionths, written),
+            "{text}"
+        );
+    }
+    for text in ["-0.1", "1.000001", "100", "\"0.5\""] {
+        assert!(serde_json::from_str::<Ratio>(text).is_err(), "{text}");
     }
 }

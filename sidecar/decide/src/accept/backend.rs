@@ -1,6 +1,7 @@
 //! Accepts how a route's backends are used.
 
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use sidecar_config::Duration;
 use sidecar_config::backend::{BackendPolicy, PoolPolicy};
@@ -31,11 +32,34 @@ pub(super) fn check_backend(backend: &Backend, place: &str, problems: &mut Probl
 }
 
 fn address_error(backend: &Backend) -> Option<String> {
-    match (&backend.address, &backend.endpoints) {
-        (Some(address), None) if address.port() == 0 => Some(format!("{address} has no port; write `address:port`")),
-        (Some(_), None) | (None, Some(_)) => None,
-        (Some(_), Some(_)) => Some("has both address and endpoints; write exactly one".to_owned()),
-        (None, None) => Some("has neither address nor endpoints; write exactly one".to_owned()),
+    let ways = [backend.address.is_some(), backend.endpoints.is_some(), backend.host.is_some()];
+    match (ways.iter().filter(|is_there| **is_there).count(), &backend.address, &backend.host) {
+        (0, ..) => Some("has neither address nor endpoints nor host; write exactly one".to_owned()),
+        (1, Some(address), _) if address.port() == 0 => Some(format!("{address} has no port; write `address:port`")),
+        (1, _, Some(host)) => host_error(host, backend.port),
+        (1, ..) if backend.port.is_some() => Some("has a port without a host; leave it out".to_owned()),
+        (1, ..) => None,
+        _ => Some("has several of address, endpoints and host; write exactly one".to_owned()),
+    }
+}
+
+/// Why a name cannot be looked up (RFC 1035 §2.3.4, with the underscores that services have), if it cannot.
+fn host_error(host: &str, port: Option<u16>) -> Option<String> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    if host.parse::<IpAddr>().is_ok() {
+        return Some(format!("host `{host}` is an address; write it as `address`, with its port"));
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    if name.len() > 253 || !name.split('.').all(is_label) {
+        let advice = "write one such as `app.example.com`, without scheme and port";
+        return Some(format!("`{host}` is not a host name; {advice}"));
+    }
+    match port {
+        Some(1..) => None,
+        Some(0) | None => Some(format!("host `{host}` has no port; write `port`, from 1 to 65535")),
     }
 }
 

@@ -2,19 +2,27 @@
 
 use http::uri::{Authority, PathAndQuery};
 use sidecar_config::health::{HealthCheck, HttpCheck, OutlierDetection};
+use sidecar_config::policy::Route;
+use sidecar_config::upstream::BackendProtocol;
 
 use super::backend::{COUNT_MAX, check_range, check_time};
 use crate::problem::Problems;
 
 /// Most checks in a row: more are no answer to the question.
 const THRESHOLD_MAX: u32 = 1000;
+/// Longest name of a service.
+const SERVICE_MAX_BYTES: usize = 1024;
 
 pub(super) fn check_health(check: &HealthCheck, place: &str, problems: &mut Problems) {
-    let kinds = usize::from(check.http.is_some()) + usize::from(check.tcp.is_some());
-    match kinds {
-        0 => problems.add(place, "says not how; write exactly one of http and tcp"),
+    let kinds = [check.http.is_some(), check.tcp.is_some(), check.grpc.is_some()];
+    match kinds.iter().filter(|is_there| **is_there).count() {
+        0 => problems.add(place, "says not how; write exactly one of http, tcp and grpc"),
         1 => {}
-        _ => problems.add(place, "has several ways; write exactly one of http and tcp"),
+        _ => problems.add(place, "has several ways; write exactly one of http, tcp and grpc"),
+    }
+    if let Some(grpc) = check.grpc.as_ref().filter(|grpc| grpc.service.len() > SERVICE_MAX_BYTES) {
+        let detail = format_args!("is {} bytes long; at most {SERVICE_MAX_BYTES} are allowed", grpc.service.len());
+        problems.add(format_args!("{place}.grpc.service"), detail);
     }
     if let Some(http) = &check.http {
         check_http(http, &format!("{place}.http"), problems);
@@ -28,6 +36,20 @@ pub(super) fn check_health(check: &HealthCheck, place: &str, problems: &mut Prob
     ];
     for (field, count, range) in counts {
         check_range(Some(count), range, "a number", format_args!("{place}.{field}"), problems);
+    }
+}
+
+/// Where addresses are asked by gRPC, HTTP/2 is spoken with them.
+pub(super) fn check_grpc_backends(route: &Route, place: &str, problems: &mut Problems) {
+    if route.backend_policy.health_check.as_ref().is_none_or(|check| check.grpc.is_none()) {
+        return;
+    }
+    for (index, rule) in route.rules.iter().enumerate() {
+        let others = rule.backends.iter().enumerate().filter(|(_, backend)| backend.protocol != BackendProtocol::Http2);
+        for (number, _) in others {
+            let place = format_args!("{place}.rules[{index}].backends[{number}].protocol");
+            problems.add(place, "is `HTTP`, and the route's health check is gRPC's; write `HTTP2`");
+        }
     }
 }
 

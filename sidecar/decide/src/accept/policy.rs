@@ -9,6 +9,7 @@ use sidecar_config::{Duration, Part};
 use super::allow::check_allow;
 use super::backend::{TIME_MAX, check_backend, check_backend_policy, check_range};
 use super::filters::check_filters;
+use super::health::check_grpc_backends;
 use super::listeners::{check_listeners, check_served};
 use super::matches::{check_match, check_parameters, check_pattern_count, hostname_error};
 use super::name_error;
@@ -67,6 +68,7 @@ fn check_limits(limits: &Limits, problems: &mut Problems) {
         ("limits.maxConnections", limits.max_connections),
         ("limits.maxPendingRequests", limits.max_pending_requests),
         ("limits.maxStreams", limits.max_streams),
+        ("limits.maxTunnels", limits.max_tunnels),
     ];
     for (place, limit) in numbers.into_iter().filter(|(_, limit)| !(1..=LIMIT_MAX).contains(limit)) {
         problems.add(place, format_args!("is {limit}; write a number from 1 to {LIMIT_MAX}"));
@@ -102,6 +104,7 @@ fn check_route(route: &Route, place: &str, listeners: &[Listener], gate_names: &
         }
     }
     check_backend_policy(&route.backend_policy, &format!("{place}.backendPolicy"), problems);
+    check_grpc_backends(route, place, problems);
     let mut names = HashSet::new();
     for (index, rule) in route.rules.iter().enumerate() {
         let place = format!("{place}.rules[{index}]");

@@ -5,10 +5,12 @@ use std::fmt;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::hops::single;
+use crate::hash::hex;
 
 /// Where a request's id is told.
 pub static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Where a request says which trace it belongs to.
+pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Longest request id that is taken from a proxy, in bytes.
@@ -107,18 +109,47 @@ impl Uuid7 {
     }
 }
 
-/// The trace a request belongs to (W3C Trace Context §3.2), where it says so in a way that everybody reads alike; if not,
-/// what it says is taken out.
-pub fn trace_id(headers: &mut HeaderMap) -> Option<[u8; 16]> {
-    let id = single(headers, &TRACEPARENT).and_then(|value| parse_traceparent(value.as_bytes()));
-    if id.is_none() {
+/// What a request says of the trace it belongs to (W3C Trace Context §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The trace's id.
+    pub trace_id: [u8; 16],
+    /// The span that it was asked in.
+    pub span_id: [u8; 8],
+    /// Its flags.
+    pub flags: u8,
+}
+
+/// The flag of a trace that is recorded.
+const SAMPLED: u8 = 1;
+
+impl TraceContext {
+    /// Whether whoever asked records it.
+    #[must_use]
+    pub const fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// As `traceparent` has it, in its first version.
+    #[must_use]
+    pub fn header(&self) -> Option<HeaderValue> {
+        let (trace, span) = (hex(&self.trace_id, ""), hex(&self.span_id, ""));
+        HeaderValue::try_from(format!("00-{trace}-{span}-{:02x}", self.flags)).ok()
+    }
+}
+
+/// The trace a request belongs to, where it says so in a way that everybody reads alike; if not, what it says is taken
+/// out.
+pub fn trace_context(headers: &mut HeaderMap) -> Option<TraceContext> {
+    let context = single(headers, &TRACEPARENT).and_then(|value| parse_traceparent(value.as_bytes()));
+    if context.is_none() {
         headers.remove(&TRACEPARENT);
         headers.remove(&TRACESTATE);
     }
-    id
+    context
 }
 
-fn parse_traceparent(value: &[u8]) -> Option<[u8; 16]> {
+fn parse_traceparent(value: &[u8]) -> Option<TraceContext> {
     let text = std::str::from_utf8(value).ok()?;
     let is_lower_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let mut fields = text.splitn(5, '-');
@@ -131,7 +162,10 @@ fn parse_traceparent(value: &[u8]) -> Option<[u8; 16]> {
     if !(ends && lengths && is_hex && is_something && version != "ff") {
         return None;
     }
-    crate::hash::unhex(trace)
+    let number = |digits| u128::from_str_radix(digits, 16).ok();
+    let flags = u8::from_str_radix(flags, 16).ok()?;
+    let span = u64::try_from(number(parent)?).ok()?;
+    Some(TraceContext { trace_id: number(trace)?.to_be_bytes(), span_id: span.to_be_bytes(), flags })
 }
 
 #[cfg(test)]

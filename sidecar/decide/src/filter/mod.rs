@@ -19,7 +19,7 @@ pub use self::changes::HeaderChanges;
 pub use self::encode::base64;
 pub use self::hops::{Arrival, write_hops};
 pub use self::identity::{Client, FORWARDED_MAX_BYTES, IdentityHeaders};
-pub use self::ids::{RequestId, Uuid7, X_REQUEST_ID, trace_id};
+pub use self::ids::{RequestId, TRACEPARENT, TraceContext, Uuid7, X_REQUEST_ID, trace_context};
 pub use self::names::GateNames;
 pub(crate) use self::names::{is_fixed, is_hop};
 pub(crate) use self::rewrite::common_prefix;

@@ -43,7 +43,8 @@ pub fn canonical_host(host: &str) -> Cow<'_, str> {
 }
 
 /// A host and its port, which is empty where there is none.
-pub(crate) fn split_port(host: &str) -> (&str, &str) {
+#[must_use]
+pub fn split_port(host: &str) -> (&str, &str) {
     match host.rfind(':') {
         // The colon of a port stands behind the bracket of an IPv6 literal.
         Some(colon) if !host[colon..].contains(']') => (&host[..colon], &host[colon + 1..]),

@@ -15,13 +15,13 @@ use sidecar_config::policy::{Match, Route, Rule};
 use self::candidate::{Candidate, Search};
 use self::conditions::Conditions;
 use self::host::HostCondition;
+pub(crate) use self::paths::path_pattern;
 use self::paths::{HostTable, PathCondition};
 use crate::path::match_key;
 use crate::reason::Reason;
 
 pub(crate) use self::conditions::header_name;
-pub(crate) use self::host::split_port;
-pub use self::host::{canonical_host, is_host};
+pub use self::host::{canonical_host, is_host, split_port};
 pub(crate) use self::template::Template;
 
 /// Index of a rule in its snapshot.

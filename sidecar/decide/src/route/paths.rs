@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sidecar_config::policy::{PathMatch, PathMatchType};
+use sidecar_config::policy::{Match, PathMatch, PathMatchType};
 
 use super::RuleIndex;
 use super::candidate::{Candidate, Candidates, Search};
@@ -120,6 +120,18 @@ impl HostTable {
         let matching = self.patterns.iter().filter(|(_, pattern, _)| pattern.is_match(path.as_bytes()));
         let fitting = matching.filter_map(|(_, _, candidates)| search.first(candidates));
         fitting.min_by_key(|candidate| candidate.rank()).map(Candidate::rule)
+    }
+}
+
+/// The one condition on a path that all matches have, as those write it who name routes: a prefix ends in `*`.
+pub(crate) fn path_pattern(matches: &[Match]) -> Option<String> {
+    let first = matches.first()?.path.as_ref()?;
+    let is_same = matches.iter().all(|condition| condition.path.as_ref() == Some(first));
+    match first.kind {
+        _ if !is_same => None,
+        PathMatchType::Exact | PathMatchType::Template => Some(first.value.clone()),
+        PathMatchType::PathPrefix => Some(format!("{}/*", first.value.strip_suffix('/').unwrap_or(&first.value))),
+        PathMatchType::RegularExpression => None,
     }
 }
 

@@ -108,8 +108,13 @@ fn a_health_check_says_how() {
     }
     let empty = "is empty, so that no check passes; name a status, or leave it out";
     let bad = [
-        (json!({}), "", "says not how; write exactly one of http and tcp"),
-        (json!({"tcp": {}, "http": {"path": "/"}}), "", "has several ways; write exactly one of http and tcp"),
+        (json!({}), "", "says not how; write exactly one of http, tcp and grpc"),
+        (json!({"tcp": {}, "http": {"path": "/"}}), "", "has several ways; write exactly one of http, tcp and grpc"),
+        (
+            json!({"grpc": {"service": "x".repeat(1025)}}),
+            ".grpc.service",
+            "is 1025 bytes long; at most 1024 are allowed",
+        ),
         (http(&json!({"path": "healthz"})), ".http.path", "`healthz` is no path; write one such as `/healthz`"),
         (http(&json!({"path": "/a b"})), ".http.path", "`/a b` is no path; write one such as `/healthz`"),
         (http(&json!({"path": "/a#b"})), ".http.path", "`/a#b` is no path; write one such as `/healthz`"),
@@ -126,9 +131,27 @@ fn a_health_check_says_how() {
         ),
     ];
     for (check, place, detail) in bad {
-        let refusal = accept::policy(&read(with("backendPolicy.healthCheck", &check))).expect_err("a bad check");
+        let mut document = with("backendPolicy.healthCheck", &check);
+        document["routes"][0]["rules"][0]["backends"][0]["protocol"] = json!("HTTP2");
+        let refusal = accept::policy(&read(document)).expect_err("a bad check");
         assert_eq!(told(&refusal.problems), [(format!("{PLACE}{place}"), detail.to_owned())], "{check}");
     }
+}
+
+/// gRPC is HTTP/2, and what a backend speaks is said once.
+#[test]
+fn a_check_by_grpc_is_for_backends_that_speak_http2() {
+    let route = |backend: &Value| {
+        policy(|route| {
+            route["backendPolicy"]["healthCheck"] = json!({"grpc": {}});
+            route["rules"][0]["backends"] = json!([{"address": "10.0.0.2:80", "protocol": "HTTP2"}, backend]);
+        })
+    };
+    assert!(accept::policy(&read(route(&json!({"address": "10.0.0.1:80", "protocol": "HTTP2"})))).is_ok());
+    let refusal = accept::policy(&read(route(&json!({"address": "10.0.0.1:80"})))).expect_err("HTTP/1.1");
+    let place = "policy.routes[0].rules[0].backends[1].protocol".to_owned();
+    let detail = "is `HTTP`, and the route's health check is gRPC's; write `HTTP2`".to_owned();
+    assert_eq!(told(&refusal.problems), [(place, detail)]);
 }
 
 #[test]
@@ -186,4 +209,74 @@ fn what_is_not_said_is_the_default() {
     assert_eq!(snapshot.rules[0].load_balancer, LoadBalancerType::LeastRequest);
     assert_eq!(snapshot.endpoints[0].policy.pool, PoolPolicy::default());
     assert_eq!(snapshot.rules[0].timeouts, sidecar_config::backend::Timeouts::default());
+}
+
+/// What a backend may say of where it is, and what is told where it says something else.
+#[test]
+fn a_backend_says_where_it_is() {
+    let accept = |backend: &Value| accept::policy(&read(with("rules.0.backends.0", backend)));
+    let label = "a".repeat(63);
+    let long = [&*label; 4].join(".");
+    let good = [
+        json!({"host": "app", "port": 80}),
+        json!({"host": "_grpc.App-1.example.com.", "port": 65535, "weight": 0}),
+        json!({"host": format!("{label}.example"), "port": 1}),
+    ];
+    for backend in good {
+        accept(&backend).unwrap_or_else(|refusal| panic!("{backend}: {refusal:?}"));
+    }
+    let no_name = |host: &str| {
+        format!("`{host}` is not a host name; write one such as `app.example.com`, without scheme and port")
+    };
+    let no_port = "host `app` has no port; write `port`, from 1 to 65535".to_owned();
+    let several = "has several of address, endpoints and host; write exactly one".to_owned();
+    let address = "10.0.0.1:80";
+    let bad = [
+        (json!({}), "has neither address nor endpoints nor host; write exactly one".to_owned()),
+        (json!({"address": address, "endpoints": "a"}), several.clone()),
+        (json!({"address": address, "host": "app", "port": 80}), several),
+        (json!({"address": address, "port": 80}), "has a port without a host; leave it out".to_owned()),
+        (json!({"endpoints": "a", "port": 80}), "has a port without a host; leave it out".to_owned()),
+        (json!({"host": "app"}), no_port.clone()),
+        (json!({"host": "app", "port": 0}), no_port),
+        (
+            json!({"host": "10.0.0.1", "port": 80}),
+            "host `10.0.0.1` is an address; write it as `address`, with its port".to_owned(),
+        ),
+        (
+            json!({"host": "fd00::1", "port": 80}),
+            "host `fd00::1` is an address; write it as `address`, with its port".to_owned(),
+        ),
+        (json!({"host": "app:80", "port": 80}), no_name("app:80")),
+        (json!({"host": "a..b", "port": 80}), no_name("a..b")),
+        (json!({"host": ".", "port": 80}), no_name(".")),
+        (json!({"host": "", "port": 80}), no_name("")),
+        (json!({"host": "b\u{fc}ro", "port": 80}), no_name("b\u{fc}ro")),
+        (json!({"host": format!("{label}a"), "port": 80}), no_name(&format!("{label}a"))),
+        (json!({"host": long, "port": 80}), no_name(&long)),
+    ];
+    for (backend, detail) in bad {
+        let refusal = accept(&backend).expect_err("a bad backend");
+        let place = "policy.routes[0].rules[0].backends[0]".to_owned();
+        assert_eq!(told(&refusal.problems), [(place, detail)], "{backend}");
+    }
+}
+
+/// Every address of a name is an endpoint; a name that nobody knows has none, and is asked for all the same.
+#[test]
+fn names_are_linked_with_their_addresses() {
+    let backends = json!([{"host": "app", "port": 80}, {"host": "none", "port": 80}, {"address": "10.0.0.1:80"}]);
+    let rule = json!({"name": "r", "allow": [{"anyone": {}}], "backends": backends});
+    let routes = json!([{"name": "a", "listener": "main", "rules": [rule]}]);
+    let policy = json!({"listeners": [listener("main", 8443)], "routes": routes});
+    let mut parts = Documents { policy, ..Documents::default() }.accept();
+    parts.resolved.insert("app".to_owned(), ["10.0.0.1", "fd00::1"].map(|address| address.parse().unwrap()).into());
+    let (snapshot, problems) = sidecar_decide::link(&parts);
+    assert_eq!(problems, []);
+    let addresses: Vec<_> = snapshot.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.1:80", "[fd00::1]:80"]);
+    let Target::Backends(backends) = &snapshot.rules[0].target else { panic!("no backends") };
+    let linked: Vec<_> = backends.iter().map(|backend| (&*backend.endpoints, backend.is_named)).collect();
+    assert_eq!(linked, [(&[0, 1][..], true), (&[][..], true), (&[0][..], false)]);
+    assert_eq!(snapshot.names.iter().collect::<Vec<_>>(), ["app", "none"]);
 }

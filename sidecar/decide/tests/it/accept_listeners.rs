@@ -139,18 +139,20 @@ fn the_name_a_client_asks_for_chooses_among_routes() {
 }
 
 #[test]
-fn limits_of_1_2() {
+fn limits() {
     let check = |limits: Value, rows: &[(&str, &str)]| match accept::policy(&read(json!({"limits": limits}))) {
         Ok(_) => assert_eq!(rows, [], "accepted"),
         Err(refusal) => assert_eq!(told(&refusal.problems), expected(rows)),
     };
     check(json!({"maxPendingRequests": 1, "maxStreams": 1_000_000, "pendingTimeout": "60s"}), &[]);
+    check(json!({"maxTunnels": 1}), &[]);
     check(json!({"pendingTimeout": "0s"}), &[]);
     check(
-        json!({"maxPendingRequests": 0, "maxStreams": 1_000_001, "pendingTimeout": "60001ms"}),
+        json!({"maxPendingRequests": 0, "maxStreams": 1_000_001, "maxTunnels": 0, "pendingTimeout": "60001ms"}),
         &[
             ("policy.limits.maxPendingRequests", "is 0; write a number from 1 to 1000000"),
             ("policy.limits.maxStreams", "is 1000001; write a number from 1 to 1000000"),
+            ("policy.limits.maxTunnels", "is 0; write a number from 1 to 1000000"),
             ("policy.limits.pendingTimeout", "is more than a minute, in which nothing would be accepted; write less"),
         ],
     );

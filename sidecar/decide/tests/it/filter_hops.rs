@@ -1,7 +1,7 @@
 //! How a request came, as the application is told: by the gate, or by proxies that are trusted.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use sidecar_decide::filter::{Arrival, RequestId, Uuid7, trace_id, write_hops};
+use sidecar_decide::filter::{Arrival, RequestId, Uuid7, trace_context, write_hops};
 
 fn head(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -107,6 +107,7 @@ fn a_trace_passes_where_everybody_reads_it_alike() {
         ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", true),
         ("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", true),
         ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more", false),
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", true),
         ("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", false),
         ("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", false),
         ("00-00000000000000000000000000000000-b7ad6b7169203331-01", false),
@@ -116,12 +117,19 @@ fn a_trace_passes_where_everybody_reads_it_alike() {
     ];
     for (traceparent, good) in table {
         let mut headers = head(&[("traceparent", traceparent), ("tracestate", "a=b")]);
-        let id = trace_id(&mut headers).map(|id| id.map(|byte| format!("{byte:02x}")).concat());
-        assert_eq!(id.as_deref(), good.then_some(ID), "{traceparent}");
+        let context = trace_context(&mut headers);
+        let flags = if traceparent.ends_with("-00") { "00" } else { "01" };
+        let written = good.then(|| format!("00-{ID}-b7ad6b7169203331-{flags}"));
+        assert_eq!(
+            context.and_then(|context| context.header()),
+            written.map(|text| text.parse().unwrap()),
+            "{traceparent}"
+        );
+        assert_eq!(context.map(|context| context.is_sampled()), good.then_some(flags == "01"), "{traceparent}");
         let kept = if good { 1 } else { 0 };
         assert_eq!([all(&headers, "traceparent").len(), all(&headers, "tracestate").len()], [kept; 2], "{traceparent}");
     }
     let one = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let mut headers = head(&[("traceparent", one), ("traceparent", one)]);
-    assert_eq!((trace_id(&mut headers), headers.len()), (None, 0), "twice is not once");
+    assert_eq!((trace_context(&mut headers), headers.len()), (None, 0), "twice is not once");
 }

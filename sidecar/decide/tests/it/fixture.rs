@@ -146,6 +146,7 @@ impl Documents {
             identities: Some(Arc::new(accept::identities(&identities).expect("a good identities part"))),
             policy: Some(Arc::new(accept::policy(&read(self.policy)).expect("a good policy part"))),
             endpoints: Some(Arc::new(accept::endpoints(&endpoints).expect("a good endpoints part"))),
+            ..Parts::default()
         }
     }
 

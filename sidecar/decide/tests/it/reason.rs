@@ -51,7 +51,7 @@ frozen! {
     RouteNoPath = "route_no_path" Client Some(404), Some(12), None;
     RouteNoMethod = "route_no_method" Client Some(405), Some(12), None;
     RouteNoMatch = "route_no_match" Client Some(404), Some(12), None;
-    RouteNoProtocol = "route_no_protocol" Client Some(501), Some(12), None;
+    RouteNoProtocol = "route_no_protocol" Gate Some(501), Some(12), None;
     RouteInvalid = "route_invalid" Gate Some(500), Some(13), None;
     RouteBadPath = "route_bad_path" Client Some(400), Some(13), None;
     LimitConnections = "limit_connections" Gate Some(503), Some(14), None;
@@ -59,11 +59,13 @@ frozen! {
     LimitIdentitySize = "limit_identity_size" Client Some(431), Some(8), None;
     LimitPending = "limit_pending" Gate Some(503), Some(14), None;
     LimitStreams = "limit_streams" Gate Some(503), Some(14), None;
+    LimitTunnels = "limit_tunnels" Gate Some(503), Some(14), None;
     LimitHandshakes = "limit_handshakes" Gate Some(503), Some(14), None;
     LimitIdle = "limit_idle" Client Some(408), Some(4), None;
     GateDrainTimeout = "gate_drain_timeout" Gate Some(503), Some(14), None;
     GateCertificateExpired = "gate_certificate_expired" Gate Some(503), Some(14), None;
     UpstreamNoEndpoint = "upstream_no_endpoint" Upstream Some(503), Some(14), None;
+    UpstreamDns = "upstream_dns" Upstream Some(503), Some(14), None;
     UpstreamEjected = "upstream_ejected" Upstream Some(503), Some(14), None;
     UpstreamUnhealthy = "upstream_unhealthy" Upstream Some(503), Some(14), None;
     UpstreamPoolFull = "upstream_pool_full" Upstream Some(503), Some(14), None;

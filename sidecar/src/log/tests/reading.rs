@@ -47,7 +47,7 @@ fn every_column_comes_back() {
         rest,
         "2023-11-14T22:13:20.123456Z,request,1,orders-1,uid-1,shop,orders,main,orders.example,shop/orders,read,enforce,\
          allowed,,,meter-7,fleet,CN=meter-7,DNS:meter-7.example,CN=Fleet CA,0a,f1,51,1f,5f,TLSv1.3,TLS13_AES_256_GCM_SHA384,1,\
-         HTTP/2,GET,orders.example,/orders/0,200,,10,2000,1500,,300,1200,10.0.0.7:8080,1,\
+         HTTP/2,GET,orders.example,/orders/0,200,,10,2000,1500,100,300,1200,10.0.0.7:8080,1,\
          018bcfe5-687b-774b-8123-456789abcdef,7472616365206f66206e6f2d6f6e652e,,192.0.2.9:51000,0123456789ab"
     );
 }
