@@ -131,7 +131,8 @@ fn others_are_refused_as_before() {
     let table = [("application/grpc", 200), ("application/grpc-web", 403), ("application/json", 403)];
     for (content, status) in table {
         let curl = gate.curl(Some("billing"), "/x").unwrap().arg("-H").arg(format!("Content-Type: {content}"));
-        let answer = curl.arg("--data").arg("x").call().unwrap();
+        // Without a body: curl takes the reset of one that nobody wants for the answer, which clients of gRPC do not.
+        let answer = curl.call().unwrap();
         assert_eq!((answer.status, answer.header("postern-reason")), (Some(status), Some("policy_not_allowed")));
     }
     let statuses: Vec<_> = rows(&gate.sidecar, 3).iter().map(|row| row["grpc_status"].clone()).collect();
