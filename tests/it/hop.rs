@@ -133,6 +133,52 @@ fn connections_that_would_not_be_made_any_more_are_cut() {
     assert_eq!(reasons.len(), 12, "{reasons:?}");
 }
 
+/// What is under way goes on when its backend becomes another one, and is judged all the same.
+#[test]
+fn what_is_under_way_is_judged_though_nobody_uses_its_backend_any_more() {
+    let server = server();
+    let client = client(&server);
+    let revoked = json!({ "identities": [{ "name": "demo/orders", "state": "Revoked" }] });
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let other = |document: &mut Value| {
+        document["policy"]["routes"][0]["backendPolicy"] = json!({ "pool": { "maxIdle": 7 } });
+    };
+    let gone = |document: &mut Value| {
+        document["policy"]["routes"][0]["rules"][0]["backends"][0]["address"] = json!(nobody);
+    };
+    let somebody_else = |document: &mut Value| {
+        document["policy"]["routes"][0]["rules"][0]["backends"][0]["tls"]["peers"] =
+            json!(["spiffe://demo.local/else"]);
+    };
+    type Edit<'a> = &'a dyn Fn(&mut Value);
+    let table: [(Edit<'_>, Option<&Value>, &str); 3] = [
+        (&other, Some(&revoked), "upstream_tls_revoked"),
+        (&gone, Some(&revoked), "upstream_tls"),
+        (&somebody_else, None, "upstream_tls_peer"),
+    ];
+    for (index, (edit, revocations, reason)) in table.into_iter().enumerate() {
+        thread::scope(|scope| {
+            let before = server.upstream.requests();
+            let reading = scope.spawn(|| call(&client, "/bytes?n=100000000", &["--limit-rate", "2M"]));
+            wait_until("a download", || server.upstream.requests() == before + 1);
+            change(&client, |document| edit(document));
+            if let Some(revocations) = revocations {
+                assert_eq!(metric(&client.sidecar, OPEN), 1, "{reason}: it goes on");
+                change(&client, |document| {
+                    edit(document);
+                    document["trust"]["revocations"] = revocations.clone();
+                });
+            }
+            wait_metric(&client.sidecar, OPEN, 0);
+            let broken = reading.join().unwrap();
+            assert!(broken.status == Some(200) && broken.exit_code != Some(0), "{reason}: {broken:?}");
+        });
+        let row = newest(&client.sidecar, index + 1);
+        assert_eq!(columns(&row, &["status", "reason"]), json!([200, reason]));
+        change(&client, |_| {});
+    }
+}
+
 /// A tunnel goes with the connection that it passes on.
 #[test]
 fn a_tunnel_to_a_server_that_is_revoked_is_cut() {

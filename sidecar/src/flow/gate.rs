@@ -63,7 +63,9 @@ impl Served {
     /// Begins to serve a generation.
     fn new(generation: Arc<Generation>, pool: &Rc<Pool>) -> Rc<Self> {
         let balancers = generation.snapshot.rules.iter().map(|_| Balancer::default()).collect();
-        let shelves = pool.serve(&generation.endpoints, &generation.upstream_tls);
+        let snapshot = &generation.snapshot;
+        let trust = (snapshot.trust_revision.clone(), snapshot.identities_revision.clone());
+        let shelves = pool.serve(&generation.endpoints, &generation.upstream_tls, trust);
         Rc::new(Self { generation, balancers, shelves })
     }
 }

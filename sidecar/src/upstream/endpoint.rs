@@ -142,6 +142,11 @@ impl EndpointState {
         self.endpoint.address
     }
 
+    /// Who it must be, where it is spoken to with TLS.
+    pub fn tls(&self) -> Option<&sidecar_decide::UpstreamTls> {
+        self.endpoint.tls.as_deref()
+    }
+
     /// Whether it is spoken to with TLS only.
     pub fn is_secured(&self) -> bool {
         self.endpoint.tls.is_some()
