@@ -34,7 +34,7 @@ pub const LISTEN_BACKLOG: i32 = 1024;
 /// Pause after accept() failed for want of file descriptors or memory: retrying at once would only spin.
 pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// File descriptors kept for everything but connections: log, configuration, admin, workers.
-pub const FILES_RESERVED: u64 = 64;
+pub const FILES_RESERVED: u64 = 128;
 /// Connections to the status port at once: kubelet, Prometheus, the operator and a person.
 pub const ADMIN_CONNECTIONS: usize = 32;
 
@@ -164,6 +164,8 @@ pub const DNS_HOSTS_TTL: Duration = Duration::from_secs(5);
 pub const DNS_FIRST_WAIT: Duration = Duration::from_millis(500);
 /// How long a change of addresses rests: names change together, and each change is a generation.
 pub const DNS_REST: Duration = Duration::from_millis(100);
+/// The least time between two generations for names alone: a server that answers otherwise each time costs one a second.
+pub const DNS_PAUSE: Duration = Duration::from_secs(1);
 /// Lookups under way at once.
 pub const DNS_LOOKUPS_AT_ONCE: usize = 8;
 /// Addresses of one family of a name, the lowest: each is an endpoint.

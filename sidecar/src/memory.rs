@@ -37,8 +37,8 @@ impl Trims {
     }
 }
 
-/// Gives memory back after bursts, for as long as it is polled. It runs on the control thread: a worker waits for it only
-/// where it allocates while its own arena is being searched.
+/// Gives memory back after bursts, for as long as it is polled. It runs on a thread of its own, because the control thread
+/// has revocations to publish; a worker waits for it only where it allocates while its own arena is being searched.
 pub async fn give_back(connections: &Handshakes, trims: &Trims) {
     let mut checks = interval(TRIM_CHECK);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -49,7 +49,7 @@ pub async fn give_back(connections: &Handshakes, trims: &Trims) {
         checks.tick().await;
         let now = Instant::now();
         if bursts.is_over(connections.open(), now) {
-            trim();
+            let _trimmed = tokio::task::spawn_blocking(trim).await;
             let took = now.elapsed();
             trims.add(took);
             tracing::debug!(?took, "memory given back");

@@ -152,6 +152,12 @@ impl State {
         Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation)
     }
 
+    /// What is served, and what was accepted for it.
+    pub fn served(&self) -> (Arc<Generation>, sidecar_decide::Parts) {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        (Arc::clone(&loaded.generation), loaded.accepted.clone())
+    }
+
     /// What was accepted of each part.
     pub fn accepted(&self) -> sidecar_decide::Parts {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).accepted.clone()

@@ -128,13 +128,21 @@ fn others_are_refused_as_before() {
     let gate = gate(&server, |document| {
         document["policy"]["routes"][0]["rules"][0]["allow"] = json!([{ "identity": "demo/reports" }]);
     });
-    let table = [("application/grpc", 200), ("application/grpc-web", 403), ("application/json", 403)];
-    for (content, status) in table {
+    let table = [
+        ("application/grpc", "--http2", "POST", 200),
+        // No calls: those are POST, on HTTP/2.
+        ("application/grpc", "--http2", "GET", 403),
+        ("application/grpc", "--http1.1", "POST", 403),
+        ("application/grpc-web", "--http2", "POST", 403),
+        ("application/json", "--http2", "POST", 403),
+    ];
+    for (content, version, method, status) in table {
         let curl = gate.curl(Some("billing"), "/x").unwrap().arg("-H").arg(format!("Content-Type: {content}"));
+        let curl = curl.arg(version).arg("-X").arg(method);
         // Without a body: curl takes the reset of one that nobody wants for the answer, which clients of gRPC do not.
         let answer = curl.call().unwrap();
         assert_eq!((answer.status, answer.header("postern-reason")), (Some(status), Some("policy_not_allowed")));
     }
-    let statuses: Vec<_> = rows(&gate.sidecar, 3).iter().map(|row| row["grpc_status"].clone()).collect();
-    assert_eq!(statuses, [json!(7), Value::Null, Value::Null]);
+    let statuses: Vec<_> = rows(&gate.sidecar, 5).iter().map(|row| row["grpc_status"].clone()).collect();
+    assert_eq!(statuses, [json!(7), Value::Null, Value::Null, Value::Null, Value::Null]);
 }

@@ -73,7 +73,7 @@ fn an_address_that_is_not_well_gets_nothing_until_it_is() {
     let switched = Nginx::start(&format!("root {root}; location = /healthz {{ try_files /well =503; }}")).unwrap();
     let other = Upstream::start().unwrap();
     let http = json!({ "path": "/healthz" });
-    let gate = gate(&json!({ "http": http, "interval": "10ms" }), &[switched.address(), other.address()]);
+    let gate = gate(&json!({ "http": http, "interval": "100ms" }), &[switched.address(), other.address()]);
     let used = |from: usize, calls: usize| {
         assert_eq!((0..calls).map(|_| call(&gate)).collect::<Vec<_>>(), vec![200; calls]);
         let all = rows(&gate.sidecar, from + calls);
@@ -149,7 +149,7 @@ fn how_an_address_is_asked() {
 #[test]
 fn a_connection_is_a_check_too() {
     let (listener, address) = listen();
-    let gate = gate(&json!({ "tcp": {}, "interval": "10ms" }), &[address]);
+    let gate = gate(&json!({ "tcp": {}, "interval": "100ms" }), &[address]);
     wait_until("checks", || metric(&gate.sidecar, PASSED) > 0);
     drop(listener);
     wait_metric(&gate.sidecar, UNHEALTHY, 1);
@@ -213,7 +213,7 @@ fn checks_go_over_the_same_tls() {
 fn grpc_says_itself_how_it_is() {
     let mut server = GrpcServer::start().unwrap();
     let of = |service: &str| {
-        gate_with(&json!({ "grpc": { "service": service }, "interval": "20ms" }), |document| {
+        gate_with(&json!({ "grpc": { "service": service }, "interval": "100ms" }), |document| {
             let backend = json!({ "address": server.address(), "protocol": "HTTP2" });
             document["policy"]["routes"][0]["rules"][0]["backends"] = json!([backend]);
         })
@@ -262,7 +262,7 @@ fn an_address_is_asked_once_whoever_uses_it() {
 
 #[test]
 fn checks_end_with_their_endpoint() {
-    let check = json!({ "http": { "path": "/healthz" }, "interval": "1ms" });
+    let check = json!({ "http": { "path": "/healthz" }, "interval": "100ms" });
     let gate = gate_with(&check, |_| {});
     wait_until("checks", || gate.upstream.requests() > 10);
     let mut document = gate.document.clone();
@@ -288,7 +288,7 @@ fn so_many_are_asked_at_once() {
     let port = listener.local_addr().unwrap().port();
     let (told, asked) = mpsc::channel::<TcpStream>();
     thread::spawn(move || listener.incoming().try_for_each(|stream| told.send(stream.unwrap())));
-    let check = json!({ "http": { "path": "/" }, "timeout": "24h" });
+    let check = json!({ "http": { "path": "/" }, "timeout": "1m" });
     let gate = gate_with(&check, |document| {
         let rule = &mut document["policy"]["routes"][0]["rules"][0];
         let silent = (1..=40).map(|host| json!({ "address": format!("127.0.1.{host}:{port}"), "weight": 0 }));

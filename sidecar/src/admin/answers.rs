@@ -103,7 +103,7 @@ fn unescape(text: &str) -> Option<String> {
 
 /// One page of the known identities, in the order of their document.
 pub(super) fn identities(state: &State, asked: &Asked) -> Identities {
-    let (generation, parts) = (state.generation(), state.accepted());
+    let (generation, parts) = state.served();
     let Some(part) = &parts.identities else {
         return Identities { revision: "none".to_owned(), known: 0, identities: Vec::new(), next: None };
     };

@@ -54,6 +54,40 @@ fn redact(value: &mut Value) {
     }
 }
 
+/// What rules write into heads may be a password for the application, and what checks ask for may have one in its query.
+fn redact_values(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match name.as_str() {
+                    "requestHeaderModifier" | "responseHeaderModifier" => redact_fields(field),
+                    "healthCheck" => {
+                        if let Some(path) = field.pointer_mut("/http/path")
+                            && let Some((before, _)) = path.as_str().and_then(|path| path.split_once('?'))
+                        {
+                            *path = json!(format!("{before}?{REDACTED}"));
+                        }
+                    }
+                    _ => redact_values(field),
+                }
+            }
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(redact_values),
+        _ => {}
+    }
+}
+
+fn redact_fields(modifier: &mut Value) {
+    let lists = ["set", "add"].into_iter();
+    let lists =
+        lists.filter_map(|list| modifier[list].as_array().map(|fields| (list, fields.len()))).collect::<Vec<_>>();
+    for (list, count) in lists {
+        for index in 0..count {
+            modifier[list][index]["value"] = json!(REDACTED);
+        }
+    }
+}
+
 fn trust(part: &AcceptedTrust) -> Value {
     let bundles: Map<_, _> =
         part.bundles.iter().map(|bundle| (bundle.name.to_string(), self::bundle(bundle))).collect();
@@ -96,6 +130,8 @@ fn identities(part: &AcceptedIdentities) -> Value {
 
 fn policy(part: &AcceptedPolicy) -> Value {
     let routes: Vec<_> = part.routes.iter().map(|(route, _)| route).collect();
+    let mut routes = json!(routes);
+    redact_values(&mut routes);
     json!({
         "listeners": part.listeners,
         "routes": routes,
@@ -128,7 +164,7 @@ fn facts(facts: &CertificateFacts) -> Value {
 mod tests {
     use serde_json::json;
 
-    use super::redact;
+    use super::{redact, redact_values};
 
     #[test]
     fn what_is_called_like_a_secret_is_hidden() {
@@ -145,5 +181,32 @@ mod tests {
             "tokens": null,
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn what_could_be_a_password_is_not_told() {
+        let mut routes = json!([{
+            "backendPolicy": { "healthCheck": { "http": { "path": "/live?token=x" } } },
+            "rules": [{ "filters": [{
+                "requestHeaderModifier": {
+                    "set": [{ "name": "authorization", "value": "Bearer x" }],
+                    "add": [{ "name": "b", "value": "x" }],
+                    "remove": ["c"],
+                },
+            }, { "responseHeaderModifier": { "set": [{ "name": "d", "value": "x" }] } }] }],
+        }]);
+        redact_values(&mut routes);
+        let hidden = "[redacted]";
+        let expected = json!([{
+            "backendPolicy": { "healthCheck": { "http": { "path": "/live?[redacted]" } } },
+            "rules": [{ "filters": [{
+                "requestHeaderModifier": {
+                    "set": [{ "name": "authorization", "value": hidden }],
+                    "add": [{ "name": "b", "value": hidden }],
+                    "remove": ["c"],
+                },
+            }, { "responseHeaderModifier": { "set": [{ "name": "d", "value": hidden }] } }] }],
+        }]);
+        assert_eq!(routes, expected);
     }
 }

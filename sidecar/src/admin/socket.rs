@@ -4,7 +4,6 @@ use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -47,8 +46,7 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Held), SocketError> {
     let lock = lock(path)?;
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(SocketError::NoSocket),
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(SocketError::Taken),
-        Ok(_) => fs::remove_file(path)?,
+        Ok(_) => remove_stale(path)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error.into()),
     }
@@ -63,6 +61,19 @@ pub fn bind(path: &Path) -> Result<(UnixListener, Held), SocketError> {
     socket.set_nonblocking(true)?;
     let listener = UnixListener::from_std(std::os::unix::net::UnixListener::from(OwnedFd::from(socket)))?;
     Ok((listener, held))
+}
+
+/// Removes a socket that nobody listens on any more, and no other.
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Where somebody listens and does not accept, this would wait for it.
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(fs::remove_file(path)?),
+        Ok(()) => Err(SocketError::Taken),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(SocketError::Taken),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn lock(path: &Path) -> Result<File, SocketError> {

@@ -224,6 +224,10 @@ pub(super) fn drain(args: &DrainArgs) -> Result<()> {
             }
             Err(error) => return Err(error),
         }
+        if !state.draining && !state.drained {
+            writeln!(out, "the sidecar has ended, and another one answers")?;
+            return Ok(());
+        }
     }
     if state.drained {
         writeln!(out, "drained after {:.1} s", begun.elapsed().as_secs_f64())?;

@@ -29,6 +29,8 @@ const STATE_SUFFIXES: [&[u8]; 2] = [b".state", b".state.new"];
 /// Changes of some folders, debounced.
 pub struct Changes {
     events: mpsc::Receiver<()>,
+    /// Something changed that nobody was told of yet.
+    is_noticed: bool,
     /// Ends the events when it is dropped; `None` where there is none to be had.
     watcher: Option<RecommendedWatcher>,
     folders: BTreeSet<PathBuf>,
@@ -105,7 +107,7 @@ pub fn watch(log: &Path, state: Option<&Path>) -> Changes {
     let watcher = watcher.inspect_err(compare_instead).ok();
     let mut compare = interval(CONFIG_COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    Changes { events, watcher, folders: BTreeSet::new(), compare, writers }
+    Changes { events, is_noticed: false, watcher, folders: BTreeSet::new(), compare, writers }
 }
 
 /// Whether it is the state directory or one of the files in it, which may be the configuration's folder too.
@@ -161,17 +163,58 @@ impl Changes {
     }
 
     async fn any(&mut self) -> Change {
-        tokio::select! {
-            _ = self.events.recv() => {}
-            _ = self.compare.tick() => return Change::Due,
+        if !self.is_noticed {
+            tokio::select! {
+                _ = self.events.recv() => {}
+                _ = self.compare.tick() => return Change::Due,
+            }
+            // Not in this future alone: whoever waits for something else too may drop it while it waits for quiet.
+            self.is_noticed = true;
         }
         let latest = Instant::now() + DEBOUNCE_MAX;
         loop {
             let quiet = (Instant::now() + CONFIG_DEBOUNCE).min(latest);
             match timeout_at(quiet, self.events.recv()).await {
                 Ok(Some(())) if Instant::now() < latest => {}
-                _ => return Change::Noticed,
+                _ => {
+                    self.is_noticed = false;
+                    return Change::Noticed;
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::runtime::Builder;
+    use tokio::sync::mpsc;
+    use tokio::time::{Instant, interval_at, timeout};
+
+    use super::{Change, Changes};
+
+    /// Whoever waits for a change waits for other things too, and begins again after each of them.
+    #[test]
+    fn a_change_is_not_lost_with_the_future_that_saw_it() {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (changed, events) = mpsc::channel(1);
+            let hour = Duration::from_secs(3600);
+            let mut changes = Changes {
+                events,
+                is_noticed: false,
+                watcher: None,
+                folders: BTreeSet::new(),
+                compare: interval_at(Instant::now() + hour, hour),
+                writers: Arc::default(),
+            };
+            changed.try_send(()).unwrap();
+            assert!(timeout(Duration::from_millis(1), changes.next()).await.is_err(), "it waits for quiet");
+            assert!(matches!(timeout(hour / 60, changes.next()).await, Ok(Change::Noticed)));
+        });
     }
 }

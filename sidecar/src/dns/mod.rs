@@ -23,7 +23,7 @@ pub use known::Standing;
 use known::{Answer, Known};
 use system::Resolving;
 
-use crate::limits::{DNS_FIRST_WAIT, DNS_LOOKUPS_AT_ONCE, DNS_REST, DNS_SYSTEM_FILE_BYTES};
+use crate::limits::{DNS_FIRST_WAIT, DNS_LOOKUPS_AT_ONCE, DNS_PAUSE, DNS_REST, DNS_SYSTEM_FILE_BYTES};
 
 /// Counts of lookups, and how well names are known.
 #[derive(Debug, Default)]
@@ -72,6 +72,8 @@ struct Shared {
     known: RefCell<BTreeMap<String, Known>>,
     /// Whether what is known is not what was given out last.
     has_changed: Cell<bool>,
+    /// When it was given out last.
+    given: Cell<Option<Instant>>,
     /// A lookup has ended.
     ended: Notify,
     turns: Semaphore,
@@ -94,6 +96,7 @@ impl Names {
             resolving: Resolving::of_settings(settings),
             known: RefCell::default(),
             has_changed: Cell::new(false),
+            given: Cell::new(None),
             ended: Notify::new(),
             turns: Semaphore::new(DNS_LOOKUPS_AT_ONCE),
             lookups,
@@ -134,6 +137,7 @@ impl Names {
     /// What is known, to be given out.
     pub fn resolved(&self) -> Resolved {
         self.shared.has_changed.set(false);
+        self.shared.given.set(Some(Instant::now()));
         let known = self.shared.known.borrow();
         known.iter().map(|(name, known)| (name.clone(), known.addresses())).collect()
     }
@@ -143,7 +147,8 @@ impl Names {
         loop {
             let ended = self.shared.ended.notified();
             if self.shared.has_changed.get() {
-                return sleep(DNS_REST).await;
+                let pause = self.shared.given.get().map_or(DNS_REST, |given| DNS_PAUSE.saturating_sub(given.elapsed()));
+                return sleep(pause.max(DNS_REST)).await;
             }
             ended.await;
         }

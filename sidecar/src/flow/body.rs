@@ -1,11 +1,12 @@
 //! Bodies as they pass: counted, bounded, and known to have ended.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -37,6 +38,8 @@ pub(super) struct Upload {
     kept: RefCell<Option<Kept>>,
     /// How often it was sent.
     sendings: Cell<u32>,
+    /// Whoever sends it, while nothing comes.
+    waiting: RefCell<Option<Waker>>,
 }
 
 /// The beginning of a body, to be sent again.
@@ -60,14 +63,18 @@ impl Upload {
             failed: Cell::new(None),
             kept: RefCell::new(None),
             sendings: Cell::new(0),
+            waiting: RefCell::default(),
         })
     }
 
     /// The body on its way to an upstream.
     pub(super) fn body(self: &Rc<Self>) -> Body {
         self.sendings.set(self.sendings.get() + 1);
-        let (sending, repeats) = (self.sendings.get(), self.pieces());
-        Body::Stream(Box::pin(UploadBody { upload: Rc::clone(self), sending, repeats, repeated: 0 }))
+        let repeats: VecDeque<_> = self.kept.borrow().iter().flat_map(|kept| &kept.pieces).cloned().collect();
+        let sending = self.sendings.get();
+        // Not of this sending yet.
+        self.ended.set(self.ended() && repeats.is_empty());
+        Body::Stream(Box::pin(UploadBody { upload: Rc::clone(self), sending, repeats }))
     }
 
     /// Keeps what is taken from now on, if it is all and not too much.
@@ -99,15 +106,6 @@ impl Upload {
         }
     }
 
-    /// A piece that was sent before.
-    fn piece(&self, number: usize) -> Option<Bytes> {
-        self.kept.borrow().as_ref()?.pieces.get(number).cloned()
-    }
-
-    fn pieces(&self) -> usize {
-        self.kept.borrow().as_ref().map_or(0, |kept| kept.pieces.len())
-    }
-
     /// Bytes that have passed.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.get()
@@ -135,7 +133,12 @@ impl Upload {
 
     /// What is left of it when the request has its answer, if it has not ended by then.
     pub(super) fn unwanted(&self) -> Option<Inbound> {
-        if self.ended() { None } else { self.inner.take() }
+        let unwanted = if self.ended() { None } else { self.inner.take() };
+        // Whoever waits for more of it is to find out: left alone, HTTP/2 would keep its stream to the upstream open.
+        if let Some(sender) = self.waiting.take() {
+            sender.wake();
+        }
+        unwanted
     }
 
     /// Notes what was taken, and lets it pass or not.
@@ -179,16 +182,8 @@ struct UploadBody {
     upload: Rc<Upload>,
     /// Which of the sendings this is: the last one alone gets anything.
     sending: u32,
-    /// Pieces of earlier sendings that are to be sent again.
-    repeats: usize,
-    /// How many of them were.
-    repeated: usize,
-}
-
-impl UploadBody {
-    fn is_repeated(&self) -> bool {
-        self.repeated >= self.repeats
-    }
+    /// Pieces of earlier sendings that are to be sent again: its own, because an answer ends their being kept.
+    repeats: VecDeque<Bytes>,
 }
 
 impl http_body::Body for UploadBody {
@@ -199,21 +194,26 @@ impl http_body::Body for UploadBody {
         if self.sending != self.upload.sendings.get() {
             return Poll::Ready(Some(Err(BodyError::Unwanted)));
         }
-        if !self.is_repeated()
-            && let Some(piece) = self.upload.piece(self.repeated)
-        {
-            self.repeated += 1;
+        if let Some(piece) = self.repeats.pop_front() {
+            self.upload.ended.set(self.is_end_stream());
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let mut inner = self.upload.inner.borrow_mut();
         // An end here would be taken for the body's own.
         let Some(inner) = inner.as_mut() else { return Poll::Ready(Some(Err(BodyError::Unwanted))) };
-        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut *inner).poll_frame(cx) else {
+            let mut waiting = self.upload.waiting.borrow_mut();
+            match &mut *waiting {
+                Some(waiting) => waiting.clone_from(cx.waker()),
+                None => *waiting = Some(cx.waker().clone()),
+            }
+            return Poll::Pending;
+        };
         Poll::Ready(self.upload.take(frame, inner.is_end_stream()))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_repeated() && self.upload.inner.borrow().as_ref().is_none_or(http_body::Body::is_end_stream)
+        self.repeats.is_empty() && self.upload.inner.borrow().as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -22,7 +22,7 @@ use super::record::Draft;
 use crate::filter::{self, Ids};
 use crate::limit::Pend;
 use crate::log::{Kind, Record, clip};
-use crate::protocol::{Body, Head, Inbound, Request, Response, Upgrade};
+use crate::protocol::{Body, Head, Inbound, Request, Response, Upgrade, Version};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
 pub(super) static POSTERN_REASON: HeaderName = HeaderName::from_static("postern-reason");
@@ -105,7 +105,8 @@ fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, id
         trace.is_tls = connection.is_tls();
         draft.traces(trace);
     }
-    if is_grpc(&head.headers) {
+    // Nothing else is a call: 200 would tell others that they got what they asked for.
+    if connection.version == Version::Http2 && head.method == Method::POST && is_grpc(&head.headers) {
         draft.speaks_grpc();
     }
     draft

@@ -169,7 +169,13 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
     for listening in listeners.values() {
         listening.closing.send_replace(true);
     }
-    while acceptors.join_next().await.is_some() {}
+    // What is still open expires as ever.
+    while !acceptors.is_empty() {
+        tokio::select! {
+            _ = acceptors.join_next() => {}
+            () = gate.live.tend() => {}
+        }
+    }
 }
 
 /// Gives the listeners that stay the new generation's TLS settings, and tells those that go to finish.

@@ -21,6 +21,7 @@ pub use export::{Exporter, Spans, collector, start};
 pub use stats::{SpanDrop, SpanStats};
 
 use crate::log::Record;
+use crate::log::clip;
 
 /// The flags that a span passes on: that it is sampled, and that its trace's id is random (W3C Trace Context, level 2).
 const SAMPLED: u8 = 1;
@@ -55,7 +56,7 @@ pub struct Trace {
     /// What the paths have in common that its rule matches.
     pub path_pattern: Option<Arc<str>>,
     /// When the application was first asked, since it began, and what for.
-    asked: Option<(u64, Uri)>,
+    asked: Option<(u64, Box<str>)>,
 }
 
 /// A traced request that has ended.
@@ -126,7 +127,8 @@ impl Trace {
     /// Now the application is asked.
     pub fn ask(&mut self, target: &Uri) {
         let since = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.asked = Some((since, target.clone()));
+        // A copy, and no longer than in a row: the target itself would hold on to all that was read with it.
+        self.asked = Some((since, clip(target.path())));
     }
 }
 

@@ -113,11 +113,11 @@ fn server(ended: &Ended) -> Span {
 /// The application's part, from the first try to the end of its response; none where it was not asked.
 fn client(ended: &Ended) -> Option<Span> {
     let Ended { trace, record } = ended;
-    let (asked, target) = trace.asked.as_ref()?;
+    let (asked, path) = trace.asked.as_ref()?;
     let mut attributes = Attributes::of(record);
     if let Some(upstream) = record.upstream {
         let scheme = if trace.asks_by_tls { "https" } else { "http" };
-        attributes.text("url.full", Some(&format!("{scheme}://{upstream}{}", target.path())));
+        attributes.text("url.full", Some(&format!("{scheme}://{upstream}{path}")));
         attributes.peer("server.address", "server.port", upstream);
     }
     let resent = i64::from(record.attempts.saturating_sub(1));

@@ -1,13 +1,18 @@
 //! Accepts when addresses are left out.
 
 use http::uri::{Authority, PathAndQuery};
+use sidecar_config::Duration;
 use sidecar_config::health::{HealthCheck, HttpCheck, OutlierDetection};
 use sidecar_config::policy::Route;
 use sidecar_config::upstream::BackendProtocol;
 
-use super::backend::{COUNT_MAX, check_range, check_time};
+use super::backend::{COUNT_MAX, TIME_MAX, check_range, check_time};
 use crate::problem::Problems;
 
+/// Shortest time between two checks: each is a connection of the thread that has other things to do too.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Shortest and longest time that a check takes: a few that wait long would keep all others from being made.
+const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(60_000));
 /// Most checks in a row: more are no answer to the question.
 const THRESHOLD_MAX: u32 = 1000;
 /// Longest name of a service.
@@ -27,8 +32,10 @@ pub(super) fn check_health(check: &HealthCheck, place: &str, problems: &mut Prob
     if let Some(http) = &check.http {
         check_http(http, &format!("{place}.http"), problems);
     }
-    check_time(Some(check.interval), format_args!("{place}.interval"), problems);
-    check_time(Some(check.timeout), format_args!("{place}.timeout"), problems);
+    let times = [("interval", check.interval, (INTERVAL_MIN, TIME_MAX)), ("timeout", check.timeout, TIMEOUTS)];
+    for (field, time, range) in times {
+        check_range(Some(time), range, "a duration", format_args!("{place}.{field}"), problems);
+    }
     let counts = [
         ("intervalJitterPercent", check.interval_jitter_percent, (0, 100)),
         ("healthyThreshold", check.healthy_threshold, (1, THRESHOLD_MAX)),

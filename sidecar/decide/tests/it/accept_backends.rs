@@ -43,6 +43,9 @@ fn fields_have_bounds() {
     let threshold = [json!(1), json!(1000)];
     let (percent_0, many) = ([json!(0), json!(100)], ("1001", json!(1001)));
     let health = "backendPolicy.healthCheck";
+    const INTERVAL: &str = "write a duration from 100ms to 24h";
+    const TIMEOUT: &str = "write a duration from 1ms to 1m";
+    let (interval, timeout) = ([json!("100ms"), json!("24h")], [json!("1ms"), json!("1m")]);
     let (percent, above) = ([json!(1), json!(100)], ("101", json!(101)));
     type Row<'a> = (&'a str, &'a str, &'a [Value], Vec<Bad>, &'a str);
     let table: [Row<'_>; 20] = [
@@ -55,8 +58,8 @@ fn fields_have_bounds() {
         (health, "healthyThreshold", &threshold, vec![zero.clone(), many.clone()], THRESHOLD),
         (health, "unhealthyThreshold", &threshold, vec![zero.clone(), many], THRESHOLD),
         (health, "intervalJitterPercent", &percent_0, vec![above.clone()], "write a number from 0 to 100"),
-        (health, "interval", &time, vec![no_time.clone(), long.clone()], TIME),
-        (health, "timeout", &time, vec![no_time.clone(), long.clone()], TIME),
+        (health, "interval", &interval, vec![("99ms", json!("99ms")), long.clone()], INTERVAL),
+        (health, "timeout", &timeout, vec![no_time.clone(), ("1m1ms", json!("1m1ms"))], TIMEOUT),
         (outlier, "maxEjectionPercent", &percent, vec![zero, above], "write a number from 1 to 100"),
         (pool, "pendingTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
         (pool, "connectTimeout", &time, vec![no_time.clone(), long.clone()], TIME),
