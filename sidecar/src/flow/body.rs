@@ -16,6 +16,7 @@ use sidecar_decide::filter::GateNames;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::grpc;
+use super::http::POSTERN_REASON;
 use super::record::Draft;
 use super::watch::Watch;
 use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT, REPLAY_BYTES};
@@ -411,8 +412,12 @@ impl http_body::Body for DownloadBody {
             None => ready!(Pin::new(&mut self.inner).poll_frame(cx)),
         };
         match frame {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(trailers) = frame.trailers_mut() {
+                    // Only the gate speaks for the gate.
+                    trailers.remove(&POSTERN_REASON);
+                }
                 if let (Some(trailers), Some((_, draft))) = (frame.trailers_ref(), &mut self.open) {
                     draft.note_grpc(trailers);
                 }
