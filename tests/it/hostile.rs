@@ -163,8 +163,8 @@ fn a_link_above_the_folder_is_followed_when_it_turns() {
 
 #[test]
 fn requests_of_one_client_leave_files_for_everybody_else() {
-    const FILES: usize = 200;
-    const UPSTREAMS: usize = (FILES - 64) / 2;
+    const FILES: usize = 264;
+    const UPSTREAMS: usize = (FILES - 128) / 2;
     let limited = Files::new();
     let script = limited.folder.file("limited");
     let binary = built_sidecar().unwrap();
