@@ -172,6 +172,9 @@ pub const DNS_LOOKUPS_AT_ONCE: usize = 8;
 pub const DNS_ADDRESSES: usize = 256;
 /// Size of `/etc/hosts` and `/etc/resolv.conf`: above it they are not read.
 pub const DNS_SYSTEM_FILE_BYTES: u64 = 1 << 20;
+/// Time for a connection whose response has ended to take the next request. A turn of the worker is enough, but an
+/// upstream that has answered and never takes the rest of what it was sent stays as it is for ever.
+pub const UPSTREAM_READY_TIME: Duration = Duration::from_millis(100);
 /// Requests of one worker that a connection goes to directly while those of other workers wait for the same upstream.
 pub const HANDOVERS: u8 = 8;
 

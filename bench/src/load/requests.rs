@@ -74,20 +74,24 @@ impl Connections {
     pub fn ask(&mut self, streams: usize, duration: Duration) -> Result<u64> {
         let until = Instant::now() + duration;
         self.runtime.block_on(async {
-            let mut asking = JoinSet::new();
+            let (mut asking, mut answers) = (JoinSet::new(), 0);
+            let mut sharing = JoinSet::new();
             for sender in self.senders.drain(..) {
                 if let Sender::Http2(sender) = &sender {
                     for _ in 1..streams {
-                        asking.spawn(ask_until(Sender::Http2(sender.clone()), until));
+                        sharing.spawn(ask_until(Sender::Http2(sender.clone()), until));
                     }
                 }
                 asking.spawn(ask_until(sender, until));
             }
-            let mut answers = 0;
             while let Some(asked) = asking.join_next().await {
                 let (sender, count) = asked??;
                 answers += count;
                 self.senders.push(sender);
+            }
+            // Those that shared a connection are not kept: the next call would share each of theirs again.
+            while let Some(asked) = sharing.join_next().await {
+                answers += asked??.1;
             }
             Ok(answers)
         })

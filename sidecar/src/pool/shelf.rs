@@ -163,15 +163,13 @@ impl Shelf {
         if self.endpoint.version() == Version::Http2 {
             return self.lease_stream(fresh, waited).await;
         }
-        if !fresh && let Some(lease) = self.take_idle(Upstream::is_ready) {
+        // One whose last response has just ended is ready in a moment: a request waits for it, where nothing else is idle.
+        // To open another instead would have a busy gate open and close one again for every request.
+        if !fresh && let Some(lease) = self.take_idle(Upstream::is_ready).or_else(|| self.take_idle(|_| true)) {
             return Ok(lease);
         }
         if let Some(permit) = self.endpoint.try_permit() {
             return self.open(permit).await;
-        }
-        // One whose last response has just ended may still be on its way to being ready.
-        if !fresh && let Some(lease) = self.take_idle(|_| true) {
-            return Ok(lease);
         }
         if fresh && let Some(permit) = self.make_room() {
             return self.open(permit).await;
@@ -286,12 +284,20 @@ impl Shelf {
     fn take_idle(self: &Rc<Self>, is_wanted: impl Fn(&Upstream) -> bool) -> Option<Lease> {
         let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| !idle.connection.is_closed() && !self.is_worn(&idle.held, now));
-        let last = idle.iter().rposition(|idle| is_wanted(&idle.connection))?;
-        let Idle { connection, mut held, .. } = idle.remove(last);
-        held.requests += 1;
-        held.handovers = 0;
-        Some(Lease { connection, hold: Hold::Whole(held), busy: Busy::new(self), is_reused: true })
+        // From the one that was used last, and rarely further: the others are looked at when the shelf is swept.
+        for at in (0..idle.len()).rev() {
+            let is_spent = idle[at].connection.is_closed() || self.is_worn(&idle[at].held, now);
+            if !is_spent && !is_wanted(&idle[at].connection) {
+                continue;
+            }
+            let Idle { connection, mut held, .. } = idle.remove(at);
+            if !is_spent {
+                held.requests += 1;
+                held.handovers = 0;
+                return Some(Lease { connection, hold: Hold::Whole(held), busy: Busy::new(self), is_reused: true });
+            }
+        }
+        None
     }
 
     /// Whether a connection takes no more requests.

@@ -11,12 +11,13 @@ use hyper_util::rt::TokioIo;
 use sidecar_decide::Reason;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::multiplex::{self, Streams};
 use super::wire::{Watched, Wire};
 use super::{Body, Head, Inbound, Version};
 use crate::duplex::Opened;
-use crate::limits::REQUEST_HEADERS;
+use crate::limits::{REQUEST_HEADERS, UPSTREAM_READY_TIME};
 use crate::upstream::Transport;
 
 /// A connection to an upstream that requests can be sent on.
@@ -186,7 +187,7 @@ async fn send_http1(
     request: Outgoing,
 ) -> Result<http::Response<Incoming>, NotSent> {
     // The one whose last response has just ended needs a moment, or finds out that it is closed.
-    if sender.ready().await.is_err() {
+    if !sender.is_ready() && !matches!(timeout(UPSTREAM_READY_TIME, sender.ready()).await, Ok(Ok(()))) {
         return Err(NotSent::Unsent(Box::new(request)));
     }
     sender.try_send_request(request.into_message()).await.map_err(|mut error| match error.take_message() {
