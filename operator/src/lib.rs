@@ -1,0 +1,1 @@
+//! The control plane: index → plan → apply → touch → ask → status, for one workload at a time.
