@@ -6,6 +6,8 @@
 
 pub mod clientidentity;
 pub mod condition;
+#[cfg(feature = "generate")]
+pub mod generate;
 pub mod proxyroute;
 pub mod schema;
 pub mod trust;

@@ -89,8 +89,12 @@ fn text(pattern: &str, max: u32) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": max, "pattern": pattern})
 }
 
-fn list(items: Schema, max: u32) -> Schema {
-    json_schema!({"type": "array", "items": items, "maxItems": max})
+fn list(items: Schema, min: u32, max: u32) -> Schema {
+    let mut schema = json_schema!({"type": "array", "items": items, "maxItems": max});
+    if min > 0 {
+        schema.insert("minItems".to_owned(), min.into());
+    }
+    schema
 }
 
 /// A name of one label (RFC 1123): of a namespace, a rule, a bundle.
@@ -110,22 +114,34 @@ pub(crate) fn precise_hostname(_: &mut SchemaGenerator) -> Schema {
 
 /// Hosts of a route.
 pub(crate) fn hostnames(_: &mut SchemaGenerator) -> Schema {
-    list(text(HOSTNAME_PATTERN, 253), 16)
+    list(text(HOSTNAME_PATTERN, 253), 0, 16)
 }
 
-/// DNS names of a certificate.
+/// DNS names that a certificate gets.
 pub(crate) fn dns_names(_: &mut SchemaGenerator) -> Schema {
-    list(text(HOSTNAME_PATTERN, 253), 16)
+    list(text(HOSTNAME_PATTERN, 253), 0, 16)
 }
 
-/// URIs of a certificate.
+/// DNS names that certificates are recognised by.
+pub(crate) fn claimed_dns_names(_: &mut SchemaGenerator) -> Schema {
+    list(text(HOSTNAME_PATTERN, 253), 1, 16)
+}
+
+const URI_PATTERN: &str = "^[A-Za-z][A-Za-z0-9+.-]*:[!-~]+$";
+
+/// URIs that a certificate gets.
 pub(crate) fn uris(_: &mut SchemaGenerator) -> Schema {
-    list(text("^[A-Za-z][A-Za-z0-9+.-]*:[!-~]+$", 2048), 16)
+    list(text(URI_PATTERN, 2048), 0, 16)
+}
+
+/// URIs that certificates are recognised by.
+pub(crate) fn claimed_uris(_: &mut SchemaGenerator) -> Schema {
+    list(text(URI_PATTERN, 2048), 1, 16)
 }
 
 /// SPIFFE IDs, each whole or ending in `/*`.
 pub(crate) fn spiffe_patterns(_: &mut SchemaGenerator) -> Schema {
-    list(text(SPIFFE_PATTERN, 2048), 16)
+    list(text(SPIFFE_PATTERN, 2048), 1, 16)
 }
 
 const SPIFFE_PATTERN: &str = r"^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)*(/\*)?$";
@@ -142,7 +158,7 @@ pub(crate) fn trust_domain(_: &mut SchemaGenerator) -> Schema {
 
 /// SPIFFE trust domains.
 pub(crate) fn trust_domains(_: &mut SchemaGenerator) -> Schema {
-    list(text("^[a-z0-9._-]+$", 255), 16)
+    list(text("^[a-z0-9._-]+$", 255), 0, 16)
 }
 
 /// A segment of a SPIFFE ID that names a service account.
@@ -176,32 +192,32 @@ const HEADER_PATTERN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 
 /// Names of header fields.
 pub(crate) fn header_names(_: &mut SchemaGenerator) -> Schema {
-    list(text(HEADER_PATTERN, 256), 16)
+    list(text(HEADER_PATTERN, 256), 1, 16)
 }
 
 /// SHA-256 digests.
 pub(crate) fn sha256_digests(_: &mut SchemaGenerator) -> Schema {
-    list(text("^sha256:[0-9A-Fa-f]{64}$", 71), 64)
+    list(text("^sha256:[0-9A-Fa-f]{64}$", 71), 1, 64)
 }
 
 /// Long form device identifiers (IEEE 2030.5).
 pub(crate) fn lfdis(_: &mut SchemaGenerator) -> Schema {
-    list(text("^[0-9A-Fa-f]{40}$", 40), 64)
+    list(text("^[0-9A-Fa-f]{40}$", 40), 1, 64)
 }
 
 /// Short form device identifiers (IEEE 2030.5).
 pub(crate) fn sfdis(_: &mut SchemaGenerator) -> Schema {
-    list(text("^[0-9]{12}$", 12), 64)
+    list(text("^[0-9]{12}$", 12), 1, 64)
 }
 
 /// Serial numbers in hex digits, with or without colons.
 pub(crate) fn serials(_: &mut SchemaGenerator) -> Schema {
-    list(text("^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){0,19}$", 59), 64)
+    list(text("^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){0,19}$", 59), 1, 64)
 }
 
 /// Common names of certificates' subjects (RFC 5280: at most 64 characters).
 pub(crate) fn common_names(_: &mut SchemaGenerator) -> Schema {
-    list(text(r"^[^\x00-\x1f\x7f]+$", 64), 64)
+    list(text(r"^[^\x00-\x1f\x7f]+$", 64), 1, 64)
 }
 
 /// A common name of a certificate's subject (RFC 5280: at most 64 characters).

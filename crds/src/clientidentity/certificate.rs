@@ -80,10 +80,6 @@ pub struct Csr {
     "!has(self.renewBefore) || duration(self.renewBefore) < duration(self.duration)",
     "certificate.renewBefore is not shorter than certificate.duration; write a shorter time",
 ))]
-#[x_kube(validation = (
-    "duration(self.duration) >= duration('10m') && duration(self.duration) <= duration('87600h')",
-    "certificate.duration: write a time from 10m to 87600h",
-))]
 pub struct Certificate {
     /// The subject's common name. Absent: the name of the identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +95,7 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
     /// How long it is valid; never longer than its issuer.
     #[serde(default = "default_duration")]
+    #[x_kube(validation = ("duration(self) >= duration('10m') && duration(self) <= duration('87600h')", "certificate.duration: write a time from 10m to 87600h"))]
     pub duration: Duration,
     /// How long before its end it is renewed. Absent: a third of its life.
     #[serde(skip_serializing_if = "Option::is_none")]

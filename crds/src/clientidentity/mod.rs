@@ -163,11 +163,11 @@ pub struct External {
     pub trust: Trust,
     /// URI subject alternative names, byte for byte; a SPIFFE ID counts only if `trust` vouches for its domain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "words::uris")]
+    #[schemars(schema_with = "words::claimed_uris")]
     pub uris: Vec<String>,
     /// DNS subject alternative names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "words::dns_names")]
+    #[schemars(schema_with = "words::claimed_dns_names")]
     pub dns_names: Vec<String>,
     /// Common names of the subject, byte for byte; they count only if `trust` vouches for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

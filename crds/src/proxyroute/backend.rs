@@ -188,7 +188,7 @@ pub enum LoadBalancerType {
 }
 
 /// Bounds on the connections of each pod to each address of a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolPolicy {
     /// Connections to one address, idle ones included.
@@ -201,9 +201,11 @@ pub struct PoolPolicy {
     pub max_pending: u32,
     /// How long a request waits for a connection.
     #[serde(default = "default_pending_timeout")]
+    #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('24h')", "backendPolicy.pool.pendingTimeout: write a time from 1ms to 24h"))]
     pub pending_timeout: Duration,
     /// How long making a connection may take.
     #[serde(default = "default_connect_timeout")]
+    #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('24h')", "backendPolicy.pool.connectTimeout: write a time from 1ms to 24h"))]
     pub connect_timeout: Duration,
     /// Idle connections that each worker of a gate keeps to one address; 0 keeps none.
     #[serde(default = "default_max_idle")]
@@ -211,9 +213,11 @@ pub struct PoolPolicy {
     pub max_idle: u32,
     /// How long an idle connection is kept. Best shorter than the application keeps it.
     #[serde(default = "default_idle_timeout")]
+    #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('24h')", "backendPolicy.pool.idleTimeout: write a time from 1ms to 24h"))]
     pub idle_timeout: Duration,
     /// How old a connection is at most that takes another request. Absent: any age.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('24h')", "backendPolicy.pool.maxAge: write a time from 1ms to 24h"))]
     pub max_age: Option<Duration>,
     /// Requests that one connection takes. Absent: any number.
     #[serde(skip_serializing_if = "Option::is_none")]

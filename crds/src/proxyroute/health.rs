@@ -25,6 +25,7 @@ pub struct HealthCheck {
     pub grpc: Option<GrpcCheck>,
     /// From the end of a check to the next; 100ms or longer.
     #[serde(default = "default_interval")]
+    #[x_kube(validation = ("duration(self) >= duration('100ms') && duration(self) <= duration('24h')", "backendPolicy.healthCheck.interval: write a time from 100ms to 24h"))]
     pub interval: Duration,
     /// Share of the interval by which it is longer at random, so that not all gates ask at once.
     #[serde(default = "default_jitter")]
@@ -32,6 +33,7 @@ pub struct HealthCheck {
     pub interval_jitter_percent: u32,
     /// How long a check may take; up to a minute.
     #[serde(default = "default_timeout")]
+    #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('1m')", "backendPolicy.healthCheck.timeout: write a time from 1ms to 1m"))]
     pub timeout: Duration,
     /// Checks in a row that an address has to pass to be used again.
     #[serde(default = "default_healthy_threshold")]
@@ -93,9 +95,11 @@ pub struct OutlierDetection {
     pub consecutive_gateway_errors: Option<u32>,
     /// How long it is ejected the first time; the second time twice as long, and so on.
     #[serde(default = "default_base_ejection_time")]
+    #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('24h')", "backendPolicy.outlierDetection.baseEjectionTime: write a time from 1ms to 24h"))]
     pub base_ejection_time: Duration,
     /// How long it is ejected at most; no shorter than `baseEjectionTime`.
     #[serde(default = "default_max_ejection_time")]
+    #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('24h')", "backendPolicy.outlierDetection.maxEjectionTime: write a time from 1ms to 24h"))]
     pub max_ejection_time: Duration,
     /// Share of a rule's addresses that are ejected at most, rounded down. Only with 100 all of them are.
     #[serde(default = "default_max_ejection_percent")]

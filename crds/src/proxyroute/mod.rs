@@ -132,7 +132,7 @@ pub struct ProxyRouteSpec {
 }
 
 /// Bounds on what clients may take of each pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
     /// Client connections open at once, over all listeners. Lower where the file limit says so.
@@ -148,6 +148,7 @@ pub struct Limits {
     pub max_pending_requests: u32,
     /// How long nothing is accepted or refused at that limit; up to a minute.
     #[serde(default = "one_second")]
+    #[x_kube(validation = ("duration(self) <= duration('1m')", "limits.pendingTimeout: write a time up to 1m"))]
     pub pending_timeout: Duration,
     /// Requests and connections that are passed on at once, to their last byte.
     #[serde(default = "ten_thousand")]

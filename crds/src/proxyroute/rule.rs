@@ -270,8 +270,10 @@ pub enum Mode {
 pub struct Timeouts {
     /// From a request's head to the end of its response, with everything between.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("duration(self) <= duration('24h')", "timeouts.request: write a time up to 24h"))]
     pub request: Option<Duration>,
     /// The same of one request to a backend; no longer than `request`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("duration(self) <= duration('24h')", "timeouts.backendRequest: write a time up to 24h"))]
     pub backend_request: Option<Duration>,
 }
