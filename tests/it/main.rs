@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod control_plane;
 mod dns;
 mod docs;
 mod drain;
@@ -50,4 +51,5 @@ mod upstream_http2;
 mod upstream_tls;
 mod upstreams;
 mod validate;
+mod volume;
 mod watch;
