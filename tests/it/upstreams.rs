@@ -57,8 +57,8 @@ fn requests_wait_for_a_connection_and_more_than_may_wait_are_refused() {
     // Until the first one's answer had come, which was all that it waited for.
     assert!(queue <= duration && queue * 2 > duration, "{slow:?}");
     let refused: Vec<_> = all.iter().filter(|row| row["path"] == "/third").collect();
-    let shown: Vec<_> = refused.iter().map(|row| columns(row, &["verdict", "reason", "status"])).collect();
-    assert_eq!(shown, [json!(["allowed", "upstream_pool_full", 503])]);
+    let shown: Vec<_> = refused.iter().map(|row| columns(row, &["verdict", "reason", "limiter", "status"])).collect();
+    assert_eq!(shown, [json!(["allowed", "upstream_pool_full", "pool.maxPending", 503])]);
     wait_metric(&gate.sidecar, "postern_upstream_requests_pending", 0);
 }
 
@@ -70,7 +70,10 @@ fn a_request_that_has_waited_long_enough_is_refused() {
         wait_until("the first", || gate.upstream.requests() == 1);
         assert_eq!(call_many(&gate, "/orders", &[]), [503]);
         let row = newest(&gate.sidecar, 1);
-        assert_eq!(columns(&row, &["reason", "attempts"]), json!(["upstream_pool_full", 1]));
+        assert_eq!(
+            columns(&row, &["reason", "limiter", "attempts"]),
+            json!(["upstream_pool_full", "pool.maxConnections", 1])
+        );
         let [queue, duration] = ["queue_us", "duration_us"].map(|name| row[name].as_u64().unwrap());
         assert!((100_000..=duration).contains(&queue), "{row}");
         assert_eq!(first.join().unwrap(), [200]);

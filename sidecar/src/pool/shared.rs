@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sidecar_decide::Reason;
+use sidecar_decide::{Limiter, Reason};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
@@ -199,11 +199,11 @@ impl Shelf {
         let turn = if let Ok(turn) = self.shared.opening.try_acquire() {
             turn
         } else {
-            let waiting = self.endpoint.wait().ok_or(LeaseError::Full)?;
+            let waiting = self.endpoint.wait().ok_or(LeaseError::Full(Limiter::PoolMaxPending))?;
             let turn = timeout_at(end, self.shared.opening.acquire()).await;
             drop(waiting);
             add_since(asked, waited);
-            let Ok(Ok(turn)) = turn else { return Err(LeaseError::Full) };
+            let Ok(Ok(turn)) = turn else { return Err(LeaseError::Full(Limiter::PoolPendingTimeout)) };
             if let Some(part) = self.shared.take(self, born) {
                 return Ok(self.lease_part(part));
             }
@@ -228,7 +228,7 @@ impl Shelf {
         drop(turn);
         let (connection, held) = made?;
         let part = self.shared.enter(self, connection, held);
-        part.map(|part| self.lease_part(part)).ok_or(LeaseError::Full)
+        part.map(|part| self.lease_part(part)).ok_or(LeaseError::Failed(Reason::UpstreamConnect))
     }
 
     fn lease_part(self: &Rc<Self>, part: Part) -> Lease {
@@ -239,7 +239,7 @@ impl Shelf {
     /// Waits until a stream ends here, or for the right to make a connection because one ended anywhere. Nobody else of
     /// this worker does so at the same time.
     async fn wait_for_stream(self: &Rc<Self>, end: Instant) -> Result<Free, LeaseError> {
-        let _waiting = self.endpoint.wait().ok_or(LeaseError::Full)?;
+        let _waiting = self.endpoint.wait().ok_or(LeaseError::Full(Limiter::PoolMaxPending))?;
         if let Some(pool) = self.pool.upgrade() {
             pool.budget().want();
         }
@@ -258,7 +258,7 @@ impl Shelf {
                 permit = self.endpoint.permit() => permit.map(Free::Permit),
             }
         };
-        timeout_at(end, either).await.ok().flatten().ok_or(LeaseError::Full)
+        timeout_at(end, either).await.ok().flatten().ok_or(LeaseError::Full(Limiter::PoolMaxConnections))
     }
 
     /// A shared connection has nothing to do.
