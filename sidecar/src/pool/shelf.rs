@@ -247,7 +247,7 @@ impl Shelf {
             let (stream, place) = self.dial(connect).await?;
             (Transport::Plain(stream), place, None)
         };
-        let connection = protocol::connect(stream, self.endpoint.version()).await;
+        let connection = protocol::connect(stream, self.endpoint.version(), self.shared.room()).await;
         let connection = connection.map_err(|error| ConnectError::Protocol(error.to_string()))?;
         let secured = secured.map(|secured| self.secured.enter(secured, connection.wire()));
         if let (Some(_), Some(pool)) = (&secured, self.pool.upgrade()) {
