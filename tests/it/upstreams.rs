@@ -1,7 +1,10 @@
 //! Connections to upstreams through the real gate: how many there are, who waits for them, and whose turn it is.
 
+use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
+use postern_tests::clients::run;
 use postern_tests::gate::Gate;
 use postern_tests::upstream::Upstream;
 use serde_json::{Value, json};
@@ -173,4 +176,22 @@ fn the_less_busy_address_is_chosen() {
         }
         assert_eq!(slow.join().unwrap(), [200]);
     });
+}
+
+/// As many connections as there are requests at once, however many there are one after the other.
+#[test]
+fn connections_are_as_many_as_requests_at_once() {
+    const REQUESTS: usize = 6000;
+    let gate = gate_with(&json!({}), |document| {
+        document["policy"]["listeners"] = json!([{ "name": "gate", "address": "127.0.0.1:0", "protocol": "HTTP" }]);
+        document["policy"]["routes"][0]["hostnames"] = json!([]);
+        document["policy"]["routes"][0]["rules"][0]["allow"] = json!([{ "anyone": {} }]);
+    });
+    let url = format!("http://127.0.0.1:{}/orders", gate.sidecar.listener("gate").unwrap().port());
+    let mut command = Command::new("h2load");
+    command.args(["-n", &REQUESTS.to_string(), "-c", "4", "-m", "16"]).arg(&url);
+    let told = run(&mut command, b"", Duration::from_secs(120)).unwrap().text();
+    assert!(told.contains(&format!("status codes: {REQUESTS} 2xx")), "{told}");
+    let connections = gate.upstream.connections();
+    assert!(connections <= 96, "{connections} connections for 64 requests at once");
 }

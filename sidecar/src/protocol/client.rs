@@ -229,3 +229,6 @@ impl Outgoing {
         Self { head: Head { method: parts.method, target: parts.uri, headers: parts.headers }, body }
     }
 }
+
+#[cfg(test)]
+mod tests;
