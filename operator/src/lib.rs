@@ -1,1 +1,3 @@
 //! The control plane: index → plan → apply → touch → ask → status, for one workload at a time.
+
+pub mod pki;
