@@ -19,6 +19,7 @@ mod fixture;
 mod grants;
 mod identity;
 mod path;
+mod pods;
 mod policy;
 mod purity;
 mod reason;
