@@ -192,6 +192,7 @@ impl Root {
         let from = (now - BACKDATED_SECONDS).max(root.facts.not_before) + BACKDATED_SECONDS;
         let parameters = parameters(settings, "intermediate", serial, 0, (from, until))?;
         let issuer = rcgen::Issuer::from_ca_cert_der(&der(root), signer).map_err(unsigned)?;
+        writes_its_name(root, &issuer, now)?;
         let public = PublicKey::from_spki(&key.spki())?.info()?;
         let made = parameters.signed_by(&public, &issuer).map_err(unsigned)?;
         let key = Some(Zeroizing::new(key.pem().as_bytes().to_vec()));
@@ -385,7 +386,7 @@ fn belongs(key: PrivateKey, certificate: &Certificate) -> Result<KeyPair, Author
 /// rcgen writes an issuer's name anew, and cannot write every name; a leaf whose issuer is spelled otherwise has none.
 fn writes_its_name(
     own: &Certificate,
-    signer: &rcgen::Issuer<'static, KeyPair>,
+    signer: &rcgen::Issuer<'_, impl rcgen::SigningKey>,
     now: i64,
 ) -> Result<(), AuthorityError> {
     let mut probe = CertificateParams::default();
