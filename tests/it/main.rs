@@ -30,6 +30,7 @@ mod log;
 mod metrics;
 mod observed;
 mod offers;
+mod operator;
 mod pressure;
 mod reload;
 mod resume;
