@@ -7,7 +7,7 @@ use postern_crds::proxyroute::Caller;
 use postern_crds::{ClientIdentity, ProxyRoute};
 
 use super::cluster::selects;
-use super::{Cluster, Held, HeldKind, ObjectName, Pod};
+use super::{Cluster, Held, HeldKind, ObjectName, Pod, Service};
 use crate::queue::{Key, Pace};
 
 /// Label of a Secret that a ClientIdentity has asked for.
@@ -101,6 +101,18 @@ pub(super) fn of_held(old: Option<&Held>, new: Option<&Held>) -> Turns {
         return vec![(Key::Trust(namespace.clone()), Pace::Urgent)];
     }
     Turns::new()
+}
+
+/// A Service gives its name to the workloads whose pods it sends requests to.
+pub(super) fn of_service(cluster: &Cluster, old: Option<&Service>, new: Option<&Service>) -> Turns {
+    if old == new {
+        return Turns::new();
+    }
+    let pods = |service: &Service| {
+        let pods = cluster.pods_in(&service.name.namespace).filter(|pod| service.selects(pod));
+        pods.map(|pod| Key::Workload(pod.workload())).collect::<Vec<_>>()
+    };
+    gathered([old, new].into_iter().flatten().flat_map(pods).collect::<BTreeSet<_>>())
 }
 
 /// A namespace that comes to its end, or is there after all, concerns all that is in it.

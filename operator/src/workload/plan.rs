@@ -8,6 +8,7 @@ use postern_crds::Reason;
 use sidecar_config::Part;
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
+use sidecar_config::policy::Policy;
 use sidecar_decide::snapshot::AcceptedTrust;
 use sidecar_decide::{Parts, accept, link};
 
@@ -175,7 +176,7 @@ fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Ve
         trust: Some(Arc::clone(common.trust)),
         identities: accept::identities(common.known).ok().map(Arc::new),
         endpoints: accept::endpoints(&[]).ok().map(Arc::new),
-        policy: accept::policy(&validated.policy).ok().map(Arc::new),
+        policy: accept::policy(&for_any_pod(&validated.policy)).ok().map(Arc::new),
         ..Parts::default()
     };
     for problem in link(&parts).1.iter().filter(|problem| problem.part == Part::Policy) {
@@ -197,6 +198,13 @@ fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Ve
     found
 }
 
+/// A policy as a pod has it that all of its routes select.
+fn for_any_pod(policy: &Policy) -> Policy {
+    let mut policy = policy.clone();
+    policy.routes.iter_mut().for_each(|route| route.pod_selector = None);
+    policy
+}
+
 /// Which certificates the pods need, and which of them are due.
 fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Vec<Leaf>, Option<i64>) {
     let workload = &observed.workload;
@@ -205,7 +213,7 @@ fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Ve
     let mut next_look: Option<i64> = None;
     let leaves = accounts.into_iter().map(|account| {
         let name = ObjectName::new(workload.namespace.clone(), names::identity(&workload.name, account));
-        let dns_names = dns_names(workload, account, validated, common.names);
+        let dns_names = dns_names(observed, account, validated, common.names);
         let request = Request::pod(common.names, &workload.namespace, account, dns_names);
         let held = observed.secrets.iter().find(|held| held.name == name);
         let entries = held.and_then(|held| held.entries.as_deref());
@@ -231,13 +239,16 @@ fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Ve
     (leaves.collect(), next_look)
 }
 
-/// DNS names of the gate: those hosts of its routes that its namespace may have.
-fn dns_names(workload: &ObjectName, account: &str, validated: &Validated, names: &Names) -> Vec<String> {
-    let own = names.service_account(&workload.namespace, account);
-    let hosts: BTreeSet<_> = validated.policy.routes.iter().flat_map(|route| &route.hostnames).collect();
-    let is_allowed = |host: &&&String| {
-        let asked = Asked { dns_names: vec![(**host).clone()], ..Asked::default() };
-        names.refusals(&workload.namespace, &own, &asked).is_empty()
+/// DNS names of the gate: those of its Services, and those hosts of its routes that its namespace may have.
+fn dns_names(observed: &Observed, account: &str, validated: &Validated, names: &Names) -> Vec<String> {
+    let namespace = &observed.workload.namespace;
+    let own = names.service_account(namespace, account);
+    let hosts = validated.policy.routes.iter().flat_map(|route| &route.hostnames);
+    let services = observed.services.iter().flat_map(|service| names.service(namespace, service));
+    let is_allowed = |host: &String| {
+        let asked = Asked { dns_names: vec![host.clone()], ..Asked::default() };
+        names.refusals(namespace, &own, &asked).is_empty()
     };
-    hosts.iter().filter(is_allowed).map(|host| (*host).clone()).collect()
+    // Sorted and without repetitions, as they are in the certificate.
+    services.chain(hosts.cloned().filter(is_allowed)).collect::<BTreeSet<_>>().into_iter().collect()
 }
