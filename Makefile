@@ -30,12 +30,13 @@ help: ## List the targets
 demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 leaves it running
 	@scripts/need cc cargo curl
 	@echo "building the release sidecar"
-	@cargo build --quiet --release --package postern-sidecar --package postern-tests --bin postern-sidecar --bin postern-demo
+	@cargo build --quiet --release --no-default-features --package postern-sidecar --package postern-tests --bin postern-sidecar --bin postern-demo
 	@"$(CARGO_TARGET_DIR)/release/postern-demo" --sidecar "$(CARGO_TARGET_DIR)/release/postern-sidecar" $(if $(filter-out 0,$(KEEP)),--keep)
 
 .PHONY: test
 test: ## Check format and lints, build, and run all tests
 	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl promtool sqlite3 sslscan
+	$(call part,control plane,scripts/kubernetes)
 	$(call part,format,cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check)
 	$(call part,lints,cargo clippy --workspace --all-targets -- --deny warnings)
 	$(call part,lints of the fuzz targets,cargo clippy --manifest-path fuzz/Cargo.toml --no-default-features --locked -- --deny warnings)
@@ -81,6 +82,13 @@ reloads: ## Change a busy gate's configuration 300 times: no request may fail, i
 	@scripts/need cc cargo curl
 	$(call part,build,cargo build --workspace --bins)
 	$(call part,reloads,cargo run --quiet --package postern-tests --bin postern-soak -- reloads 300)
+
+.PHONY: revocations
+revocations: ## Suspend a client of 20 pods 200 times: prints how long it takes from kubectl patch to a refusal by all
+	@scripts/need cc cargo curl go
+	$(call part,control plane,scripts/kubernetes)
+	$(call part,build,cargo build --workspace --bins)
+	$(call part,revocations,REVOCATION_PODS=20 REVOCATION_SAMPLES=200 cargo test --quiet --package postern-tests --test it -- --nocapture a_suspension_reaches_every_pod)
 
 .PHONY: soak
 soak: ## Have everything around a busy gate fail at random for SOAK_SECONDS=600: its rows are what clients count

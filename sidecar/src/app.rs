@@ -96,8 +96,7 @@ impl App {
     /// why, and is tried again.
     pub async fn start(config: &Path, settings: &Settings, reading: Reading) -> Result<Self, AppError> {
         let (most_connections, upstreams) = most_connections();
-        let mut publisher = Publisher::new(config);
-        publisher.listen_on(settings.listen_address);
+        let mut publisher = Publisher::new(config).listening_on(settings.listen_address);
         let nothing = Arc::new(publisher.nothing());
         let state = Arc::new(State::new(
             settings.clone(),

@@ -179,6 +179,9 @@ pub const DNS_SYSTEM_FILE_BYTES: u64 = 1 << 20;
 /// Time for a connection whose response has ended to take the next request. A turn of the worker is enough, but an
 /// upstream that has answered and never takes the rest of what it was sent stays as it is for ever.
 pub const UPSTREAM_READY_TIME: Duration = Duration::from_millis(100);
+/// Time for an HTTP/2 connection that nobody wants any more to say so to its upstream: a millisecond, but for one that
+/// does not read. It counts in no bound meanwhile.
+pub const UPSTREAM_LEAVE_TIME: Duration = Duration::from_secs(1);
 /// Requests of one worker that a connection goes to directly while those of other workers wait for the same upstream.
 pub const HANDOVERS: u8 = 8;
 

@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod control_plane;
 mod dns;
 mod docs;
 mod drain;
@@ -47,7 +48,9 @@ mod traces;
 mod tunnels;
 mod tunnels_http2;
 mod upstream_http2;
+mod upstream_shared;
 mod upstream_tls;
 mod upstreams;
 mod validate;
+mod volume;
 mod watch;

@@ -150,6 +150,8 @@ pub enum Purpose {
 pub struct LeafOptions {
     /// Common name of the subject; none where empty.
     pub common_name: String,
+    /// Organisation of the subject, which Kubernetes takes for a group; none where empty.
+    pub organisation: String,
     /// URI subject alternative names.
     pub uris: Vec<String>,
     /// DNS subject alternative names.
@@ -175,6 +177,7 @@ impl Default for LeafOptions {
         let now = OffsetDateTime::now_utc();
         Self {
             common_name: String::new(),
+            organisation: String::new(),
             uris: Vec::new(),
             dns_names: Vec::new(),
             addresses: Vec::new(),
@@ -239,6 +242,9 @@ impl LeafOptions {
 
     fn parameters(&self) -> Result<CertificateParams> {
         let mut parameters = named(&self.common_name);
+        if !self.organisation.is_empty() {
+            parameters.distinguished_name.push(DnType::OrganizationName, &self.organisation);
+        }
         parameters.not_before = self.not_before;
         parameters.not_after = self.not_after;
         parameters.subject_alt_names = self.alternative_names()?;

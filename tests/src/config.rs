@@ -63,13 +63,13 @@ impl ConfigFolder {
     ///
     /// # Errors
     /// When a file or link cannot be made.
-    pub fn publish(&mut self, files: &[(&str, &str)]) -> Result<()> {
+    pub fn publish<T: AsRef<[u8]>>(&mut self, files: &[(&str, T)]) -> Result<()> {
         self.generation += 1;
         let name = format!("..generation_{}", self.generation);
         let data = self.file(&name);
         fs::create_dir(&data)?;
-        for (file, text) in files {
-            fs::write(data.join(file), text)?;
+        for (file, bytes) in files {
+            fs::write(data.join(file), bytes)?;
         }
         let previous = fs::read_link(self.file("..data")).ok();
         symlink(&name, self.file("..data_new"))?;
@@ -83,7 +83,7 @@ impl ConfigFolder {
         }
     }
 
-    fn forget(&self, previous: &Path, files: &[(&str, &str)]) -> Result<()> {
+    fn forget<T>(&self, previous: &Path, files: &[(&str, T)]) -> Result<()> {
         let previous = self.path().join(previous);
         for entry in fs::read_dir(&previous)? {
             let name = entry?.file_name();

@@ -28,11 +28,19 @@ const SHOWN_LINES: usize = 20;
 /// # Errors
 /// When it is not there, with what to do.
 pub fn built_sidecar() -> Result<PathBuf> {
+    built(SIDECAR)
+}
+
+/// Finds a binary of the workspace that was built along with the running program.
+///
+/// # Errors
+/// When it is not there, with what to do.
+pub fn built(name: &str) -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     // A binary lies in target/<profile>, a test in target/<profile>/deps.
     let folders = program.ancestors().skip(1).take(2);
-    let found = folders.map(|folder| folder.join(SIDECAR)).find(|path| path.is_file());
-    found.with_context(|| format!("no {SIDECAR} beside {}; run `cargo build --bins` first", program.display()))
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("no {name} beside {}; run `cargo build --workspace --bins` first", program.display()))
 }
 
 /// Memory of a process that is its own: heap and stacks, without the binary and the log's mapped file.
@@ -236,10 +244,30 @@ impl Sidecar {
     /// # Errors
     /// When the signal cannot be sent.
     pub fn terminate(&self) -> Result<()> {
+        self.signal("TERM")
+    }
+
+    /// Holds it (SIGSTOP): its sockets are there, and nothing answers.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn pause(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn resume(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
         // std sends no signal but SIGKILL; every shell has a `kill` of its own.
         let id = self.child.id().to_string();
-        let finished = run(Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]), b"", PATIENCE)?;
-        ensure!(finished.code == Some(0), "send SIGTERM to the sidecar: {}", finished.stderr);
+        let finished = run(Command::new("sh").args(["-c", "kill -\"$1\" \"$0\"", &id, name]), b"", PATIENCE)?;
+        ensure!(finished.code == Some(0), "send SIG{name} to the sidecar: {}", finished.stderr);
         Ok(())
     }
 

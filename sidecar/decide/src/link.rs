@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use sidecar_config::Part;
 use sidecar_config::backend::BackendPolicy;
-use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument};
+use sidecar_config::policy::{
+    Backend as BackendDocument, ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument,
+};
 use sidecar_config::upstream::BackendTls;
 
 use self::allowed::Known;
@@ -254,7 +256,8 @@ impl<'a> PolicyLinker<'a> {
                 tls: tls.clone(),
             };
             let endpoints = addresses.into_iter().map(|address| self.endpoint(endpoint(address))).collect();
-            backends.push(Backend { weight: backend.weight, endpoints, is_named: backend.host.is_some() });
+            let name = backend_name(backend).into();
+            backends.push(Backend { name, weight: backend.weight, endpoints, is_named: backend.host.is_some() });
         }
         if invalid { Target::Invalid } else { Target::Backends(backends.into()) }
     }
@@ -293,6 +296,17 @@ impl<'a> PolicyLinker<'a> {
             endpoints.push(endpoint);
             endpoints.len() - 1
         })
+    }
+}
+
+/// What a backend is called, in the words of its document: as many names as it has backends, whatever their addresses are.
+fn backend_name(backend: &BackendDocument) -> String {
+    match backend {
+        BackendDocument { address: Some(address), .. } => address.to_string(),
+        BackendDocument { endpoints: Some(set), .. } => set.clone(),
+        BackendDocument { host: Some(host), port: Some(port), .. } => format!("{host}:{port}"),
+        // Not accepted: one of the three is said.
+        _ => String::new(),
     }
 }
 

@@ -238,6 +238,8 @@ pub enum Target {
 /// One backend of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
+    /// What the configuration calls it: an address, a set of endpoints, or a name and port.
+    pub name: Arc<str>,
     /// Its share of the rule's requests, in proportion to the others.
     pub weight: u32,
     /// Its endpoints.

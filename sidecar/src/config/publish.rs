@@ -96,9 +96,9 @@ impl Publisher {
         }
     }
 
-    /// Listens on this address where a listener says all.
-    pub fn listen_on(&mut self, address: Option<IpAddr>) {
-        self.listen_address = address;
+    /// The same, listening on this address where a listener says all.
+    pub fn listening_on(self, listen_address: Option<IpAddr>) -> Self {
+        Self { listen_address, ..self }
     }
 
     /// Falls back on these parts where the first offer gives none.

@@ -18,6 +18,7 @@ mod filter_rewrite;
 mod fixture;
 mod grants;
 mod identity;
+mod limiter;
 mod path;
 mod pods;
 mod policy;

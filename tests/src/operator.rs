@@ -1,0 +1,77 @@
+//! The real operator as a child process, for the namespaces of one test.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::apiserver::{MASTERS, Namespace};
+use crate::process::built;
+use crate::together::{Program, Together};
+use crate::wait::{PATIENCE, eventually};
+
+/// Name of the binary.
+const OPERATOR: &str = "postern-operator";
+
+/// A running operator. Dropping it ends it at once, as a node that fails would.
+pub struct Operator {
+    programs: Together,
+    user: String,
+}
+
+impl Operator {
+    /// Starts one that serves a namespace and keeps what is its own in another, without waiting for anything.
+    ///
+    /// # Errors
+    /// When it is not built or cannot be started.
+    pub fn start(own: &Namespace<'_>, served: &Namespace<'_>) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("postern-operator-").tempdir()?;
+        let user = format!("operator-of-{}", served.name);
+        let kubeconfig = served.server.user(&user, MASTERS)?;
+        let arguments = [
+            "run".to_owned(),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--operator-namespace={}", own.name),
+            format!("--namespaces={}", served.name),
+        ];
+        let program = Program { name: OPERATOR.to_owned(), path: built(OPERATOR)?, arguments: arguments.into() };
+        // The programs remove it when they end.
+        Ok(Self { programs: Together::start(&folder.keep(), &[program])?, user })
+    }
+
+    /// Who it is to the API server, from start to start.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The last that it said, for a test that fails.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        self.programs.last_words(OPERATOR)
+    }
+
+    /// Waits for a condition; what the operator said last is in the error.
+    ///
+    /// # Errors
+    /// When it ends, or the condition does not hold in time.
+    pub fn wait_for<T>(&self, what: &str, probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        self.wait_within(PATIENCE, what, probe)
+    }
+
+    /// The same with another patience.
+    ///
+    /// # Errors
+    /// As [`Self::wait_for`].
+    pub fn wait_within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut probe: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let waited = eventually(what, limit, || {
+            ensure!(!self.programs.have_ended(), "the operator ended");
+            probe()
+        });
+        waited.or_else(|error| bail!("{error:#}; the operator said last:\n{}", self.last_words()))
+    }
+}
