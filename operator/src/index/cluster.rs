@@ -139,7 +139,7 @@ impl Cluster {
             }
             Object::Held(held) => {
                 let old = self.held.insert((held.kind, held.name.clone()), Arc::clone(&held));
-                concern::of_held(old.as_deref(), Some(&held))
+                concern::of_held(self, old.as_deref(), Some(&held))
             }
             Object::Service(service) => {
                 let old = self.services.insert(service.name.clone(), Arc::clone(&service));
@@ -195,7 +195,7 @@ impl Cluster {
             }
             ObjectKind::Held(kind) => {
                 let old = self.held.remove(&(kind, name.clone()));
-                concern::of_held(old.as_deref(), None)
+                concern::of_held(self, old.as_deref(), None)
             }
             ObjectKind::Service => {
                 let old = self.services.remove(name);

@@ -46,7 +46,7 @@ fn rendered(spec: &Value) -> Rendered {
         listeners: vec![rendered.listener.clone()],
         routes: vec![rendered.route.clone()],
         limits: rendered.limits.clone().unwrap_or_default(),
-        forwarding: rendered.forwarding.clone().unwrap_or_default(),
+        forwarding: rendered.forwarding.unwrap_or_default(),
     };
     if let Err(refusal) = accept::policy(&policy) {
         panic!("a sidecar would refuse it: {:?}", refusal.problems);

@@ -39,12 +39,23 @@ pub struct Plan {
     pub policy: Write,
     /// Part `policy` as it is to be when every started pod has it.
     pub good: Content,
-    /// Its revision.
-    pub policy_revision: String,
+    /// Revisions that sidecars are to have, by part.
+    pub expected: Expected,
     /// What there is to say of each route.
     pub routes: BTreeMap<ObjectName, Verdict>,
     /// When a certificate is to be looked at again, in seconds since the epoch.
     pub next_look: Option<i64>,
+}
+
+/// Revisions that sidecars are to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Of part `trust`.
+    pub trust: String,
+    /// Of part `identities`.
+    pub identities: String,
+    /// Of part `policy`.
+    pub policy: String,
 }
 
 /// What a plan says of a route.
@@ -74,6 +85,8 @@ pub struct Common<'a> {
     pub names: &'a Names,
     /// What the namespace trusts.
     pub trust: &'a Arc<AcceptedTrust>,
+    /// Bundles that it does not trust because they cannot be read, and why.
+    pub unreadable: &'a BTreeMap<String, String>,
     /// Clients that the workload has to know.
     pub known: &'a [KnownIdentity],
     /// In seconds since the epoch.
@@ -130,7 +143,11 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
             Entries::default().with("policy.json", policy),
         )),
         good,
-        policy_revision: validated.accepted.revision.to_string(),
+        expected: Expected {
+            trust: common.trust.revision.to_string(),
+            identities: accept::identities(common.known).map(|one| one.revision.to_string()).unwrap_or_default(),
+            policy: validated.accepted.revision.to_string(),
+        },
         routes: verdicts,
         next_look,
     }
@@ -169,8 +186,9 @@ fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Ve
     let mut found: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
     let names: Vec<_> = validated.policy.routes.iter().map(|route| route.name.clone()).collect();
     let object = |name: &str| name.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
-    for (route, what) in &validated.unserved {
-        found.entry(route.clone()).or_default().extend(what.iter().cloned());
+    for (route, needs) in &validated.needs {
+        let unreadable = needs.bundles.keys().filter_map(|bundle| common.unreadable.get(bundle));
+        found.entry(route.clone()).or_default().extend(needs.unserved.iter().chain(unreadable).cloned());
     }
     let parts = Parts {
         trust: Some(Arc::clone(common.trust)),
@@ -182,6 +200,10 @@ fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Ve
     for problem in link(&parts).1.iter().filter(|problem| problem.part == Part::Policy) {
         // Keys are looked at by those who hold them.
         if matches!(problem.missing_in, Some(Part::Identity | Part::Endpoints)) {
+            continue;
+        }
+        // Told already, and better.
+        if problem.missing_in == Some(Part::Trust) && !common.unreadable.is_empty() {
             continue;
         }
         let index = problem.path.strip_prefix("policy.routes[").and_then(|rest| rest.split_once(']')?.0.parse().ok());
@@ -245,10 +267,10 @@ fn dns_names(observed: &Observed, account: &str, validated: &Validated, names: &
     let own = names.service_account(namespace, account);
     let hosts = validated.policy.routes.iter().flat_map(|route| &route.hostnames);
     let services = observed.services.iter().flat_map(|service| names.service(namespace, service));
-    let is_allowed = |host: &String| {
-        let asked = Asked { dns_names: vec![host.clone()], ..Asked::default() };
+    let is_allowed = |host: &str| {
+        let asked = Asked { dns_names: vec![host.to_owned()], ..Asked::default() };
         names.refusals(namespace, &own, &asked).is_empty()
     };
     // Sorted and without repetitions, as they are in the certificate.
-    services.chain(hosts.cloned().filter(is_allowed)).collect::<BTreeSet<_>>().into_iter().collect()
+    services.chain(hosts.filter(|host| is_allowed(host)).cloned()).collect::<BTreeSet<_>>().into_iter().collect()
 }

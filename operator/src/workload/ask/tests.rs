@@ -1,7 +1,6 @@
 //! What sidecars answer, and what answers in their place.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,10 +46,10 @@ async fn ask(answer: Vec<u8>) -> Result<super::Answer, AskError> {
         let _ = stream.write_all(&answer).await;
         std::future::pending::<()>().await;
     };
-    let asker = Asker::new(port);
+    let (asker, pod) = (Asker::new(port), pod("u1"));
     tokio::select! {
         () = serving => unreachable!("it serves until it is dropped"),
-        answer = asker.ask(&Arc::new(pod("u1"))) => answer,
+        answer = asker.ask(&pod) => answer,
     }
 }
 
