@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const CONFIG_FILE_BYTES: u64 = 8 << 20;
 /// Documents in a configuration folder: five parts, some of them in shards.
 pub const CONFIG_FILES: usize = 64;
+/// Chunks of identities, 800 KiB each at most: what Kubernetes keeps of one workload's clients has an end.
+pub const IDENTITIES_CHUNKS: usize = 4;
+/// Bytes of the identities that the chunks hold: ten times what they have at most, and little memory for a moment.
+pub const IDENTITIES_BYTES: usize = 32 << 20;
 /// Quiet time after a change before the folder is read: one save touches several files.
 pub const CONFIG_DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often files are compared whatever inotify says: it does not tell everything, and reading them is cheap.

@@ -5,6 +5,7 @@ mod generation;
 mod keep;
 mod publish;
 mod read;
+mod volume;
 mod watch;
 
 pub use bytes::FileBytes;

@@ -20,6 +20,7 @@ mod grants;
 mod identity;
 mod limiter;
 mod path;
+mod pods;
 mod policy;
 mod purity;
 mod reason;
