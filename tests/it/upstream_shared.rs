@@ -10,7 +10,7 @@ use std::time::Duration;
 use postern_tests::clients::run;
 use serde_json::json;
 
-use crate::observed::{metric, wait_metric, wait_until};
+use crate::observed::{columns, metric, newest, wait_metric, wait_until};
 use crate::upstream_http2::{OPEN, call, curl, frame, gate, through_nginx};
 
 /// Types of frames (RFC 9113 §6).
@@ -104,6 +104,28 @@ fn a_burst_shares_the_connection_that_is_being_made() {
     let told = run(&mut command, b"", Duration::from_secs(60)).unwrap().text();
     assert!(told.contains("status codes: 64 2xx"), "{told}");
     assert_eq!(metric(&gate.sidecar, OPEN), 1);
+}
+
+/// Who waits too long for a connection that another request is making is told which limit that was.
+#[test]
+fn a_connection_that_takes_too_long_is_not_waited_for() {
+    // Takes connections, and never answers the hello.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let tls = json!({ "serverName": "app.test", "trust": ["ours"] });
+    let gate = gate(&json!({ "address": silent.local_addr().unwrap(), "tls": tls }), |document| {
+        let pool = json!({ "pendingTimeout": "300ms", "connectTimeout": "10s" });
+        document["policy"]["routes"][0]["backendPolicy"] = json!({ "pool": pool });
+        document["policy"]["routes"][0]["rules"][0]["timeouts"] = json!({ "request": "5s" });
+    });
+    thread::scope(|scope| {
+        let first = scope.spawn(|| call(&gate, "/first").status);
+        wait_metric(&gate.sidecar, OPEN, 1);
+        assert_eq!(call(&gate, "/second").status, Some(503));
+        let row = newest(&gate.sidecar, 1);
+        let shown = columns(&row, &["path", "reason", "limiter"]);
+        assert_eq!(shown, json!(["/second", "upstream_pool_full", "pool.pendingTimeout"]));
+        assert_eq!(first.join().unwrap(), Some(504));
+    });
 }
 
 /// An upstream that reads nothing cannot be told that nobody wants it any more; its connection ends all the same.
