@@ -60,6 +60,7 @@ fn requests_wait_for_a_connection_and_more_than_may_wait_are_refused() {
     let shown: Vec<_> = refused.iter().map(|row| columns(row, &["verdict", "reason", "status"])).collect();
     assert_eq!(shown, [json!(["allowed", "upstream_pool_full", 503])]);
     wait_metric(&gate.sidecar, "postern_upstream_requests_pending", 0);
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 #[test]
@@ -75,6 +76,7 @@ fn a_request_that_has_waited_long_enough_is_refused() {
         assert!((100_000..=duration).contains(&queue), "{row}");
         assert_eq!(first.join().unwrap(), [200]);
     });
+    gate.sidecar.has_decided(2).unwrap();
 }
 
 /// What one worker keeps idle is closed when a request of the other waits for it.
@@ -88,6 +90,7 @@ fn workers_share_the_limit() {
     assert_eq!(gate.upstream.requests(), 40);
     assert_eq!(metric(&gate.sidecar, OPEN), 1);
     assert!(gate.upstream.connections() > 1, "all calls came to the same worker");
+    gate.sidecar.has_decided(40).unwrap();
 }
 
 /// Calls, and the connections they need.
@@ -104,6 +107,7 @@ fn connections_are_kept_as_long_as_they_may() {
         let gate = gate(&json!({ "pool": pool }));
         assert_eq!(call_many(&gate, path, &[]), vec![200; calls], "{pool}");
         assert_eq!(gate.upstream.connections(), connections, "{pool}");
+        gate.sidecar.has_decided(calls as u64).unwrap();
     }
 }
 
@@ -133,6 +137,7 @@ fn a_reload_keeps_the_connections_of_what_stays() {
         assert_eq!(gate.upstream.connections(), connections, "{policy}");
     }
     wait_metric(&gate.sidecar, OPEN, 1);
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 #[test]
@@ -146,6 +151,7 @@ fn weights_are_shares() {
     });
     assert_eq!(call_many(&gate, "/orders/[1-40]", &[]), vec![200; 40]);
     assert_eq!((gate.upstream.requests(), other.requests()), (30, 10));
+    gate.sidecar.has_decided(40).unwrap();
 }
 
 /// What one address has to do is known to all workers.
@@ -170,4 +176,5 @@ fn the_less_busy_address_is_chosen() {
         }
         assert_eq!(slow.join().unwrap(), [200]);
     });
+    gate.sidecar.has_decided(11).unwrap();
 }
