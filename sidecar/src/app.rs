@@ -97,6 +97,7 @@ impl App {
     pub async fn start(config: &Path, settings: &Settings, reading: Reading) -> Result<Self, AppError> {
         let (most_connections, upstreams) = most_connections();
         let mut publisher = Publisher::new(config);
+        publisher.listen_on(settings.listen_address);
         let nothing = Arc::new(publisher.nothing());
         let state = Arc::new(State::new(
             settings.clone(),

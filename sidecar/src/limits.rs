@@ -6,6 +6,10 @@ use std::time::Duration;
 pub const CONFIG_FILE_BYTES: u64 = 8 << 20;
 /// Documents in a configuration folder: five parts, some of them in shards.
 pub const CONFIG_FILES: usize = 64;
+/// Chunks of identities, 800 KiB each at most: what Kubernetes keeps of one workload's clients has an end.
+pub const IDENTITIES_CHUNKS: usize = 4;
+/// Bytes of the identities that the chunks hold: ten times what they have at most, and little memory for a moment.
+pub const IDENTITIES_BYTES: usize = 32 << 20;
 /// Quiet time after a change before the folder is read: one save touches several files.
 pub const CONFIG_DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often files are compared whatever inotify says: it does not tell everything, and reading them is cheap.
@@ -175,6 +179,9 @@ pub const DNS_SYSTEM_FILE_BYTES: u64 = 1 << 20;
 /// Time for a connection whose response has ended to take the next request. A turn of the worker is enough, but an
 /// upstream that has answered and never takes the rest of what it was sent stays as it is for ever.
 pub const UPSTREAM_READY_TIME: Duration = Duration::from_millis(100);
+/// Time for an HTTP/2 connection that nobody wants any more to say so to its upstream: a millisecond, but for one that
+/// does not read. It counts in no bound meanwhile.
+pub const UPSTREAM_LEAVE_TIME: Duration = Duration::from_secs(1);
 /// Requests of one worker that a connection goes to directly while those of other workers wait for the same upstream.
 pub const HANDOVERS: u8 = 8;
 

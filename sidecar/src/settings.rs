@@ -29,6 +29,9 @@ pub struct Flags {
     /// Where /livez, /readyz, /startupz, /metrics and /status are served
     #[arg(long, value_name = "ADDRESS:PORT")]
     status_address: Option<String>,
+    /// What listeners on 0.0.0.0 and [::] listen on instead
+    #[arg(long, value_name = "ADDRESS")]
+    listen_address: Option<String>,
     /// Threads that serve connections
     #[arg(long, value_name = "COUNT")]
     workers: Option<String>,
@@ -53,6 +56,7 @@ impl Flags {
     fn overrides(&self) -> Vec<Override> {
         let flags = [
             ("--status-address", "statusAddress", &self.status_address),
+            ("--listen-address", "listenAddress", &self.listen_address),
             ("--workers", "workers", &self.workers),
             ("--drain-timeout", "drainTimeout", &self.drain_timeout),
             ("--log-level", "logLevel", &self.log_level),

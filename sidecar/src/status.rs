@@ -1,5 +1,7 @@
 //! Asks a running sidecar for its status.
 
+use std::rc::Rc;
+
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::header::{HOST, HeaderMap};
@@ -16,7 +18,7 @@ const DOCUMENT_MAX_BYTES: usize = 4 << 20;
 /// The status document of the sidecar whose status port this is.
 pub(crate) async fn ask(address: &str) -> Result<Status> {
     let stream = tokio::net::TcpStream::connect(address).await?;
-    let mut connection = connect(Transport::Plain(stream), Version::Http1).await?;
+    let mut connection = connect(Transport::Plain(stream), Version::Http1, &Rc::default()).await?;
     let mut headers = HeaderMap::new();
     headers.insert(HOST, address.parse()?);
     let head = Head { method: Method::GET, target: Uri::from_static("/status"), headers };

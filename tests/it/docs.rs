@@ -10,7 +10,7 @@ use postern_tests::config::ConfigFolder;
 use postern_tests::gate::Gate;
 use postern_tests::process::Launch;
 use serde_json::json;
-use sidecar_decide::Reason;
+use sidecar_decide::{Limiter, Reason};
 
 use crate::observed::wait_until;
 use crate::reload::KeepAlive;
@@ -76,6 +76,12 @@ fn reason_codes_are_the_tables() {
     }
     let documented = first_cells(&page, "## Reason codes");
     assert_eq!(documented, Reason::ALL.map(|reason| reason.code().to_owned()));
+}
+
+#[test]
+fn limiters_are_the_tables() {
+    let documented = first_cells(&page("docs/request-log.md"), "## Limiters");
+    assert_eq!(documented, Limiter::ALL.map(|limiter| limiter.name().to_owned()));
 }
 
 #[test]

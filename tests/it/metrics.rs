@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use postern_tests::clients::{Curl, run};
 use postern_tests::gate::Gate;
+use postern_tests::upstream::Upstream;
 use postern_tests::wait::PATIENCE;
 use serde_json::json;
 
-use crate::observed::{metric, page, wait_metric, wait_until};
+use crate::observed::{columns, metric, page, wait_metric, wait_until};
 
 /// What `promtool` says of the page; nothing where all is well.
 fn lint(gate: &Gate) -> String {
@@ -164,6 +166,93 @@ fn tries_and_failures_are_counted_by_backend() {
     gate.curl(Some("billing"), "/close").unwrap().arg("-XPOST").call().unwrap();
     let reset = format!("backend=\"{open}\",reason=\"upstream_reset\"");
     assert_eq!(count("failures", &reset), 1);
+    assert_eq!(lint(&gate), "");
+}
+
+/// A label is a name of the configuration, however many addresses it stands for; rows have the address.
+#[test]
+fn backends_are_called_as_the_configuration_calls_them() {
+    let other = Upstream::start().unwrap();
+    let gate = Gate::start_with(|document| {
+        document["version"] = json!("1.3");
+        let backends = document["policy"]["routes"][0]["rules"][0]["backends"].as_array_mut().unwrap();
+        let addresses = [backends[0]["address"].clone(), json!(other.address())];
+        let named = json!({ "host": "localhost", "port": other.address().port() });
+        *backends = vec![json!({ "endpoints": "orders" }), named];
+        let addresses = addresses.map(|address| json!({ "address": address }));
+        document["endpoints"] = json!([{ "name": "orders", "addresses": addresses }]);
+    })
+    .unwrap();
+    let calls = 8;
+    for _ in 0..calls {
+        assert_eq!(gate.curl(Some("billing"), "/orders").unwrap().call().unwrap().status, Some(200));
+    }
+    let attempts =
+        |backend: &str| metric(&gate.sidecar, &format!("postern_upstream_attempts_total{{backend=\"{backend}\"}}"));
+    let of_name = attempts(&format!("localhost:{}", other.address().port()));
+    assert!(of_name >= 1, "{of_name}");
+    assert!(attempts("orders") >= 1);
+    assert_eq!(attempts("orders") + of_name, metric_sum(&gate, "postern_upstream_attempts_total"));
+    let asked: BTreeSet<_> =
+        gate.rows(calls).unwrap().iter().map(|row| row["upstream"].as_str().unwrap().to_owned()).collect();
+    assert!(asked.len() >= 2, "{asked:?}");
+    assert_eq!(lint(&gate), "");
+}
+
+/// All series of a family together.
+fn metric_sum(gate: &Gate, family: &str) -> u64 {
+    let text = page(&gate.sidecar, "/metrics").text();
+    let values = text.lines().filter_map(|line| line.strip_prefix(family)?.split("} ").nth(1)?.parse::<u64>().ok());
+    values.sum()
+}
+
+/// In the row, in the metric, and for who looks for it.
+#[test]
+fn what_a_limit_refuses_names_it() {
+    let gate = Gate::start_with(|document| {
+        document["version"] = json!("1.2");
+        document["policy"]["limits"] = json!({ "maxRequestBodySize": "10" });
+        let pool = json!({ "maxConnections": 1, "maxPending": 0 });
+        document["policy"]["routes"][0]["backendPolicy"] = json!({ "pool": pool });
+    })
+    .unwrap();
+    let call = |path: &str, data: &str| {
+        let curl = gate.curl(Some("billing"), path).unwrap().arg("--data").arg(data);
+        curl.call().unwrap().status
+    };
+    assert_eq!(call("/orders", "more than ten bytes"), Some(413));
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| call("/slow?ms=2000", "x"));
+        wait_until("the slow one", || gate.upstream.requests() == 1);
+        assert_eq!(call("/orders", "x"), Some(503));
+        assert_eq!(slow.join().unwrap(), Some(200));
+    });
+    let shown: BTreeSet<_> =
+        gate.rows(3).unwrap().iter().map(|row| columns(row, &["reason", "limiter"]).to_string()).collect();
+    let expected = [
+        json!([null, null]),
+        json!(["limit_body_size", "limits.maxRequestBodySize"]),
+        json!(["upstream_pool_full", "pool.maxPending"]),
+    ];
+    assert_eq!(shown, expected.map(|row| row.to_string()).into());
+    let rule = r#"listener="gate",route="demo/orders",rule="all""#;
+    let decided = |rest: &str| metric(&gate.sidecar, &format!("postern_requests_total{{{rule},{rest}}}"));
+    assert_eq!(decided(r#"verdict="allowed",reason="""#), 1);
+    assert_eq!(decided(r#"verdict="refused",reason="limit_body_size",limiter="limits.maxRequestBodySize""#), 1);
+    assert_eq!(decided(r#"verdict="allowed",reason="upstream_pool_full",limiter="pool.maxPending""#), 1);
+    let backend = gate.upstream.address();
+    let failed = format!(r#"backend="{backend}",reason="upstream_pool_full",limiter="pool.maxPending""#);
+    assert_eq!(metric(&gate.sidecar, &format!("postern_upstream_failures_total{{{failed}}}")), 1);
+    let log = |limiter: &str| gate.sidecar.launch().subcommand("log", &["-o", "json", "--limiter", limiter]).unwrap();
+    assert_eq!(log("pool.maxPending").text().lines().count(), 1);
+    assert_eq!(log("limits.maxStreams").text().lines().count(), 0);
+    let unknown = log("maxStreams");
+    assert_eq!(unknown.code, Some(2));
+    assert!(
+        unknown.stderr.contains("write one of limits.maxConnections, limits.maxPendingRequests"),
+        "{}",
+        unknown.stderr
+    );
     assert_eq!(lint(&gate), "");
 }
 

@@ -144,6 +144,7 @@ fn streams_have_a_limit_of_their_own() {
     assert_eq!((status, reason.as_deref()), (Some(503), Some("limit_streams")));
     let row = &rows(&gate.sidecar, 1)[0];
     assert_eq!(columns(row, &["verdict", "reason", "status"]), json!(["refused", "limit_streams", 503]));
+    assert_eq!(row["limiter"], "limits.maxStreams");
     drop(streams);
 }
 
@@ -177,10 +178,11 @@ fn handshakes_wait_their_turn() {
     let stalled: Vec<_> = (0..TURNS + MORE).map(|_| begin()).collect();
     wait_metric(&gate.sidecar, "postern_handshakes_open", TURNS as u64);
     assert_eq!(metric(&gate.sidecar, "postern_handshakes_limit"), TURNS as u64);
-    let refused = |reason: &str| format!(r#"postern_handshakes_refused_total{{listener="gate",reason="{reason}"}}"#);
-    wait_metric(&gate.sidecar, &refused("limit_handshakes"), MORE as u64);
-    assert_eq!(metric(&gate.sidecar, &refused("tls_timeout")), 0);
-    wait_metric(&gate.sidecar, &refused("tls_timeout"), TURNS as u64);
+    let refused = |labels: &str| format!(r#"postern_handshakes_refused_total{{listener="gate",reason={labels}}}"#);
+    wait_metric(&gate.sidecar, &refused(r#""limit_handshakes",limiter="handshakes""#), MORE as u64);
+    let late = refused(r#""tls_timeout""#);
+    assert_eq!(metric(&gate.sidecar, &late), 0);
+    wait_metric(&gate.sidecar, &late, TURNS as u64);
     wait_metric(&gate.sidecar, "postern_handshakes_open", 0);
     drop(stalled);
     assert_eq!(gate.curl(Some("billing"), "/orders").unwrap().call().unwrap().status, Some(200));

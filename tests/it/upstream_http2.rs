@@ -18,10 +18,10 @@ use serde_json::{Value, json};
 
 use crate::observed::{columns, metric, newest, rows, wait_metric, wait_until};
 
-const OPEN: &str = "postern_upstream_connections_open";
+pub(crate) const OPEN: &str = "postern_upstream_connections_open";
 
 /// A gate that lets everyone in without TLS, and speaks HTTP/2 with this backend.
-fn gate(backend: &Value, change: impl FnOnce(&mut Value)) -> Gate {
+pub(crate) fn gate(backend: &Value, change: impl FnOnce(&mut Value)) -> Gate {
     Gate::start_with(|document| {
         document["version"] = json!("1.3");
         document["settings"]["workers"] = json!(1);
@@ -38,11 +38,11 @@ fn gate(backend: &Value, change: impl FnOnce(&mut Value)) -> Gate {
     .unwrap()
 }
 
-fn curl(gate: &Gate, path: &str) -> Curl {
+pub(crate) fn curl(gate: &Gate, path: &str) -> Curl {
     Curl::new(format!("http://localhost:{}{path}", gate.sidecar.listener("out").unwrap().port()))
 }
 
-fn call(gate: &Gate, path: &str) -> Answer {
+pub(crate) fn call(gate: &Gate, path: &str) -> Answer {
     curl(gate, path).call().unwrap()
 }
 
@@ -54,7 +54,7 @@ fn nginx(upstream: SocketAddr, directives: &str) -> Nginx {
 }
 
 /// An upstream, and a gate that reaches it through nginx.
-fn through_nginx(directives: &str, pool: &Value) -> (Gate, Nginx, Upstream) {
+pub(crate) fn through_nginx(directives: &str, pool: &Value) -> (Gate, Nginx, Upstream) {
     let upstream = Upstream::start().unwrap();
     let nginx = nginx(upstream.address(), directives);
     let gate = gate(&json!({ "address": nginx.address() }), |document| {
@@ -222,7 +222,7 @@ fn scripted(deeds: &[Deed]) -> Scripted {
     Scripted { address, frames, take }
 }
 
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     let length = u8::try_from(payload.len()).unwrap();
     [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
 }

@@ -1,7 +1,10 @@
 //! Connections to upstreams through the real gate: how many there are, who waits for them, and whose turn it is.
 
+use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
+use postern_tests::clients::run;
 use postern_tests::gate::Gate;
 use postern_tests::upstream::Upstream;
 use serde_json::{Value, json};
@@ -57,8 +60,8 @@ fn requests_wait_for_a_connection_and_more_than_may_wait_are_refused() {
     // Until the first one's answer had come, which was all that it waited for.
     assert!(queue <= duration && queue * 2 > duration, "{slow:?}");
     let refused: Vec<_> = all.iter().filter(|row| row["path"] == "/third").collect();
-    let shown: Vec<_> = refused.iter().map(|row| columns(row, &["verdict", "reason", "status"])).collect();
-    assert_eq!(shown, [json!(["allowed", "upstream_pool_full", 503])]);
+    let shown: Vec<_> = refused.iter().map(|row| columns(row, &["verdict", "reason", "limiter", "status"])).collect();
+    assert_eq!(shown, [json!(["allowed", "upstream_pool_full", "pool.maxPending", 503])]);
     wait_metric(&gate.sidecar, "postern_upstream_requests_pending", 0);
     gate.sidecar.has_decided(3).unwrap();
 }
@@ -71,7 +74,10 @@ fn a_request_that_has_waited_long_enough_is_refused() {
         wait_until("the first", || gate.upstream.requests() == 1);
         assert_eq!(call_many(&gate, "/orders", &[]), [503]);
         let row = newest(&gate.sidecar, 1);
-        assert_eq!(columns(&row, &["reason", "attempts"]), json!(["upstream_pool_full", 1]));
+        assert_eq!(
+            columns(&row, &["reason", "limiter", "attempts"]),
+            json!(["upstream_pool_full", "pool.maxConnections", 1])
+        );
         let [queue, duration] = ["queue_us", "duration_us"].map(|name| row[name].as_u64().unwrap());
         assert!((100_000..=duration).contains(&queue), "{row}");
         assert_eq!(first.join().unwrap(), [200]);
@@ -177,4 +183,22 @@ fn the_less_busy_address_is_chosen() {
         assert_eq!(slow.join().unwrap(), [200]);
     });
     gate.sidecar.has_decided(11).unwrap();
+}
+
+/// As many connections as there are requests at once, however many there are one after the other.
+#[test]
+fn connections_are_as_many_as_requests_at_once() {
+    const REQUESTS: usize = 6000;
+    let gate = gate_with(&json!({}), |document| {
+        document["policy"]["listeners"] = json!([{ "name": "gate", "address": "127.0.0.1:0", "protocol": "HTTP" }]);
+        document["policy"]["routes"][0]["hostnames"] = json!([]);
+        document["policy"]["routes"][0]["rules"][0]["allow"] = json!([{ "anyone": {} }]);
+    });
+    let url = format!("http://127.0.0.1:{}/orders", gate.sidecar.listener("gate").unwrap().port());
+    let mut command = Command::new("h2load");
+    command.args(["-n", &REQUESTS.to_string(), "-c", "4", "-m", "16"]).arg(&url);
+    let told = run(&mut command, b"", Duration::from_secs(120)).unwrap().text();
+    assert!(told.contains(&format!("status codes: {REQUESTS} 2xx")), "{told}");
+    let connections = gate.upstream.connections();
+    assert!(connections <= 96, "{connections} connections for 64 requests at once");
 }

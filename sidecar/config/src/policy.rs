@@ -134,6 +134,9 @@ pub struct Route {
     pub name: String,
     /// Name of the listener it is served on.
     pub listener: String,
+    /// Which of the workload's pods serve it; absent means all. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<PodSelector>,
     /// Hosts it serves, compared without case and port, on a `TLS` listener with the name the client asks for (SNI); `*.example.com` is every name that ends in `.example.com`.
     /// Empty means any host.
     #[serde(default)]
@@ -143,6 +146,15 @@ pub struct Route {
     /// How the backends of its rules are used. Since 1.2.
     #[serde(default, skip_serializing_if = "is_default")]
     pub backend_policy: BackendPolicy,
+}
+
+/// A choice of pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PodSelector {
+    /// Labels that a pod must have, all of them and with these values. Never empty.
+    pub match_labels: BTreeMap<String, String>,
 }
 
 /// Some requests, who may make them, and where they go.

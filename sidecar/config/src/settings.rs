@@ -1,11 +1,11 @@
 //! Settings: how this process runs. Read once at start; also from flags and `POSTERN__…` variables.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::backend::is_default;
-use crate::words::{address, addresses};
+use crate::words::{address, addresses, some_ip};
 use crate::{Duration, Ratio, Size};
 
 /// How this process runs.
@@ -16,6 +16,10 @@ pub struct Settings {
     /// Where `/livez`, `/readyz`, `/startupz`, `/metrics` and `/status` are served, over plain HTTP.
     #[serde(default = "default_status_address", deserialize_with = "address")]
     pub status_address: SocketAddr,
+    /// What `0.0.0.0` and `[::]` of listeners stand for, so that gates with one policy can share a machine. Absent: all its
+    /// addresses. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_ip")]
+    pub listen_address: Option<IpAddr>,
     /// Threads that serve connections, 1 to 64. Absent: as many as the CPU limit allows, at most 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<u16>,
@@ -50,6 +54,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             status_address: default_status_address(),
+            listen_address: None,
             workers: None,
             drain_timeout: default_drain_timeout(),
             log_level: LogLevel::default(),

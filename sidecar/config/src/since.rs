@@ -11,6 +11,8 @@ const SINCE: &[(&str, u16)] = &[
     ("settings/tracing", 3),
     ("settings/admin", 3),
     ("settings/dns", 3),
+    ("settings/listenAddress", 3),
+    ("policy/routes/[]/podSelector", 3),
     ("policy/routes/[]/rules/[]/backends/[]/host", 3),
     ("policy/routes/[]/rules/[]/backends/[]/port", 3),
     ("trust/bundles/*/intermediates", 2),

@@ -1,7 +1,7 @@
 //! Durations and sizes as people write them: `10s`, `1h30m`, `256Mi`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time;
 
@@ -173,6 +173,16 @@ pub(crate) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Ve
 /// Reads an address that may be absent; an absent field is its type's default and does not come here.
 pub(crate) fn some_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     address(deserializer).map(Some)
+}
+
+/// Reads an address without a port that may be absent; an absent field is its type's default and does not come here.
+pub(crate) fn some_ip<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(|_| {
+        de::Error::custom(format_args!(
+            "`{text}` is not an IP address; write it in numbers, such as `10.0.0.7` or `::1`"
+        ))
+    })
 }
 
 #[cfg(feature = "schema")]

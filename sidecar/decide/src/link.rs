@@ -2,13 +2,15 @@
 
 mod allowed;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::Part;
 use sidecar_config::backend::BackendPolicy;
-use sidecar_config::policy::{ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument};
+use sidecar_config::policy::{
+    Backend as BackendDocument, ClientAuth, Listener as ListenerDocument, Route, Rule as RuleDocument,
+};
 use sidecar_config::upstream::BackendTls;
 
 use self::allowed::Known;
@@ -58,6 +60,7 @@ pub fn link(parts: &Parts) -> (Snapshot, Vec<Problem>) {
             known,
             endpoints: parts.endpoints.as_deref(),
             resolved: &parts.resolved,
+            pod_labels: parts.pod_labels.as_ref(),
             known_endpoints: HashMap::new(),
             told: HashSet::new(),
             problems,
@@ -115,6 +118,7 @@ struct PolicyLinker<'a> {
     known: Known<'a>,
     endpoints: Option<&'a AcceptedEndpoints>,
     resolved: &'a Resolved,
+    pod_labels: Option<&'a BTreeMap<String, String>>,
     known_endpoints: HashMap<Endpoint, EndpointIndex>,
     told: HashSet<Arc<IdentityHeaders>>,
     problems: Problems,
@@ -124,18 +128,33 @@ impl<'a> PolicyLinker<'a> {
     fn run(mut self, policy: &'a AcceptedPolicy) -> (Snapshot, Vec<Problem>) {
         self.snapshot.limits = policy.limits.clone();
         self.snapshot.trusted_hops = policy.trusted_hops;
-        let routes = policy.routes.iter().map(|(route, _)| route);
+        let served: Vec<_> =
+            policy.routes.iter().enumerate().filter(|(index, (route, _))| self.serves(*index, route)).collect();
+        let routes = served.iter().map(|(_, (route, _))| route);
         self.snapshot.gate_names = Arc::new(GateNames::of(routes, policy.trusted_hops));
         self.snapshot.policy_revision = Some(policy.revision.clone());
         for (index, listener) in policy.listeners.iter().enumerate() {
             let listener = self.listener(index, listener);
             self.snapshot.listeners.push(listener);
         }
-        for (index, (route, hash)) in policy.routes.iter().enumerate() {
+        for (index, (route, hash)) in served {
             self.route(index, route);
             self.snapshot.routes.insert(route.name.clone(), hash.clone());
         }
         (self.snapshot, self.problems.into_found())
+    }
+
+    /// Whether this pod is among those that serve a route. One that does not know its labels serves none that chooses by
+    /// them.
+    fn serves(&mut self, index: usize, route: &Route) -> bool {
+        let Some(selector) = &route.pod_selector else { return true };
+        let Some(labels) = self.pod_labels else {
+            let detail =
+                "the labels of this pod are not known, so the route is not served; have them in the file `labels`";
+            self.problems.add(format_args!("routes[{index}].podSelector"), detail);
+            return false;
+        };
+        selector.match_labels.iter().all(|(label, value)| labels.get(label) == Some(value))
     }
 
     fn listener(&mut self, index: usize, document: &ListenerDocument) -> Listener {
@@ -237,7 +256,8 @@ impl<'a> PolicyLinker<'a> {
                 tls: tls.clone(),
             };
             let endpoints = addresses.into_iter().map(|address| self.endpoint(endpoint(address))).collect();
-            backends.push(Backend { weight: backend.weight, endpoints, is_named: backend.host.is_some() });
+            let name = backend_name(backend).into();
+            backends.push(Backend { name, weight: backend.weight, endpoints, is_named: backend.host.is_some() });
         }
         if invalid { Target::Invalid } else { Target::Backends(backends.into()) }
     }
@@ -276,6 +296,17 @@ impl<'a> PolicyLinker<'a> {
             endpoints.push(endpoint);
             endpoints.len() - 1
         })
+    }
+}
+
+/// What a backend is called, in the words of its document: as many names as it has backends, whatever their addresses are.
+fn backend_name(backend: &BackendDocument) -> String {
+    match backend {
+        BackendDocument { address: Some(address), .. } => address.to_string(),
+        BackendDocument { endpoints: Some(set), .. } => set.clone(),
+        BackendDocument { host: Some(host), port: Some(port), .. } => format!("{host}:{port}"),
+        // Not accepted: one of the three is said.
+        _ => String::new(),
     }
 }
 

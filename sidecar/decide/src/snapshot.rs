@@ -34,6 +34,8 @@ pub struct Parts {
     pub endpoints: Option<Arc<AcceptedEndpoints>>,
     /// What is known of names. Of no document, and so no part: it comes and goes by itself.
     pub resolved: Resolved,
+    /// Labels of the pod, where they are known. Of no document either: Kubernetes tells them.
+    pub pod_labels: Option<BTreeMap<String, String>>,
 }
 
 /// Addresses by name, as far as names are known.
@@ -236,6 +238,8 @@ pub enum Target {
 /// One backend of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
+    /// What the configuration calls it: an address, a set of endpoints, or a name and port.
+    pub name: Arc<str>,
     /// Its share of the rule's requests, in proportion to the others.
     pub weight: u32,
     /// Its endpoints.

@@ -24,6 +24,15 @@ pub struct Balancer {
     passed: RefCell<Vec<bool>>,
 }
 
+/// An endpoint whose turn it is, and the backend that it was chosen for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Which of the rule's backends.
+    pub backend: usize,
+    /// One of its endpoints.
+    pub endpoint: EndpointIndex,
+}
+
 /// What a choice depends on besides the turns.
 pub struct Choice<'a, L> {
     /// How an endpoint of a backend is chosen.
@@ -50,7 +59,7 @@ impl<L: Fn(EndpointIndex) -> Option<usize>> Choice<'_, L> {
 
 impl Balancer {
     /// The endpoint that a request goes to; `None` where there is none to choose.
-    pub fn choose<L>(&self, backends: &[Backend], choice: &Choice<'_, L>) -> Option<EndpointIndex>
+    pub fn choose<L>(&self, backends: &[Backend], choice: &Choice<'_, L>) -> Option<Chosen>
     where
         L: Fn(EndpointIndex) -> Option<usize>,
     {
@@ -58,7 +67,10 @@ impl Balancer {
         next.resize(backends.len(), 0);
         match backends {
             // The share of one is all.
-            [only] if only.weight > 0 => endpoint(&only.endpoints, &mut next[0], choice),
+            [only] if only.weight > 0 => {
+                let endpoint = endpoint(&only.endpoints, &mut next[0], choice)?;
+                Some(Chosen { backend: 0, endpoint })
+            }
             [_] | [] => None,
             _ => self.choose_by_weight(backends, &mut next, choice),
         }
@@ -66,12 +78,7 @@ impl Balancer {
 
     /// Smooth weighted round robin: of those that have somebody the one that is owed most, so that the turns of one are
     /// spread over all. A backend that has nobody leaves its share to the others.
-    fn choose_by_weight<L>(
-        &self,
-        backends: &[Backend],
-        next: &mut [usize],
-        choice: &Choice<'_, L>,
-    ) -> Option<EndpointIndex>
+    fn choose_by_weight<L>(&self, backends: &[Backend], next: &mut [usize], choice: &Choice<'_, L>) -> Option<Chosen>
     where
         L: Fn(EndpointIndex) -> Option<usize>,
     {
@@ -92,7 +99,7 @@ impl Balancer {
                 owed[index] += weight(index);
                 owed[best] -= weight(index);
             }
-            return Some(chosen);
+            return Some(Chosen { backend: best, endpoint: chosen });
         }
     }
 }

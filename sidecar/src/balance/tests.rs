@@ -9,7 +9,12 @@ use super::{Balancer, Choice, Random};
 
 fn backends(list: &[(u32, &[EndpointIndex])]) -> Vec<Backend> {
     list.iter()
-        .map(|(weight, endpoints)| Backend { weight: *weight, endpoints: (*endpoints).into(), is_named: false })
+        .map(|(weight, endpoints)| Backend {
+            name: "orders".into(),
+            weight: *weight,
+            endpoints: (*endpoints).into(),
+            is_named: false,
+        })
         .collect()
 }
 
@@ -23,7 +28,7 @@ fn choose(
     let (balancer, random) = (Balancer::default(), Random::from_seed(7));
     let load = |endpoint| if out.contains(&endpoint) { None } else { Some(0) };
     let choice = Choice { kind, tried: &[], load, random: &random };
-    (0..count).map(|_| balancer.choose(backends, &choice)).collect()
+    (0..count).map(|_| Some(balancer.choose(backends, &choice)?.endpoint)).collect()
 }
 
 fn counted(chosen: &[Option<EndpointIndex>]) -> BTreeMap<Option<EndpointIndex>, usize> {
@@ -88,10 +93,10 @@ fn what_was_tried_is_not_tried_again() {
         let (balancer, random) = (Balancer::default(), Random::from_seed(7));
         let backends = backends(&[(1, &[1, 2]), (1, &[3])]);
         let mut tried = Vec::new();
-        while let Some(endpoint) =
+        while let Some(chosen) =
             balancer.choose(&backends, &Choice { kind, tried: &tried, load: |_| Some(0), random: &random })
         {
-            tried.push(endpoint);
+            tried.push(chosen.endpoint);
         }
         tried.sort_unstable();
         assert_eq!(tried, [1, 2, 3], "{kind:?}");
@@ -105,7 +110,8 @@ fn trying_again_takes_no_turn() {
         let (balancer, random) = (Balancer::default(), Random::from_seed(7));
         let backends = backends(list);
         let choose = |tried: &[EndpointIndex]| {
-            balancer.choose(&backends, &Choice { kind: RoundRobin, tried, load: |_| Some(0), random: &random })
+            let choice = Choice { kind: RoundRobin, tried, load: |_| Some(0), random: &random };
+            Some(balancer.choose(&backends, &choice)?.endpoint)
         };
         for _ in 0..3 {
             assert_eq!((choose(&[]), choose(&[1])), (Some(1), Some(2)), "{list:?}");
@@ -122,7 +128,7 @@ fn the_busiest_of_all_gets_nothing_and_the_idle_one_most() {
     let all = backends(&[(1, &[0, 1, 2, 3])]);
     let choice =
         Choice { kind: LeastRequest, tried: &[], load: |endpoint: usize| Some(loads[endpoint]), random: &random };
-    let chosen: Vec<_> = (0..12_000).map(|_| balancer.choose(&all, &choice)).collect();
+    let chosen: Vec<_> = (0..12_000).map(|_| Some(balancer.choose(&all, &choice)?.endpoint)).collect();
     let counts = counted(&chosen);
     assert_eq!(counts.get(&Some(1)), None, "{counts:?}");
     // Of six pairs three have the idle one, and of the three others one has neither of the busiest.
@@ -135,7 +141,7 @@ fn the_busiest_of_all_gets_nothing_and_the_idle_one_most() {
 fn equals_are_chosen_evenly() {
     for count in [2, 3, 7] {
         let endpoints: Vec<_> = (0..count).collect();
-        let all = [Backend { weight: 1, endpoints: endpoints.into(), is_named: false }];
+        let all = [Backend { name: "orders".into(), weight: 1, endpoints: endpoints.into(), is_named: false }];
         let counts = counted(&choose(LeastRequest, &all, 10_000 * count, &[]));
         assert_eq!(counts.len(), count);
         assert!(counts.values().all(|count| (9_500..10_500).contains(count)), "{counts:?}");
@@ -153,10 +159,26 @@ fn load_stays_even() {
             &all,
             &Choice { kind: LeastRequest, tried: &[], load: |endpoint: usize| Some(loads[endpoint]), random: &random },
         );
-        loads[chosen.unwrap()] += 1;
+        loads[chosen.unwrap().endpoint] += 1;
         if round % 5 == 4 {
             loads.iter_mut().for_each(|load| *load = load.saturating_sub(1));
         }
         assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 6, "{loads:?} after {round}");
+    }
+}
+
+/// Whose share it was is told with the endpoint: two backends may have one in common.
+#[test]
+fn the_backend_is_told() {
+    for (list, expected) in
+        [(&[(1, &[4][..])][..], [0, 0]), (&[(1, &[4]), (1, &[4])], [0, 1]), (&[(0, &[4]), (1, &[4])], [1, 1])]
+    {
+        let (balancer, random) = (Balancer::default(), Random::from_seed(7));
+        let backends = backends(list);
+        let chosen = || {
+            let choice = Choice { kind: RoundRobin, tried: &[], load: |_| Some(0), random: &random };
+            balancer.choose(&backends, &choice).map(|chosen| (chosen.backend, chosen.endpoint))
+        };
+        assert_eq!([chosen(), chosen()], expected.map(|backend| Some((backend, 4))), "{list:?}");
     }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
-use sidecar_decide::{Reason, Verdict};
+use sidecar_decide::{Limiter, Reason, Verdict};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -17,12 +17,13 @@ use crate::log::{self, Filter, Kind, Output, query};
 use crate::settings::{self, Flags};
 
 /// What `--sql` replaces.
-const FILTERS: [&str; 17] = [
+const FILTERS: [&str; 18] = [
     "since",
     "until",
     "kind",
     "verdict",
     "reason",
+    "limiter",
     "identity",
     "listener",
     "route",
@@ -59,6 +60,9 @@ pub(super) struct LogArgs {
     /// Only rows of this reason, such as policy_not_allowed
     #[arg(long, value_parser = reason)]
     reason: Option<String>,
+    /// Only rows of what this limit refused, such as limits.maxStreams
+    #[arg(long, value_name = "LIMIT", value_parser = limiter)]
+    limiter: Option<String>,
     /// Only rows of this identity, namespace/name
     #[arg(long)]
     identity: Option<String>,
@@ -140,6 +144,12 @@ fn reason(text: &str) -> Result<String, String> {
     if known { Ok(text.to_owned()) } else { Err(format!("write one of {codes}")) }
 }
 
+fn limiter(text: &str) -> Result<String, String> {
+    let known = Limiter::ALL.into_iter().any(|limiter| limiter.name() == text);
+    let names = Limiter::ALL.map(Limiter::name).join(", ");
+    if known { Ok(text.to_owned()) } else { Err(format!("write one of {names}")) }
+}
+
 impl LogArgs {
     fn database(&self) -> Result<PathBuf> {
         if let Some(database) = &self.database {
@@ -157,6 +167,7 @@ impl LogArgs {
             kind: self.kind,
             verdict: self.verdict,
             reason: self.reason.clone(),
+            limiter: self.limiter.clone(),
             identity: self.identity.clone(),
             listener: self.listener.clone(),
             route: self.route.clone(),

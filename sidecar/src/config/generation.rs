@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sidecar_config::policy::{Mode, Protocol};
-use sidecar_decide::{Listener, Rule, Snapshot};
+use sidecar_decide::{Listener, Rule, Snapshot, Target};
 
 use crate::health::Ejections;
 use crate::log::{Scope, ScopeFacts};
+use crate::metrics::Counted;
 use crate::tls::{OwnCertificates, ServerKey, TicketKeys, TlsContext, UpstreamTls, UpstreamTlsStates};
 use crate::upstream::{EndpointState, Endpoints};
 
@@ -36,6 +37,8 @@ pub struct Generation {
     pub listener_scopes: Vec<Arc<Scope>>,
     /// What each listener is known by over reloads.
     pub listener_keys: Vec<ListenerKey>,
+    /// Where tries are counted, by rule and its backends.
+    pub backend_scopes: Vec<Box<[Arc<BackendScope>]>>,
     /// What is known of each endpoint, in the snapshot's order.
     pub endpoints: Vec<Arc<EndpointState>>,
     /// TLS to each of them; `None` where there is none to speak, or none that can be spoken.
@@ -53,6 +56,7 @@ impl Generation {
         let upstream_tls = upstreams.tls.of(&snapshot, certificates.as_ref());
         let revision = snapshot.policy_revision.as_ref().map(|revision| Box::from(revision.as_str()));
         let rule_scopes = snapshot.rules.iter().map(|rule| rule_scope(rule, revision.clone())).collect();
+        let backend_scopes = snapshot.rules.iter().map(backend_scopes).collect();
         let listener_scopes = snapshot.listeners.iter().map(|listener| listener_scope(listener, revision.clone()));
         let listener_scopes = listener_scopes.collect();
         let tls = snapshot.listeners.iter().map(|listener| {
@@ -61,7 +65,7 @@ impl Generation {
         });
         let tls = tls.collect();
         let listener_keys = snapshot.listeners.iter().map(ListenerKey::of).collect();
-        Self { snapshot, rule_scopes, listener_scopes, listener_keys, endpoints, upstream_tls, tls }
+        Self { snapshot, rule_scopes, listener_scopes, listener_keys, backend_scopes, endpoints, upstream_tls, tls }
     }
 
     /// Whether a client that another generation has let in, and not refused since, may be judged otherwise by this one.
@@ -106,6 +110,15 @@ impl Generation {
     }
 }
 
+/// A backend of a rule, for metrics.
+#[derive(Debug)]
+pub struct BackendScope {
+    /// What the configuration calls it.
+    pub name: Arc<str>,
+    /// Where what becomes of tries is counted.
+    pub counted: Counted,
+}
+
 /// What makes two listeners the same over a reload, so that sockets and connections are kept: address and protocol,
 /// whatever the listener is called. Only port 0, which asks for any port, needs the name to tell two apart. Were the
 /// protocol not in it, connections from before would be served by rules that count on another one.
@@ -123,6 +136,12 @@ impl ListenerKey {
         let name = (listener.address.port() == 0).then(|| Arc::clone(&listener.name));
         Self { address: listener.address, protocol: listener.protocol, name }
     }
+}
+
+fn backend_scopes(rule: &Rule) -> Box<[Arc<BackendScope>]> {
+    let Target::Backends(backends) = &rule.target else { return Box::default() };
+    let scope = |name: &Arc<str>| Arc::new(BackendScope { name: Arc::clone(name), counted: Counted::default() });
+    backends.iter().map(|backend| scope(&backend.name)).collect()
 }
 
 fn rule_scope(rule: &Rule, policy_revision: Option<Box<str>>) -> Arc<Scope> {

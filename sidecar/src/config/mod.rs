@@ -5,10 +5,11 @@ mod generation;
 mod keep;
 mod publish;
 mod read;
+mod volume;
 mod watch;
 
 pub use bytes::FileBytes;
-pub use generation::{Generation, ListenerKey};
+pub use generation::{BackendScope, Generation, ListenerKey};
 pub use keep::{Keeper, Kept, Stats as KeepStats, recall_settings};
 pub use publish::{Finding, Publisher, Reloads};
 pub use read::{Offered, ReadError, Reading, read};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -56,6 +57,8 @@ pub struct Reloads {
 #[derive(Debug)]
 pub struct Publisher {
     path: PathBuf,
+    /// What addresses that are all addresses stand for, where it is one.
+    listen_address: Option<IpAddr>,
     parts: Parts,
     /// Of the accepted certificates, in their order.
     keys: Vec<ServerKey>,
@@ -79,6 +82,7 @@ impl Publisher {
         let none = PartStatus { loaded: NONE.to_owned(), ..PartStatus::default() };
         Self {
             path: path.to_owned(),
+            listen_address: None,
             parts: Parts::default(),
             keys: Vec::new(),
             tickets: TicketKeys::new(),
@@ -92,6 +96,11 @@ impl Publisher {
         }
     }
 
+    /// Listens on this address where a listener says all.
+    pub fn listen_on(&mut self, address: Option<IpAddr>) {
+        self.listen_address = address;
+    }
+
     /// Falls back on these parts where the first offer gives none.
     pub fn fall_back(&mut self, kept: BTreeMap<Part, Kept>) {
         self.kept = kept;
@@ -101,13 +110,17 @@ impl Publisher {
     pub fn offer(&mut self, reading: &mut Reading) -> Generation {
         self.findings = reading.broken.iter().map(|(file, detail)| finding(file, detail)).collect();
         self.advice = reading.advice.iter().map(|(file, detail)| finding(file, detail)).collect();
+        if let Some(labels) = reading.labels.take() {
+            self.parts.pod_labels = Some(labels);
+        }
         let files = std::mem::take(&mut reading.files);
         if reading.is_complete() {
             self.say_empty(reading);
         }
         self.accepted = Part::ALL.into_iter().filter(|part| self.take(*part, reading, &files)).collect();
+        self.take_good(reading);
         self.recall();
-        let (snapshot, missing) = link(&self.parts);
+        let (snapshot, missing) = self.linked();
         for part in Part::ALL {
             let of_part: Vec<_> = missing.iter().filter(|problem| problem.part == part).cloned().collect();
             if !of_part.is_empty() {
@@ -120,8 +133,17 @@ impl Publisher {
     /// The same parts, now that other addresses of their names are known.
     pub fn relink(&mut self, resolved: Resolved) -> Generation {
         self.parts.resolved = resolved;
-        let (snapshot, _told) = link(&self.parts);
+        let (snapshot, _told) = self.linked();
         Generation::new(snapshot, &self.keys, &self.tickets, &mut self.upstreams)
+    }
+
+    fn linked(&self) -> (Snapshot, Vec<Problem>) {
+        let (mut snapshot, told) = link(&self.parts);
+        if let Some(address) = self.listen_address {
+            let all = snapshot.listeners.iter_mut().filter(|listener| listener.address.ip().is_unspecified());
+            all.for_each(|listener| listener.address.set_ip(address));
+        }
+        (snapshot, told)
     }
 
     /// A single file that could be read and does not have a part says that the part is empty. There is no empty pair of
@@ -139,23 +161,36 @@ impl Publisher {
         }
     }
 
+    /// Where no policy is accepted yet, the one is that all pods of the workload have accepted.
+    fn take_good(&mut self, reading: &mut Reading) {
+        let Some(good) = reading.good_policy.take() else { return };
+        let good = Reading { parts: BTreeMap::from([(Part::Policy, good)]), ..Reading::default() };
+        self.take_instead(Part::Policy, &good, &Files::default(), None, "not there; what all pods accepted is in use");
+    }
+
     /// What the first offer did not give, and was accepted before, is accepted once more.
     fn recall(&mut self) {
         for (part, mut kept) in std::mem::take(&mut self.kept) {
-            let offered = self.states[part as usize].clone();
-            if offered.loaded != NONE {
-                continue;
-            }
             let files = std::mem::take(&mut kept.reading.files);
-            let taken = self.take(part, &kept.reading, &files);
-            let state = &mut self.states[part as usize];
-            *state = if taken {
-                let why = offered.why.or_else(|| Some("not there; what was accepted last is in use".to_owned()));
-                PartStatus { loaded: state.loaded.clone(), kept_since: Some(kept.since), why, ..offered }
-            } else {
-                offered
-            };
+            let advice = "not there; what was accepted last is in use";
+            self.take_instead(part, &kept.reading, &files, Some(kept.since), advice);
         }
+    }
+
+    /// Takes a part from elsewhere if the offer gave none. Its state goes on saying what is wrong with the offer.
+    fn take_instead(&mut self, part: Part, from: &Reading, files: &Files, since: Option<String>, advice: &str) {
+        let offered = self.states[part as usize].clone();
+        if offered.loaded != NONE {
+            return;
+        }
+        let taken = self.take(part, from, files);
+        let state = &mut self.states[part as usize];
+        *state = if taken {
+            let why = offered.why.or_else(|| Some(advice.to_owned()));
+            PartStatus { loaded: state.loaded.clone(), kept_since: since, why, ..offered }
+        } else {
+            offered
+        };
     }
 
     /// One part's way. Whether it was accepted; else its last good stays.

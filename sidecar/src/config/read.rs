@@ -20,7 +20,7 @@ use sidecar_config::{ContractVersion, Document, Format, Part, Readable, newer_pl
 use sidecar_decide::{Certificate, Files};
 use thiserror::Error;
 
-use super::FileBytes;
+use super::{FileBytes, volume};
 use crate::limits::{CONFIG_FILE_BYTES, CONFIG_FILES};
 use crate::tls::{ServerKey, UnverifiedList};
 
@@ -37,6 +37,10 @@ pub struct Reading {
     pub advice: Vec<(PathBuf, String)>,
     /// Whether absent parts are empty: a single file is the whole configuration, a file missing from a folder is not.
     pub is_whole: bool,
+    /// The newest policy that all pods of the workload have accepted.
+    pub good_policy: Option<Offered>,
+    /// Labels of the pod.
+    pub labels: Option<BTreeMap<String, String>>,
     /// Certificates and public keys of the files the parts refer to.
     pub files: Files,
     /// Private keys by the names the documents use.
@@ -125,6 +129,9 @@ pub fn read(path: &Path) -> Result<Reading, ReadError> {
             reader.reading.broken.push((path.clone(), error));
         }
     }
+    if !is_whole {
+        reader.volume(path);
+    }
     reader.references();
     reader.reading.digest = reader.hasher.finalize().into();
     Ok(reader.reading)
@@ -150,7 +157,7 @@ fn documents_of(folder: &Path) -> Result<Vec<PathBuf>, ReadError> {
         }
     }
     match paths.len() {
-        0 => Err(ReadError::Empty(folder.to_owned())),
+        0 if !volume::is_volume(folder) => Err(ReadError::Empty(folder.to_owned())),
         count if count > CONFIG_FILES => Err(ReadError::TooMany(folder.to_owned())),
         _ => {
             paths.sort_unstable();
@@ -180,13 +187,12 @@ impl Reader {
 
     fn document(&mut self, path: &Path) -> Result<(), String> {
         let bytes = self.bytes(path)?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| format!("not UTF-8 text: {error}"))?;
-        if text.trim().is_empty() {
-            return Err("the file is empty, which is never a change; write the document, or an empty part".to_owned());
-        }
-        let format = Format::of(path).unwrap_or(Format::Toml);
-        let value = format.parse(text).map_err(|error| error.to_string())?;
-        let mut document = Document::from_value(value).map_err(|error| error.to_string())?;
+        let document = parse_document(&bytes, Format::of(path).unwrap_or(Format::Toml))?;
+        self.take_parts(path, document);
+        Ok(())
+    }
+
+    fn take_parts(&mut self, path: &Path, mut document: Document) {
         if let Some(settings) = document.settings.take() {
             self.check_version(path, document.version, "settings", &settings);
             match &self.reading.settings {
@@ -208,6 +214,56 @@ impl Reader {
                 self.reading.parts.insert(part, Offered { file, version, value, sources: BTreeMap::new() });
             }
         }
+    }
+
+    /// What a pod's volume has beside documents; each is there or not.
+    fn volume(&mut self, folder: &Path) {
+        let [labels, good, sum] =
+            [volume::LABELS, volume::GOOD_POLICY, volume::IDENTITIES_SUM].map(|name| folder.join(name));
+        let results = [
+            labels.is_file().then(|| self.labels(&labels)).map(|result| (labels, result)),
+            sum.is_file().then(|| self.identities(folder, &sum)).map(|result| (sum, result)),
+        ];
+        for (file, result) in results.into_iter().flatten() {
+            if let Err(error) = result {
+                self.reading.broken.push((file, error));
+            }
+        }
+        if good.is_file() {
+            // It is for need, so that what is wrong with it breaks nothing.
+            if let Err(error) = self.good_policy(&good) {
+                self.reading.advice.push((good, error));
+            }
+        }
+    }
+
+    fn labels(&mut self, path: &Path) -> Result<(), String> {
+        let bytes = self.bytes(path)?;
+        self.reading.labels = Some(volume::labels(text_of(&bytes)?)?);
+        Ok(())
+    }
+
+    fn good_policy(&mut self, path: &Path) -> Result<(), String> {
+        let bytes = self.bytes(path)?;
+        let mut document = parse_document(&bytes, Format::Json)?;
+        let value = document.take(Part::Policy).ok_or("has no `policy`")?;
+        let (file, version) = (path.to_owned(), document.version);
+        self.reading.good_policy = Some(Offered { file, version, value, sources: BTreeMap::new() });
+        Ok(())
+    }
+
+    /// The document that the chunks make together, or none: half of the identities are others.
+    fn identities(&mut self, folder: &Path, sum: &Path) -> Result<(), String> {
+        let bytes = self.bytes(sum)?;
+        let mut document = Vec::new();
+        for (index, sum) in volume::sums(text_of(&bytes)?)?.iter().enumerate() {
+            let name = volume::chunk_name(index);
+            let chunk = self.bytes(&folder.join(&name));
+            let unpacked = chunk.and_then(|chunk| volume::unpack(&chunk, sum, &mut document));
+            unpacked.map_err(|error| in_file(&name, &error))?;
+        }
+        let document = parse_document(&document, Format::Json)?;
+        self.take_parts(sum, document);
         Ok(())
     }
 
@@ -292,6 +348,19 @@ impl Reader {
             self.reading.keys.insert(name, key);
         }
     }
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| format!("not UTF-8 text: {error}"))?;
+    if text.trim().is_empty() {
+        return Err("the file is empty, which is never a change; write the document, or an empty part".to_owned());
+    }
+    Ok(text)
+}
+
+fn parse_document(bytes: &[u8], format: Format) -> Result<Document, String> {
+    let value = format.parse(text_of(bytes)?).map_err(|error| error.to_string())?;
+    Document::from_value(value).map_err(|error| error.to_string())
 }
 
 fn beside(document: &Path, name: &str) -> PathBuf {

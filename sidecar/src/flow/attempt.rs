@@ -7,16 +7,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sidecar_config::backend::{LoadBalancerType, Timeouts};
-use sidecar_decide::{Backend, EndpointIndex, Reason, Target};
+use sidecar_decide::{Backend, EndpointIndex, Limiter, Reason, Target};
 use tokio::time::{Instant, timeout_at};
 
 use super::body::Upload;
-use super::gate::{Gate, Served};
+use super::gate::{Asked, Gate, Served};
 use super::record::{Draft, microseconds};
 use super::watch::{Watch, members};
-use crate::balance::{Balancer, Choice, Random};
+use crate::balance::{Balancer, Choice, Chosen, Random};
 use crate::limits::{ATTEMPTS, REFUSALS, RESPONSE_HEAD_TIMEOUT};
-use crate::metrics::Event;
 use crate::pool::{Lease, Shelf};
 use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
 use crate::upstream::EndpointState;
@@ -30,7 +29,6 @@ pub(super) struct Candidates<'a> {
     backends: &'a [Backend],
     kind: LoadBalancerType,
     random: &'a Random,
-    gate: &'a Gate,
     /// Whether ejected endpoints are chosen, because there are no others.
     takes_ejected: Cell<bool>,
 }
@@ -48,7 +46,6 @@ impl<'a> Candidates<'a> {
             backends,
             kind: compiled.load_balancer,
             random: &gate.random,
-            gate,
             takes_ejected: Cell::new(false),
         })
     }
@@ -57,7 +54,7 @@ impl<'a> Candidates<'a> {
     ///
     /// # Errors
     /// Why there is none.
-    pub(super) fn next(&self, tried: &[EndpointIndex]) -> Result<EndpointIndex, Reason> {
+    pub(super) fn next(&self, tried: &[EndpointIndex]) -> Result<Chosen, Reason> {
         let choose = |takes_ejected: bool| {
             let load = |endpoint: EndpointIndex| {
                 let endpoint = self.shelves[endpoint].endpoint();
@@ -103,9 +100,9 @@ impl<'a> Candidates<'a> {
         policy.is_some_and(|policy| policy.max_ejection_percent < 100)
     }
 
-    /// Counts what became of a try at one of them.
-    pub(super) fn count(&self, endpoint: EndpointIndex, event: Event, reason: Option<Reason>, duration: Duration) {
-        self.gate.count_upstream(self.shelves[endpoint].endpoint(), event, reason, duration);
+    /// A try at one of them, for whoever counts it.
+    pub(super) fn asked(&self, chosen: Chosen) -> Asked {
+        Asked::new(self.served, self.rule, chosen)
     }
 
     /// A try at one of them, of which is told what becomes of it.
@@ -163,8 +160,8 @@ pub(super) struct Exchange<'a> {
     pub(super) draft: &'a mut Draft,
     /// The try that was sent and is not answered yet.
     pub(super) watch: Option<Watch>,
-    /// The endpoint that is being tried.
-    pub(super) trying: Option<EndpointIndex>,
+    /// Whether a try is under way that has not failed yet.
+    pub(super) is_trying: bool,
 }
 
 /// A try that brought no response, with the request where it may be sent again.
@@ -178,7 +175,7 @@ impl Exchange<'_> {
     pub(super) async fn run(mut self, outgoing: Outgoing) -> Result<Answered, Reason> {
         let Some(end) = self.patience.whole else { return self.try_all(outgoing).await };
         let answered = timeout_at(end, self.try_all(outgoing)).await;
-        answered.unwrap_or_else(|_| Err(self.failed(self.stalled())))
+        answered.unwrap_or_else(|_| Err(self.failed(self.stalled(), None)))
     }
 
     /// Whose fault it is that nothing moves: the client's while it owes a part of its body. A call of gRPC may leave its
@@ -188,10 +185,10 @@ impl Exchange<'_> {
         if is_owed && !self.draft.is_grpc() { Reason::ClientTimeout } else { Reason::UpstreamTimeout }
     }
 
-    /// The try that was begun has failed.
-    fn failed(&mut self, reason: Reason) -> Reason {
-        if let Some(endpoint) = self.trying.take() {
-            self.candidates.count(endpoint, Event::Failure, Some(reason), Duration::ZERO);
+    /// The try that was begun has failed, by a limit if there is one to name.
+    fn failed(&mut self, reason: Reason, limiter: Option<Limiter>) -> Reason {
+        if std::mem::take(&mut self.is_trying) {
+            self.draft.upstream_failed(reason, limiter);
         }
         if let Some(watch) = self.watch.take() {
             watch.failed(reason);
@@ -205,12 +202,12 @@ impl Exchange<'_> {
         let mut tried = [0; ATTEMPTS];
         let mut may_repeat = true;
         for attempts in 0..ATTEMPTS {
-            let endpoint = match self.candidates.next(&tried[..attempts]) {
-                Ok(endpoint) => endpoint,
+            let chosen = match self.candidates.next(&tried[..attempts]) {
+                Ok(chosen) => chosen,
                 Err(reason) => return Err(failed.unwrap_or(reason)),
             };
-            tried[attempts] = endpoint;
-            match self.try_one(endpoint, outgoing, &mut may_repeat).await {
+            tried[attempts] = chosen.endpoint;
+            match self.try_one(chosen, outgoing, &mut may_repeat).await {
                 Ok(answered) => return Ok(answered),
                 Err(Failed { reason: why, again: Some(again) }) => {
                     outgoing = *again;
@@ -225,13 +222,13 @@ impl Exchange<'_> {
     /// One endpoint: an idle connection if there is one, and a new one where that turns out to be gone.
     async fn try_one(
         &mut self,
-        endpoint: EndpointIndex,
+        chosen: Chosen,
         mut outgoing: Outgoing,
         may_repeat: &mut bool,
     ) -> Result<Answered, Failed> {
         let mut again = Again { may_repeat, refusals: 0 };
         loop {
-            let mut lease = match self.lease(endpoint, again.refusals > 0).await {
+            let mut lease = match self.lease(chosen, again.refusals > 0).await {
                 Ok(lease) => lease,
                 // Another endpoint may have room, and another may take connections.
                 Err(reason) => return Err(Failed { reason, again: Some(Box::new(outgoing)) }),
@@ -261,11 +258,11 @@ impl Exchange<'_> {
     }
 
     /// A connection to an endpoint, with what the row says of it.
-    async fn lease(&mut self, endpoint: EndpointIndex, fresh: bool) -> Result<Lease, Reason> {
+    async fn lease(&mut self, chosen: Chosen, fresh: bool) -> Result<Lease, Reason> {
         self.watch = None;
-        let shelf = &self.candidates.shelves[endpoint];
-        self.trying = Some(endpoint);
-        self.candidates.count(endpoint, Event::Attempt, None, Duration::ZERO);
+        let shelf = &self.candidates.shelves[chosen.endpoint];
+        self.is_trying = true;
+        self.draft.asks(self.candidates.asked(chosen));
         let asked = Instant::now();
         let mut waited = None;
         let leased = shelf.lease(fresh, &mut waited).await;
@@ -275,12 +272,10 @@ impl Exchange<'_> {
             record.upstream = Some(shelf.endpoint().address());
             record.attempts += 1;
         });
-        self.watch = self.candidates.watch(endpoint);
-        let lease = leased.map_err(|error| self.failed(error.reason()))?;
+        self.watch = self.candidates.watch(chosen.endpoint);
+        let lease = leased.map_err(|error| self.failed(error.reason(), error.limiter()))?;
         if !lease.is_reused {
-            let connecting = asked.elapsed().saturating_sub(waited.unwrap_or_default());
-            self.candidates.count(endpoint, Event::Connect, None, connecting);
-            self.draft.edit(|record| record.connect_us = Some(microseconds(connecting)));
+            self.draft.connected(asked.elapsed().saturating_sub(waited.unwrap_or_default()));
         }
         Ok(lease)
     }
@@ -298,14 +293,16 @@ impl Exchange<'_> {
         let is_over = !is_reused || again.refusals > REFUSALS;
         match unanswered {
             Unanswered::Unsent(outgoing) if is_over => {
-                Err(Failed { reason: self.failed(Reason::UpstreamConnect), again: Some(outgoing) })
+                Err(Failed { reason: self.failed(Reason::UpstreamConnect, None), again: Some(outgoing) })
             }
             Unanswered::Unsent(outgoing) => Ok(*outgoing),
             Unanswered::Refused => {
                 let outgoing = copy.filter(|_| self.can_repeat()).map(|head| Outgoing { head, body: self.body() });
                 match outgoing {
                     Some(outgoing) if !is_over => Ok(outgoing),
-                    again => Err(Failed { reason: self.failed(Reason::UpstreamReset), again: again.map(Box::new) }),
+                    again => {
+                        Err(Failed { reason: self.failed(Reason::UpstreamReset, None), again: again.map(Box::new) })
+                    }
                 }
             }
             Unanswered::Sent { reason, is_silent } => {
@@ -315,7 +312,7 @@ impl Exchange<'_> {
                     if is_silent && is_reused {
                         self.watch = None;
                     }
-                    self.failed(reason);
+                    self.failed(reason, None);
                     return Err(Failed { reason, again: None });
                 };
                 *again.may_repeat = false;

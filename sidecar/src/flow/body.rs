@@ -362,7 +362,7 @@ impl DownloadBody {
         let (lease, mut draft) = self.open.take()?;
         draft.edit(|record| record.response_bytes = self.bytes);
         let reason = draft.upload_failed().or(lease.connection.wire().failure()).unwrap_or(reason);
-        draft.upstream_failed(lease.endpoint(), reason);
+        draft.upstream_failed(reason, None);
         if let Some(watch) = &self.watch {
             watch.interrupted(reason);
         }

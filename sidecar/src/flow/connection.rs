@@ -231,7 +231,7 @@ struct Refusal<'a> {
 fn refuse(gate: &Gate, listener: &ListenerKey, refusal: &Refusal<'_>, reason: Reason) {
     let scope = count_refused(gate, listener, Some(reason));
     let mut record = blank(refusal.kind, refusal.client);
-    record.reason = Some(reason);
+    record.fail(reason);
     record.time = refusal.arrival.time;
     record.duration_us = microseconds(refusal.arrival.started.elapsed());
     record.scope = Some(scope).filter(|scope| scope.listener.is_some());
@@ -318,7 +318,7 @@ impl Connection {
         let view = self.view();
         let mut record = blank(Kind::Cut, self.client);
         record.verdict = Verdict::Refused;
-        record.reason = Some(reason);
+        record.fail(reason);
         record.duration_us = microseconds(self.arrival.started.elapsed());
         record.scope = Some(Arc::clone(&view.scope));
         record.peer.clone_from(&view.peer);
@@ -334,7 +334,7 @@ impl Connection {
         let view = self.view();
         let mut record = blank(Kind::Request, self.client);
         record.verdict = Verdict::Refused;
-        record.reason = Some(reason);
+        record.fail(reason);
         record.status = status;
         record.scope = Some(Arc::clone(&view.scope));
         record.peer.clone_from(&view.peer);

@@ -57,7 +57,7 @@ pub(super) async fn forward(
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
     draft.trace(|trace| trace.ask(&passage.target));
     let patience = Patience::of(&rule.timeouts);
-    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None, trying: None };
+    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None, is_trying: false };
     match exchange.run(outgoing).await {
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match asked {
             Some(asked) => tunnel::switch(connection, asked, answered, &rule.filters.response, draft),

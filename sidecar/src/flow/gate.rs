@@ -11,16 +11,15 @@ use sidecar_decide::reason::Side;
 
 use super::live::Live;
 use super::relay::RelayBuffer;
-use crate::balance::{Balancer, Random};
-use crate::config::Generation;
+use crate::balance::{Balancer, Chosen, Random};
+use crate::config::{BackendScope, Generation};
 use crate::filter::RequestIds;
 use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
 use crate::log;
 use crate::log::Scope;
-use crate::metrics::{Amount, Cells, Event, Handshakes, Outcome, PlaceName};
+use crate::metrics::{Amount, Cells, Handshakes, Outcome, PlaceName};
 use crate::pool::{Pool, Shelf};
 use crate::telemetry::Tracer;
-use crate::upstream::EndpointState;
 
 /// A worker's handles to what its connections need.
 pub struct Gate {
@@ -67,6 +66,20 @@ impl Served {
         let trust = (snapshot.trust_revision.clone(), snapshot.identities_revision.clone());
         let shelves = pool.serve(&generation.endpoints, &generation.upstream_tls, trust);
         Rc::new(Self { generation, balancers, shelves })
+    }
+}
+
+/// What is asked for a request or a connection. It holds on to no generation: some last for hours.
+pub struct Asked {
+    backend: Arc<BackendScope>,
+    shelf: Rc<Shelf>,
+}
+
+impl Asked {
+    /// What was chosen for something that falls under this rule.
+    pub fn new(served: &Served, rule: usize, chosen: Chosen) -> Self {
+        let backend = Arc::clone(&served.generation.backend_scopes[rule][chosen.backend]);
+        Self { backend, shelf: Rc::clone(&served.shelves[chosen.endpoint]) }
     }
 }
 
@@ -129,17 +142,18 @@ impl Gate {
         *self.served.borrow_mut() = Served::new(generation, &self.pool);
     }
 
-    /// Counts what became of a try at an endpoint. A reason that is not the upstream's fault is not counted.
-    pub fn count_upstream(&self, endpoint: &EndpointState, event: Event, reason: Option<Reason>, duration: Duration) {
-        if let Some(reason) = reason {
+    /// Counts what became of a try, by the backend that it was for: how many addresses one has, and for how long, nobody
+    /// knows beforehand. A reason that is not the upstream's fault is not counted.
+    pub fn count_upstream(&self, asked: &Asked, outcome: Outcome, duration: Duration) {
+        if let Some(reason) = outcome.reason {
             if reason.facts().side != Side::Upstream {
                 return;
             }
-            endpoint.note_failure(reason);
+            asked.shelf.endpoint().note_failure(reason);
         }
-        let name = || PlaceName::Backend(endpoint.address().to_string().into());
+        let BackendScope { name, counted } = &*asked.backend;
         let amount = Amount { duration, ..Amount::default() };
-        self.cells.count(endpoint.counted(), name, Outcome::allowed(event, reason), &amount);
+        self.cells.count(counted, || PlaceName::Backend((**name).into()), outcome, &amount);
     }
 
     /// Counts what was decided at a place.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 use sidecar_config::policy::Limits;
-use sidecar_decide::{Reason, Verdict};
+use sidecar_decide::{Limiter, Reason, Verdict};
 
 use super::body::Upload;
-use super::gate::Gate;
+use super::gate::{Asked, Gate};
 use super::grpc;
 use super::relay::Passed;
 use crate::ending::Ending;
@@ -18,7 +18,6 @@ use crate::log::{Kind, Record, Scope};
 use crate::metrics::{Amount, Event, Outcome};
 use crate::protocol::Inbound;
 use crate::telemetry::Trace;
-use crate::upstream::EndpointState;
 
 /// The row of a request, or of a connection that is passed on as it is. Dropped before it is finished, it says that the
 /// client went away, or why its connection was cut.
@@ -30,6 +29,8 @@ pub(super) struct Draft {
     scope: Arc<Scope>,
     /// Taken when it is sent.
     record: Option<Box<Record>>,
+    /// What was asked for it last.
+    asked: Option<Asked>,
     /// Its place among what is being passed on, once it has one.
     stream: Option<Place>,
     /// Counted by the request's body, which hyper owns; `None` without one.
@@ -56,6 +57,7 @@ impl Draft {
             started,
             scope,
             record: Some(record),
+            asked: None,
             stream: None,
             upload: None,
             passed: Passed::default(),
@@ -178,9 +180,29 @@ impl Draft {
         });
     }
 
-    /// Counts that a response broke off.
-    pub(super) fn upstream_failed(&self, endpoint: &EndpointState, reason: Reason) {
-        self.gate.count_upstream(endpoint, Event::Failure, Some(reason), Duration::ZERO);
+    /// It is about to be tried there.
+    pub(super) fn asks(&mut self, asked: Asked) {
+        self.gate.count_upstream(&asked, Outcome::allowed(Event::Attempt, None), Duration::ZERO);
+        self.asked = Some(asked);
+    }
+
+    /// A connection was made to where it is tried, in so long.
+    pub(super) fn connected(&mut self, time: Duration) {
+        self.count_upstream(Outcome::allowed(Event::Connect, None), time);
+        self.edit(|record| record.connect_us = Some(microseconds(time)));
+    }
+
+    /// The try failed, or the response broke off. Where a limit did it that the reason alone does not tell, `limiter` does.
+    pub(super) fn upstream_failed(&mut self, reason: Reason, limiter: Option<Limiter>) {
+        let outcome = Outcome { limiter, ..Outcome::allowed(Event::Failure, Some(reason)) };
+        self.count_upstream(outcome, Duration::ZERO);
+        self.edit(|record| record.limiter = limiter);
+    }
+
+    fn count_upstream(&self, outcome: Outcome, time: Duration) {
+        if let Some(asked) = &self.asked {
+            self.gate.count_upstream(asked, outcome, time);
+        }
     }
 
     /// Sends the row; a reason given here is why an allowed request failed.
@@ -195,6 +217,9 @@ impl Draft {
         if record.verdict != Verdict::WouldRefuse {
             record.reason = failure.or(record.reason);
         }
+        // A try's own, if that try is what the row tells of; another one may have had an answer.
+        let of_try = record.limiter.filter(|_| record.reason == Some(Reason::UpstreamPoolFull));
+        record.limiter = of_try.or(record.reason.and_then(Reason::limiter));
         if let Some(upload) = &self.upload {
             record.request_bytes = upload.bytes();
         }
@@ -207,7 +232,7 @@ impl Draft {
             Kind::Tunnel => Event::Tunnel,
             _ => Event::Forwarded,
         };
-        let outcome = Outcome { event, verdict: record.verdict, reason: record.reason };
+        let outcome = Outcome { event, verdict: record.verdict, reason: record.reason, limiter: record.limiter };
         let (request_bytes, response_bytes) = (record.request_bytes, record.response_bytes);
         self.gate.count(&self.scope, outcome, &Amount { duration: elapsed, request_bytes, response_bytes });
         if let (Some(trace), Some(tracer)) = (self.trace.take(), &self.gate.tracer) {

@@ -3,7 +3,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sidecar_decide::{Decision, Reason, Verdict, route};
 use tokio::io::AsyncWriteExt;
@@ -13,13 +12,12 @@ use tokio_rustls::server::TlsStream;
 
 use super::attempt::Candidates;
 use super::connection::{Connection, View};
-use super::record::{Draft, blank, microseconds};
+use super::record::{Draft, blank};
 use super::relay::Relay;
 use crate::client_stream::ClientStream;
 use crate::duplex::Opened;
 use crate::limits::ATTEMPTS;
 use crate::log::Kind;
-use crate::metrics::Event;
 use crate::pool::Line;
 
 /// Serves a connection after its handshake, until both ends have closed, or until it is cut.
@@ -101,23 +99,22 @@ async fn connect(
     let mut failed = None;
     let mut tried = [0; ATTEMPTS];
     for attempts in 0..ATTEMPTS {
-        let endpoint = match candidates.next(&tried[..attempts]) {
-            Ok(endpoint) => endpoint,
+        let chosen = match candidates.next(&tried[..attempts]) {
+            Ok(chosen) => chosen,
             Err(reason) => return Err(failed.unwrap_or(reason)),
         };
-        tried[attempts] = endpoint;
-        let watch = candidates.watch(endpoint);
-        let (shelf, asked) = (&candidates.shelves[endpoint], Instant::now());
-        candidates.count(endpoint, Event::Attempt, None, Duration::ZERO);
+        tried[attempts] = chosen.endpoint;
+        let watch = candidates.watch(chosen.endpoint);
+        let (shelf, asked) = (&candidates.shelves[chosen.endpoint], Instant::now());
+        draft.asks(candidates.asked(chosen));
         let connected = shelf.line().await;
         draft.edit(|record| {
             record.upstream = Some(shelf.endpoint().address());
             record.attempts += 1;
-            record.connect_us = connected.is_ok().then(|| microseconds(asked.elapsed()));
         });
         match connected {
             Ok(connected) => {
-                candidates.count(endpoint, Event::Connect, None, asked.elapsed());
+                draft.connected(asked.elapsed());
                 if let Some(watch) = watch {
                     watch.connected();
                 }
@@ -125,7 +122,7 @@ async fn connect(
             }
             Err(error) => {
                 failed = Some(error.reason());
-                candidates.count(endpoint, Event::Failure, failed, Duration::ZERO);
+                draft.upstream_failed(error.reason(), error.limiter());
                 if let Some(watch) = watch {
                     watch.failed(error.reason());
                 }

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, TE, USER_AGENT};
@@ -135,7 +136,7 @@ async fn ask_grpc(stream: Transport, endpoint: &EndpointState, check: &GrpcCheck
 /// One request on a connection, which the response needs until it is read.
 async fn exchange(stream: Transport, version: Version, request: Outgoing) -> Result<(Received, Upstream), ProbeError> {
     let no_answer = |error: &dyn ToString| ProbeError::NoAnswer(error.to_string());
-    let mut connection = protocol::connect(stream, version).await.map_err(|error| no_answer(&error))?;
+    let mut connection = protocol::connect(stream, version, &Rc::default()).await.map_err(|error| no_answer(&error))?;
     let received = connection.send(request).await.map_err(|error| match error {
         NotSent::Unsent(_) => no_answer(&"the connection ended"),
         NotSent::Refused => no_answer(&"the request was refused unread"),

@@ -15,15 +15,15 @@ use super::record::{Client, Kind, Record, clipped};
 /// Inserts one row of [`encode`].
 pub(super) const INSERT_SQL: &CStr = c"INSERT INTO decision (seq, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, \
      protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, \
-     attempts, client, request_id, trace_id, queue_us, grpc_status) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     attempts, client, request_id, trace_id, queue_us, grpc_status, limiter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Inserts one row of [`encode_refusal`].
 pub(super) const INSERT_REFUSAL_SQL: &CStr = c"INSERT INTO refusal (seq, time, kind, repeat, verdict, reason, scope, sni, \
      resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, \
-     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, identity, bundle, subject, san, issuer, serial, fingerprint, \
-     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, identity, bundle, subject, san, issuer, serial, fingerprint, \
+     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-const COLUMNS: usize = 27;
+const COLUMNS: usize = 28;
 
 /// Where `decision` refers to the peer; `refusal` has it in the row instead.
 const PEER: usize = 7;
@@ -63,6 +63,7 @@ pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds, seq: i64) -> [Value<'
         record.trace_id.map_or(Value::Null, |id| Value::Blob(Blob::of(&[], id))),
         record.queue_us.map_or(Value::Null, count),
         record.grpc_status.map_or(Value::Null, |status| Value::Integer(i64::from(status))),
+        ids.limiter.map_or(Value::Null, Value::Integer),
     ]
 }
 

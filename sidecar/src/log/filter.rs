@@ -21,6 +21,8 @@ pub struct Filter {
     pub verdict: Option<Verdict>,
     /// With this reason's code.
     pub reason: Option<String>,
+    /// Refused by this limit.
+    pub limiter: Option<String>,
     /// Of this identity.
     pub identity: Option<String>,
     /// At this listener.
@@ -64,6 +66,7 @@ impl Filter {
         conditions.add("kind = ?", self.kind.map(|kind| vec![Bound::Text(kind.name().to_owned())]));
         conditions.add("verdict = ?", self.verdict.map(|verdict| vec![Bound::Text(verdict.name().to_owned())]));
         conditions.add("reason = ?", self.reason.as_ref().map(text));
+        conditions.add("limiter = ?", self.limiter.as_ref().map(text));
         conditions.add("identity = ?", self.identity.as_ref().map(text));
         conditions.add("listener = ?", self.listener.as_ref().map(text));
         conditions.add("route = ?", self.route.as_ref().map(text));

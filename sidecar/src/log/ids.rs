@@ -30,6 +30,7 @@ pub(super) struct RowIds {
     pub(super) scope: Option<i64>,
     pub(super) peer: Option<i64>,
     pub(super) reason: Option<i64>,
+    pub(super) limiter: Option<i64>,
     pub(super) sni: Option<i64>,
     pub(super) method: Option<i64>,
     pub(super) host: Option<i64>,
@@ -114,6 +115,9 @@ impl Ids {
         }
         if let Some(reason) = record.reason {
             ids.reason = self.word(connection, reason.code(), usize::MAX).await?;
+        }
+        if let Some(limiter) = record.limiter {
+            ids.limiter = self.word(connection, limiter.name(), usize::MAX).await?;
         }
         if let Some(method) = record.method.as_ref().filter(|method| is_standard(method)) {
             ids.method = self.word(connection, method.as_str(), usize::MAX).await?;

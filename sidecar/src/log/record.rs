@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use http::Method;
 use sha2::{Digest, Sha256};
 use sidecar_decide::filter::RequestId;
-use sidecar_decide::{Reason, Verdict};
+use sidecar_decide::{Limiter, Reason, Verdict};
 
 use crate::metrics::Counted;
 
@@ -30,6 +30,8 @@ pub struct Record {
     pub verdict: Verdict,
     /// Why it was refused, or why an allowed request failed.
     pub reason: Option<Reason>,
+    /// Which limit the reason is about, if it is about one.
+    pub limiter: Option<Limiter>,
     /// Where it was decided; absent for a gap.
     pub scope: Option<Arc<Scope>>,
     /// Who asked; absent where there is no fact of TLS at all.
@@ -84,6 +86,7 @@ impl Record {
             repeat: u64::from(kind != Kind::Gap),
             verdict: Verdict::Refused,
             reason: None,
+            limiter: None,
             scope: None,
             peer: None,
             sni: None,
@@ -106,6 +109,12 @@ impl Record {
             trace_id: None,
             client_addr: None,
         }
+    }
+
+    /// Notes why it was refused or failed, and the limit that the reason is about.
+    pub fn fail(&mut self, reason: Reason) {
+        self.reason = Some(reason);
+        self.limiter = reason.limiter();
     }
 
     /// Whether it is a refusal that anybody can cause, as often as he likes, without being known to anyone.

@@ -17,7 +17,8 @@ CREATE TABLE refusal (
   request_bytes INTEGER, response_bytes INTEGER, duration_us INTEGER, connect_us INTEGER, upstream_us INTEGER,
   upstream, attempts INTEGER, client,
   identity TEXT, bundle TEXT, subject TEXT, san TEXT, issuer TEXT, serial TEXT, fingerprint TEXT, spki TEXT, lfdi TEXT,
-  sfdi TEXT, tls_version TEXT, cipher TEXT, request_id, trace_id BLOB, queue_us INTEGER, grpc_status INTEGER
+  sfdi TEXT, tls_version TEXT, cipher TEXT, request_id, trace_id BLOB, queue_us INTEGER, grpc_status INTEGER,
+  limiter INTEGER
 );
 
 -- Pages that `refusal` takes: SQLite can tell it for the whole file only.

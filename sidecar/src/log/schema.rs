@@ -7,8 +7,8 @@ use super::store::StoreError;
 
 /// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`,
 /// 3 has strangers' refusals apart, 4 has tunnels, the ids of requests and traces, how long
-/// requests waited, and how gRPC ended.
-pub(super) const VERSION: i64 = 4;
+/// requests waited, and how gRPC ended, 5 has limiters.
+pub(super) const VERSION: i64 = 5;
 
 const TABLES: &str = include_str!("tables.sql");
 
@@ -20,6 +20,11 @@ const IDS_OF_DECISIONS: &str = "ALTER TABLE decision ADD COLUMN request_id; ALTE
 
 const IDS_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN request_id; ALTER TABLE refusal ADD COLUMN trace_id BLOB; \
      ALTER TABLE refusal ADD COLUMN queue_us INTEGER; ALTER TABLE refusal ADD COLUMN grpc_status INTEGER";
+
+/// From 4 to 5.
+const LIMITER_OF_DECISIONS: &str = "ALTER TABLE decision ADD COLUMN limiter INTEGER";
+
+const LIMITER_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN limiter INTEGER";
 
 const VIEWS: &str = include_str!("views.sql");
 
@@ -45,17 +50,19 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
         return Ok(());
     }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    if found == 0 {
-        sqlx::raw_sql(TABLES).execute(&mut *transaction).await?;
-    } else {
-        sqlx::raw_sql(IDS_OF_DECISIONS).execute(&mut *transaction).await?;
+    // Rows that an earlier version wrote stay where they are.
+    let (decisions, refusals): (&[&str], &[&str]) = match found {
+        0 => (&[TABLES], &[REFUSALS]),
+        1 | 2 => (&[IDS_OF_DECISIONS, LIMITER_OF_DECISIONS], &[REFUSALS]),
+        3 => (&[IDS_OF_DECISIONS, LIMITER_OF_DECISIONS], &[IDS_OF_REFUSALS, LIMITER_OF_REFUSALS]),
+        _ => (&[LIMITER_OF_DECISIONS], &[LIMITER_OF_REFUSALS]),
+    };
+    for step in decisions.iter().chain(refusals) {
+        sqlx::raw_sql(*step).execute(&mut *transaction).await?;
     }
     if found == 1 {
         add_short_forms(&mut transaction).await?;
     }
-    // Rows that an earlier version wrote stay where they are.
-    let refusals = if found < 3 { REFUSALS } else { IDS_OF_REFUSALS };
-    sqlx::raw_sql(refusals).execute(&mut *transaction).await?;
     sqlx::raw_sql("DROP VIEW IF EXISTS requests; DROP VIEW IF EXISTS entry").execute(&mut *transaction).await?;
     sqlx::raw_sql(VIEWS).execute(&mut *transaction).await?;
     let version = format!("PRAGMA user_version = {VERSION}");

@@ -1,6 +1,7 @@
 //! The log as a whole, on real files. What is waited for is a condition, within a bound.
 
 mod ids;
+mod limiters;
 mod reading;
 mod strangers;
 mod writing;
@@ -70,6 +71,7 @@ fn request(number: u64) -> Record {
         repeat: 1,
         verdict: Verdict::Allowed,
         reason: None,
+        limiter: None,
         scope: Some(Arc::new(scope())),
         peer: Some(Arc::new(peer("meter-7"))),
         sni: Some("orders.example".into()),

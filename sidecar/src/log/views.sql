@@ -18,7 +18,7 @@ CREATE VIEW entry AS SELECT
   d.route AS route, d.rule AS rule, d.mode AS mode,
   CASE d.verdict WHEN 0 THEN 'allowed' WHEN 1 THEN 'refused' WHEN 2 THEN 'would_refuse' END AS verdict,
   (SELECT text FROM word WHERE id = d.reason) AS reason,
-  NULL AS limiter,
+  (SELECT text FROM word WHERE id = d.limiter) AS limiter,
   d.identity AS identity, d.bundle AS bundle, d.subject AS subject, d.san AS san, d.issuer AS issuer,
   d.serial AS serial, d.fingerprint AS fingerprint, d.spki AS spki, d.lfdi AS lfdi, d.sfdi AS sfdi,
   d.tls_version AS tls_version, d.cipher AS cipher,
@@ -47,14 +47,14 @@ CREATE VIEW entry AS SELECT
 FROM (
   SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
     d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
-    d.request_id, d.trace_id, d.queue_us, d.grpc_status,
+    d.request_id, d.trace_id, d.queue_us, d.grpc_status, d.limiter,
     s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
     p.identity, p.bundle, p.subject, p.san, p.issuer, p.serial, p.fingerprint, p.spki, p.lfdi, p.sfdi, p.tls_version, p.cipher
   FROM decision d LEFT JOIN scope s ON s.id = d.scope LEFT JOIN peer p ON p.id = d.peer
   UNION ALL
   SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
     d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
-    d.request_id, d.trace_id, d.queue_us, d.grpc_status,
+    d.request_id, d.trace_id, d.queue_us, d.grpc_status, d.limiter,
     s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
     d.identity, d.bundle, d.subject, d.san, d.issuer, d.serial, d.fingerprint, d.spki, d.lfdi, d.sfdi, d.tls_version, d.cipher
   FROM refusal d LEFT JOIN refusal_scope s ON s.id = d.scope

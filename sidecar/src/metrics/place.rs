@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sidecar_decide::{Reason, Verdict};
+use sidecar_decide::{Limiter, Reason, Verdict};
 
 /// Upper bounds of the duration buckets in microseconds: from a cache hit nearby to the response timeout.
 pub const BUCKETS_US: [u64; 12] =
@@ -73,17 +73,19 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// Why; `None` where all went well.
     pub reason: Option<Reason>,
+    /// Which limit the reason is about, if it is about one.
+    pub limiter: Option<Limiter>,
 }
 
 impl Outcome {
     /// What went on as it should, but for a reason.
     pub fn allowed(event: Event, reason: Option<Reason>) -> Self {
-        Self { event, verdict: Verdict::Allowed, reason }
+        Self { event, verdict: Verdict::Allowed, reason, limiter: reason.and_then(Reason::limiter) }
     }
 
     /// What was refused.
     pub fn refused(event: Event, reason: Option<Reason>) -> Self {
-        Self { event, verdict: Verdict::Refused, reason }
+        Self { event, verdict: Verdict::Refused, reason, limiter: reason.and_then(Reason::limiter) }
     }
 }
 

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use sidecar_decide::Verdict;
+use sidecar_decide::{Limiter, Verdict};
 
 use super::page::{Kind, Page};
-use super::place::{BUCKETS_US, Event, PlaceName};
+use super::place::{BUCKETS_US, Event, Outcome, PlaceName};
 use super::registry::{Counts, Sums};
 
 const MICROSECONDS_PER_SECOND: f64 = 1e6;
+
+type Label<'a> = (&'static str, &'a str);
 
 /// Where something is decided: listener, route, rule.
 type Rule<'a> = [&'a str; 3];
@@ -36,15 +38,35 @@ fn rule(name: &PlaceName) -> Option<Rule<'_>> {
     }
 }
 
+/// Which limit refused: the last label, and nothing where none did. An empty label is none at all to Prometheus, and most
+/// series would have it.
+fn limiter(outcome: &Outcome) -> Label<'static> {
+    ("limiter", outcome.limiter.map_or("", Limiter::name))
+}
+
+/// The labels up to the last, and that one too where it says something.
+fn labelled<'a, 'b>(labels: &'a [Label<'b>]) -> &'a [Label<'b>] {
+    match labels {
+        [others @ .., (_, "")] => others,
+        all => all,
+    }
+}
+
 fn decided(page: &mut Page, counts: &Counts, event: Event, name: &str, help: &str) {
     let mut family = page.family(Kind::Counter, name, help);
     for (place, outcomes) in &counts.places {
         let Some([listener, route, rule]) = rule(place) else { continue };
         for (outcome, sums) in outcomes.iter().filter(|(outcome, _)| outcome.event == event) {
             let (verdict, reason) = (outcome.verdict.name(), outcome.reason.map_or("", |reason| reason.code()));
-            let labels =
-                [("listener", listener), ("route", route), ("rule", rule), ("verdict", verdict), ("reason", reason)];
-            family.series(&labels, sums.count);
+            let labels = [
+                ("listener", listener),
+                ("route", route),
+                ("rule", rule),
+                ("verdict", verdict),
+                ("reason", reason),
+                limiter(outcome),
+            ];
+            family.series(labelled(&labels), sums.count);
         }
     }
 }
@@ -104,48 +126,47 @@ fn durations(page: &mut Page, counts: &Counts) {
 }
 
 fn by_listener(page: &mut Page, counts: &Counts, event: Event, name: &str, help: &str) {
-    let mut counted: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut counted: BTreeMap<[Label<'_>; 3], u64> = BTreeMap::new();
     for (place, outcomes) in &counts.places {
         let Some([listener, ..]) = rule(place) else { continue };
         for (outcome, sums) in outcomes.iter().filter(|(outcome, _)| outcome.event == event) {
             let reason = outcome.reason.map_or("closed_before_first_byte", |reason| reason.code());
-            *counted.entry((listener, reason)).or_default() += sums.count;
+            let labels = [("listener", listener), ("reason", reason), limiter(outcome)];
+            *counted.entry(labels).or_default() += sums.count;
         }
     }
     let mut family = page.family(Kind::Counter, name, help);
-    for ((listener, reason), count) in counted {
-        family.series(&[("listener", listener), ("reason", reason)], count);
+    for (labels, count) in counted {
+        family.series(labelled(&labels), count);
     }
 }
 
 fn by_backend(page: &mut Page, counts: &Counts) {
-    let mut sums: Vec<(&str, Event, &str, Sums)> = Vec::new();
+    let mut sums: Vec<(&str, Outcome, Sums)> = Vec::new();
     for (place, outcomes) in &counts.places {
         let PlaceName::Backend(backend) = place else { continue };
-        let outcomes = outcomes.iter().map(|(outcome, sums)| {
-            (&**backend, outcome.event, outcome.reason.map_or("", |reason| reason.code()), *sums)
-        });
-        sums.extend(outcomes);
+        sums.extend(outcomes.iter().map(|(outcome, sums)| (&**backend, *outcome, *sums)));
     }
-    let of = |event: Event| sums.iter().filter(move |(_, its, ..)| *its == event);
+    let of = |event: Event| sums.iter().filter(move |(_, outcome, _)| outcome.event == event);
     let help = "Tries of requests and connections at a backend.";
     let mut family = page.family(Kind::Counter, "postern_upstream_attempts_total", help);
-    for (backend, _, _, sums) in of(Event::Attempt) {
+    for (backend, _, sums) in of(Event::Attempt) {
         family.series(&[("backend", backend)], sums.count);
     }
     let help = "Tries that failed, and responses that broke off, by reason.";
     let mut family = page.family(Kind::Counter, "postern_upstream_failures_total", help);
-    for (backend, _, reason, sums) in of(Event::Failure) {
-        family.series(&[("backend", backend), ("reason", reason)], sums.count);
+    for (backend, outcome, sums) in of(Event::Failure) {
+        let reason = outcome.reason.map_or("", |reason| reason.code());
+        family.series(labelled(&[("backend", backend), ("reason", reason), limiter(outcome)]), sums.count);
     }
     let help = "Connections made to a backend.";
     let mut family = page.family(Kind::Counter, "postern_upstream_connects_total", help);
-    for (backend, _, _, sums) in of(Event::Connect) {
+    for (backend, _, sums) in of(Event::Connect) {
         family.series(&[("backend", backend)], sums.count);
     }
     let help = "Time until they were made, summed up.";
     let mut family = page.family(Kind::Counter, "postern_upstream_connect_seconds_total", help);
-    for (backend, _, _, sums) in of(Event::Connect) {
+    for (backend, _, sums) in of(Event::Connect) {
         family.series(&[("backend", backend)], seconds(sums.duration_us));
     }
 }

@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use sidecar_decide::Reason;
-use tokio::sync::{Notify, Semaphore};
+use sidecar_decide::{Limiter, Reason};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
 use super::shelf::{Busy, Free, Held, Hold, Lease, LeaseError, Shelf, add_since, reason_of};
+use crate::limits::UPSTREAM_STREAMS;
 use crate::protocol::Upstream;
 
 /// A connection that several requests share.
@@ -53,8 +54,10 @@ pub(super) struct SharedLines {
     opening: Semaphore,
     /// How many could not be made, and why not the last.
     failures: Cell<(u64, Reason)>,
-    /// A stream has ended.
-    freed: Notify,
+    /// A stream has ended, or may begin that could not.
+    freed: Rc<Notify>,
+    /// How many more requests will have room on the connection that is being made, while one is.
+    room: Cell<Option<usize>>,
 }
 
 impl Default for SharedLines {
@@ -63,7 +66,8 @@ impl Default for SharedLines {
             lines: RefCell::default(),
             opening: Semaphore::new(1),
             failures: Cell::new((0, Reason::UpstreamConnect)),
-            freed: Notify::new(),
+            freed: Rc::default(),
+            room: Cell::new(None),
         }
     }
 }
@@ -101,7 +105,41 @@ impl Drop for Stream {
     }
 }
 
+/// A connection is being made, for as long as this lives.
+struct Opens<'a>(&'a Cell<Option<usize>>);
+
+impl<'a> Opens<'a> {
+    fn begin(room: &'a Cell<Option<usize>>) -> Self {
+        // One is the request's own that makes it.
+        room.set(usize::try_from(UPSTREAM_STREAMS - 1).ok());
+        Self(room)
+    }
+}
+
+impl Drop for Opens<'_> {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
+
 impl SharedLines {
+    /// Told when a connection takes more requests than before.
+    pub(super) fn room(&self) -> &Rc<Notify> {
+        &self.freed
+    }
+
+    /// Goes with the connection that is being made, if one is and will have room.
+    fn join(&self) -> bool {
+        let Some(left) = self.room.get().and_then(|room| room.checked_sub(1)) else { return false };
+        self.room.set(Some(left));
+        true
+    }
+
+    /// Which limit ends the wait of who has waited long enough.
+    fn limiter(&self) -> Limiter {
+        if self.room.get().is_some() { Limiter::PoolPendingTimeout } else { Limiter::PoolMaxConnections }
+    }
+
     /// How many connections could not be made until now.
     fn failures(&self) -> u64 {
         self.failures.get().0
@@ -199,11 +237,9 @@ impl Shelf {
         let turn = if let Ok(turn) = self.shared.opening.try_acquire() {
             turn
         } else {
-            let waiting = self.endpoint.wait().ok_or(LeaseError::Full)?;
-            let turn = timeout_at(end, self.shared.opening.acquire()).await;
-            drop(waiting);
+            let turn = self.wait_for_turn(end).await;
             add_since(asked, waited);
-            let Ok(Ok(turn)) = turn else { return Err(LeaseError::Full) };
+            let turn = turn?;
             if let Some(part) = self.shared.take(self, born) {
                 return Ok(self.lease_part(part));
             }
@@ -224,11 +260,22 @@ impl Shelf {
                 }
             }
         };
+        let opens = Opens::begin(&self.shared.room);
         let made = self.make(permit).await.inspect_err(|error| self.shared.failed(reason_of(error)));
-        drop(turn);
+        drop((opens, turn));
         let (connection, held) = made?;
         let part = self.shared.enter(self, connection, held);
-        part.map(|part| self.lease_part(part)).ok_or(LeaseError::Full)
+        part.map(|part| self.lease_part(part)).ok_or(LeaseError::Failed(Reason::UpstreamConnect))
+    }
+
+    /// Waits for the turn to make a connection, or for the one that is being made. Who will have room on that one has been
+    /// given to it, and waits for none.
+    async fn wait_for_turn(self: &Rc<Self>, end: Instant) -> Result<SemaphorePermit<'_>, LeaseError> {
+        let joined = self.shared.join().then(|| Busy::new(self));
+        let waiting = joined.is_none().then(|| self.endpoint.wait().ok_or(LeaseError::Full(Limiter::PoolMaxPending)));
+        let _waiting = waiting.transpose()?;
+        let turn = timeout_at(end, self.shared.opening.acquire()).await;
+        turn.ok().and_then(Result::ok).ok_or_else(|| LeaseError::Full(self.shared.limiter()))
     }
 
     fn lease_part(self: &Rc<Self>, part: Part) -> Lease {
@@ -239,7 +286,7 @@ impl Shelf {
     /// Waits until a stream ends here, or for the right to make a connection because one ended anywhere. Nobody else of
     /// this worker does so at the same time.
     async fn wait_for_stream(self: &Rc<Self>, end: Instant) -> Result<Free, LeaseError> {
-        let _waiting = self.endpoint.wait().ok_or(LeaseError::Full)?;
+        let _waiting = self.endpoint.wait().ok_or(LeaseError::Full(Limiter::PoolMaxPending))?;
         if let Some(pool) = self.pool.upgrade() {
             pool.budget().want();
         }
@@ -258,7 +305,7 @@ impl Shelf {
                 permit = self.endpoint.permit() => permit.map(Free::Permit),
             }
         };
-        timeout_at(end, either).await.ok().flatten().ok_or(LeaseError::Full)
+        timeout_at(end, either).await.ok().flatten().ok_or(LeaseError::Full(Limiter::PoolMaxConnections))
     }
 
     /// A shared connection has nothing to do.

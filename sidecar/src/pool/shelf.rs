@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidecar_decide::Reason;
+use sidecar_decide::{Limiter, Reason};
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -118,8 +118,8 @@ pub enum LeaseError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// All that there may be are in use, and as many requests wait as may, or this one has waited long enough.
-    #[error("all connections to the upstream are in use")]
-    Full,
+    #[error("all connections to the upstream are in use: {0}")]
+    Full(Limiter),
     /// The one that another request was making, and this one waited for, could not be made.
     #[error("{0}")]
     Failed(Reason),
@@ -129,9 +129,19 @@ impl LeaseError {
     /// What the row says.
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Full => Reason::UpstreamPoolFull,
+            Self::Full(_) => Reason::UpstreamPoolFull,
             Self::Connect(error) => reason_of(error),
             Self::Failed(reason) => *reason,
+        }
+    }
+
+    /// Which limit it is, if it is one.
+    pub fn limiter(&self) -> Option<Limiter> {
+        match self {
+            Self::Full(limiter) => Some(*limiter),
+            Self::Connect(_) | Self::Failed(_) => {
+                (self.reason() == Reason::UpstreamPoolFull).then_some(Limiter::OpenFiles)
+            }
         }
     }
 }
@@ -192,7 +202,7 @@ impl Shelf {
             Some(permit) => permit,
             None => match self.wait(true).await? {
                 Free::Permit(permit) => permit,
-                Free::Lease(_) => return Err(LeaseError::Full),
+                Free::Lease(_) => return Err(LeaseError::Full(Limiter::PoolMaxConnections)),
             },
         };
         let busy = Busy::new(self);
@@ -237,7 +247,7 @@ impl Shelf {
             let (stream, place) = self.dial(connect).await?;
             (Transport::Plain(stream), place, None)
         };
-        let connection = protocol::connect(stream, self.endpoint.version()).await;
+        let connection = protocol::connect(stream, self.endpoint.version(), self.shared.room()).await;
         let connection = connection.map_err(|error| ConnectError::Protocol(error.to_string()))?;
         let secured = secured.map(|secured| self.secured.enter(secured, connection.wire()));
         if let (Some(_), Some(pool)) = (&secured, self.pool.upgrade()) {
@@ -249,7 +259,7 @@ impl Shelf {
 
     /// Waits for a connection that comes free here, or for the right to make one because one ended anywhere.
     async fn wait(&self, fresh: bool) -> Result<Free, LeaseError> {
-        let waiting = self.endpoint.wait().ok_or(LeaseError::Full)?;
+        let waiting = self.endpoint.wait().ok_or(LeaseError::Full(Limiter::PoolMaxPending))?;
         let (sender, given) = oneshot::channel();
         // A request that needs a fresh one stands in no queue; its sender is kept, because its end would be an answer.
         let _kept = if fresh { Some(sender) } else { self.queue(sender) };
@@ -267,7 +277,7 @@ impl Shelf {
         drop(waiting);
         match free {
             Ok(Some(free)) => Ok(free),
-            Ok(None) | Err(_) => Err(LeaseError::Full),
+            Ok(None) | Err(_) => Err(LeaseError::Full(Limiter::PoolMaxConnections)),
         }
     }
 
@@ -399,11 +409,6 @@ pub(super) fn reason_of(error: &ConnectError) -> Reason {
 }
 
 impl Lease {
-    /// Whose connection it is.
-    pub fn endpoint(&self) -> &EndpointState {
-        &self.busy.0.endpoint
-    }
-
     /// Whether others use the connection too.
     pub fn is_shared(&self) -> bool {
         matches!(self.hold, Hold::Stream(_))

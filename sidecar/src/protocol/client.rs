@@ -10,6 +10,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sidecar_decide::Reason;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -74,16 +75,16 @@ pub enum NotSent {
     },
 }
 
-/// Speaks HTTP on a connection of bytes.
+/// Speaks HTTP on a connection of bytes. `room` is told whenever it takes more requests at once than before.
 ///
 /// # Errors
 /// When hyper cannot start on it.
-pub async fn connect(stream: Transport, version: Version) -> Result<Upstream, hyper::Error> {
+pub async fn connect(stream: Transport, version: Version, room: &Rc<Notify>) -> Result<Upstream, hyper::Error> {
     let wire = Rc::new(Wire::default());
-    let stream = Watched::new(stream, &wire);
+    let stream = Watched::new(stream, &wire, version);
     let sender = match version {
         Version::Http1 => connect_http1(stream, &wire).await?,
-        Version::Http2 => Sender::Http2(multiplex::connect(stream, &wire).await?),
+        Version::Http2 => Sender::Http2(multiplex::connect(stream, &wire, room).await?),
     };
     Ok(Upstream { sender, wire })
 }
@@ -228,3 +229,6 @@ impl Outgoing {
         Self { head: Head { method: parts.method, target: parts.uri, headers: parts.headers }, body }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! HTTP/2 to an upstream: many requests at once on one connection.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -11,11 +12,17 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep;
 
 use super::runtime::{LocalExecutor, TokioTimer};
 use super::wire::{Watched, Wire};
 use super::{Body, Head, NotSent, Outgoing};
-use crate::limits::{REQUEST_HEAD_BYTES, UPSTREAM_SEND_BUFFER, UPSTREAM_STREAM_WINDOW, UPSTREAM_STREAMS};
+use crate::limits::{
+    REQUEST_HEAD_BYTES, UPSTREAM_LEAVE_TIME, UPSTREAM_SEND_BUFFER, UPSTREAM_STREAM_WINDOW, UPSTREAM_STREAMS,
+};
+
+type Connection = http2::Connection<TokioIo<Watched>, Body, LocalExecutor>;
 
 /// Sends requests on a connection that others send on too.
 #[derive(Clone)]
@@ -24,10 +31,12 @@ pub(super) struct Streams {
     /// How many at once the other side takes.
     most: Rc<Cell<usize>>,
     scheme: Scheme,
+    /// Gone with the last that may send.
+    _wanted: Rc<oneshot::Sender<Infallible>>,
 }
 
 /// Speaks HTTP/2 on a connection of bytes whose other side knows that it is spoken.
-pub(super) async fn connect(stream: Watched, wire: &Rc<Wire>) -> Result<Streams, hyper::Error> {
+pub(super) async fn connect(stream: Watched, wire: &Rc<Wire>, room: &Rc<Notify>) -> Result<Streams, hyper::Error> {
     let scheme = if stream.is_secured() { Scheme::HTTPS } else { Scheme::HTTP };
     let (sender, connection) = http2::Builder::new(LocalExecutor)
         .timer(TokioTimer)
@@ -39,20 +48,48 @@ pub(super) async fn connect(stream: Watched, wire: &Rc<Wire>) -> Result<Streams,
         .handshake(TokioIo::new(stream))
         .await?;
     let most = Rc::new(Cell::new(connection.current_max_send_streams()));
-    let (known, wire) = (Rc::clone(&most), Rc::clone(wire));
-    tokio::task::spawn_local(async move {
+    let (wanted, unwanted) = oneshot::channel();
+    let (known, room, wire) = (Rc::clone(&most), Rc::clone(room), Rc::clone(wire));
+    tokio::task::spawn_local(drive(connection, known, room, wire, unwanted));
+    Ok(Streams { sender, most, scheme, _wanted: Rc::new(wanted) })
+}
+
+/// Sends requests until nobody has any more, and sees to it that the connection ends then.
+async fn drive(
+    connection: Connection,
+    known: Rc<Cell<usize>>,
+    room: Rc<Notify>,
+    wire: Rc<Wire>,
+    mut unwanted: oneshot::Receiver<Infallible>,
+) {
+    let is_wanted = {
         let mut connection = pin!(connection);
         let driven = poll_fn(|cx| {
             let polled = connection.as_mut().poll(cx);
-            known.set(connection.current_max_send_streams());
-            // The other side's settings are the first to come, and nobody else would look at them.
-            wire.tell_first(cx.waker());
+            let most = connection.current_max_send_streams();
+            if most > known.replace(most) {
+                room.notify_one();
+            }
+            // The other side's settings are the first to come, and nobody else would look at them; nor at those that
+            // let requests begin again, where none can be sent.
+            if wire.heard() == 0 || most == 0 {
+                wire.tell_next(cx.waker());
+            }
             polled
         });
         // How it ends is told to whoever waits for a response on it.
-        let _ended = driven.await;
-    });
-    Ok(Streams { sender, most, scheme })
+        tokio::select! {
+            _ended = driven => true,
+            _unwanted = &mut unwanted => false,
+        }
+    };
+    // After GOAWAY nothing is sent any more, and responses may still come.
+    if is_wanted {
+        let _nobody = unwanted.await;
+    }
+    // hyper takes its leave in a task of its own, which waits for an upstream that does not read for ever.
+    sleep(UPSTREAM_LEAVE_TIME).await;
+    wire.end();
 }
 
 impl Streams {

@@ -11,6 +11,7 @@ use sidecar_decide::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 
+use super::Version;
 use crate::duplex::Duplex;
 use crate::tls::broken_off;
 use crate::upstream::Transport;
@@ -21,10 +22,12 @@ pub struct Wire {
     /// How often something came.
     heard: Cell<u64>,
     failure: Cell<Option<Reason>>,
-    /// Of whoever reads, while nothing comes.
-    reader: RefCell<Option<Waker>>,
-    /// Of whoever wants to know when the first bytes have come.
-    first: RefCell<Option<Waker>>,
+    /// Nobody wants it any more, and it had its time to say so.
+    is_over: Cell<bool>,
+    /// Of whoever reads and writes, while nothing comes or nothing goes.
+    waiting: RefCell<Option<Waker>>,
+    /// Of whoever wants to know when the next bytes have come.
+    next: RefCell<Option<Waker>>,
     /// Of a connection that does not read while its response is not wanted.
     driver: RefCell<Option<AbortHandle>>,
     /// Of what it carries, which need not be reading when it is cut.
@@ -47,19 +50,15 @@ impl Wire {
         *self.driver.borrow_mut() = Some(driver);
     }
 
-    /// Wakes somebody once when the first bytes have come, unless they have.
-    pub(super) fn tell_first(&self, waker: &Waker) {
-        if self.heard.get() == 0 {
-            *self.first.borrow_mut() = Some(waker.clone());
-        }
+    /// Wakes somebody once, when the next bytes have come.
+    pub(super) fn tell_next(&self, waker: &Waker) {
+        *self.next.borrow_mut() = Some(waker.clone());
     }
 
     fn hear(&self) {
         self.heard.set(self.heard.get() + 1);
-        if self.heard.get() == 1
-            && let Some(first) = self.first.take()
-        {
-            first.wake();
+        if let Some(next) = self.next.take() {
+            next.wake();
         }
     }
 
@@ -68,9 +67,7 @@ impl Wire {
         if self.failure.get().is_none() {
             self.failure.set(Some(reason));
         }
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
+        self.wake();
         if let Some(driver) = self.driver.take() {
             driver.abort();
         }
@@ -92,10 +89,23 @@ impl Wire {
         .await
     }
 
-    /// Fails once it was cut.
+    /// Ends it now, because nobody wants it any more.
+    pub(super) fn end(&self) {
+        self.is_over.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    /// Fails once it was cut or has ended.
     fn check(&self) -> io::Result<()> {
         match self.failure.get() {
             Some(reason) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason.code())),
+            None if self.is_over.get() => Err(io::ErrorKind::ConnectionAborted.into()),
             None => Ok(()),
         }
     }
@@ -105,15 +115,37 @@ impl Wire {
 pub(super) struct Watched {
     stream: Transport,
     wire: Rc<Wire>,
+    /// Whether it may be ended from outside while it waits. Without TLS nobody cuts a connection, and one for one request
+    /// at a time ends with its driver.
+    may_be_ended: bool,
 }
 
 impl Watched {
-    pub(super) fn new(stream: Transport, wire: &Rc<Wire>) -> Self {
-        Self { stream, wire: Rc::clone(wire) }
+    pub(super) fn new(stream: Transport, wire: &Rc<Wire>, version: Version) -> Self {
+        let may_be_ended = matches!(stream, Transport::Tls(_)) || version == Version::Http2;
+        Self { stream, wire: Rc::clone(wire), may_be_ended }
     }
 
     pub(super) fn is_secured(&self) -> bool {
         matches!(self.stream, Transport::Tls(_))
+    }
+
+    /// Looks whether it was ended before `act`, and has it woken for it where that waits.
+    fn unless_ended<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        act: impl FnOnce(Pin<&mut Transport>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        self.wire.check()?;
+        let polled = act(Pin::new(&mut self.stream), cx);
+        if polled.is_pending() && self.may_be_ended {
+            let mut waiting = self.wire.waiting.borrow_mut();
+            match &mut *waiting {
+                Some(waiting) => waiting.clone_from(cx.waker()),
+                None => *waiting = Some(cx.waker().clone()),
+            }
+        }
+        polled
     }
 }
 
@@ -129,18 +161,9 @@ impl Duplex for Watched {
 
 impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.wire.check()?;
         let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let polled = self.unless_ended(cx, |stream, cx| stream.poll_read(cx, buffer));
         match &polled {
-            // Nobody cuts a connection without TLS.
-            Poll::Pending if self.is_secured() => {
-                let mut reader = self.wire.reader.borrow_mut();
-                match &mut *reader {
-                    Some(reader) => reader.clone_from(cx.waker()),
-                    None => *reader = Some(cx.waker().clone()),
-                }
-            }
             Poll::Ready(Err(error)) => self.wire.failure.set(self.wire.failure.get().or_else(|| broken_off(error))),
             Poll::Ready(Ok(())) if buffer.filled().len() > before => self.wire.hear(),
             _ => {}
@@ -151,16 +174,15 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.wire.check()?;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        self.unless_ended(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.unless_ended(cx, Transport::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.unless_ended(cx, Transport::poll_shutdown)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -172,7 +194,6 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.wire.check()?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+        self.unless_ended(cx, |stream, cx| stream.poll_write_vectored(cx, buffers))
     }
 }

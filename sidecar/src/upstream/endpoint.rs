@@ -12,7 +12,6 @@ use sidecar_decide::{Endpoint, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::health::{Ejection, Ejections, Failure, Health, Outlier, Sign};
-use crate::metrics::Counted;
 use crate::protocol::Version;
 
 /// A number that each request changes, alone on its cache lines, so that workers do not slow each other down.
@@ -65,7 +64,6 @@ pub struct EndpointState {
     ejections: Arc<Ejections>,
     /// The second since the epoch, and in the last byte the number of the reason in the table of reasons; 0 before the first.
     last_failure: AtomicU64,
-    counted: Counted,
 }
 
 impl EndpointState {
@@ -83,7 +81,6 @@ impl EndpointState {
             outlier: Outlier::new(Instant::now()),
             ejections: Arc::clone(ejections),
             last_failure: AtomicU64::new(0),
-            counted: Counted::default(),
         })
     }
 
@@ -98,11 +95,6 @@ impl EndpointState {
             pending: self.pending(),
             last_failure: self.last_failure(),
         }
-    }
-
-    /// Where metrics count what becomes of tries at it.
-    pub fn counted(&self) -> &Counted {
-        &self.counted
     }
 
     /// Notes why a try at it failed.

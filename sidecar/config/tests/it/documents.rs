@@ -65,6 +65,7 @@ fn notations_agree() {
         "rewrites-1.3",
         "tracing-1.3",
         "names",
+        "pod-1.3",
         "upstream-tls",
     ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
@@ -89,6 +90,7 @@ fn what_is_written_back_reads_the_same() {
         "health.json",
         "limits-1.3.json",
         "names.json",
+        "pod-1.3.json",
         "rewrites-1.3.json",
         "tracing-1.3.json",
         "upstream-tls.json",
@@ -124,6 +126,14 @@ const BAD: &[(&str, &str)] = &[
         "`policy.routes[0].rules[0].allow[0]`: unknown variant `everybody`, expected one of `identity`, `identitySelector`, `serviceAccount`, `spiffe`, `verified`, `anyone`",
     ),
     ("allow-two-keys.yaml", "`policy.routes[0].rules[0].allow[0]`: invalid value: map, expected map with a single key"),
+    (
+        "listen-address.json",
+        "`settings.listenAddress`: `all` is not an IP address; write it in numbers, such as `10.0.0.7` or `::1`",
+    ),
+    (
+        "pod-selector-expressions.yaml",
+        "`policy.routes[0].podSelector.matchExpressions`: unknown field `matchExpressions`, expected `matchLabels`",
+    ),
     (
         "bad-address.json",
         "`endpoints[0].addresses[0].address`: `orders:8080` is not an address and port; write it in numbers, such as `127.0.0.1:8080` or `[::1]:8080`",

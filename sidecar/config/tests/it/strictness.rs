@@ -7,8 +7,12 @@ use serde_json::Value;
 use crate::documents::{read_file, read_value};
 
 /// Objects whose keys are the writer's own names.
-const MAPS: [&str; 3] =
-    ["/trust/bundles", "/identities/0/labels", "/policy/routes/0/rules/0/allow/0/identitySelector/matchLabels"];
+const MAPS: [&str; 4] = [
+    "/trust/bundles",
+    "/identities/0/labels",
+    "/policy/routes/0/podSelector/matchLabels",
+    "/policy/routes/0/rules/0/allow/0/identitySelector/matchLabels",
+];
 
 /// Pointers to all objects in a value.
 fn objects(path: &str, value: &Value, found: &mut Vec<String>) {
@@ -35,6 +39,7 @@ fn an_unknown_field_is_refused_in_every_object() {
         ("filters.json", 20),
         ("rewrites-1.3.json", 18),
         ("tracing-1.3.json", 2),
+        ("pod-1.3.json", 7),
     ] {
         let full = serde_json::to_value(read_file(&folder.join(name)).unwrap()).unwrap();
         let mut places = Vec::new();

@@ -98,6 +98,10 @@ fn check_route(route: &Route, place: &str, listeners: &[Listener], gate_names: &
         let detail = format_args!("there is no listener `{}`; name one of policy.listeners", route.listener);
         problems.add(format_args!("{place}.listener"), detail);
     }
+    if route.pod_selector.as_ref().is_some_and(|selector| selector.match_labels.is_empty()) {
+        problems
+            .add(format_args!("{place}.podSelector.matchLabels"), "is empty; write a label, or leave podSelector out");
+    }
     for (index, hostname) in route.hostnames.iter().enumerate() {
         if let Some(error) = hostname_error(hostname) {
             problems.add(format_args!("{place}.hostnames[{index}]"), error);

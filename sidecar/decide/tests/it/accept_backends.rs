@@ -279,7 +279,9 @@ fn names_are_linked_with_their_addresses() {
     let addresses: Vec<_> = snapshot.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect();
     assert_eq!(addresses, ["10.0.0.1:80", "[fd00::1]:80"]);
     let Target::Backends(backends) = &snapshot.rules[0].target else { panic!("no backends") };
-    let linked: Vec<_> = backends.iter().map(|backend| (&*backend.endpoints, backend.is_named)).collect();
-    assert_eq!(linked, [(&[0, 1][..], true), (&[][..], true), (&[0][..], false)]);
+    let linked: Vec<_> =
+        backends.iter().map(|backend| (&*backend.name, &*backend.endpoints, backend.is_named)).collect();
+    let expected = [("app:80", &[0, 1][..], true), ("none:80", &[][..], true), ("10.0.0.1:80", &[0][..], false)];
+    assert_eq!(linked, expected);
     assert_eq!(snapshot.names.iter().collect::<Vec<_>>(), ["app", "none"]);
 }

@@ -10,7 +10,7 @@ use crate::limits::METRIC_SERIES;
 use crate::metrics::place::{Amount, Counted, Event, OTHER, Outcome, PlaceName};
 
 const AMOUNT: Amount = Amount { duration: Duration::from_micros(700), request_bytes: 10, response_bytes: 20 };
-const ALLOWED: Outcome = Outcome { event: Event::Request, verdict: Verdict::Allowed, reason: None };
+const ALLOWED: Outcome = Outcome { event: Event::Request, verdict: Verdict::Allowed, reason: None, limiter: None };
 
 fn rule(number: usize) -> PlaceName {
     PlaceName::Rule { listener: "gate".into(), route: format!("demo/{number}").into(), rule: "all".into() }
