@@ -190,11 +190,14 @@ enum Deed {
     Close,
     /// Waits for the stream's reset.
     Wait,
-    /// Answers as soon as the head has come: the whole answer, or its head alone; the rest, which is how long the body was,
-    /// when that has come. On a connection that begins with this it takes no body until it is told to.
-    Early {
-        is_whole: bool,
-    },
+    /// Answers, and takes no body on this connection until it is told to.
+    Hold,
+    /// Refuses it (RFC 9113 §8.7) when its head has come.
+    RefuseHead,
+    /// Begins an answer when the head has come, and ends it when it is told to.
+    AnswerHead,
+    /// The same, and takes the body when it is told to: the rest of the answer is how long that was.
+    AnswerLength,
 }
 
 /// An HTTP/2 server that does one deed after the other, one for each request, over all its connections. It tells each
@@ -202,24 +205,24 @@ enum Deed {
 struct Scripted {
     address: SocketAddr,
     frames: mpsc::Receiver<u8>,
-    /// Tells it to take bodies again.
-    take: mpsc::Sender<()>,
+    /// Tells it to go on.
+    go_on: mpsc::Sender<()>,
 }
 
 fn scripted(deeds: &[Deed]) -> Scripted {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let deeds = Arc::new(Mutex::new(deeds.iter().copied().collect()));
-    let ((sender, frames), (take, taking)) = (mpsc::channel(), mpsc::channel());
-    let taking = Arc::new(Mutex::new(taking));
+    let ((sender, frames), (go_on, going_on)) = (mpsc::channel(), mpsc::channel());
+    let going_on = Arc::new(Mutex::new(going_on));
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (deeds, sender, taking) = (Arc::clone(&deeds), sender.clone(), Arc::clone(&taking));
+            let (deeds, sender, going_on) = (Arc::clone(&deeds), sender.clone(), Arc::clone(&going_on));
             // It ends with the gate's end of the connection, whichever is first.
-            thread::spawn(move || drop(serve(stream.unwrap(), &deeds, &sender, &taking)));
+            thread::spawn(move || drop(serve(stream.unwrap(), &deeds, &sender, &going_on)));
         }
     });
-    Scripted { address, frames, take }
+    Scripted { address, frames, go_on }
 }
 
 pub(crate) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
@@ -232,14 +235,10 @@ fn serve(
     mut stream: TcpStream,
     deeds: &Mutex<VecDeque<Deed>>,
     frames: &mpsc::Sender<u8>,
-    taking: &Mutex<mpsc::Receiver<()>>,
+    going_on: &Mutex<mpsc::Receiver<()>>,
 ) -> io::Result<()> {
     stream.read_exact(&mut [0; 24])?;
-    let next = || deeds.lock().unwrap().front().copied();
-    // SETTINGS_INITIAL_WINDOW_SIZE.
-    let none: &[u8] = &[0, 4, 0, 0, 0, 0];
-    let settings = if matches!(next(), Some(Deed::Early { is_whole: false })) { none } else { &[] };
-    stream.write_all(&frame(SETTINGS, 0, 0, settings))?;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
     let (mut head, mut body_bytes, mut answered) = ([0; 9], 0, None);
     loop {
         stream.read_exact(&mut head)?;
@@ -258,8 +257,9 @@ fn serve(
             }
             continue;
         }
-        let is_early = kind == HEADERS && matches!(next(), Some(Deed::Early { .. }));
-        if !is_request_end && !is_early {
+        let next = deeds.lock().unwrap().front().copied();
+        let is_early = matches!(next, Some(Deed::RefuseHead | Deed::AnswerHead | Deed::AnswerLength));
+        if !is_request_end && !(is_early && kind == HEADERS) {
             continue;
         }
         let deed = deeds.lock().unwrap().pop_front().unwrap_or(Deed::Answer);
@@ -270,11 +270,20 @@ fn serve(
             Deed::Leave(last) => stream.write_all(&frame(GOAWAY, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0]))?,
             Deed::Close => return Ok(()),
             Deed::Wait => {}
-            Deed::Early { is_whole: true } => stream.write_all(&frame(HEADERS, 0b101, number, &[0x88]))?,
-            Deed::Early { is_whole: false } => {
+            Deed::Hold => {
+                // SETTINGS_INITIAL_WINDOW_SIZE.
+                stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]))?;
+                stream.write_all(&frame(HEADERS, 0b101, number, &[0x88]))?;
+            }
+            Deed::RefuseHead => stream.write_all(&frame(RST_STREAM, 0, number, &[0, 0, 0, 7]))?,
+            Deed::AnswerHead | Deed::AnswerLength => {
                 stream.write_all(&frame(HEADERS, 0b100, number, &[0x88]))?;
+                going_on.lock().unwrap().recv().unwrap();
+                if matches!(deed, Deed::AnswerHead) {
+                    stream.write_all(&frame(DATA, 1, number, &[]))?;
+                    continue;
+                }
                 answered = Some(number);
-                taking.lock().unwrap().recv().unwrap();
                 stream.write_all(&frame(WINDOW_UPDATE, 0, number, &[0, 0, 0xff, 0xff]))?;
             }
         }
@@ -356,42 +365,62 @@ fn a_silent_connection_gets_no_further_request() {
     gate.sidecar.has_decided(3).unwrap();
 }
 
-/// A request with the beginning of its body, and all that is answered to it until the head is there.
+/// A request with the beginning of its body.
 fn post(gate: &Gate, length: usize, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", gate.sidecar.listener("out").unwrap().port())).unwrap();
     let head = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// Waits for an answer's beginning.
+fn answered(stream: &mut TcpStream) {
     let mut status = [0; 15];
     stream.read_exact(&mut status).unwrap();
     assert_eq!(&status, b"HTTP/1.1 200 OK");
-    stream
+}
+
+/// Waits for a frame of this type.
+fn wait_frame(server: &Scripted, wanted: u8) {
+    while server.frames.recv_timeout(PATIENCE).unwrap() != wanted {}
 }
 
 /// What is sent again is sent to its end, also to who has answered before.
 #[test]
 fn a_body_goes_again_whole_to_an_upstream_that_answers_early() {
-    const REFUSED: Deed = Deed::Reset(7);
-    let server = scripted(&[Deed::Answer, REFUSED, Deed::Early { is_whole: false }]);
-    let gate = gate(&json!({ "address": server.address }), |_| {});
-    assert_eq!(call(&gate, "/first").status, Some(200));
-    let mut stream = post(&gate, 12, "whole bodies");
-    server.take.send(()).unwrap();
+    use Deed::{AnswerLength, Hold, RefuseHead, Reset};
+    // One server under two addresses: an idle connection to each, a new one to the first, then the idle one to the other.
+    let server = scripted(&[Hold, Hold, RefuseHead, Reset(7), AnswerLength]);
+    let gate = gate(&json!({ "address": server.address }), |document| {
+        let address = format!("[::ffff:127.0.0.1]:{}", server.address.port());
+        let other = json!({ "address": address, "protocol": "HTTP2" });
+        document["policy"]["routes"][0]["rules"][0]["backends"].as_array_mut().unwrap().push(other);
+    });
+    assert_eq!([(); 2].map(|()| call(&gate, "/").status), [Some(200); 2]);
+    let mut stream = post(&gate, 12, "whole ");
+    // Two pieces: nothing of the second is there before the first has been sent.
+    wait_frame(&server, DATA);
+    stream.write_all(b"bodies").unwrap();
+    answered(&mut stream);
+    server.go_on.send(()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with("\r\n2\r\n12\r\n0\r\n\r\n"), "{answer}");
-    let row = newest(&gate.sidecar, 2);
+    let row = newest(&gate.sidecar, 3);
     let shown = columns(&row, &["reason", "status", "attempts", "request_bytes", "response_bytes"]);
-    assert_eq!(shown, json!([null, 200, 2, 12, 2]));
-    gate.sidecar.has_decided(2).unwrap();
+    assert_eq!(shown, json!([null, 200, 3, 12, 2]));
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 /// An upstream that has said all it has to say does not wait for more of a request that nobody sends on.
 #[test]
 fn the_stream_of_an_upload_that_nobody_wants_is_reset() {
-    let server = scripted(&[Deed::Early { is_whole: true }, Deed::Answer]);
+    let server = scripted(&[Deed::AnswerHead, Deed::Answer]);
     let gate = gate(&json!({ "address": server.address }), |_| {});
-    let stream = post(&gate, 100, "the beginning");
-    while server.frames.recv_timeout(PATIENCE).unwrap() != RST_STREAM {}
+    let mut stream = post(&gate, 100, "the beginning");
+    answered(&mut stream);
+    server.go_on.send(()).unwrap();
+    wait_frame(&server, RST_STREAM);
     assert_eq!(call(&gate, "/next").status, Some(200));
     assert_eq!(metric(&gate.sidecar, OPEN), 1, "the connection is good for others");
     gate.sidecar.has_decided(2).unwrap();
