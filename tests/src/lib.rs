@@ -1,6 +1,7 @@
 //! The harness of the cross-part tests and of the demo: a throwaway authority, an upstream that echoes, real clients, and
 //! the real sidecar as a child process. Everything binds port 0, waits for conditions and ends when it is dropped.
 
+mod balance;
 pub mod ca;
 pub mod clients;
 pub mod collector;
