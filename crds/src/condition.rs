@@ -113,6 +113,8 @@ words! {
         Unreachable,
         /// Enclosed is true.
         Enclosed,
+        /// Enclosed is unknown: nothing has looked yet.
+        NotChecked,
         /// Enclosed is false: a Service sends to the port that the gate guards.
         ServiceBypasses,
         /// Enclosed is false: the application listens on more than loopback.

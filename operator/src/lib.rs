@@ -1,1 +1,12 @@
 //! The control plane: index → plan → apply → touch → ask → status, for one workload at a time.
+
+pub mod app;
+pub mod authority;
+pub mod identity;
+pub mod index;
+pub mod limits;
+pub mod pki;
+pub mod queue;
+pub mod render;
+pub mod settings;
+pub mod workload;

@@ -20,7 +20,7 @@ pub struct KnownIdentity {
 
 /// One way a certificate is recognised: exactly one claim, and only under the bundle named here, because the same
 /// words signed by somebody else are somebody else's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Recogniser {

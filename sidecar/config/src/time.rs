@@ -6,12 +6,22 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 const DAY_SECONDS: i64 = 86_400;
+/// 0001-01-01T00:00:00Z.
+const FIRST: i64 = -62_135_596_800;
+/// 9999-12-31T23:59:59Z.
+const LAST: i64 = 253_402_300_799;
 
 /// A second in UTC, from year 0001 to 9999, in the form of RFC 3339 that Kubernetes writes: no fraction, no offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UtcTime(i64);
 
 impl UtcTime {
+    /// The time that many seconds after the epoch, if it is in a year that can be written.
+    #[must_use]
+    pub const fn from_seconds(seconds: i64) -> Option<Self> {
+        if seconds < FIRST || seconds > LAST { None } else { Some(Self(seconds)) }
+    }
+
     /// Seconds since the epoch.
     #[must_use]
     pub const fn seconds(self) -> i64 {

@@ -29,6 +29,10 @@ fn times() {
     for (text, seconds) in table {
         let time: UtcTime = text.parse().unwrap();
         assert_eq!((time.seconds(), time.to_string()), (seconds, text.to_owned()));
+        assert_eq!(UtcTime::from_seconds(seconds), Some(time));
+    }
+    for seconds in [i64::MIN, -62_135_596_801, 253_402_300_800, i64::MAX] {
+        assert_eq!(UtcTime::from_seconds(seconds), None);
     }
 }
 

@@ -1,0 +1,123 @@
+//! Whose turn it is when something of the cluster has changed.
+
+use std::collections::BTreeSet;
+
+use postern_crds::clientidentity::State;
+use postern_crds::proxyroute::Caller;
+use postern_crds::{ClientIdentity, ProxyRoute};
+
+use super::cluster::selects;
+use super::{Cluster, Held, HeldKind, ObjectName, Pod};
+use crate::queue::{Key, Pace};
+
+/// Label of a Secret that a ClientIdentity has asked for.
+pub const CLIENT_IDENTITY_LABEL: &str = "postern.dev/client-identity";
+
+type Turns = Vec<(Key, Pace)>;
+
+fn gathered(keys: impl IntoIterator<Item = Key>) -> Turns {
+    keys.into_iter().map(|key| (key, Pace::Gathered)).collect()
+}
+
+/// A route concerns the workloads it selects, before or now, and its own status.
+pub(super) fn of_route(cluster: &Cluster, old: Option<&ProxyRoute>, new: Option<&ProxyRoute>) -> Turns {
+    // What was written to its status by us or others changes nothing that is planned.
+    if let (Some(old), Some(new)) = (old, new)
+        && old.spec == new.spec
+        && old.metadata.generation == new.metadata.generation
+        && old.metadata.uid == new.metadata.uid
+    {
+        return Turns::new();
+    }
+    let both = [old, new].into_iter().flatten();
+    let mut keys: BTreeSet<_> = both.clone().flat_map(|route| cluster.workloads_of(route)).map(Key::Workload).collect();
+    keys.extend(new.map(|route| Key::Route(ObjectName::of(route))));
+    // A bundle that a route names is its namespace's to trust.
+    keys.extend(both.filter_map(|route| route.metadata.namespace.clone()).map(Key::Trust));
+    gathered(keys)
+}
+
+/// A client concerns whoever lets it in, and everybody as soon as it is more or less than active.
+pub(super) fn of_identity(cluster: &Cluster, old: Option<&ClientIdentity>, new: Option<&ClientIdentity>) -> Turns {
+    let both = [old, new].into_iter().flatten();
+    let mut turns: Turns =
+        new.map(|identity| (Key::Identity(ObjectName::of(identity)), Pace::Now)).into_iter().collect();
+    if let (Some(old), Some(new)) = (old, new)
+        && old.spec == new.spec
+        && old.metadata.labels == new.metadata.labels
+        && old.metadata.uid == new.metadata.uid
+        && old.metadata.deletion_timestamp == new.metadata.deletion_timestamp
+    {
+        return turns;
+    }
+    let namespaces = cluster.namespaces();
+    turns.extend(namespaces.iter().map(|namespace| (Key::Trust(namespace.clone()), Pace::Urgent)));
+    let own = both.clone().filter_map(|identity| identity.metadata.namespace.as_deref()).collect::<BTreeSet<_>>();
+    let concerned =
+        if both.clone().any(is_restricted) { namespaces.iter().map(String::as_str).collect() } else { own.clone() };
+    let mut workloads: BTreeSet<ObjectName> =
+        concerned.iter().flat_map(|namespace| cluster.workloads_in(namespace)).cloned().collect();
+    let elsewhere = cluster.routes().filter(|route| own.iter().any(|namespace| names_clients_of(route, namespace)));
+    workloads.extend(elsewhere.flat_map(|route| cluster.workloads_of(route)));
+    turns.extend(gathered(workloads.into_iter().map(Key::Workload)));
+    turns
+}
+
+/// A pod concerns its workload, and the routes that it gives a workload to or takes one from.
+pub(super) fn of_pod(cluster: &Cluster, old: Option<&Pod>, new: Option<&Pod>) -> Turns {
+    if let (Some(old), Some(new)) = (old, new)
+        && !old.differs(new)
+    {
+        return Turns::new();
+    }
+    let both = [old, new].into_iter().flatten();
+    let mut keys: BTreeSet<_> = both.clone().map(|pod| Key::Workload(pod.workload())).collect();
+    if old.is_none() {
+        keys.extend(new.map(|pod| Key::Trust(pod.name.namespace.clone())));
+    }
+    for pod in both {
+        let routes = cluster.routes_in(&pod.name.namespace).filter(|route| selects(route, pod));
+        keys.extend(routes.map(|route| Key::Route(ObjectName::of(&**route))));
+    }
+    gathered(keys)
+}
+
+/// An object of ours that is not as it was left concerns whoever writes it.
+pub(super) fn of_held(old: Option<&Held>, new: Option<&Held>) -> Turns {
+    if let (Some(old), Some(new)) = (old, new)
+        && !old.differs(new)
+    {
+        return Turns::new();
+    }
+    let Some(held) = new.or(old) else { return Turns::new() };
+    let namespace = &held.name.namespace;
+    if let Some(workload) = held.workload() {
+        return gathered([Key::Workload(workload)]);
+    }
+    if let Some(identity) = held.labels.get(CLIENT_IDENTITY_LABEL) {
+        return gathered([Key::Identity(ObjectName::new(namespace, identity))]);
+    }
+    if held.kind == HeldKind::ConfigMap && held.name.name == crate::workload::names::TRUST {
+        return vec![(Key::Trust(namespace.clone()), Pace::Urgent)];
+    }
+    Turns::new()
+}
+
+/// A namespace that comes to its end, or is there after all, concerns all that is in it.
+pub(super) fn of_namespace(cluster: &Cluster, namespace: &str) -> Turns {
+    let workloads = cluster.workloads_in(namespace).cloned().map(Key::Workload);
+    gathered(workloads.chain([Key::Trust(namespace.to_owned())]))
+}
+
+/// Whether a client says more of itself than that it is let in where a rule says so.
+fn is_restricted(identity: &ClientIdentity) -> bool {
+    identity.spec.state != State::Active || identity.spec.accept_issued_after.is_some()
+}
+
+/// Whether a route lets clients of a namespace in by their names.
+fn names_clients_of(route: &ProxyRoute, namespace: &str) -> bool {
+    let mut entries = route.spec.rules.iter().flat_map(|rule| &rule.allow);
+    entries.any(|entry| {
+        matches!(entry.caller(), Some(Caller::Identity(client)) if client.namespace.as_deref() == Some(namespace))
+    })
+}

@@ -1,0 +1,14 @@
+//! What the cluster looks like, as far as it concerns sidecars: watched, pruned, and mapped to whom a change concerns.
+
+pub mod cluster;
+pub mod concern;
+pub mod held;
+pub mod name;
+pub mod pod;
+mod watch;
+
+pub use cluster::{Cluster, Object, ObjectKind};
+pub use held::{ContentDigest, Entries, Held, HeldKind};
+pub use name::ObjectName;
+pub use pod::Pod;
+pub use watch::{Index, Scope};

@@ -1,0 +1,265 @@
+//! Keeps the picture of the cluster true, and asks for the turns that its changes are worth.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::StreamExt;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as PodObject, Secret};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use postern_crds::{ClientIdentity, ProxyRoute};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::cluster::{Source, version_of};
+use super::held::MANAGED_LABEL;
+use super::pod::WORKLOAD_LABEL;
+use super::{Cluster, Held, HeldKind, Object, ObjectKind, ObjectName, Pod};
+use crate::queue::{Key, Pace, Queue};
+
+/// Where objects are watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// In all namespaces, which takes rights in all of them.
+    #[default]
+    Cluster,
+    /// In these.
+    Namespaces(BTreeSet<String>),
+}
+
+impl Scope {
+    /// Whether a namespace is in it.
+    #[must_use]
+    pub fn contains(&self, namespace: &str) -> bool {
+        match self {
+            Self::Cluster => true,
+            Self::Namespaces(names) => names.contains(namespace),
+        }
+    }
+}
+
+/// The picture of the cluster, shared by those who read it and those who keep it true.
+#[derive(Debug)]
+pub struct Index {
+    cluster: Mutex<Cluster>,
+    queue: Arc<Queue>,
+    /// Watches that have not seen everything yet.
+    missing: watch::Sender<usize>,
+}
+
+impl Index {
+    /// An empty picture, whose changes ask for turns.
+    #[must_use]
+    pub fn new(queue: Arc<Queue>) -> Arc<Self> {
+        Arc::new(Self { cluster: Mutex::default(), queue, missing: watch::Sender::new(0) })
+    }
+
+    /// The picture. Hold it shortly: whoever waits for something else lets it go first.
+    // A poisoned lock only says that somebody panicked while reading: each change is whole.
+    pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what a write was answered, so that nobody compares with what was there before.
+    pub fn written(&self, object: Object) {
+        // Whoever wrote it needs no turn for that.
+        drop(self.cluster().set(object, Source::Change));
+    }
+
+    /// Takes in that something was just removed.
+    pub fn removed(&self, kind: ObjectKind, name: &ObjectName) {
+        drop(self.cluster().remove(kind, name));
+    }
+
+    fn ask_for(&self, turns: Vec<(Key, Pace)>) {
+        turns.into_iter().for_each(|(key, pace)| self.queue.add(key, pace));
+    }
+
+    /// Waits until everything that is there has been seen: a plan made of less would take it for gone.
+    pub async fn complete(&self) {
+        // An error says that there is no sender, which is this one.
+        let _ = self.missing.subscribe().wait_for(|missing| *missing == 0).await;
+    }
+
+    /// Starts watching.
+    pub fn watch(self: &Arc<Self>, client: &Client, scope: &Scope, operator_namespace: &str, tasks: &mut JoinSet<()>) {
+        let managed = watcher::Config::default().labels(&format!("{}={}", MANAGED_LABEL.0, MANAGED_LABEL.1));
+        let namespaces: Vec<Option<String>> = match scope {
+            Scope::Cluster => vec![None],
+            Scope::Namespaces(names) => names.iter().cloned().map(Some).collect(),
+        };
+        for namespace in namespaces {
+            let everything = watcher::Config::default();
+            self.follow(
+                client,
+                namespace.clone(),
+                everything.clone(),
+                ObjectKind::Route,
+                tasks,
+                |mut route: ProxyRoute| {
+                    route.managed_fields_mut().clear();
+                    Some(Object::Route(Arc::new(route)))
+                },
+            );
+            self.follow(
+                client,
+                namespace.clone(),
+                everything,
+                ObjectKind::Identity,
+                tasks,
+                |mut identity: ClientIdentity| {
+                    identity.managed_fields_mut().clear();
+                    Some(Object::Identity(Arc::new(identity)))
+                },
+            );
+            let pods = watcher::Config::default().labels(WORKLOAD_LABEL);
+            self.follow(client, namespace.clone(), pods, ObjectKind::Pod, tasks, |pod: PodObject| {
+                Some(Object::Pod(Arc::new(Pod::of(pod)?)))
+            });
+            self.follow_held(client, namespace, &managed, tasks);
+        }
+        if !scope.contains(operator_namespace) {
+            self.follow_held(client, Some(operator_namespace.to_owned()), &managed, tasks);
+        }
+        if *scope == Scope::Cluster {
+            let namespaces = Api::<Namespace>::all(client.clone());
+            let config = watcher::Config::default();
+            self.start(namespaces, config, ObjectKind::Namespace, None, tasks, |namespace: Namespace| {
+                let is_ending = namespace.metadata.deletion_timestamp.is_some();
+                Some(Object::Namespace { name: namespace.name_any(), is_ending })
+            });
+        }
+    }
+
+    fn follow_held(
+        self: &Arc<Self>,
+        client: &Client,
+        namespace: Option<String>,
+        managed: &watcher::Config,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let kind = ObjectKind::Held(HeldKind::ConfigMap);
+        self.follow(client, namespace.clone(), managed.clone(), kind, tasks, |object: ConfigMap| {
+            Some(Object::Held(Arc::new(Held::of_config_map(object)?)))
+        });
+        let kind = ObjectKind::Held(HeldKind::Secret);
+        self.follow(client, namespace, managed.clone(), kind, tasks, |object: Secret| {
+            Some(Object::Held(Arc::new(Held::of_secret(object)?)))
+        });
+    }
+
+    fn follow<K>(
+        self: &Arc<Self>,
+        client: &Client,
+        namespace: Option<String>,
+        config: watcher::Config,
+        kind: ObjectKind,
+        tasks: &mut JoinSet<()>,
+        prune: fn(K) -> Option<Object>,
+    ) where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let api = match &namespace {
+            Some(namespace) => Api::<K>::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        self.start(api, config, kind, namespace, tasks, prune);
+    }
+
+    /// Keeps the objects of one kind and namespace true until the process ends.
+    fn start<K>(
+        self: &Arc<Self>,
+        api: Api<K>,
+        config: watcher::Config,
+        kind: ObjectKind,
+        namespace: Option<String>,
+        tasks: &mut JoinSet<()>,
+        prune: fn(K) -> Option<Object>,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        self.missing.send_modify(|missing| *missing += 1);
+        let index = Arc::clone(self);
+        tasks.spawn(async move {
+            let mut events = pin!(watcher(api, config).default_backoff());
+            let mut listing = Listing { kind, namespace, seen: BTreeSet::new(), is_first: true };
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => listing.take(&index, event, prune),
+                    Err(error) => tracing::warn!(kind = ?listing.kind, %error, "cannot watch; trying again"),
+                }
+            }
+        });
+    }
+}
+
+/// What one watch has seen since it was begun anew.
+struct Listing {
+    kind: ObjectKind,
+    namespace: Option<String>,
+    seen: BTreeSet<ObjectName>,
+    is_first: bool,
+}
+
+impl Listing {
+    fn take<K: Resource<DynamicType = ()>>(
+        &mut self,
+        index: &Index,
+        event: watcher::Event<K>,
+        prune: fn(K) -> Option<Object>,
+    ) {
+        match event {
+            watcher::Event::Init => self.seen.clear(),
+            watcher::Event::InitApply(object) => {
+                self.seen.insert(ObjectName::of(&object));
+                self.set(index, object, Source::List, prune);
+            }
+            watcher::Event::Apply(object) => self.set(index, object, Source::Change, prune),
+            watcher::Event::Delete(object) => self.remove(index, &object),
+            watcher::Event::InitDone => {
+                // What went while nobody watched.
+                let known = index.cluster().names(self.kind, self.namespace.as_deref());
+                for name in known.into_iter().filter(|name| !self.seen.contains(name)) {
+                    let turns = index.cluster().remove(self.kind, &name);
+                    index.ask_for(turns);
+                }
+                self.seen.clear();
+                if std::mem::take(&mut self.is_first) {
+                    index.missing.send_modify(|missing| *missing -= 1);
+                }
+            }
+        }
+    }
+
+    fn set<K: Resource<DynamicType = ()>>(
+        &self,
+        index: &Index,
+        object: K,
+        source: Source,
+        prune: fn(K) -> Option<Object>,
+    ) {
+        let (name, version) = (ObjectName::of(&object), version_of(object.meta().resource_version.as_deref()));
+        let turns = match prune(object) {
+            Some(object) => index.cluster().set(object, source),
+            // It has lost what made it ours to watch.
+            None => index.cluster().remove_at(self.kind, &name, version),
+        };
+        index.ask_for(turns);
+    }
+
+    fn remove<K: Resource<DynamicType = ()>>(&self, index: &Index, object: &K) {
+        let version = version_of(object.meta().resource_version.as_deref());
+        let turns = index.cluster().remove_at(self.kind, &ObjectName::of(object), version);
+        index.ask_for(turns);
+    }
+}

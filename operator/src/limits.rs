@@ -1,0 +1,57 @@
+//! Every bound that is not a setting, with its reason.
+
+use std::time::Duration;
+
+/// How long a change waits for what belongs to it: `kubectl apply` of a folder sends its objects one by one.
+pub const GATHER: Duration = Duration::from_millis(30);
+
+/// Time between two writes of one workload's policy, identities and endpoints: a sidecar makes a generation of each.
+pub const BETWEEN_WRITES: Duration = Duration::from_secs(1);
+
+/// First wait after a turn that failed, and the longest.
+pub const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
+/// A minute: an API server that is back is used soon, and one that is not is left in peace.
+pub const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
+
+/// Turns under way at once. They wait for the API server and for sidecars, not for a processor.
+pub const TURNS: usize = 16;
+
+/// Sidecars asked at once, of all workloads.
+pub const ASKS: usize = 64;
+/// How long a sidecar may take to answer, connection included. It is near, and answers from memory.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest `/status` that is read: a workload has some hundred routes of some hundred bytes.
+pub const STATUS_BYTES: usize = 1 << 20;
+/// How soon a sidecar is asked again that has not loaded what was written; twice as late each time, up to the longest.
+pub const ASK_AGAIN_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait before asking again somebody who lags behind.
+pub const ASK_AGAIN_LONGEST: Duration = Duration::from_secs(5);
+/// How often sidecars are asked that have loaded everything: they may lose it by a restart that nobody is told of.
+pub const ASK_SETTLED: Duration = Duration::from_secs(30);
+/// How long a sidecar may be silent before it counts as unreachable: longer than a restart, or a busy moment.
+pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(30);
+
+/// Workloads in a route's status; beyond it there are totals. An object has to stay small.
+pub const STATUS_WORKLOADS: usize = 16;
+/// Longest message of a workload in a status: what its definition takes.
+pub const WORKLOAD_MESSAGE_BYTES: usize = 256;
+
+/// Largest identities document of one ConfigMap, compressed. An object of the API server is at most 1 MiB as etcd takes
+/// it, of which keys, labels and base64 need some.
+pub const CHUNK_BYTES: usize = 700 << 10;
+/// ConfigMaps of identities that a workload may have: the projected volume names them beforehand.
+pub const CHUNKS: usize = 4;
+/// Largest document that a ConfigMap takes as text.
+pub const DOCUMENT_BYTES: usize = 1000 << 10;
+
+/// Time for turns under way to end after SIGTERM.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Objects of which it is remembered in which version they went, until all of that is forgotten.
+pub const GONE_KNOWN: usize = 4096;
+
+/// Trust documents of a namespace that are remembered: a sidecar that is a few behind may know what it has to of a client.
+pub const TRUSTS_KNOWN: usize = 16;
+
+/// How long a turn may take. A request that is never answered would else hold its key for as long as a watch may last.
+pub const TURN_TIMEOUT: Duration = Duration::from_secs(30);

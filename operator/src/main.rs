@@ -1,0 +1,49 @@
+//! The operator's binary: parses the command line, runs, and ends with an exit code.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use postern_operator::app;
+use postern_operator::settings::{Flags, Settings};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The control plane of Postern: certificates, documents for sidecars, and a status that tells the truth
+#[derive(Debug, Parser)]
+#[command(name = "postern-operator", disable_version_flag = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT
+    Run(Box<Flags>),
+}
+
+fn main() -> ExitCode {
+    let Command::Run(flags) = Cli::parse().command;
+    let ended = Settings::read(*flags).map_err(anyhow::Error::from).and_then(run);
+    let Err(error) = ended else { return ExitCode::SUCCESS };
+    // Where even that cannot be written there is nobody to tell.
+    let _ = writeln!(io::stderr(), "{error:#}");
+    ExitCode::FAILURE
+}
+
+fn run(settings: Settings) -> anyhow::Result<()> {
+    tracing_subscriber::fmt().json().with_max_level(settings.log_level.0).with_writer(io::stderr).init();
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        app::run(settings, stop).await
+    })
+}
+
+async fn stopped(mut terminate: Signal, mut interrupt: Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}

@@ -1,0 +1,247 @@
+//! Work to do, by key: each key once, by one at a time; what is urgent first; what failed later and later.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::index::ObjectName;
+use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, GATHER};
+
+/// What a turn is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// What all sidecars of a namespace trust, and what is revoked there.
+    Trust(String),
+    /// A ClientIdentity's certificate and status.
+    Identity(ObjectName),
+    /// Everything the sidecars of one workload read.
+    Workload(ObjectName),
+    /// A ProxyRoute's status.
+    Route(ObjectName),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trust(namespace) => write!(f, "trust {namespace}"),
+            Self::Identity(name) => write!(f, "identity {name}"),
+            Self::Workload(name) => write!(f, "workload {name}"),
+            Self::Route(name) => write!(f, "route {name}"),
+        }
+    }
+}
+
+/// How soon a key's turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Before everything else: a revocation is never held back.
+    Urgent,
+    /// As soon as somebody is free.
+    Now,
+    /// When what belongs together has come: changes rarely come alone.
+    Gathered,
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing more to do until something changes.
+    Done,
+    /// To be looked at again after this time.
+    Again(Duration),
+    /// To be tried again, later each time in a row.
+    Failed,
+}
+
+/// The keyed queue.
+#[derive(Debug, Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// When each waiting key's turn is.
+    due: BTreeMap<Key, Place>,
+    /// The same in order: first all that is urgent, then the rest.
+    lanes: [BTreeSet<(Instant, Key)>; 2],
+    /// Keys whose turn it is, with the place they have been given since.
+    running: HashMap<Key, Option<Place>>,
+    /// Failures in a row.
+    failures: HashMap<Key, u32>,
+    is_closed: bool,
+}
+
+/// A place in the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    lane: usize,
+    at: Instant,
+}
+
+const URGENT: usize = 0;
+const USUAL: usize = 1;
+
+impl State {
+    /// Gives a key a place, unless it has an earlier one.
+    fn place(&mut self, key: Key, place: Place) {
+        if let Some(again) = self.running.get_mut(&key) {
+            *again = Some(again.map_or(place, |known| known.min(place)));
+            return;
+        }
+        if let Some(known) = self.due.get(&key).copied() {
+            if known <= place {
+                return;
+            }
+            self.lanes[known.lane].remove(&(known.at, key.clone()));
+        }
+        self.lanes[place.lane].insert((place.at, key.clone()));
+        self.due.insert(key, place);
+    }
+
+    /// The first key whose time has come, or the time to wait for.
+    fn take(&mut self, now: Instant) -> Result<Key, Option<Instant>> {
+        let first = self.lanes.iter().filter_map(BTreeSet::first);
+        let Some((at, key)) = first.clone().find(|(at, _)| *at <= now).cloned() else {
+            return Err(first.map(|(at, _)| *at).min());
+        };
+        if let Some(place) = self.due.remove(&key) {
+            self.lanes[place.lane].remove(&(at, key.clone()));
+        }
+        self.running.insert(key.clone(), None);
+        Ok(key)
+    }
+}
+
+impl Queue {
+    /// Asks for a turn.
+    pub fn add(&self, key: Key, pace: Pace) {
+        let now = Instant::now();
+        let place = match pace {
+            Pace::Urgent => Place { lane: URGENT, at: now },
+            Pace::Now => Place { lane: USUAL, at: now },
+            Pace::Gathered => Place { lane: USUAL, at: now + GATHER },
+        };
+        self.state().place(key, place);
+        self.changed.notify_one();
+    }
+
+    /// Waits for the next turn; `None` once the queue is closed.
+    pub async fn next(self: &Arc<Self>) -> Option<Turn> {
+        loop {
+            let changed = self.changed.notified();
+            let next = {
+                let mut state = self.state();
+                if state.is_closed {
+                    return None;
+                }
+                state.take(Instant::now())
+            };
+            match next {
+                Ok(key) => {
+                    // Whoever else waits has to look as well: one notification may stand for several keys.
+                    self.changed.notify_one();
+                    return Some(Turn { key, queue: Arc::clone(self), is_done: false });
+                }
+                Err(None) => changed.await,
+                Err(Some(at)) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(at) => {}
+                },
+            }
+        }
+    }
+
+    /// No more turns. Those that are under way go on.
+    pub fn close(&self) {
+        self.state().is_closed = true;
+        self.changed.notify_waiters();
+        // Whoever is about to wait finds this one.
+        self.changed.notify_one();
+    }
+
+    fn finish(&self, key: &Key, outcome: Outcome) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let asked = state.running.remove(key).flatten();
+        let wait = match outcome {
+            Outcome::Failed => {
+                let count = state.failures.entry(key.clone()).or_default();
+                *count = count.saturating_add(1);
+                Some(back_off(key, *count))
+            }
+            Outcome::Done | Outcome::Again(_) => {
+                state.failures.remove(key);
+                if let Outcome::Again(wait) = outcome { Some(wait) } else { None }
+            }
+        };
+        for place in [asked, wait.map(|wait| Place { lane: USUAL, at: now + wait })].into_iter().flatten() {
+            state.place(key.clone(), place);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    // A poisoned lock only says that somebody else panicked: each change of the state is whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody's turn with a key. Nobody else has the same key until it ends.
+#[derive(Debug)]
+pub struct Turn {
+    key: Key,
+    queue: Arc<Queue>,
+    is_done: bool,
+}
+
+impl Turn {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// Ends the turn.
+    pub fn end(mut self, outcome: Outcome) {
+        self.is_done = true;
+        self.queue.finish(&self.key, outcome);
+    }
+}
+
+impl Drop for Turn {
+    /// A turn that ends in any other way has failed, and its key would else never have another.
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.queue.finish(&self.key, Outcome::Failed);
+        }
+    }
+}
+
+/// How long a key waits after so many failures in a row: twice as long each time, spread by up to a fifth so that keys
+/// that failed together do not come back together. The same for the same key, so that it can be foretold.
+#[must_use]
+pub fn back_off(key: &Key, failures: u32) -> Duration {
+    let doubled = BACK_OFF_FIRST.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    let wait = doubled.min(BACK_OFF_LONGEST);
+    wait + spread((key, failures), wait / 5)
+}
+
+/// Some part of a time, always the same for the same seed.
+#[must_use]
+pub fn spread(seed: impl Hash, most: Duration) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    seed.hash(&mut hasher);
+    let share = u32::try_from(hasher.finish() >> 32).unwrap_or(u32::MAX);
+    most.mul_f64(f64::from(share) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests;

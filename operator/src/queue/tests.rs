@@ -1,0 +1,171 @@
+//! The queue by tokio's paused clock: what comes when, and how often.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, advance, timeout};
+
+use super::{Key, Outcome, Pace, Queue, Turn, back_off};
+use crate::index::ObjectName;
+use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, GATHER};
+
+fn workload(name: &str) -> Key {
+    Key::Workload(ObjectName::new("shop", name))
+}
+
+fn trust() -> Key {
+    Key::Trust("shop".to_owned())
+}
+
+/// The next turn, if there is one without waiting.
+async fn at_once(queue: &Arc<Queue>) -> Option<Turn> {
+    timeout(Duration::ZERO, queue.next()).await.ok().flatten()
+}
+
+/// The next turn and how long it took to come.
+async fn after(queue: &Arc<Queue>) -> (Turn, Duration) {
+    let start = Instant::now();
+    let turn = queue.next().await.expect("an open queue");
+    (turn, start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_waits_once_however_often_it_is_asked_for() {
+    let queue = Arc::new(Queue::default());
+    for _ in 0..100 {
+        queue.add(workload("a"), Pace::Gathered);
+    }
+    assert!(at_once(&queue).await.is_none(), "it is gathered first");
+    let (turn, waited) = after(&queue).await;
+    assert_eq!((turn.key(), waited.as_millis()), (&workload("a"), GATHER.as_millis()));
+    turn.end(Outcome::Done);
+    assert!(timeout(Duration::from_secs(3600), queue.next()).await.is_err(), "nothing is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_urgent_comes_first_and_at_once() {
+    let queue = Arc::new(Queue::default());
+    for name in ["a", "b", "c"] {
+        queue.add(workload(name), Pace::Now);
+    }
+    advance(Duration::from_secs(1)).await;
+    queue.add(trust(), Pace::Gathered);
+    queue.add(trust(), Pace::Urgent);
+    let turn = at_once(&queue).await.expect("the urgent one");
+    assert_eq!(turn.key(), &trust());
+    turn.end(Outcome::Done);
+    assert_eq!(at_once(&queue).await.expect("the first of the others").key(), &workload("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_with_one_at_a_time_and_comes_again_if_it_was_asked_for() {
+    let queue = Arc::new(Queue::default());
+    queue.add(workload("a"), Pace::Now);
+    let turn = at_once(&queue).await.expect("a turn");
+    queue.add(workload("a"), Pace::Now);
+    queue.add(workload("b"), Pace::Now);
+    let other = at_once(&queue).await.expect("another key's turn");
+    assert_eq!(other.key(), &workload("b"));
+    assert!(at_once(&queue).await.is_none(), "the first is still under way");
+    turn.end(Outcome::Done);
+    let again = at_once(&queue).await.expect("what was asked for meanwhile");
+    assert_eq!(again.key(), &workload("a"));
+    again.end(Outcome::Done);
+    other.end(Outcome::Done);
+    assert!(at_once(&queue).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_looked_at_again_comes_then_or_when_it_changes() {
+    let queue = Arc::new(Queue::default());
+    queue.add(workload("a"), Pace::Now);
+    at_once(&queue).await.expect("a turn").end(Outcome::Again(Duration::from_secs(30)));
+    let (turn, waited) = after(&queue).await;
+    assert_eq!(waited.as_secs(), 30);
+    turn.end(Outcome::Again(Duration::from_secs(30)));
+    queue.add(workload("a"), Pace::Now);
+    at_once(&queue).await.expect("the change does not wait").end(Outcome::Done);
+    assert!(timeout(Duration::from_secs(3600), queue.next()).await.is_err(), "it had one place only");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_comes_later_each_time_and_at_once_when_it_is_urgent() {
+    let queue = Arc::new(Queue::default());
+    queue.add(workload("a"), Pace::Now);
+    let mut turn = at_once(&queue).await.expect("a turn");
+    let mut last = Duration::ZERO;
+    for failures in 1..=12 {
+        if failures % 2 == 0 {
+            turn.end(Outcome::Failed)
+        } else {
+            drop(turn)
+        }
+        let waited;
+        (turn, waited) = after(&queue).await;
+        let expected = back_off(&workload("a"), failures);
+        assert!(waited >= expected && waited - expected < Duration::from_millis(2), "{waited:?} for {expected:?}");
+        assert!(expected >= BACK_OFF_FIRST && expected <= BACK_OFF_LONGEST.mul_f64(1.2));
+        assert!(expected > last || last > BACK_OFF_LONGEST.mul_f64(0.9));
+        last = expected;
+    }
+    turn.end(Outcome::Failed);
+    queue.add(workload("a"), Pace::Urgent);
+    at_once(&queue).await.expect("a turn at once").end(Outcome::Done);
+    queue.add(workload("a"), Pace::Now);
+    at_once(&queue).await.expect("a turn").end(Outcome::Failed);
+    let (_turn, waited) = after(&queue).await;
+    assert!(waited <= BACK_OFF_FIRST.mul_f64(1.3), "success ends the count: {waited:?}");
+}
+
+#[test]
+fn keys_that_fail_together_do_not_come_back_together() {
+    let waits: std::collections::BTreeSet<_> =
+        (0..50).map(|number| back_off(&workload(&format!("w{number}")), 5)).collect();
+    assert!(waits.len() > 45, "{waits:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_queue_has_no_more_turns() {
+    let queue = Arc::new(Queue::default());
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            tokio::spawn({
+                let queue = Arc::clone(&queue);
+                async move { queue.next().await.is_none() }
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    queue.close();
+    queue.add(workload("a"), Pace::Urgent);
+    for task in waiting {
+        assert!(task.await.expect("a task that ends"));
+    }
+    assert!(queue.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_workers_share_what_came_at_once() {
+    let queue = Arc::new(Queue::default());
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            tokio::spawn({
+                let queue = Arc::clone(&queue);
+                async move { queue.next().await.expect("a turn") }
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    for name in ["a", "b", "c", "d"] {
+        queue.add(workload(name), Pace::Now);
+    }
+    let mut turns = Vec::new();
+    for worker in workers {
+        turns.push(
+            timeout(Duration::from_secs(1), worker).await.expect("nobody waits in vain").expect("a task that ends"),
+        );
+    }
+    let mut keys: Vec<_> = turns.iter().map(|turn| turn.key().clone()).collect();
+    keys.sort();
+    assert_eq!(keys, ["a", "b", "c", "d"].map(workload));
+}

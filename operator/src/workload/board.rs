@@ -1,0 +1,69 @@
+//! What the last turn of each workload found out: what routes' and clients' statuses are made of.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::ask::Answer;
+use super::plan::Verdict;
+use crate::index::{ObjectName, Pod};
+
+/// What a sidecar said last, or why it says nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It has not started, and nobody asks it.
+    NotStarted,
+    /// It has answered.
+    Answered(Arc<Answer>),
+    /// It does not answer, but not for long.
+    Silent(String),
+    /// It has not answered for so long that this is told.
+    Unreachable(String),
+}
+
+/// What one turn of a workload found out, all as of one moment.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Pods that are not on their way out, and what was heard of each.
+    pub pods: Vec<(Arc<Pod>, Heard)>,
+    /// What was planned for each route.
+    pub routes: BTreeMap<ObjectName, Verdict>,
+    /// Revision of part `policy` that sidecars are to have.
+    pub policy_revision: String,
+    /// What keeps the workload from being written as planned.
+    pub problems: Vec<String>,
+}
+
+/// The last report of each workload.
+#[derive(Debug, Default)]
+pub struct Board {
+    reports: Mutex<BTreeMap<ObjectName, Arc<Report>>>,
+}
+
+impl Board {
+    /// Replaces the report of a workload.
+    pub fn set(&self, workload: &ObjectName, report: Report) {
+        self.reports().insert(workload.clone(), Arc::new(report));
+    }
+
+    /// Forgets a workload that is gone.
+    pub fn forget(&self, workload: &ObjectName) {
+        self.reports().remove(workload);
+    }
+
+    /// The report of a workload.
+    #[must_use]
+    pub fn report(&self, workload: &ObjectName) -> Option<Arc<Report>> {
+        self.reports().get(workload).cloned()
+    }
+
+    /// All reports.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<ObjectName, Arc<Report>> {
+        self.reports().clone()
+    }
+
+    // A report is replaced as a whole, so that a panic elsewhere leaves nothing half done.
+    fn reports(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Arc<Report>>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

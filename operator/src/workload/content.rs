@@ -1,0 +1,162 @@
+//! What an object of ours is to be, and what has to be done that it is so. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::index::held::{MANAGED_LABEL, PART_LABEL};
+use crate::index::pod::WORKLOAD_LABEL;
+use crate::index::{ContentDigest, Entries, Held, HeldKind, ObjectName};
+
+/// An object as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its kind.
+    pub kind: HeldKind,
+    /// Its name.
+    pub name: ObjectName,
+    /// The type of a Secret; empty of a ConfigMap.
+    pub secret_type: &'static str,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its entries.
+    pub entries: Entries,
+}
+
+impl Content {
+    /// A ConfigMap that carries a part, of one workload or a namespace.
+    #[must_use]
+    pub fn config_map(name: ObjectName, part: &str, workload: Option<&str>, entries: Entries) -> Self {
+        Self { kind: HeldKind::ConfigMap, name, secret_type: "", labels: labels(part, workload), entries }
+    }
+
+    /// A Secret that carries a part of one workload.
+    #[must_use]
+    pub fn secret(name: ObjectName, secret_type: &'static str, part: &str, workload: &str, entries: Entries) -> Self {
+        Self { kind: HeldKind::Secret, name, secret_type, labels: labels(part, Some(workload)), entries }
+    }
+
+    /// Tells it apart from others.
+    #[must_use]
+    pub fn digest(&self) -> ContentDigest {
+        ContentDigest::of(&self.labels, &self.entries)
+    }
+
+    /// What has to be done, where the cluster has this of it.
+    #[must_use]
+    pub fn deed(&self, held: Option<&Held>) -> Deed {
+        let Some(held) = held else { return Deed::Create };
+        let is_of_others =
+            [PART_LABEL, WORKLOAD_LABEL].iter().any(|label| held.labels.get(*label) != self.labels.get(*label));
+        if is_of_others || held.secret_type != self.secret_type {
+            return Deed::Taken;
+        }
+        if held.is_ending {
+            return Deed::Wait;
+        }
+        if held.digest == self.digest() {
+            return Deed::Nothing;
+        }
+        let surplus = held.names.difference(&self.entries.names()).cloned().collect();
+        Deed::Update { uid: held.uid.clone(), surplus }
+    }
+}
+
+fn labels(part: &str, workload: Option<&str>) -> BTreeMap<String, String> {
+    let mut labels =
+        BTreeMap::from([MANAGED_LABEL, (PART_LABEL, part)].map(|(name, value)| (name.to_owned(), value.to_owned())));
+    if let Some(workload) = workload {
+        labels.insert(WORKLOAD_LABEL.to_owned(), workload.to_owned());
+    }
+    labels
+}
+
+/// What has to be done for an object to be as it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// It is as it should be.
+    Nothing,
+    /// It has to be made, and only if there is none of this name.
+    Create,
+    /// It has to be changed, if it is still this one.
+    Update {
+        /// Its UID.
+        uid: String,
+        /// Entries that it has and should not.
+        surplus: BTreeSet<String>,
+    },
+    /// It is on its way out, and can be made anew when it is gone.
+    Wait,
+    /// The name belongs to something else, which is left alone.
+    Taken,
+}
+
+/// What becomes of an object by a plan. What a plan does not speak of stays: an incomplete plan must not remove anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// It is to be this.
+    Set(Content),
+    /// It stays as it is.
+    Keep,
+    /// It goes, if it is ours.
+    Remove(HeldKind, ObjectName),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Content, Deed};
+    use crate::index::{Entries, Held, HeldKind, ObjectName};
+
+    fn content(text: &str) -> Content {
+        let name = ObjectName::new("shop", "postern-policy-orders");
+        Content::config_map(name, "policy", Some("orders"), Entries::default().with("policy.json", text))
+    }
+
+    fn held(content: &Content) -> Held {
+        Held {
+            kind: HeldKind::ConfigMap,
+            name: content.name.clone(),
+            uid: "u1".to_owned(),
+            version: 1,
+            labels: content.labels.clone(),
+            secret_type: String::new(),
+            digest: content.digest(),
+            names: content.entries.names(),
+            entries: None,
+            is_ending: false,
+        }
+    }
+
+    #[test]
+    fn what_is_there_decides_what_is_done() {
+        let wanted = content("new");
+        let update = |surplus: &[&str]| {
+            let surplus = surplus.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+            Deed::Update { uid: "u1".to_owned(), surplus }
+        };
+        let same = held(&wanted);
+        let other_workload = Content::config_map(wanted.name.clone(), "policy", Some("x"), wanted.entries.clone());
+        let other_part = Content::config_map(wanted.name.clone(), "endpoints", Some("orders"), wanted.entries.clone());
+        let mut labelled = wanted.clone();
+        labelled.labels.insert("team".to_owned(), "blue".to_owned());
+        let mut marked = wanted.clone();
+        marked.labels.insert("postern.dev/else".to_owned(), "1".to_owned());
+        let more = Content { entries: wanted.entries.clone().with("stray", "x"), ..wanted.clone() };
+        let rows = [
+            ("nothing there", None, Deed::Create),
+            ("the same", Some(same.clone()), Deed::Nothing),
+            ("labels of others", Some(held(&labelled)), Deed::Nothing),
+            ("a label of ours too many", Some(held(&marked)), update(&[])),
+            ("older", Some(held(&content("old"))), update(&[])),
+            ("empty", Some(held(&Content { entries: Entries::default(), ..wanted.clone() })), update(&[])),
+            ("an entry too many", Some(held(&more)), update(&["stray"])),
+            ("going", Some(Held { is_ending: true, ..held(&content("old")) }), Deed::Wait),
+            ("another workload's", Some(held(&other_workload)), Deed::Taken),
+            ("another part", Some(held(&other_part)), Deed::Taken),
+            ("another type", Some(Held { secret_type: "Opaque".to_owned(), ..same }), Deed::Taken),
+        ];
+        for (case, held, expected) in rows {
+            assert_eq!(wanted.deed(held.as_ref()), expected, "{case}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What is remembered of a workload from turn to turn, and lost with the process: nothing that is written depends on it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sidecar_config::{CONTRACT_MAX, ContractVersion};
+use tokio::time::Instant;
+
+use super::ask::{Answer, AskError};
+use super::board::Heard;
+use crate::index::{ObjectName, Pod};
+use crate::limits::UNREACHABLE_AFTER;
+
+/// The memory of every workload, which its turns have one after the other.
+#[derive(Debug, Default)]
+pub struct Memories(Mutex<HashMap<ObjectName, Arc<tokio::sync::Mutex<Memory>>>>);
+
+impl Memories {
+    /// That of a workload.
+    #[must_use]
+    pub fn of(&self, workload: &ObjectName) -> Arc<tokio::sync::Mutex<Memory>> {
+        // Each change is whole, so that a panic elsewhere leaves nothing half done.
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(workload.clone()).or_default())
+    }
+
+    /// Forgets a workload.
+    pub fn forget(&self, workload: &ObjectName) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(workload);
+    }
+}
+
+/// The memory of a workload.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// When part of its policy was written last.
+    pub written: Option<Instant>,
+    /// What was heard of its pods, by UID.
+    pub heard: HashMap<String, PodMemory>,
+    /// Turns in a row after which somebody lagged behind.
+    pub lagging: u32,
+}
+
+impl Memory {
+    /// The newest contract version that all sidecars read which have said so.
+    #[must_use]
+    pub fn newest_version(&self, pods: &[Arc<Pod>]) -> ContractVersion {
+        let said = pods.iter().filter_map(|pod| Some(self.heard.get(&pod.uid)?.answer.as_ref()?.contract.max));
+        said.min().unwrap_or(CONTRACT_MAX).min(CONTRACT_MAX)
+    }
+}
+
+/// What was heard of a pod.
+#[derive(Clone, Debug, Default)]
+pub struct PodMemory {
+    answer: Option<Arc<Answer>>,
+    silent_since: Option<Instant>,
+}
+
+impl PodMemory {
+    /// What is to be said of a sidecar after it was asked.
+    pub fn hear(&mut self, answer: Result<Answer, AskError>, now: Instant) -> Heard {
+        match answer {
+            Ok(answer) => {
+                let answer = Arc::new(answer);
+                *self = Self { answer: Some(Arc::clone(&answer)), silent_since: None };
+                Heard::Answered(answer)
+            }
+            Err(error) => {
+                let since = *self.silent_since.get_or_insert(now);
+                if now.duration_since(since) >= UNREACHABLE_AFTER {
+                    return Heard::Unreachable(error.to_string());
+                }
+                // What it said a moment ago is still the best that is known.
+                self.answer.clone().map_or_else(|| Heard::Silent(error.to_string()), Heard::Answered)
+            }
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! One workload's turn: observe → validate → plan → apply → touch → ask → status.
+
+pub mod apply;
+pub mod ask;
+pub mod board;
+pub mod content;
+pub mod document;
+pub mod leaf;
+pub mod memory;
+pub mod names;
+pub mod observe;
+pub mod pack;
+pub mod plan;
+pub mod status;
+pub mod touch;
+pub mod trust;
+mod trust_turn;
+pub mod turn;
+pub mod validate;

@@ -1,0 +1,92 @@
+//! Part `identities` in pieces: each compressed by itself, and small enough for an object.
+
+use std::fmt;
+
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+use sha2::{Digest, Sha256};
+
+use crate::limits::{CHUNK_BYTES, CHUNKS};
+
+/// A document in pieces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    /// The pieces; at least one.
+    pub chunks: Vec<Vec<u8>>,
+    /// SHA-256 of each, a line each.
+    pub sums: String,
+}
+
+/// A document that does not fit into its objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLarge {
+    /// Which part.
+    pub what: &'static str,
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let advice =
+            "what was written last stays; split the workload's routes over several workloads, or allow fewer clients";
+        write!(f, "part `{}` of a workload is larger than its objects may be: {advice}", self.what)
+    }
+}
+
+/// Packs a document. The same bytes are packed in the same way.
+///
+/// # Errors
+/// When it takes more pieces than there may be.
+pub fn pack(document: &[u8]) -> Result<Packed, TooLarge> {
+    for count in 1..=CHUNKS {
+        let size = document.len().div_ceil(count).max(1);
+        let chunks: Vec<_> =
+            document.chunks(size).map(|chunk| compress_to_vec(chunk, CompressionLevel::Fastest)).collect();
+        if chunks.iter().all(|chunk| chunk.len() <= CHUNK_BYTES) {
+            let sums = chunks.iter().map(|chunk| format!("{}\n", hex(&Sha256::digest(chunk)))).collect();
+            return Ok(Packed { chunks, sums });
+        }
+    }
+    Err(TooLarge { what: "identities" })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use ruzstd::decoding::StreamingDecoder;
+
+    use super::pack;
+    use crate::limits::{CHUNK_BYTES, CHUNKS};
+
+    /// Bytes that cannot be made much smaller.
+    fn noise(length: usize) -> Vec<u8> {
+        let mut state = 88_172_645_463_325_252_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            u8::try_from(state >> 56).unwrap_or_default()
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn what_is_packed_can_be_read_again() {
+        for length in [2, 1000, CHUNK_BYTES - 4096, CHUNK_BYTES + 4096, 3 * CHUNK_BYTES] {
+            let document = noise(length);
+            let packed = pack(&document).expect("it fits");
+            assert_eq!(packed, pack(&document).expect("it fits"), "the same bytes are packed in the same way");
+            let mut read = Vec::new();
+            for chunk in &packed.chunks {
+                assert!(chunk.len() <= CHUNK_BYTES);
+                StreamingDecoder::new(chunk.as_slice()).expect("a frame").read_to_end(&mut read).expect("all of it");
+            }
+            assert!(read == document, "{length} bytes in {} chunks", packed.chunks.len());
+            assert_eq!(packed.sums.lines().count(), packed.chunks.len());
+        }
+        assert!(pack(&noise(CHUNKS * CHUNK_BYTES + 65536)).is_err());
+    }
+}

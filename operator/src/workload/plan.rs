@@ -1,0 +1,243 @@
+//! What a workload's objects are to be, and which certificates are due. Pure: it takes the clock as a value, and keys and
+//! serial numbers are made when it is carried out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use postern_crds::Reason;
+use sidecar_config::Part;
+use sidecar_config::endpoints::EndpointSet;
+use sidecar_config::identities::KnownIdentity;
+use sidecar_decide::snapshot::AcceptedTrust;
+use sidecar_decide::{Parts, accept, link};
+
+use super::content::{Content, Write};
+use super::document::document;
+use super::names;
+use super::observe::Observed;
+use super::pack::{self, TooLarge};
+use super::validate::{Refused, Validated, told};
+use crate::index::{Entries, HeldKind, ObjectName};
+use crate::limits::{CHUNKS, DOCUMENT_BYTES};
+use crate::pki::authority::Issuer;
+use crate::pki::issue::Request;
+use crate::pki::key::Algorithm;
+use crate::pki::names::{Asked, Names};
+use crate::pki::rotate::{self, Decision, KeyOf, Wanted};
+
+/// What a workload's objects are to be.
+#[derive(Debug)]
+pub struct Plan {
+    /// Certificates, one for each service account of its pods.
+    pub leaves: Vec<Leaf>,
+    /// Part `identities`, in the order in which it is written: the digest of all of it last.
+    pub identities: Vec<Write>,
+    /// Part `endpoints`.
+    pub endpoints: Write,
+    /// Part `policy`.
+    pub policy: Write,
+    /// Part `policy` as it is to be when every started pod has it.
+    pub good: Content,
+    /// Its revision.
+    pub policy_revision: String,
+    /// What there is to say of each route.
+    pub routes: BTreeMap<ObjectName, Verdict>,
+    /// When a certificate is to be looked at again, in seconds since the epoch.
+    pub next_look: Option<i64>,
+}
+
+/// What a plan says of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its hash, or why it is not served.
+    pub accepted: Result<String, Refused>,
+    /// What it refers to in vain.
+    pub missing: Vec<String>,
+}
+
+/// The certificate of those pods of a workload that run as one service account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// Name of its Secret.
+    pub name: ObjectName,
+    /// Why it has to be made, and with what; `None` if the one that is there is good.
+    pub due: Option<(rotate::Reason, Request)>,
+}
+
+/// What all workloads have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Common<'a> {
+    /// Who signs.
+    pub issuer: &'a Issuer,
+    /// Which names are whose.
+    pub names: &'a Names,
+    /// What the namespace trusts.
+    pub trust: &'a Arc<AcceptedTrust>,
+    /// Clients that the workload has to know.
+    pub known: &'a [KnownIdentity],
+    /// In seconds since the epoch.
+    pub now: i64,
+}
+
+/// Plans.
+#[must_use]
+pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> Plan {
+    let workload = &observed.workload;
+    let mut verdicts: BTreeMap<_, _> = validated
+        .routes
+        .iter()
+        .map(|(name, accepted)| (name.clone(), Verdict { accepted: accepted.clone(), missing: Vec::new() }))
+        .collect();
+    let missing = missing(validated, common);
+    for (name, what) in missing {
+        if let Some(verdict) = verdicts.get_mut(&name) {
+            verdict.missing.extend(what);
+        }
+    }
+    let name = |name: String| ObjectName::new(workload.namespace.clone(), name);
+    let policy = document(Part::Policy, &validated.policy);
+    let config_map = |object: String, part: &str, entries: Entries| {
+        Content::config_map(name(object), part, Some(&workload.name), entries)
+    };
+    let good = config_map(
+        names::good_policy(&workload.name),
+        "policy-good",
+        Entries::default().with("policy.good", policy.as_bytes()),
+    );
+    let endpoints = document(Part::Endpoints, &Vec::<EndpointSet>::new());
+    let identities = identities(workload, common.known);
+    let too_large = (policy.len() > DOCUMENT_BYTES)
+        .then_some(TooLarge { what: "policy" })
+        .or_else(|| identities.as_ref().err().copied());
+    if let Some(error) = too_large {
+        let refused = Refused { reason: Reason::TooLarge, message: error.to_string() };
+        verdicts.values_mut().for_each(|verdict| verdict.accepted = Err(refused.clone()));
+    }
+    let set = |content: Content| if too_large.is_some() { Write::Keep } else { Write::Set(content) };
+    let (leaves, next_look) = leaves(observed, validated, common);
+    Plan {
+        leaves,
+        identities: identities.unwrap_or_default(),
+        endpoints: set(config_map(
+            names::endpoints(&workload.name),
+            "endpoints",
+            Entries::default().with("endpoints.json", endpoints),
+        )),
+        policy: set(config_map(
+            names::policy(&workload.name),
+            "policy",
+            Entries::default().with("policy.json", policy),
+        )),
+        good,
+        policy_revision: validated.accepted.revision.to_string(),
+        routes: verdicts,
+        next_look,
+    }
+}
+
+/// Part `identities` in as many objects as it takes; those that are not needed any more go.
+fn identities(workload: &ObjectName, known: &[KnownIdentity]) -> Result<Vec<Write>, TooLarge> {
+    let packed = pack::pack(document(Part::Identities, &known).as_bytes())?;
+    let name = |chunk| ObjectName::new(workload.namespace.clone(), names::identities(&workload.name, chunk));
+    let mut chunks = packed
+        .chunks
+        .into_iter()
+        .enumerate()
+        .map(|(number, bytes)| {
+            let mut entries = Entries::default().with(format!("identities.{number}.zst"), bytes);
+            if number == 0 {
+                entries = entries.with("identities.sum", packed.sums.as_bytes());
+            }
+            Write::Set(Content::config_map(
+                name(number),
+                &format!("identities-{number}"),
+                Some(&workload.name),
+                entries,
+            ))
+        })
+        .collect::<Vec<_>>();
+    let count = chunks.len();
+    // Whoever reads in between finds digests that do not fit, and keeps what it has.
+    chunks.reverse();
+    chunks.extend((count..CHUNKS).map(|number| Write::Remove(HeldKind::ConfigMap, name(number))));
+    Ok(chunks)
+}
+
+/// What routes refer to in vain, as the sidecar will find it.
+fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Vec<String>> {
+    let mut found: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
+    let names: Vec<_> = validated.policy.routes.iter().map(|route| route.name.clone()).collect();
+    let object = |name: &str| name.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
+    for (route, what) in &validated.unserved {
+        found.entry(route.clone()).or_default().extend(what.iter().cloned());
+    }
+    let parts = Parts {
+        trust: Some(Arc::clone(common.trust)),
+        identities: accept::identities(common.known).ok().map(Arc::new),
+        endpoints: accept::endpoints(&[]).ok().map(Arc::new),
+        policy: accept::policy(&validated.policy).ok().map(Arc::new),
+        ..Parts::default()
+    };
+    for problem in link(&parts).1.iter().filter(|problem| problem.part == Part::Policy) {
+        // Keys are looked at by those who hold them.
+        if matches!(problem.missing_in, Some(Part::Identity | Part::Endpoints)) {
+            continue;
+        }
+        let index = problem.path.strip_prefix("policy.routes[").and_then(|rest| rest.split_once(']')?.0.parse().ok());
+        match index.and_then(|index: usize| Some((index, object(names.get(index)?)?))) {
+            Some((index, name)) => found.entry(name).or_default().push(told(problem, index)),
+            // Of a listener, and so of everybody on it.
+            None => {
+                for name in names.iter().filter_map(|name| object(name)) {
+                    found.entry(name).or_default().push(told(problem, usize::MAX));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Which certificates the pods need, and which of them are due.
+fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Vec<Leaf>, Option<i64>) {
+    let workload = &observed.workload;
+    let accounts: BTreeSet<_> =
+        observed.pods.iter().filter(|pod| !pod.is_ending).map(|pod| pod.service_account.as_str()).collect();
+    let mut next_look: Option<i64> = None;
+    let leaves = accounts.into_iter().map(|account| {
+        let name = ObjectName::new(workload.namespace.clone(), names::identity(&workload.name, account));
+        let dns_names = dns_names(workload, account, validated, common.names);
+        let request = Request::pod(common.names, &workload.namespace, account, dns_names);
+        let held = observed.secrets.iter().find(|held| held.name == name);
+        let entries = held.and_then(|held| held.entries.as_deref());
+        let bytes = |entry| entries.and_then(|entries| entries.bytes(entry));
+        let held = rotate::Held::read(bytes("tls.crt"), bytes("tls.key"));
+        let wanted = Wanted {
+            name: &name.to_string(),
+            request: &request,
+            issuer: common.issuer,
+            key: KeyOf::Ours(Algorithm::EcdsaP256),
+            renew_before_seconds: None,
+            issued: None,
+        };
+        let due = match rotate::decide(&held, &wanted, common.now) {
+            Decision::Keep { next_look: at } => {
+                next_look = Some(next_look.map_or(at, |known| known.min(at)));
+                None
+            }
+            Decision::Renew(reason) => Some((reason, request)),
+        };
+        Leaf { name, due }
+    });
+    (leaves.collect(), next_look)
+}
+
+/// DNS names of the gate: those hosts of its routes that its namespace may have.
+fn dns_names(workload: &ObjectName, account: &str, validated: &Validated, names: &Names) -> Vec<String> {
+    let own = names.service_account(&workload.namespace, account);
+    let hosts: BTreeSet<_> = validated.policy.routes.iter().flat_map(|route| &route.hostnames).collect();
+    let is_allowed = |host: &&&String| {
+        let asked = Asked { dns_names: vec![(**host).clone()], ..Asked::default() };
+        names.refusals(&workload.namespace, &own, &asked).is_empty()
+    };
+    hosts.iter().filter(is_allowed).map(|host| (*host).clone()).collect()
+}

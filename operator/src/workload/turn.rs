@@ -1,0 +1,299 @@
+//! The turns: a workload's from what there is to what its pods have said, and a route's, which is its status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use postern_crds::{ProxyRoute, Reason};
+use serde_json::json;
+use sidecar_config::CONTRACT_MAX;
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::apply::{Applied, ApplyError, FIELD_MANAGER, Writer};
+use super::ask::Asker;
+use super::board::{Board, Heard, Report};
+use super::content::{Deed, Write};
+use super::leaf::{self, LeafError};
+use super::memory::{Memories, Memory};
+use super::observe::{Observed, observe};
+use super::plan::{Common, Plan, plan};
+use super::status::{View, status};
+use super::touch::{self, TouchError};
+use super::trust::Trusts;
+use super::validate::{Refused, validate};
+use crate::index::{Index, Object, ObjectName, Pod};
+use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES};
+use crate::pki::authority::Issuer;
+use crate::pki::names::Names;
+use crate::queue::{Key, Outcome, Pace, Queue, spread};
+
+/// Why a turn failed.
+#[derive(Debug, Error)]
+pub enum TurnError {
+    /// An object could not be written.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// A certificate could not be made.
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
+    /// A pod could not be touched.
+    #[error(transparent)]
+    Touch(#[from] TouchError),
+    /// Part `trust` would be refused by every sidecar: a mistake in this program, or in the authorities.
+    #[error("part trust would be refused: {0}")]
+    Trust(String),
+    /// The name of an object that cannot be done without belongs to something that is not ours.
+    #[error("{0} is in the way: the operator did not make it; rename it")]
+    Taken(ObjectName),
+    /// A status could not be written.
+    #[error("cannot write the status of {0}: {1}")]
+    Status(ObjectName, Box<kube::Error>),
+}
+
+/// Takes the turns of workloads and routes.
+pub struct Worker {
+    pub(crate) client: Client,
+    pub(crate) index: Arc<Index>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) asker: Asker,
+    pub(crate) writer: Writer,
+    pub(crate) issuer: Arc<Issuer>,
+    pub(crate) names: Names,
+    pub(crate) trusts: Arc<Trusts>,
+    pub(crate) memories: Memories,
+}
+
+impl Worker {
+    /// A workload's turn.
+    ///
+    /// # Errors
+    /// When something could not be written. What was written before stays, and the next turn goes on from there.
+    pub async fn workload(&self, workload: &ObjectName) -> Result<Outcome, TurnError> {
+        let memory = self.memories.of(workload);
+        let mut memory = memory.lock().await;
+        let observed = observe(&self.index.cluster(), workload);
+        let Some(trust) = self.trusts.accepted(&workload.namespace) else {
+            // Trust comes first, always.
+            self.queue.add(Key::Trust(workload.namespace.clone()), Pace::Urgent);
+            self.queue.add(Key::Workload(workload.clone()), Pace::Gathered);
+            return Ok(Outcome::Done);
+        };
+        if observed.is_ending || observed.pods.iter().all(|pod| pod.is_ending) {
+            return Ok(self.leave(workload));
+        }
+        let newest = memory.newest_version(&observed.pods);
+        let validated = validate(&observed.routes, &self.names.trust_domain, newest);
+        let known = {
+            let directory = self.index.cluster().directory(&self.names);
+            let mut named = validated.needs.identities.clone();
+            for (namespace, labels) in &validated.needs.selectors {
+                named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
+            }
+            let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
+            directory.known(&named, &bundles)
+        };
+        let now = Timestamp::now().as_second();
+        let common = Common { issuer: &self.issuer, names: &self.names, trust: &trust, known: &known, now };
+        let mut plan = plan(&observed, &validated, common);
+        let applied = self.apply(&observed, &plan, &mut memory, now).await?;
+        if let Some(taken) = applied.taken.first() {
+            let advice = "the name is needed and belongs to something that the operator did not make; rename it";
+            let refused = Refused { reason: Reason::NameTaken, message: format!("{taken}: {advice}") };
+            plan.routes.values_mut().for_each(|verdict| verdict.accepted = Err(refused.clone()));
+        }
+        self.touch(&observed.pods).await?;
+        let heard = self.ask(&observed.pods, &mut memory).await;
+        let is_settled = is_settled(&heard, &plan.policy_revision);
+        if is_settled && heard.iter().any(|(_, heard)| matches!(heard, Heard::Answered(_))) {
+            // Every started pod has it: it is what a pod falls back to that is started later.
+            self.writer.set(&plan.good).await?;
+        }
+        let report = Report {
+            pods: heard,
+            policy_revision: plan.policy_revision,
+            problems: applied.problems,
+            routes: plan.routes,
+        };
+        self.board.set(workload, report);
+        for route in &observed.routes {
+            self.queue.add(Key::Route(ObjectName::of(&**route)), Pace::Now);
+        }
+        memory.lagging = if is_settled { 0 } else { memory.lagging.saturating_add(1) };
+        let wait = if is_settled {
+            ASK_SETTLED + spread(workload, ASK_SETTLED / 5)
+        } else {
+            (ASK_AGAIN_FIRST * (1 << memory.lagging.min(8).saturating_sub(1))).min(ASK_AGAIN_LONGEST)
+        };
+        let wait = applied.later.map_or(wait, |later| wait.min(later));
+        let until_look = plan.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
+        Ok(Outcome::Again(until_look.map_or(wait, |until| wait.min(until))))
+    }
+
+    /// A workload without pods has nobody to write for, and what was written stays for those that come.
+    fn leave(&self, workload: &ObjectName) -> Outcome {
+        self.board.forget(workload);
+        self.memories.forget(workload);
+        Outcome::Done
+    }
+
+    /// Writes what the plan says: certificates at once, the rest at most once in a while.
+    async fn apply(
+        &self,
+        observed: &Observed,
+        plan: &Plan,
+        memory: &mut Memory,
+        now: i64,
+    ) -> Result<Summary, TurnError> {
+        let mut summary = Summary::default();
+        for leaf in &plan.leaves {
+            let held = observed.secrets.iter().find(|held| held.name == leaf.name);
+            let content = match (&leaf.due, held.and_then(|held| held.entries.as_deref())) {
+                (None, None) => continue,
+                (None, Some(entries)) => leaf::mended(entries, &leaf.name, &observed.workload.name),
+                (Some((reason, request)), _) => {
+                    tracing::info!(secret = %leaf.name, reason = reason.as_str(), "issuing a certificate");
+                    leaf::make(&self.issuer, &leaf.name, &observed.workload.name, request, now)?
+                }
+            };
+            summary.enter(&content.name, self.writer.set(&content).await?);
+        }
+        let writes: Vec<_> = plan.identities.iter().chain([&plan.endpoints, &plan.policy]).collect();
+        let is_due = |write: &&&Write| match write {
+            Write::Set(content) => self.writer.deed(content) != Deed::Nothing,
+            Write::Remove(kind, name) => self.index.cluster().held(*kind, name).is_some(),
+            Write::Keep => false,
+        };
+        let due: Vec<_> = writes.iter().filter(is_due).collect();
+        if due.is_empty() {
+            return Ok(summary);
+        }
+        if let Some(wait) = memory.written.and_then(|at| (at + BETWEEN_WRITES).checked_duration_since(Instant::now())) {
+            summary.later = Some(wait);
+            return Ok(summary);
+        }
+        for write in due {
+            match write {
+                Write::Set(content) => summary.enter(&content.name, self.writer.set(content).await?),
+                Write::Remove(kind, name) => summary.enter(name, self.writer.remove(*kind, name).await?),
+                Write::Keep => {}
+            }
+        }
+        memory.written = Some(Instant::now());
+        Ok(summary)
+    }
+
+    /// Touches those pods that have not been told of everything yet.
+    pub(super) async fn touch(&self, pods: &[Arc<Pod>]) -> Result<(), TurnError> {
+        let due: Vec<_> = {
+            let cluster = self.index.cluster();
+            let pods = pods.iter().map(|pod| (pod, touch::value(&cluster, pod)));
+            pods.filter(|(pod, value)| touch::is_due(cluster.pod(&pod.name).unwrap_or(pod), value)).collect()
+        };
+        let touched = due.iter().map(|(pod, value)| touch::touch(&self.client, &self.index, pod, value));
+        join_all(touched).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(())
+    }
+
+    /// Asks all pods whose sidecar has started, and remembers what they said.
+    async fn ask(&self, pods: &[Arc<Pod>], memory: &mut Memory) -> Vec<(Arc<Pod>, Heard)> {
+        let pods: Vec<_> = pods.iter().filter(|pod| !pod.is_ending).collect();
+        memory.heard.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid && pod.is_started));
+        let asked = pods.iter().map(|pod| async { if pod.counts() { Some(self.asker.ask(pod).await) } else { None } });
+        let answers = join_all(asked).await;
+        let now = Instant::now();
+        let heard = pods.iter().zip(answers).map(|(pod, answer)| {
+            let heard = match answer {
+                None => Heard::NotStarted,
+                Some(answer) => memory.heard.entry(pod.uid.clone()).or_default().hear(answer, now),
+            };
+            (Arc::clone(pod), heard)
+        });
+        heard.collect()
+    }
+
+    /// A route's turn: its status, of what is known of all its workloads.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub async fn route(&self, name: &ObjectName) -> Result<Outcome, TurnError> {
+        let (route, workloads) = {
+            let cluster = self.index.cluster();
+            let Some(route) = cluster.route(name).cloned() else { return Ok(Outcome::Done) };
+            let workloads = cluster.workloads_of(&route);
+            (route, workloads)
+        };
+        let mut reports = BTreeMap::new();
+        for workload in workloads {
+            match self.board.report(&workload) {
+                Some(report) if report.routes.contains_key(name) => drop(reports.insert(workload, report)),
+                // Its turn comes, and asks for this one again: half of the truth would be another status.
+                _ => return Ok(Outcome::Done),
+            }
+        }
+        let alone = validate(std::slice::from_ref(&route), &self.names.trust_domain, CONTRACT_MAX);
+        let alone = alone.routes.into_values().find_map(Result::err);
+        let view = View::of(&route, alone, &reports);
+        let status = status(&route, &view, &Time(Timestamp::now()));
+        if route.status.as_ref() == Some(&status) {
+            return Ok(Outcome::Done);
+        }
+        let api = Api::<ProxyRoute>::namespaced(self.client.clone(), &name.namespace);
+        let patch = json!({
+            "apiVersion": "postern.dev/v1alpha1",
+            "kind": "ProxyRoute",
+            "metadata": {"name": name.name, "uid": route.metadata.uid},
+            "status": status,
+        });
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        match api.patch_status(&name.name, &parameters, &Patch::Apply(patch)).await {
+            Ok(mut written) => {
+                written.metadata.managed_fields = None;
+                self.index.written(Object::Route(Arc::new(written)));
+                Ok(Outcome::Done)
+            }
+            // It is gone, or another one: that is seen soon.
+            Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => Ok(Outcome::Done),
+            Err(error) => Err(TurnError::Status(name.clone(), Box::new(error))),
+        }
+    }
+}
+
+/// What came of writing.
+#[derive(Debug, Default)]
+struct Summary {
+    /// Names that belong to others.
+    taken: Vec<ObjectName>,
+    /// When what was held back may be written.
+    later: Option<Duration>,
+    /// What there is to say of it.
+    problems: Vec<String>,
+}
+
+impl Summary {
+    fn enter(&mut self, name: &ObjectName, applied: Applied) {
+        match applied {
+            Applied::Unchanged | Applied::Written => {}
+            Applied::Taken => self.taken.push(name.clone()),
+            Applied::Later => self.problems.push(format!("{name} is being deleted")),
+        }
+    }
+}
+
+/// Whether every started pod has the policy.
+fn is_settled(heard: &[(Arc<Pod>, Heard)], policy_revision: &str) -> bool {
+    heard.iter().all(|(_, heard)| match heard {
+        Heard::NotStarted => true,
+        Heard::Silent(_) | Heard::Unreachable(_) => false,
+        Heard::Answered(answer) => {
+            let policy = answer.parts.get("policy");
+            policy.is_some_and(|part| part.loaded == policy_revision && part.refused.is_none())
+        }
+    })
+}
