@@ -259,7 +259,7 @@ fn serve(
         }
         let next = deeds.lock().unwrap().front().copied();
         let is_early = matches!(next, Some(Deed::RefuseHead | Deed::AnswerHead | Deed::AnswerLength));
-        if !is_request_end && !(is_early && kind == HEADERS) {
+        if !(is_request_end || is_early && kind == HEADERS) {
             continue;
         }
         let deed = deeds.lock().unwrap().pop_front().unwrap_or(Deed::Answer);
