@@ -48,6 +48,7 @@ mod tls;
 mod traces;
 mod tunnels;
 mod tunnels_http2;
+mod tunnels_tls;
 mod upstream_http2;
 mod upstream_shared;
 mod upstream_tls;
