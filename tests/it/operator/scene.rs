@@ -136,6 +136,18 @@ impl Scene {
         waited.unwrap_or_else(|error| panic!("expected {status}/{reason}, it was {last:?}: {error:#}"))
     }
 
+    /// Waits until so many sidecars have started, and all of them know an identity's state.
+    pub(crate) fn wait_enforced(&self, identity: &str, sidecars: u32) {
+        let wanted = json!({"started": sidecars, "enforced": sidecars});
+        let mut last = Value::Null;
+        let waited = self.operator.wait_for("the sidecars that know the identity", || {
+            let object = self.namespace.object(&format!("clientidentity/{identity}"))?.unwrap_or_default();
+            last = object["status"]["enforced"].clone();
+            Ok((last == wanted).then_some(()))
+        });
+        waited.unwrap_or_else(|error| panic!("expected {wanted}, it was {last}: {error:#}"));
+    }
+
     /// Row of the workload `orders` in the status of a route.
     pub(crate) fn workload(&self, route: &str) -> Value {
         let object = self.namespace.object(route).unwrap().unwrap();
