@@ -1,11 +1,8 @@
 //! The harness of the cross-part tests and of the demo: a throwaway authority, an upstream that echoes, real clients, and
 //! the real sidecar as a child process. Everything binds port 0, waits for conditions and ends when it is dropped.
 
-<<<<<<< HEAD
 pub mod apiserver;
-=======
 mod balance;
->>>>>>> 8efd3ddf0dc39af528ed485ffeee1b9e1783be39
 pub mod ca;
 pub mod clients;
 pub mod collector;
