@@ -404,7 +404,7 @@ fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::
 }
 
 /// Tells within which limits this process works, and how many workers it starts.
-fn tell_limits(config: &Path, settings: &Settings, connections: usize, upstream_connections: usize) -> usize {
+fn tell_limits(config: &Path, settings: &Settings, connections: u32, upstream_connections: usize) -> usize {
     let Workers { count, why } = settings::workers(settings);
     tracing::info!(
         workers = count,
