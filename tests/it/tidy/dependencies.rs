@@ -7,19 +7,22 @@ use cargo_metadata::{DependencyKind, Metadata, PackageId};
 use super::scan::{Finding, finding};
 
 /// Each member with the members it may depend on. Tests may use anything.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("sidecar-config", &[]),
     ("sidecar-decide", &["sidecar-config"]),
     ("postern-sidecar", &["sidecar-config", "sidecar-decide"]),
+    ("postern-crds", &[]),
+    ("postern-operator", &["postern-crds", "sidecar-config", "sidecar-decide"]),
     ("postern-tests", &["postern-sidecar", "sidecar-config", "sidecar-decide"]),
     ("postern-bench", &["postern-tests"]),
 ];
 
 /// What a member must not reach, however far away.
-const FORBIDDEN: [(&str, &[&str]); 3] = [
+const FORBIDDEN: [(&str, &[&str]); 4] = [
     ("sidecar-config", &["hyper", "tokio", "sqlx", "rustls", "kube"]),
     ("sidecar-decide", &["hyper", "tokio", "sqlx", "rustls", "kube"]),
     ("postern-sidecar", &["kube"]),
+    ("postern-crds", &["hyper", "tokio", "rustls"]),
 ];
 
 /// Members that depend on a member they must not know, and members without a place in the order.
