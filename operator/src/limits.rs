@@ -55,3 +55,12 @@ pub const TRUSTS_KNOWN: usize = 16;
 
 /// How long a turn may take. A request that is never answered would else hold its key for as long as a watch may last.
 pub const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often certificates of others are read again: nobody tells of their changes, and they change once in years.
+pub const AUTHORITIES_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long after the start clients wait for the first word of all sidecars, so that a restart tells nobody less than
+/// before.
+pub const FIRST_WORD: Duration = Duration::from_secs(10);
+/// How often they look whether it has come.
+pub const FIRST_WORD_AGAIN: Duration = Duration::from_millis(100);

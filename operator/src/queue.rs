@@ -17,6 +17,8 @@ use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, GATHER};
 pub enum Key {
     /// What all sidecars of a namespace trust, and what is revoked there.
     Trust(String),
+    /// What was issued in a namespace to clients that are gone without a word.
+    Ledger(String),
     /// A ClientIdentity's certificate and status.
     Identity(ObjectName),
     /// Everything the sidecars of one workload read.
@@ -29,6 +31,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trust(namespace) => write!(f, "trust {namespace}"),
+            Self::Ledger(namespace) => write!(f, "ledger {namespace}"),
             Self::Identity(name) => write!(f, "identity {name}"),
             Self::Workload(name) => write!(f, "workload {name}"),
             Self::Route(name) => write!(f, "route {name}"),

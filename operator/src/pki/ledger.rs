@@ -140,9 +140,22 @@ impl Ledger {
         self.entries.iter().filter(move |(_, entry)| is_live(entry)).map(|(serial, _)| serial.as_str())
     }
 
-    /// Serial numbers of an identity, valid or not.
+    /// Serial numbers of an identity that are not refused, valid or not.
     pub fn issued<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a str> {
-        self.entries.iter().filter(move |(_, entry)| entry.uid == uid).map(|(serial, _)| serial.as_str())
+        let is_meant = move |entry: &Entry| entry.uid == uid && !entry.revoked;
+        self.entries.iter().filter(move |(_, entry)| is_meant(entry)).map(|(serial, _)| serial.as_str())
+    }
+
+    /// Whether an identity has certificates that are not revoked.
+    #[must_use]
+    pub fn has_unrevoked(&self, uid: &str) -> bool {
+        self.issued(uid).next().is_some()
+    }
+
+    /// Serial numbers of an identity that are refused.
+    pub fn revoked_of<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a str> {
+        let is_meant = move |entry: &Entry| entry.uid == uid && entry.revoked;
+        self.entries.iter().filter(move |(_, entry)| is_meant(entry)).map(|(serial, _)| serial.as_str())
     }
 
     /// Serial numbers that are refused.
@@ -209,6 +222,9 @@ mod tests {
         assert!(!ledger.revoke("u1"), "nothing changes the second time");
         assert_eq!(ledger.revoked().collect::<Vec<_>>(), ["0a:01", "0a:02"]);
         assert_eq!(ledger.live("u1", 0).count(), 2, "revoked, and still valid");
+        assert_eq!((ledger.issued("u1").count(), ledger.has_unrevoked("u1")), (0, false));
+        assert_eq!(ledger.revoked_of("u1").count(), 2);
+        assert!(ledger.has_unrevoked("u2"));
     }
 
     #[test]

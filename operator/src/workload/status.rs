@@ -96,7 +96,7 @@ pub fn verdicts(view: &View) -> Vec<Condition> {
     let accepted = match &view.refused {
         None => condition(ConditionType::Accepted, ConditionStatus::True, Reason::Accepted, "it can be served"),
         Some(Refused { reason, message }) => {
-            condition(ConditionType::Accepted, ConditionStatus::False, *reason, message)
+            condition(ConditionType::Accepted, ConditionStatus::False, *reason, message.as_str())
         }
     };
     let resolved = resolved(view);
@@ -111,8 +111,8 @@ pub fn verdicts(view: &View) -> Vec<Condition> {
     vec![accepted, resolved, programmed, enclosed, ready]
 }
 
-fn condition(kind: ConditionType, status: ConditionStatus, reason: Reason, message: impl ToString) -> Condition {
-    Condition { kind, status, reason, message: message.to_string() }
+fn condition(kind: ConditionType, status: ConditionStatus, reason: Reason, message: impl Into<String>) -> Condition {
+    Condition { kind, status, reason, message: message.into() }
 }
 
 fn resolved(view: &View) -> Condition {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "clippy allows it in tests only, and not in what they share")]
 
+mod identity_directory;
+mod identity_fixture;
 mod pki_authority;
 mod pki_fixture;
 mod pki_issue;

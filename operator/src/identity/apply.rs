@@ -1,0 +1,247 @@
+//! Does what was planned: the ledger first, so that no certificate is ever given away that is not remembered; then the
+//! finalizer, so that none is forgotten; then the Secret, whole.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use postern_crds::ClientIdentity;
+use serde_json::json;
+use sidecar_config::UtcTime;
+use sidecar_decide::Certificate;
+use zeroize::Zeroizing;
+
+use super::directory::full_name;
+use super::error::ReconcileError;
+use super::objects::{self, Content, FINALIZER, KEY, PASSWORD, PASSWORD_TYPE};
+use super::observe::{Observed, read_ledger};
+use super::plan::{has_finalizer, held, uid};
+use super::validate::{Issued, Target};
+use crate::pki::authority::Issuer;
+use crate::pki::issue::{Leaf, leaf};
+use crate::pki::key::PrivateKey;
+use crate::pki::ledger::{Entry, Ledger, LedgerError};
+use crate::pki::rotate::renewal_time;
+use crate::pki::{fresh, keystore};
+
+/// Tries to write the ledger of a namespace, which others of the namespace are written to meanwhile.
+const LEDGER_TRIES: usize = 8;
+
+/// Who writes, as the API server is told.
+pub(super) const FIELD_MANAGER: &str = "postern-operator";
+
+/// What is needed to write.
+pub(super) struct Writer<'a> {
+    pub(super) client: &'a Client,
+    pub(super) operator_namespace: &'a str,
+    pub(super) identity: &'a ClientIdentity,
+    pub(super) now: i64,
+}
+
+/// A certificate that is in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) certificate: Certificate,
+    /// The chain, where its place is the status.
+    pub(super) chain: Option<String>,
+    pub(super) renewal: i64,
+}
+
+impl Writer<'_> {
+    fn namespace(&self) -> &str {
+        self.identity.metadata.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// Makes a certificate and puts it into its place.
+    pub(super) async fn make(
+        &self,
+        issued: &Issued,
+        observed: &Observed,
+        issuer: &Issuer,
+    ) -> Result<Placed, ReconcileError> {
+        let (public, private) = match &issued.target {
+            Target::Status { key } => (key.clone(), None),
+            Target::Secret { algorithm, .. } => {
+                let key = fresh::key(*algorithm)?;
+                (key.public(), Some(key))
+            }
+        };
+        let leaf = leaf(issuer, &issued.request, &public, fresh::serial()?, self.now)?;
+        self.add_finalizer().await?;
+        self.remember(&leaf.certificate).await?;
+        let Leaf { certificate, chain_pem } = leaf;
+        let chain = match &private {
+            Some(key) => {
+                self.write_secret(issued, observed, issuer, (&chain_pem, key)).await?;
+                None
+            }
+            None => Some(chain_pem),
+        };
+        let renewal = renewal_time(&certificate, &full_name(self.identity), issued.renew_before_seconds);
+        Ok(Placed { certificate, chain, renewal })
+    }
+
+    /// Writes what is around a good certificate anew.
+    pub(super) async fn rewrite(
+        &self,
+        issued: &Issued,
+        observed: &Observed,
+        issuer: &Issuer,
+    ) -> Result<(), ReconcileError> {
+        let chain = objects::entry(observed.secret.as_ref(), objects::CHAIN).unwrap_or_default();
+        let key = objects::entry(observed.secret.as_ref(), KEY).unwrap_or_default();
+        let key = PrivateKey::from_pem(key)?;
+        let chain = String::from_utf8_lossy(chain);
+        self.write_secret(issued, observed, issuer, (&chain, &key)).await
+    }
+
+    async fn write_secret(
+        &self,
+        issued: &Issued,
+        observed: &Observed,
+        issuer: &Issuer,
+        (chain, key): (&str, &PrivateKey),
+    ) -> Result<(), ReconcileError> {
+        let Target::Secret { name, password, .. } = &issued.target else { return Ok(()) };
+        let roots = issuer.roots_pem();
+        let keystore = match password {
+            None => None,
+            Some(secret) => {
+                let password = self.password(secret, observed).await?;
+                Some(keystore::write(key.der(), chain, &roots, &password)?)
+            }
+        };
+        let key = Zeroizing::new(key.pem().as_bytes().to_vec());
+        let content = Content { chain: chain.to_owned(), key, roots, keystore };
+        let secret = objects::certificate_secret(self.identity, name, observed.secret.clone(), &content);
+        self.write(name, &secret).await
+    }
+
+    /// The password of the keystore, which is made once.
+    async fn password(&self, name: &str, observed: &Observed) -> Result<Zeroizing<String>, ReconcileError> {
+        let own = self.identity.metadata.name.as_deref().unwrap_or_default();
+        let before = observed.password.as_ref().filter(|secret| objects::is_of(secret, own, PASSWORD_TYPE));
+        let known = objects::entry(before, PASSWORD).and_then(|bytes| str::from_utf8(bytes).ok());
+        if let Some(password) = known.filter(|password| !password.is_empty()) {
+            return Ok(Zeroizing::new(password.to_owned()));
+        }
+        let password = fresh::password()?;
+        let secret = objects::password_secret(self.identity, name, observed.password.clone(), &password);
+        self.write(name, &secret).await?;
+        Ok(password)
+    }
+
+    /// Creates a Secret, or replaces the very one that was observed: one that somebody puts there meanwhile is not
+    /// overwritten.
+    async fn write(&self, name: &str, secret: &Secret) -> Result<(), ReconcileError> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), self.namespace());
+        let parameters = post();
+        let written = if secret.metadata.resource_version.is_some() {
+            secrets.replace(name, &parameters, secret).await
+        } else {
+            secrets.create(&parameters, secret).await
+        };
+        written.map(|_| ()).map_err(ReconcileError::kube("write a Secret"))
+    }
+
+    async fn add_finalizer(&self) -> Result<(), ReconcileError> {
+        if has_finalizer(self.identity) {
+            return Ok(());
+        }
+        let others = self.identity.metadata.finalizers.iter().flatten().map(String::as_str);
+        self.set_finalizers(&others.chain([FINALIZER]).collect::<Vec<_>>(), "add the finalizer").await
+    }
+
+    /// Lets a deleted identity go.
+    pub(super) async fn remove_finalizer(&self) -> Result<(), ReconcileError> {
+        let all = self.identity.metadata.finalizers.iter().flatten().map(String::as_str);
+        let others: Vec<_> = all.filter(|one| *one != FINALIZER).collect();
+        match self.set_finalizers(&others, "remove the finalizer").await {
+            // It is gone already.
+            Err(ReconcileError::Kube { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404) => {
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// With its version, so that nobody's finalizer is lost.
+    async fn set_finalizers(&self, finalizers: &[&str], doing: &'static str) -> Result<(), ReconcileError> {
+        let meta = &self.identity.metadata;
+        let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": meta.resource_version}});
+        let identities: Api<ClientIdentity> = Api::namespaced(self.client.clone(), self.namespace());
+        let name = meta.name.as_deref().unwrap_or_default();
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patched = identities.patch_metadata(name, &parameters, &Patch::Merge(patch)).await;
+        patched.map(|_| ()).map_err(ReconcileError::kube(doing))
+    }
+
+    async fn remember(&self, certificate: &Certificate) -> Result<(), ReconcileError> {
+        let facts = &certificate.facts;
+        let not_after = UtcTime::from_seconds(facts.not_after);
+        let not_after = not_after.ok_or_else(|| LedgerError::Unreadable("a year that cannot be written".to_owned()));
+        let entry = Entry {
+            identity: self.identity.metadata.name.clone().unwrap_or_default(),
+            uid: uid(self.identity).to_owned(),
+            not_after: not_after.map_err(ReconcileError::Ledger)?,
+            revoked: false,
+        };
+        self.change_ledger(|ledger| ledger.remember(&facts.serial, entry.clone(), self.now).map(|()| true)).await
+    }
+
+    /// Revokes all that was issued to the identity.
+    pub(super) async fn revoke(&self) -> Result<(), ReconcileError> {
+        self.change_ledger(|ledger| Ok(ledger.revoke(uid(self.identity)))).await
+    }
+
+    async fn change_ledger(
+        &self,
+        change: impl Fn(&mut Ledger) -> Result<bool, LedgerError>,
+    ) -> Result<(), ReconcileError> {
+        change_ledger(self.client, self.operator_namespace, self.namespace(), self.now, change).await
+    }
+}
+
+/// Changes the ledger of a namespace; what has expired is forgotten on the way.
+pub(super) async fn change_ledger(
+    client: &Client,
+    operator_namespace: &str,
+    namespace: &str,
+    now: i64,
+    change: impl Fn(&mut Ledger) -> Result<bool, LedgerError>,
+) -> Result<(), ReconcileError> {
+    let objects: Api<ConfigMap> = Api::namespaced(client.clone(), operator_namespace);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let (before, mut ledger) = read_ledger(client, operator_namespace, namespace).await?;
+        let has_expired = ledger.forget(now);
+        if !change(&mut ledger).map_err(ReconcileError::Ledger)? && !has_expired {
+            return Ok(());
+        }
+        let document = ledger.document().map_err(ReconcileError::Ledger)?;
+        let object = objects::ledger(operator_namespace, namespace, before, document);
+        let name = objects::ledger_name(namespace);
+        let written = if object.metadata.resource_version.is_some() {
+            objects.replace(&name, &post(), &object).await
+        } else {
+            objects.create(&post(), &object).await
+        };
+        match written.map_err(ReconcileError::kube("write the ledger")) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_conflict() && tries < LEDGER_TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}
+
+/// What is in place without anything having been done.
+pub(super) fn in_place(identity: &ClientIdentity, observed: &Observed, renewal: i64) -> Option<Placed> {
+    let certificate = held(identity, observed).leaf()?.clone();
+    let in_status = identity.status.as_ref().and_then(|status| status.certificate.as_ref());
+    let chain = in_status.and_then(|certificate| certificate.chain.clone()).filter(|_| identity.spec.csr.is_some());
+    Some(Placed { certificate, chain, renewal })
+}
