@@ -3,6 +3,8 @@
 use std::env;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use super::prober::Prober;
 use super::scene::Scene;
 
@@ -60,6 +62,5 @@ fn a_suspension_reaches_every_pod_and_can_be_taken_back() {
 }
 
 fn state(scene: &Scene, state: &str) {
-    let patch = format!("{{\"spec\":{{\"state\":\"{state}\"}}}}");
-    scene.namespace.run(&["patch", "clientidentity/billing", "--type=merge", "--patch", &patch]).unwrap();
+    scene.patch_identity("billing", &json!({"state": state}));
 }
