@@ -86,7 +86,7 @@ pub async fn load(
         _ => None,
     };
     let key = fresh::key(settings.algorithm)?;
-    let made = root.make_intermediate(settings, key, fresh::serial()?, now);
+    let made = root.make_intermediate(settings, &key, fresh::serial()?, now);
     let files = secrets.make(INTERMEDIATE, made.map_err(secrets.wrong(INTERMEDIATE))?, version).await?;
     Issuer::read(&files, &root, now).map_err(secrets.wrong(INTERMEDIATE))
 }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod control_plane;
+mod crds;
 mod dns;
 mod docs;
 mod drain;

@@ -81,15 +81,17 @@ struct Target {
 fn ask_on(target: &Target, seen: &Seen) {
     let mut stream = None;
     while !seen.stop.load(Ordering::Relaxed) {
+        let is_new = stream.is_none();
         let status = ask(target, &mut stream);
+        if status.is_err() {
+            stream = None;
+        }
         let passes = match &status {
             Ok(status) => *status == 200,
+            // A handshake is refused where the certificate itself is revoked.
+            Err(_) if is_new => false,
             // What was open was cut; whether that is a refusal the next answer tells.
-            Err(_) => {
-                stream = None;
-                thread::sleep(Duration::from_millis(1));
-                continue;
-            }
+            Err(_) => continue,
         };
         let mut last = seen.last.lock().unwrap();
         if last.is_none_or(|(passed, _)| passed != passes) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use postern_tests::apiserver::{ApiServer, Namespace};
+use postern_tests::ca::Issued;
 use postern_tests::clients::{Answer, Curl};
 use postern_tests::config::ConfigFolder;
 use postern_tests::minikubelet::{MiniKubelet, SIDECAR_CONTAINER, pod};
@@ -136,6 +137,18 @@ impl Scene {
         waited.unwrap_or_else(|error| panic!("expected {status}/{reason}, it was {last:?}: {error:#}"))
     }
 
+    /// Waits until so many sidecars have started, and all of them know an identity's state.
+    pub(crate) fn wait_enforced(&self, identity: &str, sidecars: u32) {
+        let wanted = json!({"started": sidecars, "enforced": sidecars});
+        let mut last = Value::Null;
+        let waited = self.operator.wait_for("the sidecars that know the identity", || {
+            let object = self.namespace.object(&format!("clientidentity/{identity}"))?.unwrap_or_default();
+            last = object["status"]["enforced"].clone();
+            Ok((last == wanted).then_some(()))
+        });
+        waited.unwrap_or_else(|error| panic!("expected {wanted}, it was {last}: {error:#}"));
+    }
+
     /// Row of the workload `orders` in the status of a route.
     pub(crate) fn workload(&self, route: &str) -> Value {
         let object = self.namespace.object(route).unwrap().unwrap();
@@ -231,6 +244,29 @@ impl Scene {
     /// A file with a certificate or key.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.file(name)
+    }
+
+    /// Keeps a certificate that somebody else has issued.
+    pub(crate) fn keep(&self, name: &str, issued: &Issued) {
+        issued.write(self.folder.path(), name).unwrap();
+    }
+
+    /// Waits until a call of a client has this status and reason.
+    pub(crate) fn wait_answer(&self, pod: &str, client: &str, expected: (Option<u16>, Option<&str>)) {
+        let mut last = String::new();
+        let waited = self.operator.wait_for("the answer", || {
+            let answer = self.call(pod, Some(client));
+            let met = (answer.status, answer.header("postern-reason")) == expected;
+            last = format!("{:?} {} {}", answer.status, answer.text(), answer.stderr);
+            Ok(met.then_some(()))
+        });
+        waited.unwrap_or_else(|error| panic!("expected {expected:?} of {client}, it was {last}: {error:#}"));
+    }
+
+    /// Changes some fields of an identity's spec.
+    pub(crate) fn patch_identity(&self, name: &str, spec: &Value) {
+        let patch = json!({"spec": spec}).to_string();
+        self.namespace.run(&["patch", &format!("clientidentity/{name}"), "--type=merge", "--patch", &patch]).unwrap();
     }
 
     /// The name of the Service.

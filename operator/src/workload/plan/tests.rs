@@ -35,7 +35,7 @@ static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
     let serial = || fresh::serial().expect("a number");
     let root = Root::make(&settings, key(), serial(), NOW - DAY).expect("a root");
     let root = Root::read(&root, NOW).expect("a good root");
-    let files = root.make_intermediate(&settings, key(), serial(), NOW - DAY).expect("an intermediate");
+    let files = root.make_intermediate(&settings, &key(), serial(), NOW - DAY).expect("an intermediate");
     Issuer::read(&files, &root, NOW).expect("a good intermediate")
 });
 
