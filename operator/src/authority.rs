@@ -69,7 +69,7 @@ pub async fn load(
         Some(files) => files,
         None => {
             let key = fresh::key(settings.algorithm)?;
-            let made = root.make_intermediate(settings, key, fresh::serial()?, now);
+            let made = root.make_intermediate(settings, &key, fresh::serial()?, now);
             make(&api, namespace, INTERMEDIATE, made.map_err(wrong(INTERMEDIATE))?).await?
         }
     };

@@ -8,6 +8,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
+use crate::condition::{ConditionType, Reason};
 use crate::words;
 
 /// What stands above the objects.
@@ -20,6 +21,15 @@ A field is optional where it is not said to be required. `[]` is each item of a 
 text are in bytes. A length of time is written as in Gateway API (GEP-2257): `10s`, `100ms`, `1h30m`. What a schema or one
 of the rules below refuses never gets into the cluster; what only the operator can judge is told by the condition `Accepted`
 or `ResolvedRefs`. [deploy/examples](../deploy/examples) has objects to begin with.
+";
+
+/// What stands above the conditions.
+const CONDITIONS: &str = "
+## Conditions
+
+All conditions of an object are about the same moment and generation. `kubectl wait --for=condition=Ready` waits for the one
+that sums the others up.
+
 ";
 
 /// The page.
@@ -52,7 +62,21 @@ pub(super) fn reference(definitions: &[CustomResourceDefinition]) -> String {
             }
         }
     }
+    conditions(&mut page);
     page
+}
+
+/// The closed set of types and reasons.
+fn conditions(page: &mut String) {
+    page.push_str(CONDITIONS);
+    let _ = writeln!(page, "| type | it is true when |\n|---|---|");
+    for kind in ConditionType::ALL {
+        let _ = writeln!(page, "| `{kind}` | {} |", kind.meaning().trim());
+    }
+    let _ = writeln!(page, "\n| reason | what it says |\n|---|---|");
+    for reason in Reason::ALL {
+        let _ = writeln!(page, "| `{reason}` | {} |", reason.meaning().trim());
+    }
 }
 
 /// An object with its fields, then those within it.

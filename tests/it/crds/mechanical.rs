@@ -30,6 +30,14 @@ pub(super) fn violate(kind: &str, constraint: &Constraint, samples: &[Value]) ->
     })
 }
 
+/// The first sample that has a place, with another value there, and the place as a pointer.
+pub(super) fn with(samples: &[Value], place: &str, value: &Value) -> Option<(Value, String)> {
+    let (sample, found) = samples.iter().find_map(|sample| Some((sample, find(sample, place)?)))?;
+    let mut object = sample.clone();
+    *object.pointer_mut(&found.pointer)? = value.clone();
+    Some((object, found.pointer))
+}
+
 /// A value that violates a demand (none: the value goes), and what the API server says about it.
 fn bad_value(value: &Value, demand: &Demand) -> Option<(Option<Value>, String)> {
     let (bad, said) = match demand {

@@ -124,81 +124,81 @@ fn rules() -> Vec<Row> {
 }
 
 fn filters() -> Vec<Row> {
-    let filter = |index: usize, value: Value| with("everything", &[(&format!("/spec/rules/0/filters/{index}"), value)]);
-    let twice = |filter: &Value| with("everything", &[("/spec/rules/0/filters", json!([filter, filter]))]);
-    let one = "filters[]: write exactly one of forwardIdentity, requestHeaderModifier, responseHeaderModifier, requestRedirect and urlRewrite";
-    let full = "path.replaceFullPath is required with type ReplaceFullPath, and left out with any other";
-    let prefix = "path.replacePrefixMatch is required with type ReplacePrefixMatch, and left out with any other";
-    let nothing = "a header modifier changes nothing; write set, add or remove";
-    let path = |value: Value| filter(3, json!({"urlRewrite": {"path": value}}));
-    let redirect_path = |value: Value| with("everything", &[("/spec/rules/1/filters/0/requestRedirect/path", value)]);
+    [twice(), empty(), paths()].concat()
+}
+
+/// The first rule of the large sample with another filter at a place.
+fn filter(index: usize, value: Value) -> Value {
+    with("everything", &[(&format!("/spec/rules/0/filters/{index}"), value)])
+}
+
+/// Filters that are there twice.
+fn twice() -> Vec<Row> {
     let modified = json!({"remove": ["x-old"]});
+    let filters = [
+        ("forwardIdentity", json!({"xForwardedClientCert": ["Hash"]}), "write one that says both"),
+        ("requestHeaderModifier", modified.clone(), "write one that says both"),
+        ("responseHeaderModifier", modified, "write one that says both"),
+        ("requestRedirect", json!({"scheme": "https"}), "write one"),
+        ("urlRewrite", json!({"hostname": "other"}), "write one that says both"),
+    ];
+    let of = |(name, value, remedy): (&str, Value, &str)| {
+        let message = format!("filters: {name} is there twice; {remedy}");
+        let filters = json!([{name: value}, {name: value}]);
+        row("spec.rules[0].filters", &message, with("everything", &[("/spec/rules/0/filters", filters)]))
+    };
+    let mut rows: Vec<Row> = filters.into_iter().map(of).collect();
+    rows.push(row(
+        "spec.rules[0].filters[0].forwardIdentity.xForwardedClientCert",
+        "xForwardedClientCert: a key is there twice; write each once",
+        filter(0, json!({"forwardIdentity": {"xForwardedClientCert": ["Hash", "Hash"]}})),
+    ));
+    rows
+}
+
+/// Filters that say nothing, or several things.
+fn empty() -> Vec<Row> {
+    let one = "filters[]: write exactly one of forwardIdentity, requestHeaderModifier, responseHeaderModifier, requestRedirect and urlRewrite";
+    let nothing = "a header modifier changes nothing; write set, add or remove";
+    let modified = json!({"remove": ["x-old"]});
+    let both = json!({"requestHeaderModifier": modified, "responseHeaderModifier": modified});
+    let response = json!({"responseHeaderModifier": {}});
+    let redirect = json!({"statusCode": 301});
     vec![
         row("spec.rules[0].filters[0]", one, filter(0, json!({}))),
-        row(
-            "spec.rules[0].filters[0]",
-            one,
-            filter(0, json!({"requestHeaderModifier": modified, "responseHeaderModifier": modified})),
-        ),
-        row(
-            "spec.rules[0].filters",
-            "filters: forwardIdentity is there twice; write one that says both",
-            twice(&json!({"forwardIdentity": {"xForwardedClientCert": ["Hash"]}})),
-        ),
-        row(
-            "spec.rules[0].filters",
-            "filters: requestHeaderModifier is there twice; write one that says both",
-            twice(&json!({"requestHeaderModifier": modified})),
-        ),
-        row(
-            "spec.rules[0].filters",
-            "filters: responseHeaderModifier is there twice; write one that says both",
-            twice(&json!({"responseHeaderModifier": modified})),
-        ),
-        row(
-            "spec.rules[0].filters",
-            "filters: requestRedirect is there twice; write one",
-            twice(&json!({"requestRedirect": {"scheme": "https"}})),
-        ),
-        row(
-            "spec.rules[0].filters",
-            "filters: urlRewrite is there twice; write one that says both",
-            twice(&json!({"urlRewrite": {"hostname": "other"}})),
-        ),
+        row("spec.rules[0].filters[0]", one, filter(0, both)),
         row(
             "spec.rules[0].filters[0].forwardIdentity",
             "forwardIdentity tells nothing; write xForwardedClientCert or headers",
             filter(0, json!({"forwardIdentity": {}})),
         ),
-        row(
-            "spec.rules[0].filters[0].forwardIdentity.xForwardedClientCert",
-            "xForwardedClientCert: a key is there twice; write each once",
-            filter(0, json!({"forwardIdentity": {"xForwardedClientCert": ["Hash", "Hash"]}})),
-        ),
         row("spec.rules[0].filters[1].requestHeaderModifier", nothing, filter(1, json!({"requestHeaderModifier": {}}))),
-        row(
-            "spec.rules[0].filters[2].responseHeaderModifier",
-            nothing,
-            filter(2, json!({"responseHeaderModifier": {}})),
-        ),
+        row("spec.rules[0].filters[2].responseHeaderModifier", nothing, filter(2, response)),
         row(
             "spec.rules[1].filters[0].requestRedirect",
             "requestRedirect leads to where the request came to; write scheme, hostname, port or path",
-            with("everything", &[("/spec/rules/1/filters/0/requestRedirect", json!({"statusCode": 301}))]),
+            with("everything", &[("/spec/rules/1/filters/0/requestRedirect", redirect)]),
         ),
         row(
             "spec.rules[0].filters[3].urlRewrite",
             "urlRewrite changes nothing; write hostname or path",
             filter(3, json!({"urlRewrite": {}})),
         ),
-        row("spec.rules[0].filters[3].urlRewrite.path", full, path(json!({"type": "ReplaceFullPath"}))),
-        row("spec.rules[0].filters[3].urlRewrite.path", prefix, path(json!({"type": "ReplacePrefixMatch"}))),
-        row("spec.rules[1].filters[0].requestRedirect.path", full, redirect_path(json!({"type": "ReplaceFullPath"}))),
-        row(
-            "spec.rules[1].filters[0].requestRedirect.path",
-            prefix,
-            redirect_path(json!({"type": "ReplaceFullPath", "replaceFullPath": "/a", "replacePrefixMatch": "/b"})),
-        ),
+    ]
+}
+
+/// Paths that do not have what their type names, or something else besides.
+fn paths() -> Vec<Row> {
+    let full = "path.replaceFullPath is required with type ReplaceFullPath, and left out with any other";
+    let prefix = "path.replacePrefixMatch is required with type ReplacePrefixMatch, and left out with any other";
+    let rewrite = |value: Value| filter(3, json!({"urlRewrite": {"path": value}}));
+    let redirect = |value: Value| with("everything", &[("/spec/rules/1/filters/0/requestRedirect/path", value)]);
+    let both = json!({"type": "ReplaceFullPath", "replaceFullPath": "/a", "replacePrefixMatch": "/b"});
+    vec![
+        row("spec.rules[0].filters[3].urlRewrite.path", full, rewrite(json!({"type": "ReplaceFullPath"}))),
+        row("spec.rules[0].filters[3].urlRewrite.path", prefix, rewrite(json!({"type": "ReplacePrefixMatch"}))),
+        row("spec.rules[1].filters[0].requestRedirect.path", full, redirect(json!({"type": "ReplaceFullPath"}))),
+        row("spec.rules[1].filters[0].requestRedirect.path", prefix, redirect(both)),
     ]
 }
 

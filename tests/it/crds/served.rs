@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{root, samples};
+use super::constraints::{Demand, constraints, schemas};
+use super::{mechanical, root, samples};
 
 fn namespace(prefix: &str) -> Namespace<'static> {
     ApiServer::shared().unwrap().namespace(prefix).unwrap()
@@ -71,15 +72,34 @@ fn what_is_taken_can_be_read_and_nothing_of_it_is_lost() {
         let name = sample["metadata"]["name"].as_str().unwrap();
         let kind = sample["kind"].as_str().unwrap();
         let stored = namespace.object(&format!("{}/{name}", kind.to_lowercase())).unwrap().unwrap();
-        let read =
-            if kind == "ProxyRoute" { through::<ProxyRoute>(&stored) } else { through::<ClientIdentity>(&stored) };
+        let read = read_as(kind, &stored);
         assert_eq!(read["spec"], stored["spec"], "{name}");
         // The status of a sample has every field, and is not stored by `apply`.
-        let whole =
-            if kind == "ProxyRoute" { through::<ProxyRoute>(&sample) } else { through::<ClientIdentity>(&sample) };
-        assert_eq!(whole["status"], sample["status"], "{name}");
+        assert_eq!(read_as(kind, &sample)["status"], sample["status"], "{name}");
     }
     namespace.run(&["delete", "proxyroutes,clientidentities", "--all", "--wait=false"]).unwrap();
+}
+
+/// A number that the schema takes and the type does not would stop the operator, too.
+#[test]
+fn every_number_that_is_taken_fits_its_type() {
+    let mut count = 0;
+    for schema in schemas() {
+        let samples = samples::of(&schema.kind);
+        for constraint in constraints(&schema) {
+            let Demand::Bound("minimum" | "maximum", bound) = constraint.demand else { continue };
+            let (object, pointer) = mechanical::with(&samples, &constraint.place, &Value::from(bound)).unwrap();
+            let read = read_as(&schema.kind, &object);
+            assert_eq!(read.pointer(&pointer), Some(&Value::from(bound)), "{constraint:?}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count} bounds");
+}
+
+/// An object as the operator would write it after reading it.
+fn read_as(kind: &str, object: &Value) -> Value {
+    if kind == "ProxyRoute" { through::<ProxyRoute>(object) } else { through::<ClientIdentity>(object) }
 }
 
 fn through<T: DeserializeOwned + Serialize>(object: &Value) -> Value {

@@ -18,11 +18,10 @@ const ARROWS: [(&str, &[&str]); 7] = [
 ];
 
 /// What a member must not reach, however far away.
-const FORBIDDEN: [(&str, &[&str]); 4] = [
+const FORBIDDEN: [(&str, &[&str]); 3] = [
     ("sidecar-config", &["hyper", "tokio", "sqlx", "rustls", "kube"]),
     ("sidecar-decide", &["hyper", "tokio", "sqlx", "rustls", "kube"]),
     ("postern-sidecar", &["kube"]),
-    ("postern-crds", &["hyper", "tokio", "rustls"]),
 ];
 
 /// Members that depend on a member they must not know, and members without a place in the order.
