@@ -10,7 +10,7 @@ use kube::{Client, Config};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::authority;
+use crate::authority::{self, Signer};
 use crate::identity::Reconciler;
 use crate::index::Index;
 use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS};
@@ -52,7 +52,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         board: Board::default(),
         asker: Asker::new(settings.status_port),
         writer: Writer::new(client.clone(), Arc::clone(&index)),
-        issuer: Arc::new(issuer),
+        signer: Signer::new(authority, issuer),
         names: names(&settings),
         trusts: Trusts::default(),
         authorities: Authorities::new(client.clone()),
@@ -70,6 +70,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         () = index.complete() => {}
     }
     tracing::info!(namespaces = ?settings.scope, trust_domain = settings.trust_domain, "everything is seen; taking turns");
+    queue.add(Key::Authority, Pace::Gathered);
     // Clients that went while nobody looked.
     let namespaces = index.cluster().namespaces();
     namespaces.into_iter().for_each(|namespace| queue.add(Key::Ledger(namespace), Pace::Now));
@@ -124,6 +125,7 @@ async fn take_turns(worker: Arc<Worker>, queue: Arc<Queue>) {
 async fn take_turn(worker: &Worker, turn: Turn) {
     let ended = timeout(TURN_TIMEOUT, async {
         match turn.key() {
+            Key::Authority => worker.authority().await,
             Key::Trust(namespace) => worker.trust(namespace).await,
             Key::Workload(workload) => worker.workload(workload).await,
             Key::Route(route) => worker.route(route).await,

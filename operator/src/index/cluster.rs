@@ -367,3 +367,6 @@ fn in_namespace_keys<'a, T>(
     let first = ObjectName::new(namespace, "");
     objects.range(first..).take_while(move |(name, _)| name.namespace == namespace).map(|(name, _)| name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,9 @@ use postern_crds::proxyroute::Caller;
 use postern_crds::{ClientIdentity, ProxyRoute};
 
 use super::cluster::selects;
+use super::held::PART_LABEL;
 use super::{Cluster, Held, HeldKind, ObjectName, Pod, Service};
+use crate::authority::AUTHORITY_PART;
 use crate::identity::objects::{IDENTITY_LABEL, LEDGER_LABEL, label_value};
 use crate::queue::{Key, Pace};
 
@@ -96,6 +98,9 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
     let namespace = &held.name.namespace;
     if let Some(workload) = held.workload() {
         return gathered([Key::Workload(workload)]);
+    }
+    if held.labels.get(PART_LABEL).is_some_and(|part| part == AUTHORITY_PART) {
+        return gathered([Key::Authority]);
     }
     if let Some(label) = held.labels.get(IDENTITY_LABEL) {
         let identities = cluster.identities().map(|identity| ObjectName::of(&**identity));

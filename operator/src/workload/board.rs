@@ -62,12 +62,12 @@ impl Board {
     pub fn set(&self, workload: &ObjectName, report: Report) -> bool {
         let new = report.trusts();
         let old = self.reports().insert(workload.clone(), Arc::new(report));
-        old.is_none_or(|old| old.trusts() != new)
+        old.map(|old| old.trusts()).unwrap_or_default() != new
     }
 
-    /// Forgets a workload that is gone.
-    pub fn forget(&self, workload: &ObjectName) {
-        self.reports().remove(workload);
+    /// Forgets a workload that is gone. Tells whether it had sidecars that are missing now.
+    pub fn forget(&self, workload: &ObjectName) -> bool {
+        self.reports().remove(workload).is_some_and(|report| !report.trusts().is_empty())
     }
 
     /// The report of a workload.

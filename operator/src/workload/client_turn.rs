@@ -32,7 +32,7 @@ impl Worker {
         let now = Timestamp::now().as_second();
         let around = Surroundings {
             now,
-            issuer: Ok(&self.issuer),
+            issuer: Ok(&self.signer.issuer()),
             names: &self.names,
             directory: &directory,
             quota: self.quota,
@@ -72,16 +72,15 @@ impl Worker {
             .all(|workload| self.board.report(workload).is_some() || cluster.pods_of(workload).all(|pod| pod.is_ending))
     }
 
-    /// Sidecars know more or less of revocations than before: those clients have a turn that this is told of.
-    pub(super) fn wake_clients(&self, is_new: bool) {
-        if !is_new {
-            return;
-        }
-        let names: Vec<_> = {
+    /// Sidecars know more or less of revocations than before, or there are more or less of them: clients are told. Soon
+    /// where somebody waits for it.
+    pub(super) fn wake_clients(&self) {
+        let turns: Vec<_> = {
             let cluster = self.index.cluster();
-            cluster.identities().filter(|identity| is_concerned(identity)).map(|one| ObjectName::of(&**one)).collect()
+            let pace = |identity: &ClientIdentity| if is_concerned(identity) { Pace::Gathered } else { Pace::Calm };
+            cluster.identities().map(|one| (Key::Identity(ObjectName::of(&**one)), pace(one))).collect()
         };
-        names.into_iter().for_each(|name| self.queue.add(Key::Identity(name), Pace::Gathered));
+        turns.into_iter().for_each(|(key, pace)| self.queue.add(key, pace));
     }
 }
 

@@ -274,3 +274,6 @@ fn dns_names(observed: &Observed, account: &str, validated: &Validated, names: &
     // Sorted and without repetitions, as they are in the certificate.
     services.chain(hosts.filter(|host| is_allowed(host)).cloned()).collect::<BTreeSet<_>>().into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
+
 use super::apply::Applied;
 use super::authorities;
 use super::trust::{accepted, content};
@@ -11,8 +13,8 @@ use crate::identity::directory::Directory;
 use crate::identity::objects::LEDGER_LABEL;
 use crate::identity::trust::{ExternalBundle, TrustDocument, TrustInput, document};
 use crate::index::held::PART_LABEL;
-use crate::index::{Cluster, HeldKind, Pod};
-use crate::limits::AUTHORITIES_AGAIN;
+use crate::index::{Cluster, HeldKind, ObjectName, Pod};
+use crate::limits::{AUTHORITIES_AGAIN, AUTHORITY_AGAIN};
 use crate::pki::ledger::Ledger;
 use crate::queue::{Key, Outcome, Pace};
 use crate::render::{self, Bundle};
@@ -47,6 +49,28 @@ impl Worker {
             self.write_trust(namespace, &seen).await?;
         }
         Ok(if names.is_empty() { Outcome::Done } else { Outcome::Again(AUTHORITIES_AGAIN) })
+    }
+
+    /// Looks who signs, and has everything made anew that another one signed.
+    ///
+    /// # Errors
+    /// When the authorities cannot be read. Who signed before still does.
+    pub async fn authority(&self) -> Result<Outcome, TurnError> {
+        let now = Timestamp::now().as_second();
+        if self.signer.renew(&self.client, &self.operator_namespace, now).await? {
+            let cluster = self.index.cluster();
+            for namespace in cluster.namespaces() {
+                for workload in cluster.workloads_in(&namespace) {
+                    self.queue.add(Key::Workload(workload.clone()), Pace::Gathered);
+                }
+                // Whom to trust is known before anything is shown that the new one signed.
+                self.queue.add(Key::Trust(namespace), Pace::Urgent);
+            }
+            for identity in cluster.identities() {
+                self.queue.add(Key::Identity(ObjectName::of(&**identity)), Pace::Gathered);
+            }
+        }
+        Ok(Outcome::Again(AUTHORITY_AGAIN))
     }
 
     fn see(&self, namespace: &str) -> Result<Option<Seen>, TurnError> {
@@ -99,7 +123,7 @@ impl Worker {
         ledgers: &[Ledger],
         bundles: &BTreeMap<String, ExternalBundle>,
     ) -> Result<(TrustDocument, sidecar_decide::snapshot::AcceptedTrust), String> {
-        let input = TrustInput { issuer: &self.issuer, names: &self.names, directory, ledgers, bundles };
+        let input = TrustInput { issuer: &self.signer.issuer(), names: &self.names, directory, ledgers, bundles };
         let document = document(&input);
         let accepted = accepted(&document)?;
         Ok((document, accepted))

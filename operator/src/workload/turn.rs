@@ -28,10 +28,10 @@ use super::status::{View, status};
 use super::touch::{self, TouchError};
 use super::trust::Trusts;
 use super::validate::{Refused, validate};
+use crate::authority::{LoadError, Signer};
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
 use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES};
-use crate::pki::authority::Issuer;
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
 
@@ -53,6 +53,9 @@ pub enum TurnError {
     /// The name of an object that cannot be done without belongs to something that is not ours.
     #[error("{0} is in the way: the operator did not make it; rename it")]
     Taken(ObjectName),
+    /// Nobody knows who signs.
+    #[error(transparent)]
+    Authority(#[from] LoadError),
     /// A client could not be given what it asks for.
     #[error(transparent)]
     Client(#[from] ReconcileError),
@@ -72,7 +75,7 @@ pub struct Worker {
     pub(crate) board: Board,
     pub(crate) asker: Asker,
     pub(crate) writer: Writer,
-    pub(crate) issuer: Arc<Issuer>,
+    pub(crate) signer: Signer,
     pub(crate) names: Names,
     pub(crate) trusts: Trusts,
     pub(crate) authorities: Authorities,
@@ -93,9 +96,7 @@ impl Worker {
         let mut memory = memory.lock().await;
         let observed = observe(&self.index.cluster(), workload);
         let Some((trust, unreadable)) = self.trusts.accepted(&workload.namespace) else {
-            // Trust comes first, always.
-            self.queue.add(Key::Trust(workload.namespace.clone()), Pace::Urgent);
-            self.queue.add(Key::Workload(workload.clone()), Pace::Gathered);
+            // Trust comes first, always; its turn asks for this one.
             return Ok(Outcome::Done);
         };
         if observed.is_ending || observed.pods.iter().all(|pod| pod.is_ending) {
@@ -115,7 +116,7 @@ impl Worker {
         };
         let now = Timestamp::now().as_second();
         let common = Common {
-            issuer: &self.issuer,
+            issuer: &self.signer.issuer(),
             names: &self.names,
             trust: &trust,
             unreadable: &unreadable,
@@ -144,7 +145,9 @@ impl Worker {
             problems: applied.problems,
             routes: plan.routes,
         };
-        self.wake_clients(self.board.set(workload, report));
+        if self.board.set(workload, report) {
+            self.wake_clients();
+        }
         for route in &observed.routes {
             self.queue.add(Key::Route(ObjectName::of(&**route)), Pace::Now);
         }
@@ -161,7 +164,9 @@ impl Worker {
 
     /// A workload without pods has nobody to write for, and what was written stays for those that come.
     fn leave(&self, workload: &ObjectName) -> Outcome {
-        self.board.forget(workload);
+        if self.board.forget(workload) {
+            self.wake_clients();
+        }
         self.memories.forget(workload);
         Outcome::Done
     }
@@ -182,7 +187,7 @@ impl Worker {
                 (None, Some(entries)) => leaf::mended(entries, &leaf.name, &observed.workload.name),
                 (Some((reason, request)), _) => {
                     tracing::info!(secret = %leaf.name, reason = reason.as_str(), "issuing a certificate");
-                    leaf::make(&self.issuer, &leaf.name, &observed.workload.name, request, now)?
+                    leaf::make(&self.signer.issuer(), &leaf.name, &observed.workload.name, request, now)?
                 }
             };
             summary.enter(&content.name, self.writer.set(&content).await?);

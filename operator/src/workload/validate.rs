@@ -191,3 +191,6 @@ pub(super) fn told(problem: &Problem, route: usize) -> String {
     };
     format!("{place}: {}", problem.detail)
 }
+
+#[cfg(test)]
+mod tests;
