@@ -65,6 +65,7 @@ pub struct Launch {
     config: PathBuf,
     variables: Vec<(String, String)>,
     own_process_group: bool,
+    ends_with_thread: bool,
 }
 
 impl Launch {
@@ -79,7 +80,13 @@ impl Launch {
     /// This very binary with this configuration.
     #[must_use]
     pub fn of(binary: PathBuf, config: &Path) -> Self {
-        Self { binary, config: config.to_owned(), variables: Vec::new(), own_process_group: false }
+        Self {
+            binary,
+            config: config.to_owned(),
+            variables: Vec::new(),
+            own_process_group: false,
+            ends_with_thread: false,
+        }
     }
 
     /// Sets an environment variable.
@@ -93,6 +100,14 @@ impl Launch {
     #[must_use]
     pub fn own_process_group(mut self) -> Self {
         self.own_process_group = true;
+        self
+    }
+
+    /// Has the kernel end the sidecar with the thread that starts it, also where that is killed. One that is held by a
+    /// signal would stay behind otherwise.
+    #[must_use]
+    pub fn ends_with_thread(mut self) -> Self {
+        self.ends_with_thread = true;
         self
     }
 
@@ -145,7 +160,13 @@ impl Launch {
     }
 
     fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = if self.ends_with_thread {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary);
+            command
+        } else {
+            Command::new(&self.binary)
+        };
         command.arg(subcommand).arg("--config").arg(&self.config);
         for name in settings_variables() {
             command.env_remove(name);

@@ -24,7 +24,7 @@ fn a_route_and_a_client_that_are_applied_become_a_call_that_passes() {
     scene.client("billing");
     scene.client("reports");
     scene.pods(&["orders-1"]);
-    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    scene.wait_programmed(1);
     let row = json!({"name": "orders", "pods": 1, "started": 1, "programmed": 1, "rejected": 0, "unreachable": 0, "message": ""});
     assert_eq!(scene.workload("proxyroute/orders"), row);
     for client in ["billing", "reports"] {
@@ -44,7 +44,7 @@ fn what_has_not_changed_is_not_written() {
     scene.apply(&scene.route(&["billing"]));
     scene.client("billing");
     scene.pods(&["orders-1", "orders-2"]);
-    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    scene.wait_programmed(2);
     scene.wait_condition("clientidentity/billing", "Ready", "True", "Ready");
     scene.wait_enforced("billing", 2);
     scene.wait_promoted();
@@ -78,7 +78,7 @@ fn a_candidate_that_all_pods_have_loaded_becomes_the_good_one() {
     let scene = Scene::start();
     scene.apply(&scene.route(&["billing"]));
     scene.pods(&["orders-1", "orders-2"]);
-    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    scene.wait_programmed(2);
     let first = scene.wait_promoted();
     scene.kubelet.with("orders-2", |pod| pod.sidecar()?.pause()).unwrap();
     let mut changed = scene.route(&["billing"]);
@@ -130,7 +130,7 @@ fn a_pod_that_does_not_answer_is_unreachable_and_counted() {
     let scene = Scene::start();
     scene.apply(&scene.route(&["billing"]));
     scene.pods(&["orders-1", "orders-2"]);
-    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    scene.wait_programmed(2);
     scene.kubelet.with("orders-2", |pod| pod.sidecar()?.pause()).unwrap();
     let mut changed = scene.route(&["billing"]);
     changed["spec"]["hostnames"] = json!(["orders.example.com"]);

@@ -28,7 +28,7 @@ fn a_suspension_reaches_every_pod_and_can_be_taken_back() {
     scene.client("billing");
     let names: Vec<_> = (0..pods).map(|number| format!("orders-{number}")).collect();
     scene.pods(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    scene.wait_programmed(pods);
     scene.wait_condition("clientidentity/billing", "Ready", "True", "Ready");
     scene.keep_certificate("billing");
     let probers: Vec<_> = names.iter().map(|pod| Prober::start(&scene, pod, "billing")).collect();

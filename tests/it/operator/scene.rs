@@ -149,6 +149,16 @@ impl Scene {
         waited.unwrap_or_else(|error| panic!("expected {wanted}, it was {last}: {error:#}"));
     }
 
+    /// Waits until so many pods of route `orders` have started, and all of them have loaded it.
+    pub(crate) fn wait_programmed(&self, pods: usize) {
+        let all = || {
+            let row = self.workload("proxyroute/orders");
+            Ok((row["started"] == pods && row["programmed"] == pods).then_some(()))
+        };
+        self.operator.wait_for("the pods to have loaded the route", all).unwrap();
+        self.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    }
+
     /// Row of the workload `orders` in the status of a route.
     pub(crate) fn workload(&self, route: &str) -> Value {
         let object = self.namespace.object(route).unwrap().unwrap();
