@@ -99,16 +99,10 @@ words! {
         NeedsNewerSidecar,
         /// Accepted is false: the documents of a workload would be larger than an object may be.
         TooLarge,
-        /// Accepted is false: the route selects no workload, because nothing that its labels select carries a name.
-        NoWorkload,
         /// ResolvedRefs is true.
         ResolvedRefs,
         /// ResolvedRefs is false: an object or a key in it does not exist.
         RefNotFound,
-        /// ResolvedRefs is false: an object is there and cannot be used; the message says why.
-        InvalidRef,
-        /// ResolvedRefs is false: another namespace has not granted the reference.
-        RefNotPermitted,
         /// Programmed is true.
         Programmed,
         /// Programmed is false or unknown: written, and not yet loaded by all.
@@ -119,22 +113,12 @@ words! {
         Rejected,
         /// Programmed or Enforced is unknown: a sidecar could not be asked.
         Unreachable,
-        /// Enclosed is true.
-        Enclosed,
         /// Enclosed is unknown: nothing has looked yet.
         NotChecked,
-        /// Enclosed is false: a Service sends to the port that the gate guards.
-        ServiceBypasses,
-        /// Enclosed is false: the application listens on more than loopback.
-        AppListensOnAllAddresses,
-        /// Enclosed is false, and the route allows it.
-        BypassAllowed,
         /// Issued is true.
         Issued,
         /// Issued is true: there is nothing to issue, certificates of this client come from elsewhere.
         NotIssued,
-        /// Issued is false: a certificate is being made.
-        Issuing,
         /// Issued is false: a certificate could not be made; the message says why.
         IssueFailed,
         /// Issued is false: the certificate has expired.

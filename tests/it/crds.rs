@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use postern_crds::Reason;
 use postern_crds::generate::files;
 use postern_tests::apiserver::ApiServer;
 use serde_json::Value;
@@ -73,6 +74,20 @@ fn generated_files_are_those_of_the_types() {
         let on_disk = fs::read_to_string(&path).unwrap_or_default();
         assert!(on_disk == file.text, "{} differs from the types; run `make generate`", path.display());
     }
+}
+
+/// The set is closed for what works: a reason that nothing gives would be a promise.
+#[test]
+fn every_reason_is_given() {
+    let mut files = Vec::new();
+    served::files_below(&root().join("operator/src"), "rs", &mut files);
+    let sources: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let is_given = |reason: &&Reason| {
+        let name = format!("Reason::{reason}");
+        sources.match_indices(&name).any(|(at, _)| !sources[at + name.len()..].starts_with(char::is_alphanumeric))
+    };
+    let idle: Vec<_> = Reason::ALL.iter().filter(|reason| !is_given(reason)).collect();
+    assert!(idle.is_empty(), "nothing of the operator gives these: {idle:?}");
 }
 
 /// Without a bound the API server cannot tell what a rule costs, and a user not what is too much.

@@ -5,7 +5,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::trust::NamedTrust;
-use crate::words;
 
 /// A port of each pod. A route that says only `port` joins the listener that another route of the workload defines;
 /// routes that define one port in two ways contradict each other, and the older is heard.
@@ -75,10 +74,6 @@ pub struct ListenerTls {
     /// Oldest TLS version accepted.
     #[serde(default)]
     pub min_version: TlsVersion,
-    /// Certificates for other names than the workload's own: a client is shown the one that has the name it asks for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
-    pub certificate_refs: Vec<CertificateRef>,
     /// Whose certificates are accepted besides those of Postern's own authorities.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -89,27 +84,6 @@ pub struct ListenerTls {
     /// What becomes of a client that asks for a name that no certificate has.
     #[serde(default)]
     pub unknown_server_name: UnknownServerName,
-}
-
-/// A certificate with its key, in an object of the same namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CertificateRef {
-    /// Kind of the object.
-    #[serde(default)]
-    pub kind: CertificateKind,
-    /// Name of the object.
-    #[schemars(schema_with = "words::object_name")]
-    pub name: String,
-}
-
-/// Kinds of objects that hold a certificate with its key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(transform = crate::schema::words)]
-pub enum CertificateKind {
-    /// A Secret of type kubernetes.io/tls.
-    #[default]
-    Secret,
 }
 
 /// Whether a client must present a certificate.

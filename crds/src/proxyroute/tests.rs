@@ -23,14 +23,12 @@ fn an_entry_says_one_thing() {
 
 #[test]
 fn a_backend_is_in_one_place() {
-    let service = BackendTarget::Service { name: "a", namespace: Some("b"), port: 80 };
     let backends = [
         (r#"{"localPort": 8080}"#, Some(BackendTarget::Local(8080))),
-        (r#"{"name": "a", "namespace": "b", "port": 80}"#, Some(service)),
         (r#"{"host": "a.example", "port": 80}"#, Some(BackendTarget::Host { host: "a.example", port: 80 })),
-        (r#"{"name": "a"}"#, None),
+        (r#"{"host": "a"}"#, None),
         (r#"{"localPort": 8080, "port": 80}"#, None),
-        (r#"{"name": "a", "host": "b", "port": 80}"#, None),
+        (r#"{"localPort": 8080, "host": "b", "port": 80}"#, None),
     ];
     for (json, target) in backends {
         let backend: BackendRef = serde_json::from_str(json).unwrap();

@@ -11,21 +11,16 @@ use sidecar_config::upstream::{BackendProtocol, BackendTls, BackendTlsMode};
 use super::{Context, RenderError, duration, health, some_duration};
 use crate::identity::trust::OUR_BUNDLE;
 
-/// Name of the endpoints of a Service's port.
-fn endpoints_name(namespace: &str, service: &str, port: u16) -> String {
-    format!("{namespace}/{service}:{port}")
-}
-
 pub(super) fn backend(
     backend: &spec::BackendRef,
     place: &str,
     context: &mut Context<'_>,
 ) -> Result<Backend, RenderError> {
     let Some(target) = backend.target() else {
-        return Err(RenderError::new(place, "write exactly one of localPort, name with port, and host with port"));
+        return Err(RenderError::new(place, "write exactly one of localPort, and host with port"));
     };
     // All but the place, which `target` says.
-    let spec::BackendRef { local_port: _, name: _, namespace: _, host: _, port: _, weight, protocol, tls } = backend;
+    let spec::BackendRef { local_port: _, host: _, port: _, weight, protocol, tls } = backend;
     let rendered = Backend {
         address: None,
         endpoints: None,
@@ -41,11 +36,6 @@ pub(super) fn backend(
     Ok(match target {
         BackendTarget::Local(port) => {
             Backend { address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))), ..rendered }
-        }
-        BackendTarget::Service { name, namespace, port } => {
-            let namespace = namespace.unwrap_or(context.namespace);
-            context.needs.unserved.push(format!("{place}: Services are not served yet; write localPort or host"));
-            Backend { endpoints: Some(endpoints_name(namespace, name, port)), ..rendered }
         }
         BackendTarget::Host { host, port } => Backend { host: Some(host.to_owned()), port: Some(port), ..rendered },
     })

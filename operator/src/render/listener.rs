@@ -36,13 +36,7 @@ pub(super) fn listener(listener: &spec::Listener, context: &mut Context<'_>) -> 
 }
 
 fn listener_tls(tls: &spec::ListenerTls, context: &mut Context<'_>) -> ListenerTls {
-    let spec::ListenerTls { client_auth, min_version, certificate_refs, trust, unknown_server_name } = tls;
-    if !certificate_refs.is_empty() {
-        context
-            .needs
-            .unserved
-            .push("spec.listener.tls.certificateRefs: certificates of others are not served yet".to_owned());
-    }
+    let spec::ListenerTls { client_auth, min_version, trust, unknown_server_name } = tls;
     let mut bundles = vec![OUR_BUNDLE.to_owned()];
     for NamedTrust { name, ca_certificate_refs, vouches_for } in trust {
         let bundle = context.needs.bundle(context.namespace, ca_certificate_refs, vouches_for.as_ref());

@@ -68,8 +68,6 @@ pub struct Needs {
     pub selectors: Vec<(String, BTreeMap<String, String>)>,
     /// Bundles beside our own, by name.
     pub bundles: BTreeMap<String, Bundle>,
-    /// What cannot be served yet: where it is, and what it is.
-    pub unserved: Vec<String>,
 }
 
 /// Where the certificates of a bundle are, and what it may vouch for.

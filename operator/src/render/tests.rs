@@ -185,7 +185,6 @@ fn rules_and_backends() {
     let backends = [
         (json!({"localPort": 8080, "weight": 3}), json!({"address": "127.0.0.1:8080", "weight": 3})),
         (json!({"host": "a.example", "port": 80}), json!({"host": "a.example", "port": 80})),
-        (json!({"name": "stock", "port": 80}), json!({"endpoints": "shop/stock:80"})),
         (
             json!({"localPort": 1, "protocol": "HTTP2", "tls": {"serverName": "a.example"}}),
             json!({"address": "127.0.0.1:1", "protocol": "HTTP2", "tls": {"serverName": "a.example", "trust": ["postern"]}}),

@@ -188,7 +188,7 @@ fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Ve
     let object = |name: &str| name.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
     for (route, needs) in &validated.needs {
         let unreadable = needs.bundles.keys().filter_map(|bundle| common.unreadable.get(bundle));
-        found.entry(route.clone()).or_default().extend(needs.unserved.iter().chain(unreadable).cloned());
+        found.entry(route.clone()).or_default().extend(unreadable.cloned());
     }
     let parts = Parts {
         trust: Some(Arc::clone(common.trust)),

@@ -21,7 +21,7 @@ fn route(name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "postern.dev/v1alpha1", "kind": "ProxyRoute", "metadata": {"name": name}, "spec": spec,
         "status": {
-            "conditions": [condition("Programmed", "True", "Programmed"), condition("Enclosed", "False", "ServiceBypasses"), condition("Ready", "False", "ServiceBypasses")],
+            "conditions": [condition("Programmed", "True", "Programmed"), condition("Enclosed", "Unknown", "NotChecked"), condition("Ready", "False", "NotChecked")],
             "workloads": [{
                 "name": "orders.deployment", "pods": 3, "started": 3, "programmed": 2, "rejected": 1, "unreachable": 0,
                 "message": "1 of 3 refuses it",
@@ -83,7 +83,6 @@ fn listener() -> Value {
         "port": 8443, "address": "All", "protocol": "HTTPS",
         "tls": {
             "clientAuth": "Required", "minVersion": "1.3", "unknownServerName": "Refuse",
-            "certificateRefs": [{"kind": "Secret", "name": "orders-public"}],
             "trust": [{
                 "name": "partner", "caCertificateRefs": [{"kind": "ConfigMap", "name": "partner-ca"}],
                 "vouchesFor": {"spiffe": ["partner.example"], "commonName": true},
@@ -121,7 +120,6 @@ fn reading() -> Value {
         ],
         "backendRefs": [
             {"localPort": 8080, "weight": 2, "protocol": "HTTP"},
-            {"name": "orders", "namespace": "shop", "port": 80},
             {"host": "orders.example.com", "port": 443, "tls": {
                 "mode": "Mutual", "serverName": "orders.example.com",
                 "caCertificateRefs": [{"kind": "ConfigMap", "name": "example-ca"}],

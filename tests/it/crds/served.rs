@@ -1,7 +1,7 @@
 //! What users see of the API on a real API server: examples, columns, and what they wrote with its defaults.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use postern_crds::{ClientIdentity, ProxyRoute};
 use postern_tests::apiserver::{ApiServer, Namespace};
@@ -26,12 +26,13 @@ fn examples_of(path: &Path, text: &str) -> Vec<String> {
     documents.into_iter().filter(|text| text.contains("apiVersion: postern.dev/")).map(str::to_owned).collect()
 }
 
-fn files_below(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+/// Every file below a folder whose name ends so.
+pub(super) fn files_below(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            files_below(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "md" || extension == "yaml") {
+            files_below(&path, extension, found);
+        } else if path.extension().is_some_and(|found| found == extension) {
             found.push(path);
         }
     }
@@ -50,8 +51,8 @@ fn the_definitions_are_taken_without_a_warning() {
 fn every_example_is_taken() {
     let namespace = namespace("examples");
     let mut files = vec![root().join("README.md")];
-    files_below(&root().join("docs"), &mut files);
-    files_below(&root().join("deploy"), &mut files);
+    files_below(&root().join("docs"), "md", &mut files);
+    files_below(&root().join("deploy"), "yaml", &mut files);
     let mut count = 0;
     for file in files {
         for example in examples_of(&file, &fs::read_to_string(&file).unwrap()) {
@@ -123,8 +124,8 @@ fn lists_have_the_columns() {
     };
     let routes = columns(&["get", "pxr", "--field-selector=spec.listener.port=8443,spec.listener.protocol=HTTPS"]);
     assert_eq!(routes[0], ["NAME", "PORT", "WORKLOADS", "PROGRAMMED", "ENCLOSED", "REASON", "AGE"]);
-    assert_eq!(routes[1][..5], ["everything", "8443", "1", "True", "False"]);
-    assert_eq!(routes[1][5], "ServiceBypasses");
+    assert_eq!(routes[1][..5], ["everything", "8443", "1", "True", "Unknown"]);
+    assert_eq!(routes[1][5], "NotChecked");
     let identities = columns(&["get", "cid", "--field-selector=spec.state=Suspended,spec.issue.secretName=billing"]);
     assert_eq!(identities[0], ["NAME", "KIND", "SUBJECT", "EXPIRES", "READY", "AGE"]);
     let subject = "spiffe://cluster.local/ns/shop/client/billing";
