@@ -4,6 +4,7 @@
 
 mod identity_directory;
 mod identity_fixture;
+mod identity_validate;
 mod pki_authority;
 mod pki_fixture;
 mod pki_issue;
