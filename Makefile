@@ -60,8 +60,9 @@ lint: ## Run clippy; a warning is an error
 	@cargo clippy --workspace --all-targets -- --deny warnings
 
 .PHONY: generate
-generate: ## Write the generated files anew: the JSON Schemas in docs/schema
+generate: ## Write the generated files anew: JSON Schemas, definitions of the API, its reference
 	@scripts/need cc cargo
+	@cargo run --quiet --package postern-crds --features generate --bin crdgen
 	@UPDATE=1 cargo test --quiet --package sidecar-config --test it schema
 
 .PHONY: figures

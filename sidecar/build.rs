@@ -1,6 +1,7 @@
 //! How a program that is not for debugging is linked, for Linux with glibc: smaller by a megabyte.
 
-use std::env;
+use std::path::Path;
+use std::{env, fs};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -14,6 +15,10 @@ fn main() {
     // A panic ends the process without unwinding, and the names that a backtrace would tell are stripped. Who looks at
     // stacks builds with CARGO_PROFILE_DIST_DEBUG=line-tables-only, which brings both back.
     println!("cargo::rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
-    let folder = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
-    println!("cargo::rustc-link-arg-bins=-Wl,-T,{folder}/without-unwinding.ld");
+    // A copy among what is built, which may be used from another checkout when this one is gone.
+    let script = Path::new(&env::var("OUT_DIR").unwrap_or_default()).join("without-unwinding.ld");
+    match fs::copy("without-unwinding.ld", &script) {
+        Ok(_) => println!("cargo::rustc-link-arg-bins=-Wl,-T,{}", script.display()),
+        Err(error) => println!("cargo::error=without-unwinding.ld cannot be copied to {}: {error}", script.display()),
+    }
 }

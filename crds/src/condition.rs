@@ -12,11 +12,11 @@ pub const MESSAGE_MAX_BYTES: usize = 1024;
 
 /// Declares an enum of words that objects carry as text: old programs must be able to read what newer ones wrote.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $word:ident,)+ }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[doc = $meaning:literal])* $word:ident,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
-            $($(#[$word_doc])* $word,)+
+            $($(#[doc = $meaning])* $word,)+
         }
 
         impl $name {
@@ -28,6 +28,14 @@ macro_rules! words {
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$word => stringify!($word),)+
+                }
+            }
+
+            /// What it means.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$word => concat!($($meaning),*),)+
                 }
             }
         }
@@ -227,4 +235,67 @@ pub(crate) fn list(_: &mut SchemaGenerator) -> Schema {
             },
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(status: ConditionStatus, message: &str) -> Verdict {
+        Verdict { kind: ConditionType::Programmed, status, reason: Reason::Pending, message: message.to_owned() }
+    }
+
+    fn at(second: i64) -> Time {
+        Time(k8s_openapi::jiff::Timestamp::from_second(second).unwrap())
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_as_long_as_its_status() {
+        let (yes, no) = (ConditionStatus::True, ConditionStatus::False);
+        let before = conditions(&[verdict(no, "1 of 3")], 1, &[], &at(10));
+        let rows = [
+            // The status now, the generation now, since when.
+            (no, 1, 10),
+            (no, 2, 10),
+            (yes, 1, 20),
+            (ConditionStatus::Unknown, 1, 20),
+        ];
+        for (status, generation, since) in rows {
+            let after = conditions(&[verdict(status, "2 of 3")], generation, &before, &at(20));
+            let condition = Condition {
+                type_: "Programmed".to_owned(),
+                status: status.as_str().to_owned(),
+                reason: "Pending".to_owned(),
+                message: "2 of 3".to_owned(),
+                observed_generation: Some(generation),
+                last_transition_time: at(since),
+            };
+            assert_eq!(after, [condition], "{status} {generation}");
+        }
+    }
+
+    #[test]
+    fn nothing_changes_while_nothing_changes() {
+        let verdicts = [verdict(ConditionStatus::False, "1 of 3")];
+        let before = conditions(&verdicts, 1, &[], &at(10));
+        assert_eq!(conditions(&verdicts, 1, &before, &at(20)), before);
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_letters() {
+        for (message, length) in
+            [("a".repeat(1025), 1024), ("ä".repeat(512), 1024), (format!("a{}", "ä".repeat(512)), 1023)]
+        {
+            assert_eq!(cut(&message).len(), length);
+            assert!(message.starts_with(cut(&message)));
+        }
+    }
+
+    #[test]
+    fn words_fit_their_schema_and_are_told() {
+        for reason in Reason::ALL {
+            assert!(reason.as_str().len() <= 63 && !reason.meaning().trim().is_empty(), "{reason}");
+        }
+        assert!(ConditionType::ALL.len() <= 8);
+    }
 }

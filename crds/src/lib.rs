@@ -4,6 +4,8 @@
 //! with bounds, rules and documentation. Whatever passes the schema can be read into the types, so that nobody who may
 //! create an object can stop the operator from reading the others.
 
+#![expect(clippy::duplicated_attributes, reason = "columns of one type each say so to the derive macro")]
+
 pub mod clientidentity;
 pub mod condition;
 #[cfg(feature = "generate")]

@@ -51,11 +51,14 @@ macro_rules! word {
     };
 }
 
+pub(crate) const DURATION_PATTERN: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
+pub(crate) const SIZE_PATTERN: &str = "^[0-9]{1,10}(Ki|Mi|Gi)?$";
+
 word! {
     /// A length of time by GEP-2257: one to four of `h`, `m`, `s`, `ms`, each with up to five digits, such as `1h30m`.
     Duration: {
         "type": "string",
-        "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$",
+        "pattern": DURATION_PATTERN,
         // Four times five digits with two letters.
         "maxLength": 28,
     }
@@ -65,7 +68,7 @@ word! {
     /// A number of bytes: digits alone, or with `Ki`, `Mi` or `Gi`, such as `256Mi`.
     Size: {
         "type": "string",
-        "pattern": "^[0-9]{1,10}(Ki|Mi|Gi)?$",
+        "pattern": SIZE_PATTERN,
         "maxLength": 12,
     }
 }
@@ -89,7 +92,7 @@ fn text(pattern: &str, max: u32) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": max, "pattern": pattern})
 }
 
-fn list(items: Schema, min: u32, max: u32) -> Schema {
+fn list(items: &Schema, min: u32, max: u32) -> Schema {
     let mut schema = json_schema!({"type": "array", "items": items, "maxItems": max});
     if min > 0 {
         schema.insert("minItems".to_owned(), min.into());
@@ -114,34 +117,34 @@ pub(crate) fn precise_hostname(_: &mut SchemaGenerator) -> Schema {
 
 /// Hosts of a route.
 pub(crate) fn hostnames(_: &mut SchemaGenerator) -> Schema {
-    list(text(HOSTNAME_PATTERN, 253), 0, 16)
+    list(&text(HOSTNAME_PATTERN, 253), 0, 16)
 }
 
 /// DNS names that a certificate gets.
 pub(crate) fn dns_names(_: &mut SchemaGenerator) -> Schema {
-    list(text(HOSTNAME_PATTERN, 253), 0, 16)
+    list(&text(HOSTNAME_PATTERN, 253), 0, 16)
 }
 
 /// DNS names that certificates are recognised by.
 pub(crate) fn claimed_dns_names(_: &mut SchemaGenerator) -> Schema {
-    list(text(HOSTNAME_PATTERN, 253), 1, 16)
+    list(&text(HOSTNAME_PATTERN, 253), 1, 16)
 }
 
 const URI_PATTERN: &str = "^[A-Za-z][A-Za-z0-9+.-]*:[!-~]+$";
 
 /// URIs that a certificate gets.
 pub(crate) fn uris(_: &mut SchemaGenerator) -> Schema {
-    list(text(URI_PATTERN, 2048), 0, 16)
+    list(&text(URI_PATTERN, 2048), 0, 16)
 }
 
 /// URIs that certificates are recognised by.
 pub(crate) fn claimed_uris(_: &mut SchemaGenerator) -> Schema {
-    list(text(URI_PATTERN, 2048), 1, 16)
+    list(&text(URI_PATTERN, 2048), 1, 16)
 }
 
 /// SPIFFE IDs, each whole or ending in `/*`.
 pub(crate) fn spiffe_patterns(_: &mut SchemaGenerator) -> Schema {
-    list(text(SPIFFE_PATTERN, 2048), 1, 16)
+    list(&text(SPIFFE_PATTERN, 2048), 1, 16)
 }
 
 const SPIFFE_PATTERN: &str = r"^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)*(/\*)?$";
@@ -158,7 +161,7 @@ pub(crate) fn trust_domain(_: &mut SchemaGenerator) -> Schema {
 
 /// SPIFFE trust domains.
 pub(crate) fn trust_domains(_: &mut SchemaGenerator) -> Schema {
-    list(text("^[a-z0-9._-]+$", 255), 0, 16)
+    list(&text("^[a-z0-9._-]+$", 255), 0, 16)
 }
 
 /// A segment of a SPIFFE ID that names a service account.
@@ -192,32 +195,32 @@ const HEADER_PATTERN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 
 /// Names of header fields.
 pub(crate) fn header_names(_: &mut SchemaGenerator) -> Schema {
-    list(text(HEADER_PATTERN, 256), 1, 16)
+    list(&text(HEADER_PATTERN, 256), 1, 16)
 }
 
 /// SHA-256 digests.
 pub(crate) fn sha256_digests(_: &mut SchemaGenerator) -> Schema {
-    list(text("^sha256:[0-9A-Fa-f]{64}$", 71), 1, 64)
+    list(&text("^sha256:[0-9A-Fa-f]{64}$", 71), 1, 64)
 }
 
 /// Long form device identifiers (IEEE 2030.5).
 pub(crate) fn lfdis(_: &mut SchemaGenerator) -> Schema {
-    list(text("^[0-9A-Fa-f]{40}$", 40), 1, 64)
+    list(&text("^[0-9A-Fa-f]{40}$", 40), 1, 64)
 }
 
 /// Short form device identifiers (IEEE 2030.5).
 pub(crate) fn sfdis(_: &mut SchemaGenerator) -> Schema {
-    list(text("^[0-9]{12}$", 12), 1, 64)
+    list(&text("^[0-9]{12}$", 12), 1, 64)
 }
 
 /// Serial numbers in hex digits, with or without colons.
 pub(crate) fn serials(_: &mut SchemaGenerator) -> Schema {
-    list(text("^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){0,19}$", 59), 1, 64)
+    list(&text("^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){0,19}$", 59), 1, 64)
 }
 
 /// Common names of certificates' subjects (RFC 5280: at most 64 characters).
 pub(crate) fn common_names(_: &mut SchemaGenerator) -> Schema {
-    list(text(r"^[^\x00-\x1f\x7f]+$", 64), 1, 64)
+    list(&text(r"^[^\x00-\x1f\x7f]+$", 64), 1, 64)
 }
 
 /// A common name of a certificate's subject (RFC 5280: at most 64 characters).

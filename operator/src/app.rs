@@ -8,18 +8,20 @@ use k8s_openapi::jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::authority;
+use crate::authority::{self, Signer};
+use crate::identity::Reconciler;
 use crate::index::Index;
 use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS};
 use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECONDS};
 use crate::pki::key::Algorithm;
 use crate::pki::names::{ExtraNames, Names};
-use crate::queue::{Key, Outcome, Queue, Turn};
+use crate::queue::{Key, Outcome, Pace, Queue, Turn};
 use crate::settings::Settings;
 use crate::workload::apply::Writer;
 use crate::workload::ask::Asker;
+use crate::workload::authorities::Authorities;
 use crate::workload::board::Board;
 use crate::workload::memory::Memories;
 use crate::workload::trust::Trusts;
@@ -47,12 +49,17 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         client: client.clone(),
         index: Arc::clone(&index),
         queue: Arc::clone(&queue),
-        board: Arc::new(Board::default()),
+        board: Board::default(),
         asker: Asker::new(settings.status_port),
         writer: Writer::new(client.clone(), Arc::clone(&index)),
-        issuer: Arc::new(issuer),
+        signer: Signer::new(authority, issuer),
         names: names(&settings),
-        trusts: Arc::new(Trusts::default()),
+        trusts: Trusts::default(),
+        authorities: Authorities::new(client.clone()),
+        reconciler: Reconciler::new(client.clone(), settings.operator_namespace.clone()),
+        quota: settings.identities_per_namespace,
+        operator_namespace: settings.operator_namespace.clone(),
+        started: Instant::now(),
         memories: Memories::default(),
     });
     let mut watches = JoinSet::new();
@@ -63,6 +70,10 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         () = index.complete() => {}
     }
     tracing::info!(namespaces = ?settings.scope, trust_domain = settings.trust_domain, "everything is seen; taking turns");
+    queue.add(Key::Authority, Pace::Gathered);
+    // Clients that went while nobody looked.
+    let namespaces = index.cluster().namespaces();
+    namespaces.into_iter().for_each(|namespace| queue.add(Key::Ledger(namespace), Pace::Now));
     let mut turns = JoinSet::new();
     for _ in 0..TURNS {
         turns.spawn(take_turns(Arc::clone(&worker), Arc::clone(&queue)));
@@ -114,10 +125,12 @@ async fn take_turns(worker: Arc<Worker>, queue: Arc<Queue>) {
 async fn take_turn(worker: &Worker, turn: Turn) {
     let ended = timeout(TURN_TIMEOUT, async {
         match turn.key() {
+            Key::Authority => worker.authority().await,
             Key::Trust(namespace) => worker.trust(namespace).await,
             Key::Workload(workload) => worker.workload(workload).await,
             Key::Route(route) => worker.route(route).await,
-            Key::Identity(_) => Ok(Outcome::Done),
+            Key::Ledger(namespace) => worker.sweep(namespace).await,
+            Key::Identity(client) => worker.client(client).await,
         }
     });
     let outcome = match ended.await {

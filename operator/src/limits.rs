@@ -5,6 +5,9 @@ use std::time::Duration;
 /// How long a change waits for what belongs to it: `kubectl apply` of a folder sends its objects one by one.
 pub const GATHER: Duration = Duration::from_millis(30);
 
+/// How long statuses wait that only count sidecars: a rollout changes the count of every client with every pod.
+pub const CALM: Duration = Duration::from_secs(3);
+
 /// Time between two writes of one workload's policy, identities and endpoints: a sidecar makes a generation of each.
 pub const BETWEEN_WRITES: Duration = Duration::from_secs(1);
 
@@ -55,3 +58,15 @@ pub const TRUSTS_KNOWN: usize = 16;
 
 /// How long a turn may take. A request that is never answered would else hold its key for as long as a watch may last.
 pub const TURN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often certificates of others are read again: nobody tells of their changes, and they change once in years.
+pub const AUTHORITIES_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long after the start clients wait for the first word of all sidecars, so that a restart tells nobody less than
+/// before.
+pub const FIRST_WORD: Duration = Duration::from_secs(10);
+/// How often they look whether it has come.
+pub const FIRST_WORD_AGAIN: Duration = Duration::from_millis(100);
+
+/// How often it is looked who signs, beside the changes of Secrets of ours: authorities that were brought are not watched.
+pub const AUTHORITY_AGAIN: Duration = Duration::from_secs(3600);

@@ -10,13 +10,17 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::index::ObjectName;
-use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, GATHER};
+use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, CALM, GATHER};
 
 /// What a turn is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
+    /// Who signs.
+    Authority,
     /// What all sidecars of a namespace trust, and what is revoked there.
     Trust(String),
+    /// What was issued in a namespace to clients that are gone without a word.
+    Ledger(String),
     /// A ClientIdentity's certificate and status.
     Identity(ObjectName),
     /// Everything the sidecars of one workload read.
@@ -28,7 +32,9 @@ pub enum Key {
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Authority => f.write_str("authority"),
             Self::Trust(namespace) => write!(f, "trust {namespace}"),
+            Self::Ledger(namespace) => write!(f, "ledger {namespace}"),
             Self::Identity(name) => write!(f, "identity {name}"),
             Self::Workload(name) => write!(f, "workload {name}"),
             Self::Route(name) => write!(f, "route {name}"),
@@ -45,6 +51,8 @@ pub enum Pace {
     Now,
     /// When what belongs together has come: changes rarely come alone.
     Gathered,
+    /// When things have calmed down: of what is only counted.
+    Calm,
 }
 
 /// How a turn ended.
@@ -127,6 +135,7 @@ impl Queue {
             Pace::Urgent => Place { lane: URGENT, at: now },
             Pace::Now => Place { lane: USUAL, at: now },
             Pace::Gathered => Place { lane: USUAL, at: now + GATHER },
+            Pace::Calm => Place { lane: USUAL, at: now + CALM },
         };
         self.state().place(key, place);
         self.changed.notify_one();

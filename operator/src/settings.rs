@@ -235,6 +235,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::path::PathBuf;
 
+    use clap::Args;
     use tracing_subscriber::filter::LevelFilter;
 
     use super::{Flags, LogLevel, Settings};
@@ -293,6 +294,28 @@ mod tests {
                 read(Flags { extra_uri_prefixes: Some(text.to_owned()), ..Flags::default() }, &[]).is_err(),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn every_flag_is_documented_with_its_default() {
+        let page =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operator.md")).expect("the page");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `--")?.split_once("` | "));
+        let told: BTreeMap<_, _> = rows
+            .map(|(flag, rest)| {
+                (flag.to_owned(), rest.split(" |").next().unwrap_or_default().trim_matches('`').to_owned())
+            })
+            .collect();
+        let command = Flags::augment_args(clap::Command::new("run"));
+        let flags: Vec<_> = command.get_arguments().collect();
+        assert_eq!(told.len(), flags.len(), "{told:?}");
+        for flag in flags {
+            let name = flag.get_long().expect("all are long");
+            let help = flag.get_help().expect("each says what it is").to_string();
+            let default = help.rsplit_once(" [").map(|(_, default)| default.trim_end_matches(']').to_owned());
+            let default = default.filter(|_| name != "kubeconfig").unwrap_or_default();
+            assert_eq!(told.get(name), Some(&default), "--{name}");
         }
     }
 }

@@ -109,20 +109,7 @@ impl App {
         let (sender, log) = start_log(config, settings, &state)?;
         let (spans, traces) = start_traces(settings, &state)?.unzip();
         let sampling_ratio = settings.tracing.as_ref().map(|tracing| tracing.sampling_ratio);
-        let Workers { count, why } = settings::workers(settings);
-        tracing::info!(
-            workers = count,
-            workers_why = %why,
-            connections = most_connections,
-            upstream_connections = upstreams,
-            log = %settings::log_path(settings, config).display(),
-            log_queue_rows = QUEUE_ROWS,
-            log_max_size = %settings.log.max_size,
-            handshake_timeout = ?HANDSHAKE_TIMEOUT,
-            response_head_timeout = ?RESPONSE_HEAD_TIMEOUT,
-            drain_timeout = %settings.drain_timeout,
-            "limits"
-        );
+        let count = tell_limits(config, settings, most_connections, upstreams);
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let handles = Handles {
@@ -414,6 +401,25 @@ fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::
         pod: settings.pod.clone(),
     };
     Ok((sender, log::start(options, receiver).map_err(AppError::Thread)?))
+}
+
+/// Tells within which limits this process works, and how many workers it starts.
+fn tell_limits(config: &Path, settings: &Settings, connections: u32, upstream_connections: usize) -> usize {
+    let Workers { count, why } = settings::workers(settings);
+    tracing::info!(
+        workers = count,
+        workers_why = %why,
+        connections,
+        upstream_connections,
+        log = %settings::log_path(settings, config).display(),
+        log_queue_rows = QUEUE_ROWS,
+        log_max_size = %settings.log.max_size,
+        handshake_timeout = ?HANDSHAKE_TIMEOUT,
+        response_head_timeout = ?RESPONSE_HEAD_TIMEOUT,
+        drain_timeout = %settings.drain_timeout,
+        "limits"
+    );
+    count
 }
 
 /// Raises the limit of open files as far as it goes, and shares it out: how many connections of clients, and how many to

@@ -1,5 +1,9 @@
 //! Bytes both ways, from whatever carries them: a socket, TLS, a stream of HTTP/2.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -9,6 +13,12 @@ use tokio_rustls::server::TlsStream;
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
     /// Has its other end find a break, and no end, when it is dropped: nobody is to take a part for the whole.
     fn break_off(&self);
+
+    /// Ends what is sent, after all of it was flushed, without saying that it is whole, where there is a word for that: a
+    /// receiver that knows TLS (RFC 8446 §6.1) is not to take a part for the whole.
+    fn poll_cut_short(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_shutdown(cx)
+    }
 }
 
 /// A stream that is passed on as it is from now on.
@@ -41,5 +51,9 @@ impl Duplex for UnixStream {
 impl Duplex for TlsStream<TcpStream> {
     fn break_off(&self) {
         self.get_ref().0.break_off();
+    }
+
+    fn poll_cut_short(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.get_mut().get_mut().0).poll_shutdown(cx)
     }
 }

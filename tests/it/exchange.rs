@@ -3,10 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use postern_tests::gate::Gate;
+use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
 use crate::listeners::application;
@@ -181,6 +182,7 @@ fn a_client_that_goes_away_is_recorded_with_what_it_got() {
         let row = newest(&gate.sidecar, count);
         assert_eq!(columns(&row, &shown), json!(["allowed", "client_closed", 499, "/slow"]), "{protocol}");
     }
+    gate.sidecar.has_decided(4).unwrap();
 }
 
 const MALFORMED: [(&str, &str, u16); 15] = [
@@ -226,6 +228,7 @@ fn what_is_not_http_is_answered_and_recorded() {
         assert_eq!(shown, expected, "{case}");
     }
     assert_eq!(gate.upstream.requests(), 0);
+    gate.sidecar.has_decided(MALFORMED.len() as u64).unwrap();
 }
 
 #[test]
@@ -248,6 +251,7 @@ fn a_malformed_upload_is_recorded_as_such() {
         assert_eq!(shown, json!(["allowed", reason, 400, "demo/billing"]), "{case}");
     }
     assert_eq!(rows(&gate.sidecar, table.len()).len(), table.len());
+    gate.sidecar.has_decided(table.len() as u64).unwrap();
 }
 
 #[test]
@@ -305,6 +309,7 @@ fn unusual_requests_that_are_http() {
         assert_eq!(columns(&row, &["reason", "status"]), json!([reason, status]), "{case}");
     }
     assert_eq!(rows(&gate.sidecar, 7).len(), 7);
+    gate.sidecar.has_decided(7).unwrap();
 }
 
 #[test]
@@ -319,20 +324,20 @@ fn a_refused_upload_gets_its_answer() {
         let answer = curl.arg("-w").arg("%{http_code} %{exitcode}\\n").call().unwrap();
         assert_eq!(answer.text(), "403 0\n".repeat(20), "{size} bytes {version}");
     }
+    gate.sidecar.has_decided(160).unwrap();
 }
 
 /// RFC 9112 §9.3 lets an upstream answer before it has read the request, and end the connection; it may as well stop.
 #[test]
 fn an_answer_that_comes_before_the_uploads_end_gets_through() {
     let answer = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 6\r\nConnection: close\r\n\r\nlarge\n";
+    // Kept open by whoever has the other end: it reads no more, and does not close either.
+    let (keep, _kept) = mpsc::channel();
     let early = move |mut stream: TcpStream| {
         let mut bytes = [0; 1 << 10];
         if stream.read(&mut bytes).is_ok() {
             stream.write_all(answer.as_bytes()).unwrap();
-            // Until the gate lets go of it.
-            while stream.write(&[0]).is_ok() {
-                thread::sleep(Duration::from_millis(10));
-            }
+            keep.send(stream).unwrap();
         }
     };
     let silent = |mut stream: TcpStream| while stream.read(&mut [0; 1 << 10]).is_ok_and(|count| count > 0) {};
@@ -361,6 +366,7 @@ fn an_answer_that_comes_before_the_uploads_end_gets_through() {
         for row in rows(&gate.sidecar, 2 * count) {
             assert_eq!(row["status"].to_string(), status, "{row}");
         }
+        gate.sidecar.has_decided(2 * count as u64).unwrap();
     }
 }
 
@@ -388,4 +394,57 @@ fn what_came_of_an_answer_that_breaks_off_gets_through() {
             .collect();
         assert_eq!(reasons, vec![json!([200, "upstream_reset", 4]); 10 * (index + 1)], "{version}");
     }
+    gate.sidecar.has_decided(20).unwrap();
+}
+
+/// A frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// What one stream has against it ends that stream, which h2 does by itself; what is against the connection ends it.
+#[test]
+fn what_is_not_http2_ends_its_connection_and_is_recorded() {
+    let gate = Gate::start_with(|document| {
+        document["version"] = json!("1.3");
+        document["policy"]["listeners"] = json!([{ "name": "out", "address": "127.0.0.1:0", "protocol": "HTTP" }]);
+        let route = &mut document["policy"]["routes"][0];
+        (route["listener"], route["hostnames"]) = (json!("out"), json!([]));
+        route["rules"][0]["allow"] = json!([{ "anyone": {} }]);
+    })
+    .unwrap();
+    let settings = frame(4, 0, 0, &[]);
+    // `GET`, `http`, `/` and the host `a`, by the static table of HPACK.
+    let head = [0x82, 0x86, 0x84, 0x41, 1, b'a'];
+    let request = frame(1, 0b101, 1, &head);
+    let table: [(&str, Vec<u8>, u64); 5] = [
+        ("data of the connection", [&settings[..], &frame(0, 0, 0, b"x")].concat(), 0),
+        ("a head that cannot be unpacked", [&settings[..], &frame(1, 0b101, 1, &[0xff; 9])].concat(), 0),
+        ("a window of nothing", [&settings[..], &frame(8, 0, 0, &[0; 4])].concat(), 0),
+        ("a frame that is too large", [&settings[..], &[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]].concat(), 0),
+        ("after a request", [&settings[..], &request, &frame(0, 0, 0, b"x")].concat(), 1),
+    ];
+    let address = gate.sidecar.listener("out").unwrap();
+    let mut decisions = 0;
+    for (case, frames, requests) in table {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frames[..]].concat()).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        decisions += 1 + requests;
+        gate.sidecar.has_decided(decisions).unwrap();
+        let malformed = "select * from requests where reason = 'client_malformed' order by id desc limit 1";
+        let row = &gate.sidecar.launch().query(malformed).unwrap()[0];
+        let shown = columns(row, &["kind", "verdict", "reason", "status", "protocol", "listener"]);
+        assert_eq!(shown, json!(["request", "refused", "client_malformed", null, "HTTP/2", "out"]), "{case}");
+    }
+    // A name in capitals makes it none (RFC 9113 §8.2.1), and one that follows on the same connection is.
+    let mut stream = TcpStream::connect(address).unwrap();
+    let (none, next) = (
+        frame(1, 0b101, 1, &[&head[..], &[0, 1, b'A', 1, b'b']].concat()),
+        frame(1, 0b101, 3, &[0x82, 0x86, 0x84, 0x41, 1, b'a']),
+    );
+    stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..], &none, &next].concat()).unwrap();
+    gate.sidecar.has_decided(decisions + 1).unwrap();
 }

@@ -57,6 +57,7 @@ fn calls_pass_with_their_metadata_and_statuses() {
         assert_eq!(shown, json!(["HTTP/2", 200, status, null, 1]), "{method} {messages:?}");
     }
     assert_eq!(metric(&gate.sidecar, "postern_upstream_connections_open"), 1);
+    gate.sidecar.has_decided(8).unwrap();
 }
 
 #[test]
@@ -118,6 +119,7 @@ fn what_the_gate_refuses_is_told_as_grpc_tells_it() {
             let shown = columns(&row, &["reason", "status", "grpc_status"]);
             assert_eq!(shown, json!([reason, 200, status]), "{method} {messages:?}");
         }
+        gate.sidecar.has_decided(2).unwrap();
     }
 }
 
@@ -143,6 +145,7 @@ fn others_are_refused_as_before() {
         let answer = curl.call().unwrap();
         assert_eq!((answer.status, answer.header("postern-reason")), (Some(status), Some("policy_not_allowed")));
     }
+    gate.sidecar.has_decided(5).unwrap();
     let statuses: Vec<_> = rows(&gate.sidecar, 5).iter().map(|row| row["grpc_status"].clone()).collect();
     assert_eq!(statuses, [json!(7), Value::Null, Value::Null, Value::Null, Value::Null]);
 }

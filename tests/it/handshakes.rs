@@ -275,6 +275,7 @@ fn every_failed_handshake_has_its_reason_its_alert_and_its_row() {
             assert!(row["fingerprint"].is_string(), "{case}");
         }
     }
+    gate.sidecar.has_decided(34).unwrap();
     let of_handshakes = |reason: &Reason| reason.code().starts_with("tls_");
     let all: BTreeSet<_> = Reason::ALL.into_iter().filter(of_handshakes).chain([Reason::ClientClosed]).collect();
     assert_eq!(covered, all);
@@ -289,4 +290,5 @@ fn silence_is_refused_in_time() {
     let shown = columns(&row, &["kind", "verdict", "reason", "sni"]);
     assert_eq!(shown, json!(["handshake", "refused", Reason::TlsTimeout.code(), null]));
     assert!((10_000_000..13_000_000).contains(&row["duration_us"].as_u64().unwrap()), "{row}");
+    gate.sidecar.has_decided(1).unwrap();
 }

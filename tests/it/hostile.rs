@@ -159,6 +159,8 @@ fn a_link_above_the_folder_is_followed_when_it_turns() {
     wait_until("the second release", || files.status(&sidecar) == Some(403));
     turn("release-3");
     wait_until("the third release", || files.status(&sidecar) == Some(200));
+    // Each release has a log of its own, where the link leads to.
+    sidecar.leave_unaudited();
 }
 
 #[test]

@@ -120,6 +120,7 @@ fn a_response_under_way_breaks_off_with_its_connection() {
             found.iter().map(|row| columns(row, &["kind", "verdict", "reason", "status", "protocol"])).collect();
         let request = json!(["request", "allowed", "policy_identity_revoked", 200, protocol]);
         assert_eq!(shown, [request, json!(["cut", "refused", "policy_identity_revoked", null, protocol])], "{flag}");
+        gate.sidecar.has_decided(2).unwrap();
     }
 }
 

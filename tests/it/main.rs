@@ -7,6 +7,7 @@
 
 mod admin;
 mod control_plane;
+mod crds;
 mod dns;
 mod docs;
 mod drain;
@@ -31,6 +32,7 @@ mod log;
 mod metrics;
 mod observed;
 mod offers;
+mod operator;
 mod pressure;
 mod reload;
 mod resume;
@@ -48,6 +50,7 @@ mod tls;
 mod traces;
 mod tunnels;
 mod tunnels_http2;
+mod tunnels_tls;
 mod upstream_http2;
 mod upstream_shared;
 mod upstream_tls;

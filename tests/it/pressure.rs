@@ -97,6 +97,7 @@ fn a_new_client_is_answered_whatever_is_stuck() {
     assert_eq!(new_client(&gate, "--http2").0, Some(200));
     streams.into_iter().for_each(|streams| drop(streams.join().unwrap()));
     wait_metric(&gate.sidecar, "postern_streams_open", 0);
+    gate.sidecar.has_decided(504 + STUCK as u64).unwrap();
 }
 
 #[test]
@@ -109,6 +110,7 @@ fn a_burst_is_held_back_and_served() {
     let (status, _, _) = new_client(&gate, "--http2");
     assert_eq!((status, stuck.join().unwrap().exit_code), (Some(200), Some(28)), "curl's code for a time that is up");
     assert!(rows(&gate.sidecar, 2).iter().all(|row| row["verdict"] == "allowed"));
+    gate.sidecar.has_decided(2).unwrap();
 }
 
 #[test]
@@ -130,6 +132,7 @@ fn a_request_that_waits_for_its_turn_says_so() {
     assert!(0 < queue && queue <= duration && u128::from(duration) <= took.as_micros(), "{took:?} {waited}");
     // Nearly all of it: the application answers at once.
     assert!(queue * 2 > duration, "{waited}");
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 #[test]
@@ -157,6 +160,7 @@ fn forwarded_connections_are_streams() {
     shown.sort();
     let expected = [json!(["connection", "allowed", null]), json!(["connection", "refused", "limit_streams"])];
     assert_eq!(shown, expected.map(|row| row.to_string()));
+    gate.sidecar.has_decided(2).unwrap();
 }
 
 #[test]
@@ -182,4 +186,5 @@ fn handshakes_wait_their_turn() {
     wait_metric(&gate.sidecar, "postern_handshakes_open", 0);
     drop(stalled);
     assert_eq!(gate.curl(Some("billing"), "/orders").unwrap().call().unwrap().status, Some(200));
+    gate.sidecar.has_decided((TURNS + MORE + 1) as u64).unwrap();
 }

@@ -42,6 +42,7 @@ fn no_request_fails_that_nginx_did_not_take() {
         rows(&gate.sidecar, 2 * CALLS);
         let failed = counted.query("select * from requests where reason is not null or status <> 200").unwrap();
         assert_eq!(failed, Vec::<Value>::new(), "{directives}");
+        gate.sidecar.has_decided(2 * CALLS as u64).unwrap();
     }
 }
 
@@ -115,6 +116,7 @@ fn what_goes_again_when_a_connection_ends() {
         let row = newest(&gate.sidecar, 2);
         let shown = columns(&row, &["path", "verdict", "reason", "status", "attempts"]);
         assert_eq!(shown, json!(["/orders", "allowed", reason, status, attempts]), "{case}");
+        gate.sidecar.has_decided(2).unwrap();
         drop(gate);
         serving.join().unwrap();
     }
@@ -129,6 +131,7 @@ fn what_was_sent_on_a_new_connection_does_not_go_again() {
     let row = newest(&gate.sidecar, 1);
     assert_eq!(columns(&row, &["reason", "attempts"]), json!(["upstream_reset", 1]));
     serving.join().unwrap();
+    gate.sidecar.has_decided(1).unwrap();
 }
 
 /// An address that takes connections and never answers: its accept queue is all there is of it.
@@ -159,6 +162,7 @@ fn a_request_takes_no_longer_than_it_may() {
             assert!(begun.elapsed() >= Duration::from_millis(200) && begun.elapsed() < Duration::from_secs(30));
             let row = newest(&gate.sidecar, 1);
             assert_eq!(columns(&row, &["reason", "status", "attempts"]), json!([reason, 504, 1]), "{timeouts} {flag}");
+            gate.sidecar.has_decided(1).unwrap();
         }
     }
 }
@@ -187,6 +191,7 @@ fn a_body_ends_in_time_too() {
             let shown = columns(&row, &["verdict", "reason", "status", "response_bytes"]);
             assert_eq!(shown, json!(["allowed", "upstream_timeout", 200, 4]), "{field} {flag}");
             serving.join().unwrap();
+            gate.sidecar.has_decided(1).unwrap();
         }
     }
 }

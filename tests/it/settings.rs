@@ -71,7 +71,7 @@ fn every_wrong_setting_is_told_and_nothing_starts() {
                 .to_owned()],
         ),
         (&[("POSTERN__NOTHING", "1")], Value::Null, vec![
-                "POSTERN__NOTHING: `settings.nothing`: unknown field `nothing`, expected one of `statusAddress`, `workers`, \
+                "POSTERN__NOTHING: `settings.nothing`: unknown field `nothing`, expected one of `statusAddress`, `listenAddress`, `workers`, \
                  `drainTimeout`, `logLevel`, `log`, `stateDir`, `tracing`, `admin`, `dns`, `pod`"
                     .to_owned(),
             ]),

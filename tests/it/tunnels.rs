@@ -19,7 +19,7 @@ use crate::observed::{columns, metric, newest, rows, status, wait_metric, wait_r
 const HOW: [&str; 6] = ["kind", "verdict", "reason", "status", "request_bytes", "response_bytes"];
 
 /// A request to go on with a protocol that nobody knows, and what a script needs to speak it.
-const ASK: &str = r#"
+pub(crate) const ASK: &str = r#"
 class Tunnel(Tls):
     def __init__(self, more=b"", **options):
         super().__init__(ADDRESS, **options)
@@ -114,6 +114,7 @@ fn websockets_pass_every_kind_of_message_both_ways() {
     let refused = r#"verdict="refused",reason="policy_not_allowed""#;
     assert_eq!(counted("postern_requests_total", refused), 1);
     assert_eq!(counted("postern_requests_total", r#"verdict="allowed",reason="""#), 0);
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 #[test]
@@ -163,6 +164,7 @@ for make in (lambda: Tls(ADDRESS), lambda: Plain(("127.0.0.1", OPEN))):
         assert!(row["response_bytes"].as_u64().unwrap() > 10 + 8, "{row}");
         assert_eq!(columns(row, &["listener", "host", "path"]), json!([listener, "localhost", "/chat"]));
     }
+    gate.sidecar.has_decided(2).unwrap();
 }
 
 #[test]
@@ -201,6 +203,7 @@ fn a_switch_that_nobody_asked_for_is_refused() {
         let row = newest(&gate.sidecar, 1);
         let shown = columns(&row, &["kind", "verdict", "reason", "status"]);
         assert_eq!(shown, json!(["request", "allowed", "upstream_upgrade", 502]), "{is_asked} {fields}");
+        gate.sidecar.has_decided(1).unwrap();
     }
 }
 
@@ -248,6 +251,7 @@ client.send(b"GET /chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, clos
 print(client.read_all().split(b"\r\n")[0])
 "#;
     assert_eq!(script(&gate, text), "b'HTTP/1.1 200 OK'\n");
+    gate.sidecar.has_decided(19).unwrap();
 }
 
 #[test]
@@ -302,6 +306,7 @@ fn what_ends_at_one_end_ends_at_the_other() {
         let shown = ["reason", "request_bytes", "response_bytes"];
         assert_eq!(columns(&row, &shown[..expected.as_array().unwrap().len()]), expected, "{case}");
         assert_eq!(columns(&row, &["kind", "status"]), json!(["tunnel", 101]), "{case}");
+        gate.sidecar.has_decided(1).unwrap();
     }
 }
 
@@ -367,6 +372,7 @@ fn a_tunnel_is_cut_when_its_client_would_not_be_let_in_any_more() {
     let reason = "policy_identity_revoked";
     let tunnel = json!(["tunnel", "allowed", reason, "demo/billing"]);
     assert_eq!(kinds_and_reasons(&gate, 2), [tunnel, json!(["cut", "refused", reason, "demo/billing"])]);
+    gate.sidecar.has_decided(2).unwrap();
     gate.sidecar.kill().unwrap();
     assert_eq!(other.line(), "broken\n", "until then it went on");
 }
@@ -402,6 +408,7 @@ fn a_tunnel_obeys_the_policy_of_today() {
     });
     assert_eq!(other.line(), "broken\n");
     assert_eq!(kinds_and_reasons(&gate, 4)[1], json!(["tunnel", "allowed", reason, "demo/reports"]));
+    gate.sidecar.has_decided(4).unwrap();
 }
 
 /// Changes the policy, and waits until it is in use.
@@ -442,6 +449,7 @@ fn a_tunnel_ends_with_the_certificates_it_rests_on() {
     }
     expected.sort_unstable();
     assert_eq!(shown, expected);
+    gate.sidecar.has_decided(4).unwrap();
 }
 
 #[test]
@@ -475,6 +483,7 @@ fn tunnels_have_a_limit_of_their_own() {
     assert_eq!(gate.curl(Some("billing"), "/chat").unwrap().call().unwrap().status, Some(426));
     change(&mut gate, |document| document["policy"]["limits"]["maxTunnels"] = json!(2));
     let _second = Idle::open(&gate, "reports");
+    gate.sidecar.has_decided(2).unwrap();
     gate.sidecar.kill().unwrap();
     assert_eq!(first.line(), "broken\n", "until then it was open");
 }
@@ -512,6 +521,7 @@ fn a_tunnel_over_tls_obeys_what_it_rests_on() {
     let shown: Vec<_> = found.iter().map(|row| columns(row, &["kind", "verdict"])).collect();
     assert_eq!(shown, vec![json!(["tunnel", "allowed"]); 3]);
     assert_eq!(found[2]["reason"], json!("upstream_tls_revoked"));
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 #[test]
@@ -541,6 +551,7 @@ fn the_time_for_a_request_is_not_its_tunnels() {
         document["policy"]["routes"][0]["rules"][0]["timeouts"] =
             json!({ "request": "300ms", "backendRequest": "300ms" });
     });
+    // That a time has passed without effect can be seen only afterwards: here the script has to wait.
     let text = r#"
 client = Tunnel()
 client.until(b"\r\n\r\n")
@@ -554,4 +565,5 @@ print(client.read_all())
     let row = newest(&gate.sidecar, 1);
     assert_eq!(columns(&row, &["kind", "reason"]), json!(["tunnel", null]));
     assert!(row["duration_us"].as_u64().unwrap() > 1_000_000, "{row}");
+    gate.sidecar.has_decided(1).unwrap();
 }

@@ -91,6 +91,7 @@ await once(session, "close");
         assert!(row["request_bytes"].as_u64().unwrap() > 1 << 20, "{row}");
     }
     wait_metric(&gate.sidecar, "postern_tunnels_open", 0);
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 #[test]
@@ -114,6 +115,7 @@ console.log((await bytes(stream, sent.length)).equals(sent), (await rest(stream)
     let row = newest(&gate.sidecar, 1);
     let shown = columns(&row, &["kind", "reason", "request_bytes", "response_bytes"]);
     assert_eq!(shown, json!(["tunnel", null, 20 << 20, (20 << 20) + "total 20971520".len()]));
+    gate.sidecar.has_decided(1).unwrap();
 }
 
 #[test]
@@ -147,6 +149,7 @@ fn what_is_no_websocket_is_refused_on_a_stream() {
         json!(["request", "upstream_upgrade", 502, "GET"]),
     ];
     assert_eq!(shown, expected);
+    gate.sidecar.has_decided(4).unwrap();
 }
 
 #[test]
@@ -166,6 +169,7 @@ fn an_upstream_that_has_not_read_the_key_is_refused() {
         assert_eq!(script(&gate, text), "502 upstream_upgrade\n", "{field}");
         let shown = columns(&newest(&gate.sidecar, 1), &["kind", "verdict", "reason"]);
         assert_eq!(shown, json!(["request", "allowed", "upstream_upgrade"]), "{field}");
+        gate.sidecar.has_decided(1).unwrap();
     }
 }
 
@@ -200,6 +204,7 @@ console.log((await rest(other)).toString());
     shown.sort_unstable();
     let expected = [json!(["tunnel", "client_closed"]), json!(["tunnel", null]), json!(["tunnel", null])];
     assert_eq!(shown, expected.map(|row| row.to_string()));
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 #[test]
@@ -238,4 +243,5 @@ console.log("second");
         json!(["tunnel", "allowed", "route_no_path", "demo/billing"]),
     ];
     assert_eq!(shown, expected.map(|row| row.to_string()));
+    gate.sidecar.has_decided(3).unwrap();
 }

@@ -13,6 +13,7 @@ use postern_tests::clients::{Answer, Curl, run};
 use postern_tests::gate::Gate;
 use postern_tests::nginx::Nginx;
 use postern_tests::upstream::Upstream;
+use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
 use crate::observed::{columns, metric, newest, rows, wait_metric, wait_until};
@@ -113,6 +114,7 @@ fn requests_share_connections() {
         });
         let open = metric(&gate.sidecar, OPEN);
         assert!(connections.contains(&open), "{directives} {open}");
+        gate.sidecar.has_decided(13).unwrap();
     }
 }
 
@@ -129,6 +131,7 @@ fn no_request_fails_that_is_above_the_last() {
         assert!(told.contains("2000 succeeded, 0 failed, 0 errored"), "{arguments:?}: {told}");
         assert!(told.contains("2000 2xx"), "{arguments:?}: {told}");
     }
+    gate.sidecar.has_decided(4000).unwrap();
 }
 
 /// Idle connections are bounded and closed as those of HTTP/1.1 are.
@@ -171,10 +174,12 @@ fn a_slow_client_holds_up_nobody_else() {
 }
 
 /// Types of frames (RFC 9113 §6), and what is done with a request that has come.
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 
 #[derive(Clone, Copy, Debug)]
 enum Deed {
@@ -185,6 +190,14 @@ enum Deed {
     Close,
     /// Waits for the stream's reset.
     Wait,
+    /// Answers, and takes no body on this connection until it is told to.
+    Hold,
+    /// Refuses it (RFC 9113 §8.7) when its head has come.
+    RefuseHead,
+    /// Begins an answer when the head has come, and ends it when it is told to.
+    AnswerHead,
+    /// The same, and takes the body when it is told to: the rest of the answer is how long that was.
+    AnswerLength,
 }
 
 /// An HTTP/2 server that does one deed after the other, one for each request, over all its connections. It tells each
@@ -192,21 +205,24 @@ enum Deed {
 struct Scripted {
     address: SocketAddr,
     frames: mpsc::Receiver<u8>,
+    /// Tells it to go on.
+    go_on: mpsc::Sender<()>,
 }
 
 fn scripted(deeds: &[Deed]) -> Scripted {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let deeds = Arc::new(Mutex::new(deeds.iter().copied().collect()));
-    let (sender, frames) = mpsc::channel();
+    let ((sender, frames), (go_on, going_on)) = (mpsc::channel(), mpsc::channel());
+    let going_on = Arc::new(Mutex::new(going_on));
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let (deeds, sender) = (Arc::clone(&deeds), sender.clone());
+            let (deeds, sender, going_on) = (Arc::clone(&deeds), sender.clone(), Arc::clone(&going_on));
             // It ends with the gate's end of the connection, whichever is first.
-            thread::spawn(move || drop(serve(stream.unwrap(), &deeds, &sender)));
+            thread::spawn(move || drop(serve(stream.unwrap(), &deeds, &sender, &going_on)));
         }
     });
-    Scripted { address, frames }
+    Scripted { address, frames, go_on }
 }
 
 pub(crate) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
@@ -215,20 +231,35 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> 
 }
 
 /// Serves one connection until it ends, whoever ends it.
-fn serve(mut stream: TcpStream, deeds: &Mutex<VecDeque<Deed>>, frames: &mpsc::Sender<u8>) -> io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    deeds: &Mutex<VecDeque<Deed>>,
+    frames: &mpsc::Sender<u8>,
+    going_on: &Mutex<mpsc::Receiver<()>>,
+) -> io::Result<()> {
     stream.read_exact(&mut [0; 24])?;
     stream.write_all(&frame(SETTINGS, 0, 0, &[]))?;
-    let mut head = [0; 9];
+    let (mut head, mut body_bytes, mut answered) = ([0; 9], 0, None);
     loop {
         stream.read_exact(&mut head)?;
         let [_, high, low, kind, flags, .., number] = head;
-        stream.read_exact(&mut vec![0; usize::from(u16::from_be_bytes([high, low]))])?;
+        let length = u16::from_be_bytes([high, low]);
+        stream.read_exact(&mut vec![0; usize::from(length)])?;
         let _nobody_asks = frames.send(kind);
-        let is_request_end = matches!(kind, 0 | HEADERS) && flags & 1 == 1;
         if (kind, flags & 1) == (SETTINGS, 0) {
             stream.write_all(&frame(SETTINGS, 1, 0, &[]))?;
         }
-        if !is_request_end {
+        let is_request_end = matches!(kind, DATA | HEADERS) && flags & 1 == 1;
+        if kind == DATA && answered == Some(number) {
+            body_bytes += length;
+            if is_request_end {
+                stream.write_all(&frame(DATA, 1, number, body_bytes.to_string().as_bytes()))?;
+            }
+            continue;
+        }
+        let next = deeds.lock().unwrap().front().copied();
+        let is_early = matches!(next, Some(Deed::RefuseHead | Deed::AnswerHead | Deed::AnswerLength));
+        if !(is_request_end || is_early && kind == HEADERS) {
             continue;
         }
         let deed = deeds.lock().unwrap().pop_front().unwrap_or(Deed::Answer);
@@ -239,6 +270,22 @@ fn serve(mut stream: TcpStream, deeds: &Mutex<VecDeque<Deed>>, frames: &mpsc::Se
             Deed::Leave(last) => stream.write_all(&frame(GOAWAY, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0]))?,
             Deed::Close => return Ok(()),
             Deed::Wait => {}
+            Deed::Hold => {
+                // SETTINGS_INITIAL_WINDOW_SIZE.
+                stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]))?;
+                stream.write_all(&frame(HEADERS, 0b101, number, &[0x88]))?;
+            }
+            Deed::RefuseHead => stream.write_all(&frame(RST_STREAM, 0, number, &[0, 0, 0, 7]))?,
+            Deed::AnswerHead | Deed::AnswerLength => {
+                stream.write_all(&frame(HEADERS, 0b100, number, &[0x88]))?;
+                going_on.lock().unwrap().recv().unwrap();
+                if matches!(deed, Deed::AnswerHead) {
+                    stream.write_all(&frame(DATA, 1, number, &[]))?;
+                    continue;
+                }
+                answered = Some(number);
+                stream.write_all(&frame(WINDOW_UPDATE, 0, number, &[0, 0, 0xff, 0xff]))?;
+            }
         }
     }
 }
@@ -276,6 +323,7 @@ fn what_the_upstream_has_not_begun_goes_again() {
         let row = newest(&gate.sidecar, 2);
         let reason = (status != 200).then_some("upstream_reset");
         assert_eq!(columns(&row, &["status", "reason", "attempts"]), json!([status, reason, attempts]), "{deeds:?}");
+        gate.sidecar.has_decided(2).unwrap();
     }
 }
 
@@ -295,6 +343,7 @@ fn a_client_that_goes_away_resets_its_stream() {
     let shown: Vec<_> = rows(&gate.sidecar, 2).iter().map(|row| columns(row, &["reason", "attempts"])).collect();
     assert_eq!(shown, [json!(["client_closed", 1]), json!([null, 1])]);
     assert_eq!(metric(&gate.sidecar, OPEN), 1);
+    gate.sidecar.has_decided(2).unwrap();
 }
 
 /// A connection that says nothing while a request's time passes gets no further request: it may be dead.
@@ -313,4 +362,67 @@ fn a_silent_connection_gets_no_further_request() {
         seen += settings();
         seen == 4
     });
+    gate.sidecar.has_decided(3).unwrap();
+}
+
+/// A request with the beginning of its body.
+fn post(gate: &Gate, length: usize, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", gate.sidecar.listener("out").unwrap().port())).unwrap();
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+}
+
+/// Waits for an answer's beginning.
+fn answered(stream: &mut TcpStream) {
+    let mut status = [0; 15];
+    stream.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 200 OK");
+}
+
+/// Waits for a frame of this type.
+fn wait_frame(server: &Scripted, wanted: u8) {
+    while server.frames.recv_timeout(PATIENCE).unwrap() != wanted {}
+}
+
+/// What is sent again is sent to its end, also to who has answered before.
+#[test]
+fn a_body_goes_again_whole_to_an_upstream_that_answers_early() {
+    use Deed::{AnswerLength, Hold, RefuseHead, Reset};
+    // One server under two addresses: an idle connection to each, a new one to the first, then the idle one to the other.
+    let server = scripted(&[Hold, Hold, RefuseHead, Reset(7), AnswerLength]);
+    let gate = gate(&json!({ "address": server.address }), |document| {
+        let address = format!("[::ffff:127.0.0.1]:{}", server.address.port());
+        let other = json!({ "address": address, "protocol": "HTTP2" });
+        document["policy"]["routes"][0]["rules"][0]["backends"].as_array_mut().unwrap().push(other);
+    });
+    assert_eq!([(); 2].map(|()| call(&gate, "/").status), [Some(200); 2]);
+    let mut stream = post(&gate, 12, "whole ");
+    // Two pieces: nothing of the second is there before the first has been sent.
+    wait_frame(&server, DATA);
+    stream.write_all(b"bodies").unwrap();
+    answered(&mut stream);
+    server.go_on.send(()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n2\r\n12\r\n0\r\n\r\n"), "{answer}");
+    let row = newest(&gate.sidecar, 3);
+    let shown = columns(&row, &["reason", "status", "attempts", "request_bytes", "response_bytes"]);
+    assert_eq!(shown, json!([null, 200, 3, 12, 2]));
+    gate.sidecar.has_decided(3).unwrap();
+}
+
+/// An upstream that has said all it has to say does not wait for more of a request that nobody sends on.
+#[test]
+fn the_stream_of_an_upload_that_nobody_wants_is_reset() {
+    let server = scripted(&[Deed::AnswerHead, Deed::Answer]);
+    let gate = gate(&json!({ "address": server.address }), |_| {});
+    let mut stream = post(&gate, 100, "the beginning");
+    answered(&mut stream);
+    server.go_on.send(()).unwrap();
+    wait_frame(&server, RST_STREAM);
+    assert_eq!(call(&gate, "/next").status, Some(200));
+    assert_eq!(metric(&gate.sidecar, OPEN), 1, "the connection is good for others");
+    gate.sidecar.has_decided(2).unwrap();
+    drop(stream);
 }

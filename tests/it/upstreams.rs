@@ -63,6 +63,7 @@ fn requests_wait_for_a_connection_and_more_than_may_wait_are_refused() {
     let shown: Vec<_> = refused.iter().map(|row| columns(row, &["verdict", "reason", "limiter", "status"])).collect();
     assert_eq!(shown, [json!(["allowed", "upstream_pool_full", "pool.maxPending", 503])]);
     wait_metric(&gate.sidecar, "postern_upstream_requests_pending", 0);
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 #[test]
@@ -81,6 +82,7 @@ fn a_request_that_has_waited_long_enough_is_refused() {
         assert!((100_000..=duration).contains(&queue), "{row}");
         assert_eq!(first.join().unwrap(), [200]);
     });
+    gate.sidecar.has_decided(2).unwrap();
 }
 
 /// What one worker keeps idle is closed when a request of the other waits for it.
@@ -94,6 +96,7 @@ fn workers_share_the_limit() {
     assert_eq!(gate.upstream.requests(), 40);
     assert_eq!(metric(&gate.sidecar, OPEN), 1);
     assert!(gate.upstream.connections() > 1, "all calls came to the same worker");
+    gate.sidecar.has_decided(40).unwrap();
 }
 
 /// Calls, and the connections they need.
@@ -110,6 +113,7 @@ fn connections_are_kept_as_long_as_they_may() {
         let gate = gate(&json!({ "pool": pool }));
         assert_eq!(call_many(&gate, path, &[]), vec![200; calls], "{pool}");
         assert_eq!(gate.upstream.connections(), connections, "{pool}");
+        gate.sidecar.has_decided(calls as u64).unwrap();
     }
 }
 
@@ -139,6 +143,7 @@ fn a_reload_keeps_the_connections_of_what_stays() {
         assert_eq!(gate.upstream.connections(), connections, "{policy}");
     }
     wait_metric(&gate.sidecar, OPEN, 1);
+    gate.sidecar.has_decided(3).unwrap();
 }
 
 #[test]
@@ -152,6 +157,7 @@ fn weights_are_shares() {
     });
     assert_eq!(call_many(&gate, "/orders/[1-40]", &[]), vec![200; 40]);
     assert_eq!((gate.upstream.requests(), other.requests()), (30, 10));
+    gate.sidecar.has_decided(40).unwrap();
 }
 
 /// What one address has to do is known to all workers.
@@ -176,6 +182,7 @@ fn the_less_busy_address_is_chosen() {
         }
         assert_eq!(slow.join().unwrap(), [200]);
     });
+    gate.sidecar.has_decided(11).unwrap();
 }
 
 /// As many connections as there are requests at once, however many there are one after the other.

@@ -2,6 +2,7 @@
 //! the real sidecar as a child process. Everything binds port 0, waits for conditions and ends when it is dropped.
 
 pub mod apiserver;
+mod balance;
 pub mod ca;
 pub mod clients;
 pub mod collector;

@@ -14,7 +14,8 @@ const OPERATOR: &str = "postern-operator";
 
 /// A running operator. Dropping it ends it at once, as a node that fails would.
 pub struct Operator {
-    programs: Together,
+    /// `None` once it was ended.
+    programs: Option<Together>,
     user: String,
 }
 
@@ -35,7 +36,7 @@ impl Operator {
         ];
         let program = Program { name: OPERATOR.to_owned(), path: built(OPERATOR)?, arguments: arguments.into() };
         // The programs remove it when they end.
-        Ok(Self { programs: Together::start(&folder.keep(), &[program])?, user })
+        Ok(Self { programs: Some(Together::start(&folder.keep(), &[program])?), user })
     }
 
     /// Who it is to the API server, from start to start.
@@ -44,10 +45,15 @@ impl Operator {
         &self.user
     }
 
+    /// Ends it at once.
+    pub fn end(&mut self) {
+        self.programs = None;
+    }
+
     /// The last that it said, for a test that fails.
     #[must_use]
     pub fn last_words(&self) -> String {
-        self.programs.last_words(OPERATOR)
+        self.programs.as_ref().map(|programs| programs.last_words(OPERATOR)).unwrap_or_default()
     }
 
     /// Waits for a condition; what the operator said last is in the error.
@@ -69,7 +75,7 @@ impl Operator {
         mut probe: impl FnMut() -> Result<Option<T>>,
     ) -> Result<T> {
         let waited = eventually(what, limit, || {
-            ensure!(!self.programs.have_ended(), "the operator ended");
+            ensure!(!self.programs.as_ref().is_none_or(Together::have_ended), "the operator ended");
             probe()
         });
         waited.or_else(|error| bail!("{error:#}; the operator said last:\n{}", self.last_words()))

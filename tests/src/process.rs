@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value};
@@ -19,6 +20,9 @@ use crate::wait::PATIENCE;
 
 /// Name of the binary.
 const SIDECAR: &str = "postern-sidecar";
+
+/// What it says when its pages can be asked for.
+const STATUS_SERVER: &str = "status server listening";
 
 /// Lines of the child's output that an error shows.
 const SHOWN_LINES: usize = 20;
@@ -61,6 +65,7 @@ pub struct Launch {
     config: PathBuf,
     variables: Vec<(String, String)>,
     own_process_group: bool,
+    ends_with_thread: bool,
 }
 
 impl Launch {
@@ -75,7 +80,13 @@ impl Launch {
     /// This very binary with this configuration.
     #[must_use]
     pub fn of(binary: PathBuf, config: &Path) -> Self {
-        Self { binary, config: config.to_owned(), variables: Vec::new(), own_process_group: false }
+        Self {
+            binary,
+            config: config.to_owned(),
+            variables: Vec::new(),
+            own_process_group: false,
+            ends_with_thread: false,
+        }
     }
 
     /// Sets an environment variable.
@@ -92,6 +103,14 @@ impl Launch {
         self
     }
 
+    /// Has the kernel end the sidecar with the thread that starts it, also where that is killed. One that is held by a
+    /// signal would stay behind otherwise.
+    #[must_use]
+    pub fn ends_with_thread(mut self) -> Self {
+        self.ends_with_thread = true;
+        self
+    }
+
     /// Starts it, without waiting for anything.
     ///
     /// # Errors
@@ -99,14 +118,15 @@ impl Launch {
     pub fn start(&self) -> Result<Sidecar> {
         let mut command = self.command("run");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let started = Instant::now();
+        let started = (Instant::now(), SystemTime::now());
         let mut child = command.spawn().with_context(|| format!("start {}", self.binary.display()))?;
         let stderr = child.stderr.take().context("the sidecar's stderr")?;
         let log = Arc::new(Log::default());
         let reader = thread::Builder::new().name("sidecar-log".to_owned());
         let shared = Arc::clone(&log);
         // From here on dropping the sidecar ends the child, whatever fails.
-        let mut sidecar = Sidecar { launch: self.clone(), started, child, log, reader: None };
+        let is_audited = AtomicBool::new(true);
+        let mut sidecar = Sidecar { launch: self.clone(), started, child, log, reader: None, is_audited };
         sidecar.reader = Some(reader.spawn(move || shared.follow(stderr))?);
         Ok(sidecar)
     }
@@ -140,7 +160,13 @@ impl Launch {
     }
 
     fn command(&self, subcommand: &str) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = if self.ends_with_thread {
+            let mut command = Command::new("setpriv");
+            command.args(["--pdeathsig", "KILL", "--"]).arg(&self.binary);
+            command
+        } else {
+            Command::new(&self.binary)
+        };
         command.arg(subcommand).arg("--config").arg(&self.config);
         for name in settings_variables() {
             command.env_remove(name);
@@ -168,13 +194,15 @@ fn settings_variables() -> impl Iterator<Item = OsString> {
     std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("POSTERN__"))
 }
 
-/// A running sidecar. Dropping it kills it.
+/// A running sidecar. Dropping it kills it, after it was seen that each of its decisions is accounted for.
 pub struct Sidecar {
     launch: Launch,
-    started: Instant,
+    started: (Instant, SystemTime),
     child: Child,
     log: Arc<Log>,
     reader: Option<JoinHandle<()>>,
+    /// Whether that is looked at.
+    is_audited: AtomicBool,
 }
 
 impl Sidecar {
@@ -190,13 +218,35 @@ impl Sidecar {
         self.child.id()
     }
 
+    /// When it was started.
+    pub(crate) fn started_at(&self) -> SystemTime {
+        self.started.1
+    }
+
+    /// Its decisions are not looked at when it is dropped, because a test has taken away what tells of them.
+    pub fn leave_unaudited(&self) {
+        self.is_audited.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether each of its decisions is accounted for, while it can be asked.
+    fn audit(&mut self) -> Result<()> {
+        if thread::panicking() || !self.is_audited.load(Ordering::Relaxed) || self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        let lines = self.lines();
+        match lines.iter().find(|line| line.message() == STATUS_SERVER) {
+            Some(line) => self.is_even(line.address()?),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until `/readyz` answers 200, and tells how long it took from the start of the process.
     ///
     /// # Errors
     /// When it ends before, or takes too long.
     pub fn wait_ready(&self) -> Result<Duration> {
         let line = self.wait_for("the message \"ready\"", |line| line.message() == "ready")?;
-        Ok(line.at - self.started)
+        Ok(line.at - self.started.0)
     }
 
     /// The real address of a listener.
@@ -213,7 +263,7 @@ impl Sidecar {
     /// # Errors
     /// When the sidecar does not announce one in time.
     pub fn status_address(&self) -> Result<SocketAddr> {
-        let wanted = |line: &LogLine| line.message() == "status server listening";
+        let wanted = |line: &LogLine| line.message() == STATUS_SERVER;
         self.wait_for("the address of the status server", wanted)?.address()
     }
 
@@ -244,6 +294,8 @@ impl Sidecar {
     /// # Errors
     /// When the signal cannot be sent.
     pub fn terminate(&self) -> Result<()> {
+        // It may be gone at any time from now on.
+        self.leave_unaudited();
         self.signal("TERM")
     }
 
@@ -292,12 +344,14 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
+        let audited = self.audit();
         // It may have ended already, which is no error here.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
+        assert!(audited.is_ok(), "{:?}", audited.err());
     }
 }
 

@@ -59,7 +59,7 @@ pub enum Algorithm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = crate::schema::words)]
 pub enum Keystore {
-    /// `keystore.p12`, and its password in a Secret of its own.
+    /// Key `keystore.p12`; its password is the key `password` of another Secret, whose name ends in `-password` besides.
     #[serde(rename = "PKCS12")]
     Pkcs12,
 }

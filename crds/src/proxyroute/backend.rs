@@ -246,5 +246,5 @@ fn default_max_idle() -> u32 {
 }
 
 fn default_idle_timeout() -> Duration {
-    "60s".into()
+    "1m".into()
 }

@@ -6,6 +6,8 @@ mod health;
 mod listener;
 mod rule;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

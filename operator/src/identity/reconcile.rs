@@ -112,12 +112,18 @@ impl Reconciler {
     }
 
     /// Revokes what was issued in a namespace to identities that are not among these: somebody has removed them past
-    /// their finalizer. Only with a complete list.
+    /// their finalizer. Only with a complete list. It is asked for when the ledger was read, so that no identity is
+    /// missing that something was issued to meanwhile.
     ///
     /// # Errors
     /// When the ledger cannot be read or written.
-    pub async fn sweep(&self, namespace: &str, uids: &BTreeSet<String>, now: i64) -> Result<(), ReconcileError> {
-        let change = |ledger: &mut crate::pki::ledger::Ledger| Ok(ledger.revoke_all_but(uids));
+    pub async fn sweep(
+        &self,
+        namespace: &str,
+        uids: impl Fn() -> BTreeSet<String>,
+        now: i64,
+    ) -> Result<(), ReconcileError> {
+        let change = |ledger: &mut crate::pki::ledger::Ledger| Ok(ledger.revoke_all_but(&uids()));
         change_ledger(&self.client, &self.operator_namespace, namespace, now, change).await
     }
 

@@ -151,10 +151,7 @@ fn request_of(
 }
 
 fn target_of(issue: &Issue) -> Result<Target, Refusal> {
-    let password = match issue.keystore {
-        None => None,
-        Some(Keystore::Pkcs12) => Some(format!("{}{PASSWORD_SUFFIX}", issue.secret_name)),
-    };
+    let password = issue.keystore.map(|Keystore::Pkcs12| format!("{}{PASSWORD_SUFFIX}", issue.secret_name));
     if password.as_ref().is_some_and(|name| name.len() > NAME_MAX_BYTES) {
         let most = NAME_MAX_BYTES - PASSWORD_SUFFIX.len();
         return refuse(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use postern_crds::{ClientIdentity, ProxyRoute};
 
-use super::{Held, HeldKind, ObjectName, Pod, concern};
+use super::{Held, HeldKind, ObjectName, Pod, Service, concern};
 use crate::identity::directory::Directory;
 use crate::limits::GONE_KNOWN;
 use crate::pki::names::Names;
@@ -22,6 +22,8 @@ pub enum Object {
     Pod(Arc<Pod>),
     /// A ConfigMap or Secret of ours.
     Held(Arc<Held>),
+    /// A Service.
+    Service(Arc<Service>),
     /// A namespace, and whether it is on its way out.
     Namespace {
         /// Its name.
@@ -51,6 +53,8 @@ pub enum ObjectKind {
     Pod,
     /// ConfigMaps or Secrets.
     Held(HeldKind),
+    /// Services.
+    Service,
     /// Namespaces.
     Namespace,
 }
@@ -64,6 +68,7 @@ impl Object {
             Self::Identity(_) => ObjectKind::Identity,
             Self::Pod(_) => ObjectKind::Pod,
             Self::Held(held) => ObjectKind::Held(held.kind),
+            Self::Service(_) => ObjectKind::Service,
             Self::Namespace { .. } => ObjectKind::Namespace,
         }
     }
@@ -73,7 +78,7 @@ impl Object {
         match self {
             Self::Route(route) => version_of(route.metadata.resource_version.as_deref()),
             Self::Held(held) => held.version,
-            Self::Identity(_) | Self::Pod(_) | Self::Namespace { .. } => u64::MAX,
+            Self::Identity(_) | Self::Pod(_) | Self::Service(_) | Self::Namespace { .. } => u64::MAX,
         }
     }
 
@@ -85,6 +90,7 @@ impl Object {
             Self::Identity(identity) => ObjectName::of(&**identity),
             Self::Pod(pod) => pod.name.clone(),
             Self::Held(held) => held.name.clone(),
+            Self::Service(service) => service.name.clone(),
             Self::Namespace { name, .. } => ObjectName::new("", name),
         }
     }
@@ -97,6 +103,7 @@ pub struct Cluster {
     identities: BTreeMap<ObjectName, Arc<ClientIdentity>>,
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     held: BTreeMap<(HeldKind, ObjectName), Arc<Held>>,
+    services: BTreeMap<ObjectName, Arc<Service>>,
     ending: BTreeSet<String>,
     /// Names of a workload's pods.
     workloads: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
@@ -132,7 +139,11 @@ impl Cluster {
             }
             Object::Held(held) => {
                 let old = self.held.insert((held.kind, held.name.clone()), Arc::clone(&held));
-                concern::of_held(old.as_deref(), Some(&held))
+                concern::of_held(self, old.as_deref(), Some(&held))
+            }
+            Object::Service(service) => {
+                let old = self.services.insert(service.name.clone(), Arc::clone(&service));
+                concern::of_service(self, old.as_deref(), Some(&service))
             }
             Object::Namespace { name, is_ending } => {
                 let has_changed = if is_ending { self.ending.insert(name.clone()) } else { self.ending.remove(&name) };
@@ -147,7 +158,7 @@ impl Cluster {
         let known = match kind {
             ObjectKind::Route => self.routes.get(&name).map(|route| Object::Route(Arc::clone(route))),
             ObjectKind::Held(held) => self.held.get(&(held, name.clone())).map(|held| Object::Held(Arc::clone(held))),
-            ObjectKind::Identity | ObjectKind::Pod | ObjectKind::Namespace => None,
+            ObjectKind::Identity | ObjectKind::Pod | ObjectKind::Service | ObjectKind::Namespace => None,
         };
         let newest = known.map(|known| known.version()).into_iter().chain(self.gone.get(&(kind, name)).copied()).max();
         newest.is_some_and(|newest| object.version() < newest)
@@ -184,7 +195,11 @@ impl Cluster {
             }
             ObjectKind::Held(kind) => {
                 let old = self.held.remove(&(kind, name.clone()));
-                concern::of_held(old.as_deref(), None)
+                concern::of_held(self, old.as_deref(), None)
+            }
+            ObjectKind::Service => {
+                let old = self.services.remove(name);
+                concern::of_service(self, old.as_deref(), None)
             }
             ObjectKind::Namespace => {
                 self.ending.remove(&name.name);
@@ -225,6 +240,7 @@ impl Cluster {
                 let names = self.held.keys().filter(|(held, _)| *held == kind).map(|(_, name)| name);
                 names.filter(is_there).cloned().collect()
             }
+            ObjectKind::Service => self.services.keys().filter(is_there).cloned().collect(),
             ObjectKind::Namespace => self.ending.iter().map(|name| ObjectName::new("", name)).collect(),
         }
     }
@@ -304,6 +320,12 @@ impl Cluster {
         in_namespace_keys(&self.workloads, namespace)
     }
 
+    /// Services that send requests to a pod of a workload, by name.
+    pub fn services_of<'a>(&'a self, workload: &'a ObjectName) -> impl Iterator<Item = &'a Arc<Service>> {
+        let services = in_namespace(&self.services, &workload.namespace);
+        services.filter(|service| self.pods_of(workload).any(|pod| !pod.is_ending && service.selects(pod)))
+    }
+
     /// An object of ours.
     #[must_use]
     pub fn held(&self, kind: HeldKind, name: &ObjectName) -> Option<&Arc<Held>> {
@@ -345,3 +367,6 @@ fn in_namespace_keys<'a, T>(
     let first = ObjectName::new(namespace, "");
     objects.range(first..).take_while(move |(name, _)| name.namespace == namespace).map(|(name, _)| name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,11 +7,11 @@ use postern_crds::proxyroute::Caller;
 use postern_crds::{ClientIdentity, ProxyRoute};
 
 use super::cluster::selects;
-use super::{Cluster, Held, HeldKind, ObjectName, Pod};
+use super::held::PART_LABEL;
+use super::{Cluster, Held, HeldKind, ObjectName, Pod, Service};
+use crate::authority::AUTHORITY_PART;
+use crate::identity::objects::{IDENTITY_LABEL, LEDGER_LABEL, label_value};
 use crate::queue::{Key, Pace};
-
-/// Label of a Secret that a ClientIdentity has asked for.
-pub const CLIENT_IDENTITY_LABEL: &str = "postern.dev/client-identity";
 
 type Turns = Vec<(Key, Pace)>;
 
@@ -42,6 +42,11 @@ pub(super) fn of_identity(cluster: &Cluster, old: Option<&ClientIdentity>, new: 
     let both = [old, new].into_iter().flatten();
     let mut turns: Turns =
         new.map(|identity| (Key::Identity(ObjectName::of(identity)), Pace::Now)).into_iter().collect();
+    if new.is_none_or(|new| old.is_some_and(|old| old.metadata.uid != new.metadata.uid)) {
+        // It has gone, perhaps past its finalizer.
+        let namespace = both.clone().find_map(|identity| identity.metadata.namespace.clone());
+        turns.extend(namespace.map(|namespace| (Key::Ledger(namespace), Pace::Now)));
+    }
     if let (Some(old), Some(new)) = (old, new)
         && old.spec == new.spec
         && old.metadata.labels == new.metadata.labels
@@ -83,7 +88,7 @@ pub(super) fn of_pod(cluster: &Cluster, old: Option<&Pod>, new: Option<&Pod>) ->
 }
 
 /// An object of ours that is not as it was left concerns whoever writes it.
-pub(super) fn of_held(old: Option<&Held>, new: Option<&Held>) -> Turns {
+pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>) -> Turns {
     if let (Some(old), Some(new)) = (old, new)
         && !old.differs(new)
     {
@@ -94,13 +99,34 @@ pub(super) fn of_held(old: Option<&Held>, new: Option<&Held>) -> Turns {
     if let Some(workload) = held.workload() {
         return gathered([Key::Workload(workload)]);
     }
-    if let Some(identity) = held.labels.get(CLIENT_IDENTITY_LABEL) {
-        return gathered([Key::Identity(ObjectName::new(namespace, identity))]);
+    if held.labels.get(PART_LABEL).is_some_and(|part| part == AUTHORITY_PART) {
+        return gathered([Key::Authority]);
+    }
+    if let Some(label) = held.labels.get(IDENTITY_LABEL) {
+        let identities = cluster.identities().map(|identity| ObjectName::of(&**identity));
+        let its = identities.filter(|name| name.namespace == *namespace && label_value(&name.name) == *label);
+        return gathered(its.map(Key::Identity));
+    }
+    if held.labels.get(LEDGER_LABEL.0).is_some_and(|part| part == LEDGER_LABEL.1) {
+        // It revokes in all namespaces: certificates are shown wherever their owners like.
+        return cluster.namespaces().into_iter().map(|namespace| (Key::Trust(namespace), Pace::Urgent)).collect();
     }
     if held.kind == HeldKind::ConfigMap && held.name.name == crate::workload::names::TRUST {
         return vec![(Key::Trust(namespace.clone()), Pace::Urgent)];
     }
     Turns::new()
+}
+
+/// A Service gives its name to the workloads whose pods it sends requests to.
+pub(super) fn of_service(cluster: &Cluster, old: Option<&Service>, new: Option<&Service>) -> Turns {
+    if old == new {
+        return Turns::new();
+    }
+    let pods = |service: &Service| {
+        let pods = cluster.pods_in(&service.name.namespace).filter(|pod| service.selects(pod));
+        pods.map(|pod| Key::Workload(pod.workload())).collect::<Vec<_>>()
+    };
+    gathered([old, new].into_iter().flatten().flat_map(pods).collect::<BTreeSet<_>>())
 }
 
 /// A namespace that comes to its end, or is there after all, concerns all that is in it.
@@ -110,7 +136,7 @@ pub(super) fn of_namespace(cluster: &Cluster, namespace: &str) -> Turns {
 }
 
 /// Whether a client says more of itself than that it is let in where a rule says so.
-fn is_restricted(identity: &ClientIdentity) -> bool {
+pub(crate) fn is_restricted(identity: &ClientIdentity) -> bool {
     identity.spec.state != State::Active || identity.spec.accept_issued_after.is_some()
 }
 

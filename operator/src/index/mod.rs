@@ -5,10 +5,12 @@ pub mod concern;
 pub mod held;
 pub mod name;
 pub mod pod;
+pub mod service;
 mod watch;
 
 pub use cluster::{Cluster, Object, ObjectKind};
 pub use held::{ContentDigest, Entries, Held, HeldKind};
 pub use name::ObjectName;
 pub use pod::Pod;
+pub use service::Service;
 pub use watch::{Index, Scope};

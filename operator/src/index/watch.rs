@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as PodObject, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as PodObject, Secret, Service as ServiceObject};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use postern_crds::{ClientIdentity, ProxyRoute};
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use super::cluster::{Source, version_of};
 use super::held::MANAGED_LABEL;
 use super::pod::WORKLOAD_LABEL;
-use super::{Cluster, Held, HeldKind, Object, ObjectKind, ObjectName, Pod};
+use super::{Cluster, Held, HeldKind, Object, ObjectKind, ObjectName, Pod, Service};
 use crate::queue::{Key, Pace, Queue};
 
 /// Where objects are watched.
@@ -119,6 +119,10 @@ impl Index {
             let pods = watcher::Config::default().labels(WORKLOAD_LABEL);
             self.follow(client, namespace.clone(), pods, ObjectKind::Pod, tasks, |pod: PodObject| {
                 Some(Object::Pod(Arc::new(Pod::of(pod)?)))
+            });
+            let services = watcher::Config::default();
+            self.follow(client, namespace.clone(), services, ObjectKind::Service, tasks, |service: ServiceObject| {
+                Some(Object::Service(Arc::new(Service::of(service))))
             });
             self.follow_held(client, namespace, &managed, tasks);
         }

@@ -181,7 +181,7 @@ impl Root {
     pub fn make_intermediate(
         &self,
         settings: &AuthoritySettings,
-        key: PrivateKey,
+        key: &PrivateKey,
         serial: Serial,
         now: i64,
     ) -> Result<Files, AuthorityError> {

@@ -1,5 +1,7 @@
 //! Key, chain and root in one file with a password (PKCS#12), for programs that read nothing else.
 
+use std::fmt;
+
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, Pkcs12ImportPolicy, PrivateKeyChain};
 use thiserror::Error;
 
@@ -52,6 +54,6 @@ fn certificates(text: &str) -> Result<Vec<Certificate>, KeystoreError> {
     read.iter().map(|certificate| Certificate::from_der(&certificate.der).map_err(error)).collect()
 }
 
-fn error(found: p12_keystore::error::Error) -> KeystoreError {
+fn error(found: impl fmt::Display) -> KeystoreError {
     KeystoreError(found.to_string())
 }

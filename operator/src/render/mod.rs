@@ -37,8 +37,8 @@ pub struct RenderError {
 }
 
 impl RenderError {
-    fn new(place: impl Into<String>, detail: impl ToString) -> Self {
-        Self { place: place.into(), detail: detail.to_string() }
+    fn new(place: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { place: place.into(), detail: detail.into() }
     }
 }
 
@@ -95,14 +95,6 @@ impl Needs {
         self.bundles.entry(name.clone()).or_insert_with(new);
         name
     }
-
-    /// Adds what another route needs.
-    pub fn extend(&mut self, other: &Self) {
-        self.identities.extend(other.identities.iter().cloned());
-        self.selectors.extend(other.selectors.iter().cloned());
-        self.bundles.extend(other.bundles.iter().map(|(name, bundle)| (name.clone(), bundle.clone())));
-        self.unserved.extend(other.unserved.iter().cloned());
-    }
 }
 
 /// Renders a route.
@@ -157,7 +149,7 @@ struct Context<'a> {
 }
 
 fn duration(text: &postern_crds::Duration, place: &str) -> Result<sidecar_config::Duration, RenderError> {
-    text.as_str().parse().map_err(|error| RenderError::new(place, error))
+    text.as_str().parse().map_err(|error: String| RenderError::new(place, error))
 }
 
 fn some_duration(

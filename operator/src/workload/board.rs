@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ask::Answer;
 use super::plan::Verdict;
+use crate::identity::enforced::SidecarSeen;
 use crate::index::{ObjectName, Pod};
 
 /// What a sidecar said last, or why it says nothing.
@@ -33,6 +34,23 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
+impl Report {
+    /// All sidecars that have started, with the revision of part `trust` that each has; `None` of one that is silent.
+    #[must_use]
+    pub fn trusts(&self) -> Vec<SidecarSeen> {
+        let started = self.pods.iter().filter(|(_, heard)| *heard != Heard::NotStarted);
+        let seen = started.map(|(pod, heard)| SidecarSeen {
+            namespace: pod.name.namespace.clone(),
+            pod: pod.name.name.clone(),
+            trust_loaded: match heard {
+                Heard::Answered(answer) => answer.parts.get("trust").map(|part| part.loaded.clone()),
+                Heard::NotStarted | Heard::Silent(_) | Heard::Unreachable(_) => None,
+            },
+        });
+        seen.collect()
+    }
+}
+
 /// The last report of each workload.
 #[derive(Debug, Default)]
 pub struct Board {
@@ -40,14 +58,16 @@ pub struct Board {
 }
 
 impl Board {
-    /// Replaces the report of a workload.
-    pub fn set(&self, workload: &ObjectName, report: Report) {
-        self.reports().insert(workload.clone(), Arc::new(report));
+    /// Replaces the report of a workload. Tells whether its sidecars know of revocations what they did not before.
+    pub fn set(&self, workload: &ObjectName, report: Report) -> bool {
+        let new = report.trusts();
+        let old = self.reports().insert(workload.clone(), Arc::new(report));
+        old.map(|old| old.trusts()).unwrap_or_default() != new
     }
 
-    /// Forgets a workload that is gone.
-    pub fn forget(&self, workload: &ObjectName) {
-        self.reports().remove(workload);
+    /// Forgets a workload that is gone. Tells whether it had sidecars that are missing now.
+    pub fn forget(&self, workload: &ObjectName) -> bool {
+        self.reports().remove(workload).is_some_and(|report| !report.trusts().is_empty())
     }
 
     /// The report of a workload.

@@ -2,7 +2,9 @@
 
 pub mod apply;
 pub mod ask;
+pub mod authorities;
 pub mod board;
+mod client_turn;
 pub mod content;
 pub mod document;
 pub mod leaf;

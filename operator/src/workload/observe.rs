@@ -18,6 +18,8 @@ pub struct Observed {
     pub routes: Vec<Arc<ProxyRoute>>,
     /// Secrets with its certificates.
     pub secrets: Vec<Arc<Held>>,
+    /// Names of the Services that send requests to its pods.
+    pub services: Vec<String>,
     /// Whether nothing can be made in its namespace any more.
     pub is_ending: bool,
 }
@@ -31,7 +33,9 @@ pub fn observe(cluster: &Cluster, workload: &ObjectName) -> Observed {
     routes.sort_by_cached_key(|route| age(route));
     let secrets = cluster.held_in(HeldKind::Secret, &workload.namespace);
     let secrets = secrets.filter(|held| held.workload().as_ref() == Some(workload)).cloned().collect();
-    Observed { workload: workload.clone(), routes, secrets, is_ending: cluster.is_ending(&workload.namespace), pods }
+    let services = cluster.services_of(workload).map(|service| service.name.name.clone()).collect();
+    let is_ending = cluster.is_ending(&workload.namespace);
+    Observed { workload: workload.clone(), routes, secrets, services, is_ending, pods }
 }
 
 /// Of two routes the older one is heard; of the same age the one whose name comes first.

@@ -8,6 +8,7 @@ use postern_crds::Reason;
 use sidecar_config::Part;
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
+use sidecar_config::policy::Policy;
 use sidecar_decide::snapshot::AcceptedTrust;
 use sidecar_decide::{Parts, accept, link};
 
@@ -38,12 +39,23 @@ pub struct Plan {
     pub policy: Write,
     /// Part `policy` as it is to be when every started pod has it.
     pub good: Content,
-    /// Its revision.
-    pub policy_revision: String,
+    /// Revisions that sidecars are to have, by part.
+    pub expected: Expected,
     /// What there is to say of each route.
     pub routes: BTreeMap<ObjectName, Verdict>,
     /// When a certificate is to be looked at again, in seconds since the epoch.
     pub next_look: Option<i64>,
+}
+
+/// Revisions that sidecars are to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Of part `trust`.
+    pub trust: String,
+    /// Of part `identities`.
+    pub identities: String,
+    /// Of part `policy`.
+    pub policy: String,
 }
 
 /// What a plan says of a route.
@@ -73,6 +85,8 @@ pub struct Common<'a> {
     pub names: &'a Names,
     /// What the namespace trusts.
     pub trust: &'a Arc<AcceptedTrust>,
+    /// Bundles that it does not trust because they cannot be read, and why.
+    pub unreadable: &'a BTreeMap<String, String>,
     /// Clients that the workload has to know.
     pub known: &'a [KnownIdentity],
     /// In seconds since the epoch.
@@ -129,7 +143,11 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
             Entries::default().with("policy.json", policy),
         )),
         good,
-        policy_revision: validated.accepted.revision.to_string(),
+        expected: Expected {
+            trust: common.trust.revision.to_string(),
+            identities: accept::identities(common.known).map(|one| one.revision.to_string()).unwrap_or_default(),
+            policy: validated.accepted.revision.to_string(),
+        },
         routes: verdicts,
         next_look,
     }
@@ -168,19 +186,24 @@ fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Ve
     let mut found: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
     let names: Vec<_> = validated.policy.routes.iter().map(|route| route.name.clone()).collect();
     let object = |name: &str| name.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
-    for (route, what) in &validated.unserved {
-        found.entry(route.clone()).or_default().extend(what.iter().cloned());
+    for (route, needs) in &validated.needs {
+        let unreadable = needs.bundles.keys().filter_map(|bundle| common.unreadable.get(bundle));
+        found.entry(route.clone()).or_default().extend(needs.unserved.iter().chain(unreadable).cloned());
     }
     let parts = Parts {
         trust: Some(Arc::clone(common.trust)),
         identities: accept::identities(common.known).ok().map(Arc::new),
         endpoints: accept::endpoints(&[]).ok().map(Arc::new),
-        policy: accept::policy(&validated.policy).ok().map(Arc::new),
+        policy: accept::policy(&for_any_pod(&validated.policy)).ok().map(Arc::new),
         ..Parts::default()
     };
     for problem in link(&parts).1.iter().filter(|problem| problem.part == Part::Policy) {
         // Keys are looked at by those who hold them.
         if matches!(problem.missing_in, Some(Part::Identity | Part::Endpoints)) {
+            continue;
+        }
+        // Told already, and better.
+        if problem.missing_in == Some(Part::Trust) && !common.unreadable.is_empty() {
             continue;
         }
         let index = problem.path.strip_prefix("policy.routes[").and_then(|rest| rest.split_once(']')?.0.parse().ok());
@@ -197,6 +220,13 @@ fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Ve
     found
 }
 
+/// A policy as a pod has it that all of its routes select.
+fn for_any_pod(policy: &Policy) -> Policy {
+    let mut policy = policy.clone();
+    policy.routes.iter_mut().for_each(|route| route.pod_selector = None);
+    policy
+}
+
 /// Which certificates the pods need, and which of them are due.
 fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Vec<Leaf>, Option<i64>) {
     let workload = &observed.workload;
@@ -205,7 +235,7 @@ fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Ve
     let mut next_look: Option<i64> = None;
     let leaves = accounts.into_iter().map(|account| {
         let name = ObjectName::new(workload.namespace.clone(), names::identity(&workload.name, account));
-        let dns_names = dns_names(workload, account, validated, common.names);
+        let dns_names = dns_names(observed, account, validated, common.names);
         let request = Request::pod(common.names, &workload.namespace, account, dns_names);
         let held = observed.secrets.iter().find(|held| held.name == name);
         let entries = held.and_then(|held| held.entries.as_deref());
@@ -231,13 +261,19 @@ fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Ve
     (leaves.collect(), next_look)
 }
 
-/// DNS names of the gate: those hosts of its routes that its namespace may have.
-fn dns_names(workload: &ObjectName, account: &str, validated: &Validated, names: &Names) -> Vec<String> {
-    let own = names.service_account(&workload.namespace, account);
-    let hosts: BTreeSet<_> = validated.policy.routes.iter().flat_map(|route| &route.hostnames).collect();
-    let is_allowed = |host: &&&String| {
-        let asked = Asked { dns_names: vec![(**host).clone()], ..Asked::default() };
-        names.refusals(&workload.namespace, &own, &asked).is_empty()
+/// DNS names of the gate: those of its Services, and those hosts of its routes that its namespace may have.
+fn dns_names(observed: &Observed, account: &str, validated: &Validated, names: &Names) -> Vec<String> {
+    let namespace = &observed.workload.namespace;
+    let own = names.service_account(namespace, account);
+    let hosts = validated.policy.routes.iter().flat_map(|route| &route.hostnames);
+    let services = observed.services.iter().flat_map(|service| names.service(namespace, service));
+    let is_allowed = |host: &str| {
+        let asked = Asked { dns_names: vec![host.to_owned()], ..Asked::default() };
+        names.refusals(namespace, &own, &asked).is_empty()
     };
-    hosts.iter().filter(is_allowed).map(|host| (*host).clone()).collect()
+    // Sorted and without repetitions, as they are in the certificate.
+    services.chain(hosts.filter(|host| is_allowed(host)).cloned()).collect::<BTreeSet<_>>().into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests;

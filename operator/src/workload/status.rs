@@ -47,6 +47,8 @@ fn workload_status(route: &ProxyRoute, workload: &str, report: &Report) -> Workl
     let name = ObjectName::of(route);
     let hash = report.routes.get(&name).and_then(|verdict| verdict.accepted.as_ref().ok());
     let mut status = WorkloadStatus { name: workload.to_owned(), ..WorkloadStatus::default() };
+    let before = route.status.iter().flat_map(|status| &status.workloads).find(|before| before.name == workload);
+    let was_unreachable = before.is_some_and(|before| before.unreachable > 0);
     let mut messages: Vec<String> = report.problems.clone();
     for (pod, heard) in report.pods.iter().filter(|(pod, _)| selects(route, pod)) {
         status.pods += 1;
@@ -54,8 +56,10 @@ fn workload_status(route: &ProxyRoute, workload: &str, report: &Report) -> Workl
             status.started += 1;
         }
         match heard {
-            Heard::NotStarted | Heard::Silent(_) => {}
-            Heard::Unreachable(why) => {
+            Heard::NotStarted => {}
+            // After a restart it takes a while to know again what was known before.
+            Heard::Silent(_) if !was_unreachable => {}
+            Heard::Silent(why) | Heard::Unreachable(why) => {
                 status.unreachable += 1;
                 messages.push(format!("{}: {why}", pod.name.name));
             }
@@ -96,7 +100,7 @@ pub fn verdicts(view: &View) -> Vec<Condition> {
     let accepted = match &view.refused {
         None => condition(ConditionType::Accepted, ConditionStatus::True, Reason::Accepted, "it can be served"),
         Some(Refused { reason, message }) => {
-            condition(ConditionType::Accepted, ConditionStatus::False, *reason, message)
+            condition(ConditionType::Accepted, ConditionStatus::False, *reason, message.as_str())
         }
     };
     let resolved = resolved(view);
@@ -111,8 +115,8 @@ pub fn verdicts(view: &View) -> Vec<Condition> {
     vec![accepted, resolved, programmed, enclosed, ready]
 }
 
-fn condition(kind: ConditionType, status: ConditionStatus, reason: Reason, message: impl ToString) -> Condition {
-    Condition { kind, status, reason, message: message.to_string() }
+fn condition(kind: ConditionType, status: ConditionStatus, reason: Reason, message: impl Into<String>) -> Condition {
+    Condition { kind, status, reason, message: message.into() }
 }
 
 fn resolved(view: &View) -> Condition {

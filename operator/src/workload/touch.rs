@@ -71,3 +71,90 @@ pub async fn touch(client: &Client, index: &Index, pod: &Pod, value: &str) -> Re
         Err(cause) => Err(TouchError { pod: pod.name.clone(), cause: Box::new(cause) }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use super::{is_due, value};
+    use crate::index::cluster::Source;
+    use crate::index::{Cluster, Entries, Held, HeldKind, Object, ObjectKind, ObjectName, Pod};
+    use crate::workload::content::Content;
+
+    fn pod(name: &str, account: &str) -> Pod {
+        Pod {
+            name: ObjectName::new("shop", name),
+            uid: String::new(),
+            workload: "orders".to_owned(),
+            service_account: account.to_owned(),
+            labels: [].into(),
+            address: Some(Ipv4Addr::LOCALHOST.into()),
+            is_started: false,
+            is_ending: false,
+            touched: None,
+        }
+    }
+
+    fn write(cluster: &mut Cluster, kind: HeldKind, name: &str, text: &str) {
+        let name = ObjectName::new("shop", name);
+        let content = Content::config_map(name.clone(), "p", Some("orders"), Entries::default().with("a", text));
+        let held = Held {
+            kind,
+            name,
+            uid: String::new(),
+            version: 1,
+            digest: content.digest(),
+            names: content.entries.names(),
+            labels: content.labels,
+            secret_type: String::new(),
+            entries: None,
+            is_ending: false,
+        };
+        cluster.set(Object::Held(Arc::new(held)), Source::List);
+    }
+
+    #[test]
+    fn a_pod_is_touched_for_each_object_of_its_volume_and_for_no_other() {
+        let mut cluster = Cluster::default();
+        let (a, b) = (pod("a", "default"), pod("b", "other"));
+        let mut last = (value(&cluster, &a), value(&cluster, &b));
+        assert_eq!(last.0, last.1);
+        for (kind, name, is_a, is_b) in [
+            (HeldKind::ConfigMap, "postern-trust", true, true),
+            (HeldKind::Secret, "postern-id-orders-default", true, false),
+            (HeldKind::Secret, "postern-id-orders-other", false, true),
+            (HeldKind::ConfigMap, "postern-identities-orders-0", true, true),
+            (HeldKind::ConfigMap, "postern-identities-orders-3", true, true),
+            (HeldKind::ConfigMap, "postern-endpoints-orders", true, true),
+            (HeldKind::ConfigMap, "postern-policy-orders", true, true),
+            (HeldKind::ConfigMap, "postern-policy-orders-good", false, false),
+            (HeldKind::ConfigMap, "postern-policy-stock", false, false),
+        ] {
+            for text in ["one", "two"] {
+                write(&mut cluster, kind, name, text);
+                let now = (value(&cluster, &a), value(&cluster, &b));
+                assert_eq!((now.0 != last.0, now.1 != last.1), (is_a, is_b), "{name}");
+                last = now;
+            }
+        }
+        let before = value(&cluster, &a);
+        cluster.remove(ObjectKind::Held(HeldKind::ConfigMap), &ObjectName::new("shop", "postern-policy-orders"));
+        assert_ne!(value(&cluster, &a), before);
+    }
+
+    #[test]
+    fn a_pod_is_touched_once_and_only_if_it_can_look() {
+        let pod = pod("a", "default");
+        let rows = [
+            (pod.clone(), true),
+            (Pod { touched: Some("old".to_owned()), ..pod.clone() }, true),
+            (Pod { touched: Some("new".to_owned()), ..pod.clone() }, false),
+            (Pod { address: None, ..pod.clone() }, false),
+            (Pod { is_ending: true, ..pod }, false),
+        ];
+        for (pod, expected) in rows {
+            assert_eq!(is_due(&pod, "new"), expected, "{pod:?}");
+        }
+    }
+}

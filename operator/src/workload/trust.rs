@@ -26,15 +26,18 @@ pub struct Trusts {
 #[derive(Debug)]
 struct Known {
     accepted: Arc<AcceptedTrust>,
+    /// Why a bundle is not there, by its name.
+    unreadable: BTreeMap<String, String>,
     /// The newest last.
     written: Vec<WrittenTrust>,
 }
 
 impl Trusts {
-    /// What the sidecars of a namespace are to trust; `None` until its first turn.
+    /// What the sidecars of a namespace are to trust, and which bundles cannot be read and why; `None` until its first
+    /// turn.
     #[must_use]
-    pub fn accepted(&self, namespace: &str) -> Option<Arc<AcceptedTrust>> {
-        self.known().get(namespace).map(|known| Arc::clone(&known.accepted))
+    pub fn accepted(&self, namespace: &str) -> Option<(Arc<AcceptedTrust>, BTreeMap<String, String>)> {
+        self.known().get(namespace).map(|known| (Arc::clone(&known.accepted), known.unreadable.clone()))
     }
 
     /// What was written, by namespace, the newest last.
@@ -44,13 +47,23 @@ impl Trusts {
     }
 
     /// Enters what was written. Tells whether it is new.
-    pub fn enter(&self, namespace: &str, accepted: AcceptedTrust, document: TrustDocument) -> bool {
+    pub fn enter(
+        &self,
+        namespace: &str,
+        accepted: AcceptedTrust,
+        document: TrustDocument,
+        unreadable: BTreeMap<String, String>,
+    ) -> bool {
         let revision = accepted.revision.to_string();
         let mut all = self.known();
         let accepted = Arc::new(accepted);
-        let known = all
-            .entry(namespace.to_owned())
-            .or_insert_with(|| Known { accepted: Arc::clone(&accepted), written: Vec::new() });
+        let known = all.entry(namespace.to_owned()).or_insert_with(|| Known {
+            accepted: Arc::clone(&accepted),
+            unreadable: BTreeMap::new(),
+            written: Vec::new(),
+        });
+        let is_other = known.unreadable != unreadable;
+        known.unreadable = unreadable;
         let is_new = known.written.last().is_none_or(|last| last.revision != revision);
         if is_new {
             if known.written.len() >= TRUSTS_KNOWN {
@@ -59,7 +72,7 @@ impl Trusts {
             known.written.push(WrittenTrust { revision, document: Arc::new(document.document) });
             known.accepted = accepted;
         }
-        is_new
+        is_new || is_other
     }
 
     // Each change is whole.

@@ -1,13 +1,34 @@
 //! A namespace's turn: part `trust` is written, and all its pods are touched, before anything else is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
+
+use super::apply::Applied;
+use super::authorities;
 use super::trust::{accepted, content};
 use super::turn::{TurnError, Worker};
-use crate::identity::trust::{TrustInput, document};
-use crate::index::{Cluster, Index, Pod};
+use crate::identity::directory::Directory;
+use crate::identity::objects::LEDGER_LABEL;
+use crate::identity::trust::{ExternalBundle, TrustDocument, TrustInput, document};
+use crate::index::held::PART_LABEL;
+use crate::index::{Cluster, HeldKind, ObjectName, Pod};
+use crate::limits::{AUTHORITIES_AGAIN, AUTHORITY_AGAIN};
+use crate::pki::ledger::Ledger;
 use crate::queue::{Key, Outcome, Pace};
+use crate::render::{self, Bundle};
+
+/// Entry of a ledger's ConfigMap.
+const LEDGER_ENTRY: &str = "ledger.json";
+
+/// What there is to know for part `trust` of a namespace.
+struct Seen {
+    directory: Arc<Directory>,
+    pods: Vec<Arc<Pod>>,
+    ledgers: Vec<Ledger>,
+    bundles: BTreeMap<String, Bundle>,
+}
 
 impl Worker {
     /// A namespace's turn.
@@ -15,45 +36,109 @@ impl Worker {
     /// # Errors
     /// When it could not be written, or a pod not be touched.
     pub async fn trust(&self, namespace: &str) -> Result<Outcome, TurnError> {
-        let (directory, pods) = {
-            let mut cluster = self.index.cluster();
-            if cluster.is_ending(namespace) || !is_used(&cluster, namespace) {
-                return Ok(Outcome::Done);
+        let Some(seen) = self.see(namespace)? else { return Ok(Outcome::Done) };
+        let names: BTreeSet<_> = seen.bundles.values().flat_map(authorities::names).collect();
+        let (new, old) = self.authorities.unread(&names);
+        if !new.is_empty() {
+            let read = self.authorities.refresh(new).await;
+            read.map_err(|error| TurnError::Trust(format!("certificates of others cannot be read: {error}")))?;
+        }
+        self.write_trust(namespace, &seen).await?;
+        // After what may be urgent was written.
+        if !old.is_empty() && self.authorities.refresh(old).await.unwrap_or_default() {
+            self.write_trust(namespace, &seen).await?;
+        }
+        Ok(if names.is_empty() { Outcome::Done } else { Outcome::Again(AUTHORITIES_AGAIN) })
+    }
+
+    /// Looks who signs, and has everything made anew that another one signed.
+    ///
+    /// # Errors
+    /// When the authorities cannot be read. Who signed before still does.
+    pub async fn authority(&self) -> Result<Outcome, TurnError> {
+        let now = Timestamp::now().as_second();
+        if self.signer.renew(&self.client, &self.operator_namespace, now).await? {
+            let cluster = self.index.cluster();
+            for namespace in cluster.namespaces() {
+                for workload in cluster.workloads_in(&namespace) {
+                    self.queue.add(Key::Workload(workload.clone()), Pace::Gathered);
+                }
+                // Whom to trust is known before anything is shown that the new one signed.
+                self.queue.add(Key::Trust(namespace), Pace::Urgent);
             }
-            let pods: Vec<Arc<Pod>> = cluster.pods_in(namespace).cloned().collect();
-            (cluster.directory(&self.names), pods)
-        };
-        let bundles = BTreeMap::new();
-        let input = TrustInput {
-            issuer: &self.issuer,
-            names: &self.names,
-            directory: &directory,
-            ledgers: &[],
-            bundles: &bundles,
-        };
-        let trust = document(&input);
-        let accepted = accepted(&trust).map_err(TurnError::Trust)?;
-        let content = content(namespace, &trust);
-        let applied = self.writer.set(&content).await?;
-        let is_new = self.trusts.enter(namespace, accepted, trust);
-        if applied == super::apply::Applied::Taken {
+            for identity in cluster.identities() {
+                self.queue.add(Key::Identity(ObjectName::of(&**identity)), Pace::Gathered);
+            }
+        }
+        Ok(Outcome::Again(AUTHORITY_AGAIN))
+    }
+
+    fn see(&self, namespace: &str) -> Result<Option<Seen>, TurnError> {
+        let mut cluster = self.index.cluster();
+        if cluster.is_ending(namespace) || !cluster.namespaces().contains(namespace) {
+            return Ok(None);
+        }
+        let rendered =
+            cluster.routes_in(namespace).filter_map(|route| render::route(route, &self.names.trust_domain).ok());
+        Ok(Some(Seen {
+            bundles: rendered.flat_map(|rendered| rendered.needs.bundles).collect(),
+            directory: cluster.directory(&self.names),
+            pods: cluster.pods_in(namespace).cloned().collect(),
+            ledgers: ledgers(&cluster, &self.operator_namespace)?,
+        }))
+    }
+
+    async fn write_trust(&self, namespace: &str, seen: &Seen) -> Result<(), TurnError> {
+        let Seen { directory, pods, ledgers, bundles } = seen;
+        let mut readable = BTreeMap::new();
+        let mut unreadable = BTreeMap::new();
+        for (name, bundle) in bundles {
+            let usable = self.authorities.bundle(bundle).and_then(|external| {
+                self.trust_of(&Directory::default(), &[], &[(name.clone(), external.clone())].into()).map(|_| external)
+            });
+            match usable {
+                Ok(external) => drop(readable.insert(name.clone(), external)),
+                Err(why) => drop(unreadable.insert(name.clone(), why)),
+            }
+        }
+        let (document, accepted) = self.trust_of(directory, ledgers, &readable).map_err(TurnError::Trust)?;
+        let content = content(namespace, &document);
+        if self.writer.set(&content).await? == Applied::Taken {
             return Err(TurnError::Taken(content.name));
         }
-        self.touch(&pods).await?;
+        let is_new = self.trusts.enter(namespace, accepted, document, unreadable);
+        self.touch(pods).await?;
         if is_new {
             // They wait for it, or have to be asked whether they have it.
-            ask_for_workloads(&self.index, &self.queue, namespace);
+            let workloads: Vec<_> = self.index.cluster().workloads_in(namespace).cloned().collect();
+            workloads.into_iter().for_each(|workload| self.queue.add(Key::Workload(workload), Pace::Now));
         }
-        Ok(Outcome::Done)
+        Ok(())
+    }
+
+    /// Part `trust`, accepted as a sidecar will.
+    fn trust_of(
+        &self,
+        directory: &Directory,
+        ledgers: &[Ledger],
+        bundles: &BTreeMap<String, ExternalBundle>,
+    ) -> Result<(TrustDocument, sidecar_decide::snapshot::AcceptedTrust), String> {
+        let input = TrustInput { issuer: &self.signer.issuer(), names: &self.names, directory, ledgers, bundles };
+        let document = document(&input);
+        let accepted = accepted(&document)?;
+        Ok((document, accepted))
     }
 }
 
-/// Whether there is anything in a namespace that a sidecar might have to know.
-fn is_used(cluster: &Cluster, namespace: &str) -> bool {
-    cluster.namespaces().contains(namespace)
-}
-
-fn ask_for_workloads(index: &Index, queue: &crate::queue::Queue, namespace: &str) {
-    let workloads: Vec<_> = index.cluster().workloads_in(namespace).cloned().collect();
-    workloads.into_iter().for_each(|workload| queue.add(Key::Workload(workload), Pace::Now));
+/// What must not be forgotten of certificates, of all namespaces. One that cannot be read is an error: what it revokes
+/// would be let in again.
+fn ledgers(cluster: &Cluster, operator_namespace: &str) -> Result<Vec<Ledger>, TurnError> {
+    let held = cluster.held_in(HeldKind::ConfigMap, operator_namespace);
+    let ledgers = held.filter(|held| held.labels.get(PART_LABEL).is_some_and(|part| part == LEDGER_LABEL.1));
+    let read = ledgers.map(|held| {
+        let text = held.entries.as_deref().and_then(|entries| entries.text(LEDGER_ENTRY));
+        let wrong = |error: crate::pki::ledger::LedgerError| TurnError::Ledger(held.name.clone(), error.to_string());
+        Ledger::read(text).map_err(wrong)
+    });
+    read.collect()
 }

@@ -1,6 +1,6 @@
 //! The turns: a workload's from what there is to what its pods have said, and a route's, which is its status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::apply::{Applied, ApplyError, FIELD_MANAGER, Writer};
 use super::ask::Asker;
+use super::authorities::Authorities;
 use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
 use super::leaf::{self, LeafError};
@@ -27,9 +28,10 @@ use super::status::{View, status};
 use super::touch::{self, TouchError};
 use super::trust::Trusts;
 use super::validate::{Refused, validate};
+use crate::authority::{LoadError, Signer};
+use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
 use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES};
-use crate::pki::authority::Issuer;
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
 
@@ -51,6 +53,15 @@ pub enum TurnError {
     /// The name of an object that cannot be done without belongs to something that is not ours.
     #[error("{0} is in the way: the operator did not make it; rename it")]
     Taken(ObjectName),
+    /// Nobody knows who signs.
+    #[error(transparent)]
+    Authority(#[from] LoadError),
+    /// A client could not be given what it asks for.
+    #[error(transparent)]
+    Client(#[from] ReconcileError),
+    /// A ledger cannot be read, and what it revokes must not be forgotten.
+    #[error("ledger {0}: {1}")]
+    Ledger(ObjectName, String),
     /// A status could not be written.
     #[error("cannot write the status of {0}: {1}")]
     Status(ObjectName, Box<kube::Error>),
@@ -61,12 +72,17 @@ pub struct Worker {
     pub(crate) client: Client,
     pub(crate) index: Arc<Index>,
     pub(crate) queue: Arc<Queue>,
-    pub(crate) board: Arc<Board>,
+    pub(crate) board: Board,
     pub(crate) asker: Asker,
     pub(crate) writer: Writer,
-    pub(crate) issuer: Arc<Issuer>,
+    pub(crate) signer: Signer,
     pub(crate) names: Names,
-    pub(crate) trusts: Arc<Trusts>,
+    pub(crate) trusts: Trusts,
+    pub(crate) authorities: Authorities,
+    pub(crate) reconciler: Reconciler,
+    pub(crate) quota: usize,
+    pub(crate) operator_namespace: String,
+    pub(crate) started: Instant,
     pub(crate) memories: Memories,
 }
 
@@ -79,10 +95,8 @@ impl Worker {
         let memory = self.memories.of(workload);
         let mut memory = memory.lock().await;
         let observed = observe(&self.index.cluster(), workload);
-        let Some(trust) = self.trusts.accepted(&workload.namespace) else {
-            // Trust comes first, always.
-            self.queue.add(Key::Trust(workload.namespace.clone()), Pace::Urgent);
-            self.queue.add(Key::Workload(workload.clone()), Pace::Gathered);
+        let Some((trust, unreadable)) = self.trusts.accepted(&workload.namespace) else {
+            // Trust comes first, always; its turn asks for this one.
             return Ok(Outcome::Done);
         };
         if observed.is_ending || observed.pods.iter().all(|pod| pod.is_ending) {
@@ -92,15 +106,23 @@ impl Worker {
         let validated = validate(&observed.routes, &self.names.trust_domain, newest);
         let known = {
             let directory = self.index.cluster().directory(&self.names);
-            let mut named = validated.needs.identities.clone();
-            for (namespace, labels) in &validated.needs.selectors {
+            let needs = || validated.needs.values();
+            let mut named: BTreeSet<_> = needs().flat_map(|needs| &needs.identities).cloned().collect();
+            for (namespace, labels) in needs().flat_map(|needs| &needs.selectors) {
                 named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
             }
             let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
             directory.known(&named, &bundles)
         };
         let now = Timestamp::now().as_second();
-        let common = Common { issuer: &self.issuer, names: &self.names, trust: &trust, known: &known, now };
+        let common = Common {
+            issuer: &self.signer.issuer(),
+            names: &self.names,
+            trust: &trust,
+            unreadable: &unreadable,
+            known: &known,
+            now,
+        };
         let mut plan = plan(&observed, &validated, common);
         let applied = self.apply(&observed, &plan, &mut memory, now).await?;
         if let Some(taken) = applied.taken.first() {
@@ -110,18 +132,22 @@ impl Worker {
         }
         self.touch(&observed.pods).await?;
         let heard = self.ask(&observed.pods, &mut memory).await;
-        let is_settled = is_settled(&heard, &plan.policy_revision);
-        if is_settled && heard.iter().any(|(_, heard)| matches!(heard, Heard::Answered(_))) {
+        let is_acknowledged = all_have(&heard, &[("policy", &plan.expected.policy)]);
+        let others = [("trust", &plan.expected.trust), ("identities", &plan.expected.identities)];
+        let is_settled = is_acknowledged && all_have(&heard, &others);
+        if is_acknowledged && heard.iter().any(|(_, heard)| matches!(heard, Heard::Answered(_))) {
             // Every started pod has it: it is what a pod falls back to that is started later.
             self.writer.set(&plan.good).await?;
         }
         let report = Report {
             pods: heard,
-            policy_revision: plan.policy_revision,
+            policy_revision: plan.expected.policy,
             problems: applied.problems,
             routes: plan.routes,
         };
-        self.board.set(workload, report);
+        if self.board.set(workload, report) {
+            self.wake_clients();
+        }
         for route in &observed.routes {
             self.queue.add(Key::Route(ObjectName::of(&**route)), Pace::Now);
         }
@@ -138,7 +164,9 @@ impl Worker {
 
     /// A workload without pods has nobody to write for, and what was written stays for those that come.
     fn leave(&self, workload: &ObjectName) -> Outcome {
-        self.board.forget(workload);
+        if self.board.forget(workload) {
+            self.wake_clients();
+        }
         self.memories.forget(workload);
         Outcome::Done
     }
@@ -159,7 +187,7 @@ impl Worker {
                 (None, Some(entries)) => leaf::mended(entries, &leaf.name, &observed.workload.name),
                 (Some((reason, request)), _) => {
                     tracing::info!(secret = %leaf.name, reason = reason.as_str(), "issuing a certificate");
-                    leaf::make(&self.issuer, &leaf.name, &observed.workload.name, request, now)?
+                    leaf::make(&self.signer.issuer(), &leaf.name, &observed.workload.name, request, now)?
                 }
             };
             summary.enter(&content.name, self.writer.set(&content).await?);
@@ -286,14 +314,13 @@ impl Summary {
     }
 }
 
-/// Whether every started pod has the policy.
-fn is_settled(heard: &[(Arc<Pod>, Heard)], policy_revision: &str) -> bool {
+/// Whether every started pod has parts at these revisions.
+fn all_have(heard: &[(Arc<Pod>, Heard)], expected: &[(&str, &String)]) -> bool {
     heard.iter().all(|(_, heard)| match heard {
         Heard::NotStarted => true,
         Heard::Silent(_) | Heard::Unreachable(_) => false,
-        Heard::Answered(answer) => {
-            let policy = answer.parts.get("policy");
-            policy.is_some_and(|part| part.loaded == policy_revision && part.refused.is_none())
-        }
+        Heard::Answered(answer) => expected.iter().all(|(part, revision)| {
+            answer.parts.get(*part).is_some_and(|part| part.loaded == **revision && part.refused.is_none())
+        }),
     })
 }

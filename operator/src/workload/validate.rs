@@ -25,8 +25,8 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn new(reason: Reason, message: impl ToString) -> Self {
-        Self { reason, message: message.to_string() }
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
     }
 }
 
@@ -37,10 +37,8 @@ pub struct Validated {
     pub policy: Policy,
     /// The same, accepted.
     pub accepted: AcceptedPolicy,
-    /// What the routes that are served refer to.
-    pub needs: Needs,
-    /// What of a route cannot be served yet.
-    pub unserved: BTreeMap<ObjectName, Vec<String>>,
+    /// What the routes that are served refer to, by route.
+    pub needs: BTreeMap<ObjectName, Needs>,
     /// Each route with its hash, or why it is not served.
     pub routes: BTreeMap<ObjectName, Result<String, Refused>>,
 }
@@ -51,13 +49,13 @@ pub fn validate(routes: &[Arc<ProxyRoute>], trust_domain: &str, newest: Contract
     let mut judge =
         Judge { listeners: BTreeMap::new(), policy: Policy::default(), limits: false, forwarding: false, newest };
     let mut verdicts = BTreeMap::new();
-    let (mut needs, mut unserved) = (Needs::default(), BTreeMap::new());
+    let mut needs = BTreeMap::new();
     let mut rendered = Vec::new();
     for route in routes {
         let name = ObjectName::of(&**route);
         match render::route(route, trust_domain) {
             Ok(one) => rendered.push((name, one)),
-            Err(error) => drop(verdicts.insert(name, Err(Refused::new(Reason::Invalid, error)))),
+            Err(error) => drop(verdicts.insert(name, Err(Refused::new(Reason::Invalid, error.to_string())))),
         }
     }
     // Who defines a listener is heard before those who join it, whatever their ages.
@@ -72,8 +70,7 @@ pub fn validate(routes: &[Arc<ProxyRoute>], trust_domain: &str, newest: Contract
         }
         let verdict = judge.add(&one);
         if verdict.is_ok() {
-            needs.extend(&one.needs);
-            unserved.insert(name.clone(), one.needs.unserved.clone());
+            needs.insert(name.clone(), one.needs);
         }
         verdicts.insert(name, verdict);
     }
@@ -84,7 +81,7 @@ pub fn validate(routes: &[Arc<ProxyRoute>], trust_domain: &str, newest: Contract
         let hash = hash.map(|(_, hash)| hash.to_string()).unwrap_or_default();
         (name, verdict.map(|()| hash))
     });
-    Validated { routes: routes.collect(), policy: judge.policy, needs, unserved, accepted }
+    Validated { routes: routes.collect(), policy: judge.policy, needs, accepted }
 }
 
 /// An empty policy, which nothing can be wrong with.
@@ -140,15 +137,12 @@ impl Judge {
             self.policy.listeners.sort_by_key(|listener| listener.address.port());
         }
         self.policy.routes.push(rendered.route.clone());
-        let sets = (
-            rendered.limits.clone().filter(|_| !self.limits),
-            rendered.forwarding.clone().filter(|_| !self.forwarding),
-        );
+        let sets = (rendered.limits.clone().filter(|_| !self.limits), rendered.forwarding.filter(|_| !self.forwarding));
         if let Some(limits) = &sets.0 {
             self.policy.limits = limits.clone();
         }
         if let Some(forwarding) = &sets.1 {
-            self.policy.forwarding = forwarding.clone();
+            self.policy.forwarding = *forwarding;
         }
         if let Err(refused) = self.judge() {
             self.policy = before;
@@ -197,3 +191,6 @@ pub(super) fn told(problem: &Problem, route: usize) -> String {
     };
     format!("{place}: {}", problem.detail)
 }
+
+#[cfg(test)]
+mod tests;

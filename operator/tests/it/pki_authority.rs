@@ -38,7 +38,7 @@ fn the_roots_key_may_go_offline_once_the_intermediate_is_signed() {
         let (leaf, _) = issued(&issuer, &request(), Algorithm::default());
         verifies(&issuer.roots_pem(), &leaf.chain_pem, "sslclient", NOW).unwrap();
         let unsigned =
-            root.make_intermediate(&settings(Algorithm::default()), key_pair(), fresh::serial().unwrap(), NOW);
+            root.make_intermediate(&settings(Algorithm::default()), &key_pair(), fresh::serial().unwrap(), NOW);
         assert_eq!(unsigned.unwrap_err(), AuthorityError::NoKey);
     }
 }
@@ -177,7 +177,7 @@ fn a_name_that_would_be_written_otherwise_is_refused() {
     let far = 1_900_000_000;
     let files = Files { certificates, key: Some(Zeroizing::new(std::fs::read(&key).unwrap())), more_roots: None };
     let root = Root::read(&files, far).unwrap();
-    let below = root.make_intermediate(&settings(Algorithm::default()), key_pair(), fresh::serial().unwrap(), far);
+    let below = root.make_intermediate(&settings(Algorithm::default()), &key_pair(), fresh::serial().unwrap(), far);
     let expected = "has a name that cannot be written as an issuer; give it one attribute of each kind, in UTF-8";
     assert!(below.unwrap_err().to_string().ends_with(expected));
 }

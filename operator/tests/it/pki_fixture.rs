@@ -41,7 +41,8 @@ pub(crate) fn made(algorithm: Algorithm) -> Made {
     let serial = || fresh::serial().expect("a serial number");
     let root_files = Root::make(&settings, key(algorithm), serial(), NOW).expect("a root");
     let root = Root::read(&root_files, NOW).expect("the root reads");
-    let intermediate_files = root.make_intermediate(&settings, key(algorithm), serial(), NOW).expect("an intermediate");
+    let intermediate_files =
+        root.make_intermediate(&settings, &key(algorithm), serial(), NOW).expect("an intermediate");
     let issuer = Issuer::read(&intermediate_files, &root, NOW).expect("the intermediate reads");
     Made { root_files, root, intermediate_files, issuer }
 }

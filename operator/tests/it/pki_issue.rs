@@ -132,7 +132,7 @@ fn no_leaf_outlives_its_issuer() {
         intermediate_seconds: 40 * 365 * DAY,
         ..settings(Algorithm::default())
     };
-    let files = root.make_intermediate(&long, key(Algorithm::default()), fresh::serial().unwrap(), NOW).unwrap();
+    let files = root.make_intermediate(&long, &key(Algorithm::default()), fresh::serial().unwrap(), NOW).unwrap();
     let issuer = Issuer::read(&files, &root, NOW).unwrap();
     assert_eq!(issuer.not_after(), root.certificates()[0].facts.not_after);
 }

@@ -178,10 +178,10 @@ impl Exchange<'_> {
         answered.unwrap_or_else(|_| Err(self.failed(self.stalled(), None)))
     }
 
-    /// Whose fault it is that nothing moves: the client's while it owes a part of its body. A call of gRPC may leave its
-    /// side open and owe nothing.
+    /// Whose fault it is that nothing moves: the client's while it owes a part of its body, and the upstream's where that
+    /// does not take what is there. A call of gRPC may leave its side open and owe nothing.
     fn stalled(&self) -> Reason {
-        let is_owed = self.upload.as_ref().is_some_and(|upload| !upload.ended());
+        let is_owed = self.upload.as_ref().is_some_and(|upload| upload.is_awaited());
         if is_owed && !self.draft.is_grpc() { Reason::ClientTimeout } else { Reason::UpstreamTimeout }
     }
 

@@ -127,6 +127,11 @@ impl Upload {
         self.ended.get()
     }
 
+    /// Whether its client owes more of it: it was asked for, and has not come. What nobody upstream takes is not asked for.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.borrow().is_some()
+    }
+
     /// Why the body broke off on the client's side.
     pub(super) fn failed(&self) -> Option<Reason> {
         self.failed.get()
@@ -210,6 +215,7 @@ impl http_body::Body for UploadBody {
             }
             return Poll::Pending;
         };
+        self.upload.waiting.take();
         Poll::Ready(self.upload.take(frame, inner.is_end_stream()))
     }
 

@@ -141,7 +141,7 @@ async fn plain(
             connection.run(stream, closing).await;
             drop(place);
         }
-        Err(NoRequest::Timeout) => connection.no_request(Reason::ClientTimeout, 408),
+        Err(NoRequest::Timeout) => connection.no_request(Reason::ClientTimeout, Some(408)),
         Err(NoRequest::Closed) => drop(count_refused(&connection.gate, &connection.listener, None)),
         Err(NoRequest::Closing) => {}
     }
@@ -288,7 +288,7 @@ impl Connection {
                 self.no_request(Reason::ClientMalformed, status);
             }
             // A connection that has served and then idled has nothing to be blamed for.
-            Err(ServeError::Timeout) if self.requests.get() == 0 => self.no_request(Reason::ClientTimeout, 408),
+            Err(ServeError::Timeout) if self.requests.get() == 0 => self.no_request(Reason::ClientTimeout, Some(408)),
             Err(ServeError::Broken(error)) => tracing::debug!(client = %self.client, %error, "connection broke"),
             Err(ServeError::Timeout) | Ok(()) => {}
         }
@@ -330,12 +330,12 @@ impl Connection {
     }
 
     /// The row of a request that never became one.
-    fn no_request(&self, reason: Reason, status: u16) {
+    fn no_request(&self, reason: Reason, status: Option<u16>) {
         let view = self.view();
         let mut record = blank(Kind::Request, self.client);
         record.verdict = Verdict::Refused;
         record.fail(reason);
-        record.status = Some(status);
+        record.status = status;
         record.scope = Some(Arc::clone(&view.scope));
         record.peer.clone_from(&view.peer);
         record.sni.clone_from(&self.sni);

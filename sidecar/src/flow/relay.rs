@@ -47,8 +47,8 @@ pub(super) struct Relay<'a> {
     down: Direction,
     /// Both directions have ended; until then dropping it breaks both ends off.
     is_over: bool,
-    /// The client's stream ended without saying so in TLS: what it sent may be cut short.
-    is_cut_short: bool,
+    /// Who was the first to end without saying so in TLS, if anybody did.
+    cut_short: Option<Reason>,
 }
 
 /// One direction: what is on its way, and how far it has come.
@@ -56,6 +56,8 @@ struct Direction {
     stage: Stage,
     /// What came and was not taken yet.
     rest: Bytes,
+    /// Its sender ended without saying so in TLS, as many do (RFC 8446 §6.1): what it sent is passed on, and may be a part.
+    is_cut_short: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,7 @@ enum Stage {
 
 /// Which end failed.
 enum Broken {
-    Sender(io::Error),
+    Sender,
     Receiver,
 }
 
@@ -76,7 +78,7 @@ impl<'a> Relay<'a> {
     pub(super) fn new(client: Opened, upstream: Opened, buffer: &'a RelayBuffer, passed: &'a Passed) -> Self {
         let (up, down) = (Direction::beginning_with(client.first), Direction::beginning_with(upstream.first));
         let (client, upstream) = (client.stream, upstream.stream);
-        Self { client, upstream, buffer, passed, up, down, is_over: false, is_cut_short: false }
+        Self { client, upstream, buffer, passed, up, down, is_over: false, cut_short: None }
     }
 
     /// Passes bytes until both directions have ended.
@@ -86,7 +88,7 @@ impl<'a> Relay<'a> {
     pub(super) async fn run(mut self) -> Result<(), Reason> {
         self.pass().await?;
         self.is_over = true;
-        if self.is_cut_short { Err(Reason::ClientClosed) } else { Ok(()) }
+        self.cut_short.map_or(Ok(()), Err)
     }
 
     async fn pass(&mut self) -> Result<(), Reason> {
@@ -95,6 +97,9 @@ impl<'a> Relay<'a> {
             let before = self.progress();
             let up = self.poll_up(cx)?;
             let down = self.poll_down(cx)?;
+            let who = [(self.up.is_cut_short, Reason::ClientClosed), (self.down.is_cut_short, Reason::UpstreamReset)];
+            let who = who.into_iter().find_map(|(is_cut_short, reason)| is_cut_short.then_some(reason));
+            self.cut_short = self.cut_short.or(who);
             if up.is_ready() && down.is_ready() {
                 return Poll::Ready(Ok(()));
             }
@@ -110,29 +115,18 @@ impl<'a> Relay<'a> {
 
     /// From the client to the upstream. Ready when the upstream was told the end.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        loop {
-            let Self { client, upstream, up, .. } = self;
-            return Poll::Ready(
-                match ready!(up.poll(&mut **client, &mut **upstream, self.buffer, &self.passed.up, cx)) {
-                    Ok(()) => Ok(()),
-                    // Many clients close the connection and leave out TLS' own end (RFC 8446 §6.1).
-                    Err(Broken::Sender(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                        self.is_cut_short = true;
-                        up.stage = Stage::Ended;
-                        continue;
-                    }
-                    Err(Broken::Sender(_)) => Err(Reason::ClientClosed),
-                    Err(Broken::Receiver) => Err(Reason::UpstreamReset),
-                },
-            );
-        }
+        let Self { client, upstream, up, .. } = self;
+        up.poll(&mut **client, &mut **upstream, self.buffer, &self.passed.up, cx).map_err(|broken| match broken {
+            Broken::Sender => Reason::ClientClosed,
+            Broken::Receiver => Reason::UpstreamReset,
+        })
     }
 
     /// From the upstream to the client. Ready when the client was told the end.
     fn poll_down(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         let Self { client, upstream, down, .. } = self;
         down.poll(&mut **upstream, &mut **client, self.buffer, &self.passed.down, cx).map_err(|broken| match broken {
-            Broken::Sender(_) => Reason::UpstreamReset,
+            Broken::Sender => Reason::UpstreamReset,
             Broken::Receiver => Reason::ClientClosed,
         })
     }
@@ -140,7 +134,7 @@ impl<'a> Relay<'a> {
 
 impl Direction {
     fn beginning_with(first: Bytes) -> Self {
-        Self { stage: Stage::Open, rest: first }
+        Self { stage: Stage::Open, rest: first, is_cut_short: false }
     }
 
     /// Ready when the receiver was told the end.
@@ -167,13 +161,19 @@ impl Direction {
             ready!(Pin::new(&mut *receiver).poll_flush(cx)).map_err(|_| Broken::Receiver)?;
             if self.stage == Stage::Ended {
                 // All it was to get is sent; a receiver that is gone need not be told the end.
-                let _gone = ready!(Pin::new(&mut *receiver).poll_shutdown(cx));
+                let receiver = Pin::new(&mut *receiver);
+                let told = if self.is_cut_short { receiver.poll_cut_short(cx) } else { receiver.poll_shutdown(cx) };
+                let _gone = ready!(told);
                 self.stage = Stage::Closed;
                 continue;
             }
             let mut bytes = buffer.0.borrow_mut();
             let mut read = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut *sender).poll_read(cx, &mut read)).map_err(Broken::Sender)?;
+            match ready!(Pin::new(&mut *sender).poll_read(cx, &mut read)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.is_cut_short = true,
+                Err(_) => return Poll::Ready(Err(Broken::Sender)),
+            }
             let bytes = read.filled();
             if bytes.is_empty() {
                 self.stage = Stage::Ended;

@@ -83,6 +83,8 @@ async fn pass(open: Open, client: Opened, lease: Lease, draft: Draft) {
     let ended = tokio::select! {
         ended = passing => ended.err().map(better),
         reason = open.tunnel.ending.cut_short() => Some(reason),
+        // A client that does not read holds up whoever would find it out.
+        reason = wire.cut_short() => Some(reason),
     };
     draft.finish(ended);
 }

@@ -444,3 +444,24 @@ impl Lease {
 pub(super) fn add_since(begun: Instant, waited: &mut Option<Duration>) {
     *waited = Some(waited.unwrap_or_default() + begun.elapsed());
 }
+
+#[cfg(test)]
+mod tests {
+    use sidecar_decide::{Limiter, Reason};
+
+    use super::{ConnectError, LeaseError};
+
+    #[test]
+    fn what_is_full_is_told() {
+        let table = [
+            (LeaseError::Full(Limiter::PoolMaxPending), Reason::UpstreamPoolFull, Some(Limiter::PoolMaxPending)),
+            (LeaseError::Connect(ConnectError::Full), Reason::UpstreamPoolFull, Some(Limiter::OpenFiles)),
+            (LeaseError::Failed(Reason::UpstreamPoolFull), Reason::UpstreamPoolFull, Some(Limiter::OpenFiles)),
+            (LeaseError::Failed(Reason::UpstreamTls), Reason::UpstreamTls, None),
+            (LeaseError::Connect(ConnectError::Protocol(String::new())), Reason::UpstreamConnect, None),
+        ];
+        for (error, reason, limiter) in table {
+            assert_eq!((error.reason(), error.limiter()), (reason, limiter), "{error:?}");
+        }
+    }
+}

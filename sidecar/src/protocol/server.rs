@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -37,11 +38,11 @@ pub type Closing = watch::Receiver<bool>;
 /// How a connection ended that did not end well.
 #[derive(Debug, Error)]
 pub enum ServeError {
-    /// The client sent something that is not HTTP; it was answered with this status where HTTP/1.1 allows it.
+    /// The client sent something that is not HTTP.
     #[error("not valid HTTP: {source}")]
     Malformed {
-        /// Status of the answer.
-        status: u16,
+        /// Status of the answer; HTTP/2 has none for a whole connection.
+        status: Option<u16>,
         /// What hyper says.
         source: hyper::Error,
     },
@@ -285,15 +286,25 @@ fn sent(response: Response) -> http::Response<Body> {
 impl ServeError {
     fn of(error: hyper::Error) -> Self {
         if error.is_parse_too_large() {
-            Self::Malformed { status: 431, source: error }
+            Self::Malformed { status: Some(431), source: error }
         } else if error.is_parse() {
-            Self::Malformed { status: 400, source: error }
+            Self::Malformed { status: Some(400), source: error }
+        } else if is_against_http2(&error) {
+            Self::Malformed { status: None, source: error }
         } else if error.is_timeout() {
             Self::Timeout
         } else {
             Self::Broken(error)
         }
     }
+}
+
+/// Whether h2 ended a connection for what its client did: frames that are none, or far too many.
+fn is_against_http2(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+    source.is_some_and(|source| {
+        source.is_library() && source.is_go_away() && source.reason() != Some(h2::Reason::NO_ERROR)
+    })
 }
 
 impl Response {

@@ -1,6 +1,7 @@
 //! The bytes of a connection to an upstream: whether any came, and why they ended where TLS or the gate ended them.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -29,6 +30,8 @@ pub struct Wire {
     next: RefCell<Option<Waker>>,
     /// Of a connection that does not read while its response is not wanted.
     driver: RefCell<Option<AbortHandle>>,
+    /// Of what it carries, which need not be reading when it is cut.
+    carried: RefCell<Option<Waker>>,
 }
 
 impl Wire {
@@ -68,6 +71,22 @@ impl Wire {
         if let Some(driver) = self.driver.take() {
             driver.abort();
         }
+        if let Some(carried) = self.carried.take() {
+            carried.wake();
+        }
+    }
+
+    /// Resolves when it was cut: what waits for somebody else to take what came does not read, and would not find out. For
+    /// one task at a time.
+    pub async fn cut_short(&self) -> Reason {
+        poll_fn(|cx| match self.failure.get() {
+            Some(reason) => Poll::Ready(reason),
+            None => {
+                *self.carried.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
     }
 
     /// Ends it now, because nobody wants it any more.
@@ -133,6 +152,10 @@ impl Watched {
 impl Duplex for Watched {
     fn break_off(&self) {
         self.stream.break_off();
+    }
+
+    fn poll_cut_short(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_cut_short(cx)
     }
 }
 

@@ -51,6 +51,10 @@ impl Duplex for SessionStream {
     fn break_off(&self) {
         self.0.borrow().break_off();
     }
+
+    fn poll_cut_short(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll(|stream| stream.poll_cut_short(cx))
+    }
 }
 
 impl AsyncRead for SessionStream {

@@ -34,6 +34,14 @@ impl Duplex for Transport {
             Self::Tls(stream) => stream.get_ref().0.break_off(),
         }
     }
+
+    fn poll_cut_short(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let socket = match &mut *self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_mut().0,
+        };
+        Pin::new(socket).poll_shutdown(cx)
+    }
 }
 
 impl AsyncRead for Transport {

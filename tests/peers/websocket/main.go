@@ -207,7 +207,7 @@ func exchange(ctx context.Context, connection *websocket.Conn, size, pieces int)
 
 // More than all buffers of the kernel's on the way hold, of which nothing is read until the writer is stuck.
 func flood(ctx context.Context, connection *websocket.Conn) error {
-	const count = 64
+	const count = 96
 	message := bytes.Repeat([]byte{0, 255, 7, 1}, 1<<18)
 	var sent atomic.Int64
 	failed := make(chan error, 1)

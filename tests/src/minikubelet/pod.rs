@@ -208,7 +208,7 @@ impl Pod {
         let launch = launch.iter().fold(Launch::new(self.volume.path())?, |launch, (name, value)| {
             launch.variable(&format!("POSTERN__{name}"), value)
         });
-        self.sidecar = Some(launch.start()?);
+        self.sidecar = Some(launch.ends_with_thread().start()?);
         Ok(())
     }
 }

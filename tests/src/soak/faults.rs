@@ -20,6 +20,7 @@ use self::upstreams::UpstreamProcess;
 pub use self::upstreams::{UPSTREAM, serve};
 use super::changes::Scene;
 use super::memory::Memory;
+use crate::balance::NO_DECISION;
 use crate::clients::Curl;
 use crate::disk::Disk;
 use crate::wait::{PATIENCE, eventually};
@@ -83,7 +84,7 @@ pub fn run(binary: &Path, time: Duration, seed: u64) -> Result<Report> {
     let account = clients.finish()?;
     let strange = &account.strange;
     ensure!(strange.is_empty(), "{} answers without a reason: {:?}", strange.len(), &strange[..strange.len().min(5)]);
-    let (dropped, counted) = settled(&stage.scene)?;
+    let (dropped, counted) = settled(&stage.scene, account.decisions())?;
     stage.scene.gate.sidecar.terminate()?;
     let status = stage.scene.gate.sidecar.wait_exit()?;
     ensure!(status.code() == Some(0), "the gate ended with {status}");
@@ -142,10 +143,12 @@ fn rest(time: Duration, memory: &mut Memory) -> Result<()> {
 /// Sums of series, by family or by label.
 type Sums = BTreeMap<String, u64>;
 
-/// What the gate says it has dropped, and what it has decided, as soon as everything else is written.
-fn settled(scene: &Scene) -> Result<(Sums, Sums)> {
+/// What the gate says it has dropped, and what it has decided, as soon as that is what its clients count and everything else
+/// is written.
+fn settled(scene: &Scene, decisions: u64) -> Result<(Sums, Sums)> {
     let page = format!("http://{}/metrics", scene.gate.sidecar.status_address()?);
-    eventually("all rows to be written", PATIENCE, || {
+    let mut last = Sums::new();
+    let settled = eventually(&format!("all rows of {decisions} decisions"), PATIENCE, || {
         let page = Curl::new(&page).call()?.text();
         let is = |series: &str| page.lines().any(|line| line == series);
         let (mut dropped, mut counted) = (Sums::new(), Sums::new());
@@ -156,14 +159,19 @@ fn settled(scene: &Scene) -> Result<(Sums, Sums)> {
                 "postern_log_rows_dropped_total" => *dropped.entry(labels.to_owned()).or_default() += value,
                 "postern_requests_total"
                 | "postern_forwarded_connections_total"
-                | "postern_handshakes_refused_total" => {
+                | "postern_handshakes_refused_total"
+                    if !labels.contains(NO_DECISION) =>
+                {
                     *counted.entry(family.to_owned()).or_default() += value;
                 }
                 _ => {}
             }
         }
-        Ok((is("postern_log_queue_rows 0") && is("postern_log_up 1")).then_some((dropped, counted)))
-    })
+        last.clone_from(&counted);
+        let is_all = counted.values().sum::<u64>() == decisions;
+        Ok((is_all && is("postern_log_queue_rows 0") && is("postern_log_up 1")).then_some((dropped, counted)))
+    });
+    settled.with_context(|| format!("the gate has decided {last:?}"))
 }
 
 fn rows(scene: &Scene) -> Result<Rows> {

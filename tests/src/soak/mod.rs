@@ -60,6 +60,10 @@ pub fn run(reloads: usize) -> Result<Report> {
         ensure!(lost <= told, "{name}: {lost} connections ended, and {told} were told to move");
     }
     scene.check_rows()?;
+    // What is passed on as it is has one decision for each connection.
+    let decisions =
+        clients.iter().map(|(name, tally)| if name.starts_with("L4") { tally.connects } else { tally.made });
+    scene.gate.sidecar.has_decided(decisions.sum::<usize>() as u64)?;
     Ok(Report { reloads, clients, memory_kib: memory.tenths(), slope_bytes: memory.slope_bytes() })
 }
 

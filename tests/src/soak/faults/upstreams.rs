@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,7 +22,7 @@ pub fn serve(address: SocketAddr, mut tell: impl FnMut(SocketAddr)) -> Result<()
     let upstream = Upstream::start_on(address)?;
     tell(upstream.address());
     loop {
-        thread::sleep(Duration::from_secs(60));
+        thread::park();
     }
 }
 

@@ -1,0 +1,170 @@
+//! Tables: a change of the cluster, and whose turn it is then.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use postern_crds::{ClientIdentity, ProxyRoute};
+use serde_json::{Value, json};
+
+use super::{Cluster, Object, ObjectKind, Source};
+use crate::index::{Held, HeldKind, ObjectName, Pod};
+use crate::queue::Key;
+
+fn route(namespace: &str, name: &str, spec: &Value, version: u64) -> Object {
+    let mut all = json!({
+        "podSelector": {"matchLabels": {"app": "orders"}},
+        "listener": {"port": 8443},
+        "rules": [{"name": "all", "allow": [{"identity": {"name": "billing"}}], "backendRefs": [{"localPort": 8080}]}],
+    });
+    for (field, value) in spec.as_object().expect("an object") {
+        all[field] = value.clone();
+    }
+    let metadata = json!({"name": name, "namespace": namespace, "resourceVersion": version.to_string()});
+    let object = json!({"apiVersion": "postern.dev/v1alpha1", "kind": "ProxyRoute", "metadata": metadata, "spec": all});
+    Object::Route(Arc::new(serde_json::from_value::<ProxyRoute>(object).expect("a route")))
+}
+
+fn identity(name: &str, spec: &Value) -> Object {
+    let metadata = json!({"name": name, "namespace": "shop"});
+    let kind = "ClientIdentity";
+    let object = json!({"apiVersion": "postern.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
+    Object::Identity(Arc::new(serde_json::from_value::<ClientIdentity>(object).expect("a client")))
+}
+
+fn pod(namespace: &str, name: &str, workload: &str, app: &str) -> Pod {
+    Pod {
+        name: ObjectName::new(namespace, name),
+        uid: format!("uid-of-{name}"),
+        workload: workload.to_owned(),
+        service_account: "default".to_owned(),
+        labels: [("app".to_owned(), app.to_owned())].into(),
+        address: None,
+        is_started: false,
+        is_ending: false,
+        touched: None,
+    }
+}
+
+fn held(name: &str, labels: &[(&str, &str)], version: u64, text: &str) -> Object {
+    let labels: serde_json::Map<_, _> = [("app.kubernetes.io/managed-by", "postern")]
+        .iter()
+        .chain(labels)
+        .map(|(label, value)| ((*label).to_owned(), json!(value)))
+        .collect();
+    let metadata = json!({"name": name, "namespace": "shop", "uid": "u", "resourceVersion": version.to_string(), "labels": labels});
+    let object = serde_json::from_value(json!({"metadata": metadata, "data": {"a": text}})).expect("a ConfigMap");
+    Object::Held(Arc::new(Held::of_config_map(object).expect("ours")))
+}
+
+/// A picture with two workloads that the route selects, one that it does not, and one elsewhere.
+fn cluster() -> Cluster {
+    let mut cluster = Cluster::default();
+    for (namespace, name, workload, app) in [
+        ("shop", "orders-1", "orders", "orders"),
+        ("shop", "orders-2", "orders", "orders"),
+        ("shop", "canary-1", "canary", "orders"),
+        ("shop", "stock-1", "stock", "stock"),
+        ("web", "front-1", "front", "front"),
+    ] {
+        cluster.set(Object::Pod(Arc::new(pod(namespace, name, workload, app))), Source::List);
+    }
+    cluster.set(route("shop", "orders", &json!({}), 1), Source::List);
+    cluster
+}
+
+fn of(turns: Vec<(Key, crate::queue::Pace)>) -> BTreeSet<String> {
+    turns.into_iter().map(|(key, _)| key.to_string()).collect()
+}
+
+fn keys<const COUNT: usize>(keys: [&str; COUNT]) -> BTreeSet<String> {
+    keys.map(str::to_owned).into()
+}
+
+#[test]
+fn a_route_concerns_the_workloads_it_selects() {
+    let mut cluster = cluster();
+    let changed = route("shop", "orders", &json!({"hostnames": ["a.example"]}), 2);
+    let expected = keys(["workload shop/orders", "workload shop/canary", "route shop/orders", "trust shop"]);
+    assert_eq!(of(cluster.set(changed.clone(), Source::Change)), expected);
+    assert_eq!(of(cluster.set(changed, Source::Change)), keys([]), "its status is nobody's concern");
+    let gone = cluster.remove(ObjectKind::Route, &ObjectName::new("shop", "orders"));
+    assert_eq!(of(gone), keys(["workload shop/orders", "workload shop/canary", "trust shop"]));
+}
+
+#[test]
+fn a_pod_concerns_its_workload_and_those_who_select_it() {
+    let mut cluster = cluster();
+    let started = Pod { is_started: true, ..pod("shop", "orders-1", "orders", "orders") };
+    let turns = cluster.set(Object::Pod(Arc::new(started.clone())), Source::Change);
+    assert_eq!(of(turns), keys(["workload shop/orders", "route shop/orders"]));
+    let touched = Pod { touched: Some("x".to_owned()), ..started.clone() };
+    assert_eq!(of(cluster.set(Object::Pod(Arc::new(touched)), Source::Change)), keys([]), "that was us");
+    let moved = Pod { workload: "other".to_owned(), ..started };
+    let turns = cluster.set(Object::Pod(Arc::new(moved)), Source::Change);
+    assert_eq!(of(turns), keys(["workload shop/orders", "workload shop/other", "route shop/orders"]));
+    assert_eq!(cluster.pods_of(&ObjectName::new("shop", "orders")).count(), 1);
+    let new = cluster.set(Object::Pod(Arc::new(pod("shop", "stock-2", "stock", "stock"))), Source::Change);
+    assert_eq!(of(new), keys(["workload shop/stock", "trust shop"]));
+    let gone = cluster.remove(ObjectKind::Pod, &ObjectName::new("shop", "canary-1"));
+    assert_eq!(of(gone), keys(["workload shop/canary", "route shop/orders"]));
+}
+
+#[test]
+fn a_client_concerns_its_namespace_and_everybody_once_it_is_restricted() {
+    let mut cluster = cluster();
+    let issue = json!({"issue": {"secretName": "billing"}});
+    let shop = [
+        "identity shop/billing",
+        "trust shop",
+        "trust web",
+        "workload shop/orders",
+        "workload shop/canary",
+        "workload shop/stock",
+    ];
+    assert_eq!(of(cluster.set(identity("billing", &issue), Source::Change)), keys(shop));
+    assert_eq!(of(cluster.set(identity("billing", &issue), Source::Change)), keys(["identity shop/billing"]));
+    let suspended = json!({"issue": {"secretName": "billing"}, "state": "Suspended"});
+    let mut everybody = keys(shop);
+    everybody.insert("workload web/front".to_owned());
+    assert_eq!(of(cluster.set(identity("billing", &suspended), Source::Change)), everybody);
+    let allow = json!([{"name": "all", "allow": [{"identity": {"name": "x", "namespace": "shop"}}], "backendRefs": [{"localPort": 1}]}]);
+    let elsewhere = json!({"podSelector": {"matchLabels": {"app": "front"}}, "rules": allow});
+    cluster.set(route("web", "front", &elsewhere, 1), Source::Change);
+    let other = of(cluster.set(identity("other", &issue), Source::Change));
+    assert!(other.contains("workload web/front"), "a route there names clients of this namespace: {other:?}");
+}
+
+#[test]
+fn an_object_of_ours_concerns_whoever_writes_it_when_it_is_not_as_it_was() {
+    let mut cluster = cluster();
+    let workload = [("postern.dev/workload", "orders")];
+    assert_eq!(of(cluster.set(held("p", &workload, 5, "a"), Source::Change)), keys(["workload shop/orders"]));
+    assert_eq!(of(cluster.set(held("p", &workload, 6, "a"), Source::Change)), keys([]), "the same");
+    assert_eq!(of(cluster.set(held("p", &workload, 7, "b"), Source::Change)), keys(["workload shop/orders"]));
+    assert_eq!(of(cluster.set(held("postern-trust", &[], 8, "a"), Source::Change)), keys(["trust shop"]));
+    let ledger = held("ledger", &[("postern.dev/part", "ledger")], 9, "a");
+    assert_eq!(of(cluster.set(ledger, Source::Change)), keys(["trust shop", "trust web"]));
+}
+
+#[test]
+fn what_is_older_than_what_is_known_is_not_believed() {
+    let mut cluster = cluster();
+    let workload = [("postern.dev/workload", "orders")];
+    let name = ObjectName::new("shop", "p");
+    let kind = ObjectKind::Held(HeldKind::ConfigMap);
+    let version = |cluster: &Cluster| cluster.held(HeldKind::ConfigMap, &name).map(|held| held.version);
+    cluster.set(held("p", &workload, 7, "b"), Source::Change);
+    cluster.set(held("p", &workload, 6, "a"), Source::Change);
+    assert_eq!(version(&cluster), Some(7), "a watch that is behind an answer");
+    cluster.remove_at(kind, &name, 8);
+    cluster.set(held("p", &workload, 7, "b"), Source::Change);
+    assert_eq!(version(&cluster), None, "an answer that is behind a watch");
+    cluster.set(held("p", &workload, 9, "b"), Source::Change);
+    assert_eq!(version(&cluster), Some(9));
+    cluster.set(held("p", &workload, 3, "b"), Source::List);
+    assert_eq!(version(&cluster), Some(3), "a list is the truth: a cluster that was restored counts anew");
+    cluster.set(route("shop", "orders", &json!({"hostnames": ["a.example"]}), 5), Source::Change);
+    cluster.set(route("shop", "orders", &json!({}), 4), Source::Change);
+    let route = cluster.route(&ObjectName::new("shop", "orders")).expect("it is there");
+    assert_eq!(route.spec.hostnames, ["a.example"]);
+}

@@ -1,0 +1,94 @@
+//! A client's turn: what it asks for, and how many sidecars know what is revoked of it.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use postern_crds::ClientIdentity;
+use postern_crds::{ConditionStatus, ConditionType};
+
+use super::turn::{TurnError, Worker};
+use crate::identity::Surroundings;
+use crate::identity::enforced::{SidecarSeen, TrustView};
+use crate::index::ObjectName;
+use crate::limits::{FIRST_WORD, FIRST_WORD_AGAIN};
+use crate::queue::{Key, Outcome, Pace};
+
+impl Worker {
+    /// A client's turn.
+    ///
+    /// # Errors
+    /// When something could not be read or written.
+    pub async fn client(&self, name: &ObjectName) -> Result<Outcome, TurnError> {
+        if self.started.elapsed() < FIRST_WORD && !self.has_heard_of_all() {
+            return Ok(Outcome::Again(FIRST_WORD_AGAIN));
+        }
+        let (identity, directory, is_ending) = {
+            let mut cluster = self.index.cluster();
+            let Some(identity) = cluster.identity(name).cloned() else { return Ok(Outcome::Done) };
+            (identity, cluster.directory(&self.names), cluster.is_ending(&name.namespace))
+        };
+        let written = self.trusts.written();
+        let seen: Vec<SidecarSeen> = self.board.all().values().flat_map(|report| report.trusts()).collect();
+        let now = Timestamp::now().as_second();
+        let around = Surroundings {
+            now,
+            issuer: Ok(&self.signer.issuer()),
+            names: &self.names,
+            directory: &directory,
+            quota: self.quota,
+            trust: TrustView { written: &written, seen: &seen },
+            is_ending,
+        };
+        let done = self.reconciler.reconcile(&identity, around).await?;
+        if done.revoked {
+            let namespaces = self.index.cluster().namespaces();
+            namespaces.into_iter().for_each(|namespace| self.queue.add(Key::Trust(namespace), Pace::Urgent));
+        }
+        let wait = done.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
+        Ok(wait.map_or(Outcome::Done, Outcome::Again))
+    }
+
+    /// Revokes what was issued in a namespace to clients that are not there any more.
+    ///
+    /// # Errors
+    /// When the ledger could not be read or written.
+    pub async fn sweep(&self, namespace: &str) -> Result<Outcome, TurnError> {
+        let uids = || {
+            let cluster = self.index.cluster();
+            let own = cluster.identities().filter(|one| one.metadata.namespace.as_deref() == Some(namespace));
+            own.filter_map(|one| one.metadata.uid.clone()).collect()
+        };
+        self.reconciler.sweep(namespace, uids, Timestamp::now().as_second()).await?;
+        Ok(Outcome::Done)
+    }
+
+    /// Whether every workload has been asked once.
+    fn has_heard_of_all(&self) -> bool {
+        let cluster = self.index.cluster();
+        let namespaces = cluster.namespaces();
+        namespaces
+            .iter()
+            .flat_map(|namespace| cluster.workloads_in(namespace))
+            .all(|workload| self.board.report(workload).is_some() || cluster.pods_of(workload).all(|pod| pod.is_ending))
+    }
+
+    /// Sidecars know more or less of revocations than before, or there are more or less of them: clients are told. Soon
+    /// where somebody waits for it.
+    pub(super) fn wake_clients(&self) {
+        let turns: Vec<_> = {
+            let cluster = self.index.cluster();
+            let pace = |identity: &ClientIdentity| if is_concerned(identity) { Pace::Gathered } else { Pace::Calm };
+            cluster.identities().map(|one| (Key::Identity(ObjectName::of(&**one)), pace(one))).collect()
+        };
+        turns.into_iter().for_each(|(key, pace)| self.queue.add(key, pace));
+    }
+}
+
+/// Whether anybody waits for sidecars to know of a client.
+fn is_concerned(identity: &ClientIdentity) -> bool {
+    let conditions = identity.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let is_enforced = conditions.iter().any(|condition| {
+        condition.type_ == ConditionType::Enforced.as_str() && condition.status == ConditionStatus::True.as_str()
+    });
+    !is_enforced || crate::index::concern::is_restricted(identity)
+}

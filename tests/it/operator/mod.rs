@@ -1,0 +1,163 @@
+//! The real operator on a real API server, with real sidecars in front of an application.
+
+mod clients;
+mod prober;
+mod revocation;
+mod scene;
+mod stand_in;
+
+use std::time::Duration;
+
+use postern_tests::minikubelet::{ADDRESS, NO_SIDECAR, pod};
+use serde_json::{Value, json};
+
+use self::scene::Scene;
+use self::stand_in::StandIn;
+
+/// From `kubectl apply` to a call that passes.
+#[test]
+fn a_route_and_a_client_that_are_applied_become_a_call_that_passes() {
+    let scene = Scene::start();
+    scene.apply(&scene.service());
+    scene.apply(&scene.route(&["billing"]));
+    scene.client("billing");
+    scene.client("reports");
+    scene.pods(&["orders-1"]);
+    scene.wait_programmed(1);
+    let row = json!({"name": "orders", "pods": 1, "started": 1, "programmed": 1, "rejected": 0, "unreachable": 0, "message": ""});
+    assert_eq!(scene.workload("proxyroute/orders"), row);
+    for client in ["billing", "reports"] {
+        scene.wait_condition(&format!("clientidentity/{client}"), "Ready", "True", "Ready");
+        scene.keep_certificate(client);
+    }
+    assert_eq!(scene.call("orders-1", Some("billing")).status, Some(200));
+    assert_eq!(scene.call("orders-1", Some("reports")).status, Some(403));
+    assert_eq!(scene.call("orders-1", None).status, None, "a handshake without a certificate is refused");
+}
+
+/// A restart writes nothing, and neither does a wait: what it would write is there.
+#[test]
+fn what_has_not_changed_is_not_written() {
+    let mut scene = Scene::start();
+    scene.apply(&scene.service());
+    scene.apply(&scene.route(&["billing"]));
+    scene.client("billing");
+    scene.pods(&["orders-1", "orders-2"]);
+    scene.wait_programmed(2);
+    scene.wait_condition("clientidentity/billing", "Ready", "True", "Ready");
+    scene.wait_enforced("billing", 2);
+    scene.wait_promoted();
+    let before = scene.settled_writes();
+    scene.restart_operator();
+    // Something new, to see that it works again and has seen what there is.
+    scene.client("late");
+    scene.wait_condition("clientidentity/late", "Ready", "True", "Ready");
+    let written = scene.writes().split_off(before.len());
+    // What is made has no name in the request: the Secret of the new client.
+    let is_of_late = |write: &&String| write.contains("late") || *write == "create secrets";
+    let others: Vec<_> = written.iter().filter(|write| !is_of_late(write)).collect();
+    assert_eq!(others, [""; 0], "all of it: {written:?}");
+}
+
+#[test]
+fn a_route_without_pods_says_so() {
+    let scene = Scene::start();
+    scene.apply(&scene.route(&["billing"]));
+    scene.client("billing");
+    scene.wait_condition("proxyroute/orders", "Programmed", "False", "NoPods");
+    scene.pods(&["orders-1"]);
+    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    scene.namespace.run(&["delete", "pod/orders-1", "--grace-period=0", "--force"]).unwrap();
+    scene.wait_condition("proxyroute/orders", "Programmed", "False", "NoPods");
+}
+
+/// What all pods have accepted is kept for their next start; a pod that has not is waited for.
+#[test]
+fn a_candidate_that_all_pods_have_loaded_becomes_the_good_one() {
+    let scene = Scene::start();
+    scene.apply(&scene.route(&["billing"]));
+    scene.pods(&["orders-1", "orders-2"]);
+    scene.wait_programmed(2);
+    let first = scene.wait_promoted();
+    scene.kubelet.with("orders-2", |pod| pod.sidecar()?.pause()).unwrap();
+    let mut changed = scene.route(&["billing"]);
+    changed["spec"]["hostnames"] = json!(["orders.example.com"]);
+    scene.apply(&changed);
+    let candidate = scene.operator.wait_for("another candidate", || {
+        let (candidate, _) = scene.policies();
+        Ok((candidate != first).then_some(candidate))
+    });
+    let candidate = candidate.unwrap();
+    // Both have the change in their volume, and one of them has told that it is loaded.
+    scene.wait_loaded("orders-1");
+    let counted = || Ok((scene.workload("proxyroute/orders")["programmed"] == 1).then_some(()));
+    scene.operator.wait_for("the pod that is not paused to be counted", counted).unwrap();
+    let (_, good) = scene.policies();
+    assert_eq!(good, first);
+    scene.kubelet.with("orders-2", |pod| pod.sidecar()?.resume()).unwrap();
+    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    assert_eq!(scene.wait_promoted(), candidate);
+}
+
+/// An address that another pod has now: what answers there is not the pod that is asked.
+#[test]
+fn another_pods_answer_does_not_count() {
+    let scene = Scene::start();
+    scene.apply(&scene.route(&["billing"]));
+    scene.pods(&["orders-1"]);
+    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    let address = scene.kubelet.with("orders-1", |pod| Ok(pod.address())).unwrap();
+    let mut other = pod("orders-2", "orders", "orders", &[("app", "orders")]);
+    other["metadata"]["annotations"] = json!({ADDRESS: address, NO_SIDECAR: "true"});
+    scene.apply(&other);
+    scene.kubelet.with("orders-2", |_| Ok(())).unwrap();
+    scene.say_started("orders-2");
+    let row = |row: &Value| (row["pods"].clone(), row["started"].clone(), row["programmed"].clone());
+    scene
+        .operator
+        .wait_for("the second pod", || {
+            Ok((row(&scene.workload("proxyroute/orders")) == (json!(2), json!(2), json!(1))).then_some(()))
+        })
+        .unwrap();
+    let (status, _, _) = scene.condition("proxyroute/orders", "Programmed").unwrap();
+    assert_ne!(status, "True");
+}
+
+/// A NetworkPolicy in the way, or a node that is gone, looks like this: nothing answers.
+#[test]
+fn a_pod_that_does_not_answer_is_unreachable_and_counted() {
+    let scene = Scene::start();
+    scene.apply(&scene.route(&["billing"]));
+    scene.pods(&["orders-1", "orders-2"]);
+    scene.wait_programmed(2);
+    scene.kubelet.with("orders-2", |pod| pod.sidecar()?.pause()).unwrap();
+    let mut changed = scene.route(&["billing"]);
+    changed["spec"]["hostnames"] = json!(["orders.example.com"]);
+    scene.apply(&changed);
+    // It has 30 s to answer before that is said.
+    scene.wait_condition_within(Duration::from_secs(60), "proxyroute/orders", "Programmed", "Unknown", "Unreachable");
+    let row = scene.workload("proxyroute/orders");
+    assert_eq!([&row["programmed"], &row["unreachable"]], [&json!(1), &json!(1)]);
+    scene.kubelet.with("orders-2", |pod| pod.sidecar()?.resume()).unwrap();
+    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+}
+
+/// The words of a sidecar that refuses what others accept come to whoever wrote the route.
+#[test]
+fn what_a_sidecar_refuses_is_told_in_its_words() {
+    let scene = Scene::start();
+    scene.apply(&scene.route(&["billing"]));
+    scene.pods(&["orders-1"]);
+    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    let stand_in = StandIn::start(&scene, "orders-2");
+    let why = "`policy.routes[0].podSelector`: unknown field `podSelector`";
+    let refused = scene.policy_revision();
+    stand_in.change(|status| {
+        status.parts.policy.refused = Some(refused);
+        status.parts.policy.why = Some(why.to_owned());
+    });
+    let message = scene.wait_condition("proxyroute/orders", "Programmed", "False", "Rejected");
+    assert!(message.contains(why) && message.contains("orders-2"), "{message}");
+    let row = scene.workload("proxyroute/orders");
+    assert_eq!([&row["started"], &row["programmed"], &row["rejected"]], [2, 1, 1].map(|count| json!(count)).each_ref());
+}
