@@ -21,6 +21,7 @@ mod health;
 mod hop;
 mod hostile;
 mod http;
+mod identities;
 mod identity;
 mod ids;
 mod keep;

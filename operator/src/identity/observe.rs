@@ -19,6 +19,8 @@ pub struct Observed {
     pub password: Option<Secret>,
     /// What was issued in its namespace.
     pub ledger: Ledger,
+    /// Why that cannot be told. Nothing is issued then that would not be remembered.
+    pub ledger_error: Option<LedgerError>,
 }
 
 /// Reads it.
@@ -28,6 +30,10 @@ pub(super) async fn observe(
     identity: &ClientIdentity,
     valid: &Result<Valid, Refusal>,
 ) -> Result<Observed, ReconcileError> {
+    if identity.metadata.deletion_timestamp.is_some() {
+        // Nothing is looked at any more that could keep it.
+        return Ok(Observed::default());
+    }
     let namespace = identity.metadata.namespace.as_deref().unwrap_or_default();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let read = async |name: &str| secrets.get_opt(name).await.map_err(ReconcileError::kube("read a Secret"));
@@ -43,10 +49,15 @@ pub(super) async fn observe(
         _ => None,
     };
     let ledger = match identity.spec.source() {
-        Some(Source::Issue(_) | Source::Csr(_)) => read_ledger(client, operator_namespace, namespace).await?.1,
-        _ => Ledger::default(),
+        Some(Source::Issue(_) | Source::Csr(_)) => read_ledger(client, operator_namespace, namespace).await,
+        _ => Ok((None, Ledger::default())),
     };
-    Ok(Observed { secret, password, ledger })
+    let (ledger, ledger_error) = match ledger {
+        Ok((_, ledger)) => (ledger, None),
+        Err(ReconcileError::Ledger(error)) => (Ledger::default(), Some(error)),
+        Err(error) => return Err(error),
+    };
+    Ok(Observed { secret, password, ledger, ledger_error })
 }
 
 /// A namespace's ledger, and the object it is in.

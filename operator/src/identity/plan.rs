@@ -87,16 +87,20 @@ pub fn plan(
     if around.is_ending {
         return Plan::Leave;
     }
-    let stay = |why: &str| Plan::Stay {
+    let stay = |why: String, next_look: Option<i64>| Plan::Stay {
         revoke: false,
-        certificate: Standing::AsItIs { why: why.to_owned() },
-        next_look: None,
+        certificate: Standing::AsItIs { why },
+        next_look,
     };
+    let again = Some(around.now + AGAIN_SECONDS);
     let issued = match valid {
-        Err(refusal) => return stay(&refusal.message),
+        Err(refusal) => return stay(refusal.message.clone(), None),
         Ok(Valid::Recognised) => return Plan::Stay { revoke: false, certificate: Standing::NoneToBe, next_look: None },
         Ok(Valid::Issued(issued)) => issued,
     };
+    if let Some(error) = &observed.ledger_error {
+        return stay(error.to_string(), again);
+    }
     if identity.spec.state == State::Revoked {
         let why = "it is revoked, so nothing is issued any more".to_owned();
         let revoke = observed.ledger.has_unrevoked(uid(identity));
@@ -107,11 +111,7 @@ pub fn plan(
     }
     match around.issuer {
         Ok(issuer) => for_certificate(identity, issued, observed, issuer, around.now),
-        Err(why) => Plan::Stay {
-            revoke: false,
-            certificate: Standing::AsItIs { why: why.to_owned() },
-            next_look: Some(around.now + AGAIN_SECONDS),
-        },
+        Err(why) => stay(why.to_owned(), again),
     }
 }
 

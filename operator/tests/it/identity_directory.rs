@@ -247,6 +247,9 @@ fn what_is_revoked_anywhere_is_written_everywhere_and_accepted() {
     }
 }
 
+/// Namespaces of sidecars, and what each has loaded.
+type Loaded<'a> = &'a [(&'a str, Option<&'a str>)];
+
 #[test]
 fn enforced_is_counted_from_what_sidecars_have_loaded() {
     let said = |identities: Vec<IdentityRevocation>, serials: &[&str]| {
@@ -270,7 +273,7 @@ fn enforced_is_counted_from_what_sidecars_have_loaded() {
         written("r4", said(vec![suspended.clone()], &["ff:01", "0a:01"])),
     ];
     let written = BTreeMap::from([("shop".to_owned(), all.clone()), ("web".to_owned(), all)]);
-    let seen = |loaded: &[(&str, Option<&str>)]| -> Vec<SidecarSeen> {
+    let seen = |loaded: Loaded<'_>| -> Vec<SidecarSeen> {
         let sidecar = |(index, (namespace, loaded)): (usize, &(&str, Option<&str>))| SidecarSeen {
             namespace: (*namespace).to_owned(),
             pod: format!("pod-{index}"),
@@ -282,7 +285,7 @@ fn enforced_is_counted_from_what_sidecars_have_loaded() {
     let state = ToKnow { name: "shop/a", revocation: Some(&suspended), serials: &[] };
     let serial = ToKnow { serials: &serials, ..state.clone() };
     let active = ToKnow { name: "shop/b", revocation: None, serials: &[] };
-    let rows: [(&ToKnow<'_>, &[(&str, Option<&str>)], &str); 9] = [
+    let rows: [(&ToKnow<'_>, Loaded<'_>, &str); 9] = [
         (&state, &[], "True Enforced 0 of 0 sidecars know it"),
         (&state, &[("shop", Some("r2")), ("web", Some("r4"))], "True Enforced 2 of 2 sidecars know it"),
         (

@@ -1,9 +1,15 @@
 //! The operator's decisions about certificates, with openssl and Java as witnesses.
 
-#![expect(clippy::expect_used, reason = "clippy allows it in tests only, and not in what they share")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping; the panic is its failure"
+)]
 
 mod identity_directory;
 mod identity_fixture;
+mod identity_validate;
 mod pki_authority;
 mod pki_fixture;
 mod pki_issue;

@@ -33,6 +33,7 @@ fn openssl_finds_key_chain_and_root_in_a_keystore() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what is skipped is told")]
 fn java_finds_key_chain_and_root_in_a_keystore() {
     if run("keytool", "-help", &[]).is_err() {
         println!("skipped: there is no keytool; install a Java runtime to run this test");

@@ -5,6 +5,7 @@ mod prober;
 mod revocation;
 mod scene;
 mod stand_in;
+mod taken;
 
 use std::time::Duration;
 
