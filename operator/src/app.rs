@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::authority::{self, Signer};
 use crate::identity::Reconciler;
 use crate::index::Index;
-use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS};
+use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
 use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECONDS};
 use crate::pki::key::Algorithm;
 use crate::pki::names::{ExtraNames, Names};
@@ -78,6 +78,9 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     for _ in 0..TURNS {
         turns.spawn(take_turns(Arc::clone(&worker), Arc::clone(&queue)));
     }
+    for _ in 0..URGENT_TURNS {
+        turns.spawn(take_urgent_turns(Arc::clone(&worker), Arc::clone(&queue)));
+    }
     stop.await;
     tracing::info!("stopping");
     queue.close();
@@ -118,6 +121,13 @@ fn names(settings: &Settings) -> Names {
 /// Takes one turn after the other until the queue is closed.
 async fn take_turns(worker: Arc<Worker>, queue: Arc<Queue>) {
     while let Some(turn) = queue.next().await {
+        take_turn(&worker, turn).await;
+    }
+}
+
+/// The same with urgent ones alone.
+async fn take_urgent_turns(worker: Arc<Worker>, queue: Arc<Queue>) {
+    while let Some(turn) = queue.next_urgent().await {
         take_turn(&worker, turn).await;
     }
 }

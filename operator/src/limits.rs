@@ -18,6 +18,8 @@ pub const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 
 /// Turns under way at once. They wait for the API server and for sidecars, not for a processor.
 pub const TURNS: usize = 16;
+/// Further turns for what is urgent: all others may be waiting for sidecars that do not answer.
+pub const URGENT_TURNS: usize = 4;
 
 /// Sidecars asked at once, of all workloads.
 pub const ASKS: usize = 64;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -113,9 +114,9 @@ impl State {
         self.due.insert(key, place);
     }
 
-    /// The first key whose time has come, or the time to wait for.
-    fn take(&mut self, now: Instant) -> Result<Key, Option<Instant>> {
-        let first = self.lanes.iter().filter_map(BTreeSet::first);
+    /// The first key of the first lanes whose time has come, or the time to wait for.
+    fn take(&mut self, lanes: usize, now: Instant) -> Result<Key, Option<Instant>> {
+        let first = self.lanes.iter().take(lanes).filter_map(BTreeSet::first);
         let Some((at, key)) = first.clone().find(|(at, _)| *at <= now).cloned() else {
             return Err(first.map(|(at, _)| *at).min());
         };
@@ -138,24 +139,33 @@ impl Queue {
             Pace::Calm => Place { lane: USUAL, at: now + CALM },
         };
         self.state().place(key, place);
-        self.changed.notify_one();
+        self.wake();
     }
 
     /// Waits for the next turn; `None` once the queue is closed.
     pub async fn next(self: &Arc<Self>) -> Option<Turn> {
+        self.next_of(USUAL + 1).await
+    }
+
+    /// The same for whoever takes urgent turns only, so that those who wait for something hold none of them up.
+    pub async fn next_urgent(self: &Arc<Self>) -> Option<Turn> {
+        self.next_of(URGENT + 1).await
+    }
+
+    async fn next_of(self: &Arc<Self>, lanes: usize) -> Option<Turn> {
         loop {
-            let changed = self.changed.notified();
+            let mut changed = pin!(self.changed.notified());
+            // From here on it is told of every change.
+            changed.as_mut().enable();
             let next = {
                 let mut state = self.state();
                 if state.is_closed {
                     return None;
                 }
-                state.take(Instant::now())
+                state.take(lanes, Instant::now())
             };
             match next {
                 Ok(key) => {
-                    // Whoever else waits has to look as well: one notification may stand for several keys.
-                    self.changed.notify_one();
                     return Some(Turn { key, queue: Arc::clone(self), is_done: false });
                 }
                 Err(None) => changed.await,
@@ -170,9 +180,12 @@ impl Queue {
     /// No more turns. Those that are under way go on.
     pub fn close(&self) {
         self.state().is_closed = true;
+        self.wake();
+    }
+
+    /// Has everybody look who waits: one who takes other turns would else be the only one that is told. There are few.
+    fn wake(&self) {
         self.changed.notify_waiters();
-        // Whoever is about to wait finds this one.
-        self.changed.notify_one();
     }
 
     fn finish(&self, key: &Key, outcome: Outcome) {
@@ -194,7 +207,7 @@ impl Queue {
             state.place(key.clone(), place);
         }
         drop(state);
-        self.changed.notify_one();
+        self.wake();
     }
 
     // A poisoned lock only says that somebody else panicked: each change of the state is whole.

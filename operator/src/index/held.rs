@@ -123,7 +123,9 @@ impl fmt::Debug for ContentDigest {
     }
 }
 
-fn is_ours(label: &str) -> bool {
+/// Whether a label is ours to set.
+#[must_use]
+pub fn is_ours(label: &str) -> bool {
     label == MANAGED_LABEL.0 || label.starts_with(LABEL_PREFIX)
 }
 

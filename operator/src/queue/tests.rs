@@ -117,6 +117,26 @@ async fn what_fails_comes_later_each_time_and_at_once_when_it_is_urgent() {
     assert!(waited <= BACK_OFF_FIRST.mul_f64(1.3), "success ends the count: {waited:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn urgent_turns_have_somebody_for_themselves() {
+    let queue = Arc::new(Queue::default());
+    let mut under_way = Vec::new();
+    for name in ["a", "b"] {
+        queue.add(workload(name), Pace::Now);
+        under_way.push(at_once(&queue).await.expect("a turn"));
+    }
+    queue.add(workload("c"), Pace::Now);
+    let waiting = tokio::spawn({
+        let queue = Arc::clone(&queue);
+        async move { queue.next_urgent().await }
+    });
+    advance(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished(), "what is not urgent is not for it");
+    queue.add(trust(), Pace::Urgent);
+    let turn = timeout(Duration::from_millis(1), waiting).await.expect("at once").expect("a task that ends");
+    assert_eq!(turn.expect("a turn").key(), &trust());
+}
+
 #[test]
 fn keys_that_fail_together_do_not_come_back_together() {
     let waits: std::collections::BTreeSet<_> =

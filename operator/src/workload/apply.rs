@@ -4,7 +4,7 @@
 //! made by a creation, which fails where one of that name exists, and changed by server-side apply to the very object
 //! that was seen: nothing of others is ever taken over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -123,8 +123,13 @@ impl Writer {
                 let mut object = api.patch(name, &parameters, &patch).await.map_err(failed)?;
                 if !surplus.is_empty() {
                     // Server-side apply leaves what others have added.
-                    let nothing: BTreeMap<_, _> = surplus.iter().map(|entry| (entry, ())).collect();
-                    let patch = json!({"metadata": {"uid": uid}, "data": nothing, "binaryData": nothing});
+                    let nothing = |names: &BTreeSet<String>| names.iter().map(|name| (name.clone(), ())).collect();
+                    let (labels, entries): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                        (nothing(&surplus.labels), nothing(&surplus.entries));
+                    let mut patch = json!({"metadata": {"uid": uid, "labels": labels}, "data": entries});
+                    if content.kind == HeldKind::ConfigMap {
+                        patch["binaryData"] = json!(entries);
+                    }
                     object = api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map_err(failed)?;
                 }
                 Ok(self.enter(read(object)))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::index::held::{MANAGED_LABEL, PART_LABEL};
+use crate::index::held::{MANAGED_LABEL, PART_LABEL, is_ours};
 use crate::index::pod::WORKLOAD_LABEL;
 use crate::index::{ContentDigest, Entries, Held, HeldKind, ObjectName};
 
@@ -55,8 +55,9 @@ impl Content {
         if held.digest == self.digest() {
             return Deed::Nothing;
         }
-        let surplus = held.names.difference(&self.entries.names()).cloned().collect();
-        Deed::Update { uid: held.uid.clone(), surplus }
+        let entries = held.names.difference(&self.entries.names()).cloned().collect();
+        let labels = held.labels.keys().filter(|label| is_ours(label) && !self.labels.contains_key(*label));
+        Deed::Update { uid: held.uid.clone(), surplus: Surplus { entries, labels: labels.cloned().collect() } }
     }
 }
 
@@ -80,13 +81,30 @@ pub enum Deed {
     Update {
         /// Its UID.
         uid: String,
-        /// Entries that it has and should not.
-        surplus: BTreeSet<String>,
+        /// What it has and should not.
+        surplus: Surplus,
     },
     /// It is on its way out, and can be made anew when it is gone.
     Wait,
     /// The name belongs to something else, which is left alone.
     Taken,
+}
+
+/// What an object has and should not: whoever applies what it should have leaves what others have added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surplus {
+    /// Names of entries.
+    pub entries: BTreeSet<String>,
+    /// Labels that look like ours.
+    pub labels: BTreeSet<String>,
+}
+
+impl Surplus {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.labels.is_empty()
+    }
 }
 
 /// What becomes of an object by a plan. What a plan does not speak of stays: an incomplete plan must not remove anything.
@@ -102,9 +120,7 @@ pub enum Write {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use super::{Content, Deed};
+    use super::{Content, Deed, Surplus};
     use crate::index::{Entries, Held, HeldKind, ObjectName};
 
     fn content(text: &str) -> Content {
@@ -130,9 +146,9 @@ mod tests {
     #[test]
     fn what_is_there_decides_what_is_done() {
         let wanted = content("new");
-        let update = |surplus: &[&str]| {
-            let surplus = surplus.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-            Deed::Update { uid: "u1".to_owned(), surplus }
+        let update = |entries: &[&str], labels: &[&str]| {
+            let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            Deed::Update { uid: "u1".to_owned(), surplus: Surplus { entries: set(entries), labels: set(labels) } }
         };
         let same = held(&wanted);
         let other_workload = Content::config_map(wanted.name.clone(), "policy", Some("x"), wanted.entries.clone());
@@ -146,10 +162,10 @@ mod tests {
             ("nothing there", None, Deed::Create),
             ("the same", Some(same.clone()), Deed::Nothing),
             ("labels of others", Some(held(&labelled)), Deed::Nothing),
-            ("a label of ours too many", Some(held(&marked)), update(&[])),
-            ("older", Some(held(&content("old"))), update(&[])),
-            ("empty", Some(held(&Content { entries: Entries::default(), ..wanted.clone() })), update(&[])),
-            ("an entry too many", Some(held(&more)), update(&["stray"])),
+            ("a label of ours too many", Some(held(&marked)), update(&[], &["postern.dev/else"])),
+            ("older", Some(held(&content("old"))), update(&[], &[])),
+            ("empty", Some(held(&Content { entries: Entries::default(), ..wanted.clone() })), update(&[], &[])),
+            ("an entry too many", Some(held(&more)), update(&["stray"], &[])),
             ("going", Some(Held { is_ending: true, ..held(&content("old")) }), Deed::Wait),
             ("another workload's", Some(held(&other_workload)), Deed::Taken),
             ("another part", Some(held(&other_part)), Deed::Taken),

@@ -144,6 +144,21 @@ mod tests {
         assert_eq!(unpack(&two, &[0; 32], &mut Vec::new()).unwrap_err(), advice);
     }
 
+    /// A panic here would end the process, whoever wrote the bytes.
+    #[test]
+    fn no_damage_of_a_frame_is_worse_than_an_error() {
+        let text: String = (0..200).map(|number| format!("{{\"name\":\"shop/client-{number}\"}},")).collect();
+        let chunk = compress_to_vec(text.as_bytes(), CompressionLevel::Fastest);
+        for place in 0..chunk.len() {
+            for flipped in [0x01, 0x10, 0x80, 0xff] {
+                let mut damaged = chunk.clone();
+                damaged[place] ^= flipped;
+                let _either = unpacked(&damaged);
+            }
+            let _either = unpacked(&chunk[..place]);
+        }
+    }
+
     /// Few bytes can stand for many.
     #[test]
     fn what_is_unpacked_has_an_end() {

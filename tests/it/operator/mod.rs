@@ -1,6 +1,8 @@
 //! The real operator on a real API server, with real sidecars in front of an application.
 
 mod clients;
+mod command;
+mod mended;
 mod prober;
 mod revocation;
 mod scene;
