@@ -304,7 +304,7 @@ mod tests {
         let rows = page.lines().filter_map(|line| line.strip_prefix("| `--")?.split_once("` | "));
         let told: BTreeMap<_, _> = rows
             .map(|(flag, rest)| {
-                (flag.to_owned(), rest.split(" |").next().unwrap_or_default().trim_matches('`').to_owned())
+                (flag.to_owned(), rest.split('|').next().unwrap_or_default().trim().trim_matches('`').to_owned())
             })
             .collect();
         let command = Flags::augment_args(clap::Command::new("run"));

@@ -12,6 +12,8 @@ use kube::{Api, Client};
 use postern_crds::{ProxyRoute, Reason};
 use serde_json::json;
 use sidecar_config::CONTRACT_MAX;
+use sidecar_config::identities::KnownIdentity;
+use sidecar_decide::snapshot::AcceptedTrust;
 use thiserror::Error;
 use tokio::time::Instant;
 
@@ -20,14 +22,14 @@ use super::ask::Asker;
 use super::authorities::Authorities;
 use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
-use super::leaf::{self, LeafError};
+use super::leaf;
 use super::memory::{Memories, Memory};
 use super::observe::{Observed, observe};
 use super::plan::{Common, Plan, plan};
 use super::status::{View, status};
 use super::touch::{self, TouchError};
 use super::trust::Trusts;
-use super::validate::{Refused, validate};
+use super::validate::{Refused, Validated, validate};
 use crate::authority::{LoadError, Signer};
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
@@ -41,9 +43,6 @@ pub enum TurnError {
     /// An object could not be written.
     #[error(transparent)]
     Apply(#[from] ApplyError),
-    /// A certificate could not be made.
-    #[error(transparent)]
-    Leaf(#[from] LeafError),
     /// A pod could not be touched.
     #[error(transparent)]
     Touch(#[from] TouchError),
@@ -104,16 +103,7 @@ impl Worker {
         }
         let newest = memory.newest_version(&observed.pods);
         let validated = validate(&observed.routes, &self.names.trust_domain, newest);
-        let known = {
-            let directory = self.index.cluster().directory(&self.names);
-            let needs = || validated.needs.values();
-            let mut named: BTreeSet<_> = needs().flat_map(|needs| &needs.identities).cloned().collect();
-            for (namespace, labels) in needs().flat_map(|needs| &needs.selectors) {
-                named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
-            }
-            let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
-            directory.known(&named, &bundles)
-        };
+        let known = self.known(&validated, &trust);
         let now = Timestamp::now().as_second();
         let common = Common {
             issuer: &self.signer.issuer(),
@@ -134,7 +124,9 @@ impl Worker {
         let heard = self.ask(&observed.pods, &mut memory).await;
         let is_acknowledged = all_have(&heard, &[("policy", &plan.expected.policy)]);
         let others = [("trust", &plan.expected.trust), ("identities", &plan.expected.identities)];
-        let is_settled = is_acknowledged && all_have(&heard, &others);
+        // Nobody tells when what is in the way is gone.
+        let is_written = applied.taken.is_empty() && applied.problems.is_empty();
+        let is_settled = is_written && is_acknowledged && all_have(&heard, &others);
         if is_acknowledged && heard.iter().any(|(_, heard)| matches!(heard, Heard::Answered(_))) {
             // Every started pod has it: it is what a pod falls back to that is started later.
             self.writer.set(&plan.good).await?;
@@ -152,14 +144,21 @@ impl Worker {
             self.queue.add(Key::Route(ObjectName::of(&**route)), Pace::Now);
         }
         memory.lagging = if is_settled { 0 } else { memory.lagging.saturating_add(1) };
-        let wait = if is_settled {
-            ASK_SETTLED + spread(workload, ASK_SETTLED / 5)
-        } else {
-            (ASK_AGAIN_FIRST * (1 << memory.lagging.min(8).saturating_sub(1))).min(ASK_AGAIN_LONGEST)
-        };
-        let wait = applied.later.map_or(wait, |later| wait.min(later));
         let until_look = plan.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
-        Ok(Outcome::Again(until_look.map_or(wait, |until| wait.min(until))))
+        let waits = [Some(pause(workload, memory.lagging)), applied.later, until_look];
+        Ok(waits.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
+    }
+
+    /// Clients that the sidecars of a workload have to know.
+    fn known(&self, validated: &Validated, trust: &AcceptedTrust) -> Vec<KnownIdentity> {
+        let directory = self.index.cluster().directory(&self.names);
+        let needs = || validated.needs.values();
+        let mut named: BTreeSet<_> = needs().flat_map(|needs| &needs.identities).cloned().collect();
+        for (namespace, labels) in needs().flat_map(|needs| &needs.selectors) {
+            named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
+        }
+        let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
+        directory.known(&named, &bundles)
     }
 
     /// A workload without pods has nobody to write for, and what was written stays for those that come.
@@ -187,7 +186,15 @@ impl Worker {
                 (None, Some(entries)) => leaf::mended(entries, &leaf.name, &observed.workload.name),
                 (Some((reason, request)), _) => {
                     tracing::info!(secret = %leaf.name, reason = reason.as_str(), "issuing a certificate");
-                    leaf::make(&self.signer.issuer(), &leaf.name, &observed.workload.name, request, now)?
+                    match leaf::make(&self.signer.issuer(), &leaf.name, &observed.workload.name, request, now) {
+                        Ok(content) => content,
+                        // What is served does not wait for it.
+                        Err(error) => {
+                            tracing::error!(secret = %leaf.name, %error, "no certificate");
+                            summary.problems.push(format!("{}: {error}", leaf.name));
+                            continue;
+                        }
+                    }
                 }
             };
             summary.enter(&content.name, self.writer.set(&content).await?);
@@ -311,6 +318,14 @@ impl Summary {
             Applied::Taken => self.taken.push(name.clone()),
             Applied::Later => self.problems.push(format!("{name} is being deleted")),
         }
+    }
+}
+
+/// How long until sidecars are asked again, after so many turns in a row in which somebody lagged behind.
+fn pause(workload: &ObjectName, lagging: u32) -> Duration {
+    match lagging {
+        0 => ASK_SETTLED + spread(workload, ASK_SETTLED / 5),
+        turns => (ASK_AGAIN_FIRST * (1 << turns.min(8).saturating_sub(1))).min(ASK_AGAIN_LONGEST),
     }
 }
 

@@ -191,3 +191,27 @@ fn a_gate_goes_on_without_the_operator() {
     scene.kubelet.wait_started("orders-1").unwrap();
     assert_eq!(told(&scene.call("orders-1", Some("billing"))), (Some(200), None));
 }
+
+/// Older certificates are gone without a list, and the client has another one by then.
+#[test]
+fn certificates_from_before_a_time_are_replaced_and_refused() {
+    let scene = start(&json!([{"identity": {"name": "billing"}}]));
+    scene.client("billing");
+    scene.keep_certificate("billing");
+    scene.wait_programmed(1);
+    scene.wait_answer("orders-1", "billing", (Some(200), None));
+    let before = scene.certificate("billing");
+    let now = this_moment();
+    scene.patch_identity("billing", &json!({"acceptIssuedAfter": now}));
+    scene.wait_answer("orders-1", "billing", (Some(403), Some("policy_issued_too_early")));
+    let renewed = || Ok((scene.certificate("billing") != before).then_some(()));
+    scene.operator.wait_for("another certificate", renewed).unwrap();
+    scene.keep_certificate("billing");
+    scene.wait_answer("orders-1", "billing", (Some(200), None));
+}
+
+/// This moment, as Kubernetes writes it.
+fn this_moment() -> String {
+    let finished = run(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]), b"", PATIENCE).unwrap();
+    finished.text().trim_end().to_owned()
+}

@@ -5,14 +5,18 @@ mod prober;
 mod revocation;
 mod scene;
 mod stand_in;
+mod taken;
 
 use std::time::Duration;
 
 use postern_tests::minikubelet::{ADDRESS, NO_SIDECAR, pod};
+use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
+use self::prober::Prober;
 use self::scene::Scene;
 use self::stand_in::StandIn;
+use crate::observed::status;
 
 /// From `kubectl apply` to a call that passes.
 #[test]
@@ -160,4 +164,30 @@ fn what_a_sidecar_refuses_is_told_in_its_words() {
     assert!(message.contains(why) && message.contains("orders-2"), "{message}");
     let row = scene.workload("proxyroute/orders");
     assert_eq!([&row["started"], &row["programmed"], &row["rejected"]], [2, 1, 1].map(|count| json!(count)).each_ref());
+}
+
+/// A certificate that is gone is made anew at once, and no request fails for it.
+#[test]
+fn a_gate_gets_another_certificate_and_drops_nothing() {
+    let scene = Scene::start();
+    scene.apply(&scene.service());
+    scene.apply(&scene.route(&["billing"]));
+    scene.client("billing");
+    scene.pods(&["orders-1"]);
+    scene.wait_programmed(1);
+    scene.keep_certificate("billing");
+    scene.wait_answer("orders-1", "billing", (Some(200), None));
+    let prober = Prober::start(&scene, "orders-1", "billing");
+    let since = prober.wait(true, PATIENCE);
+    let serial = || scene.kubelet.with("orders-1", |pod| Ok(status(pod.sidecar()?).leaf_serial));
+    let first = serial().unwrap();
+    for _ in 0..3 {
+        let last = serial().unwrap();
+        scene.namespace.run(&["delete", "secret/postern-id-orders-orders"]).unwrap();
+        let renewed = || Ok(serial()?.filter(|serial| Some(serial) != last.as_ref()));
+        scene.operator.wait_for("another certificate", renewed).unwrap();
+    }
+    assert_ne!(serial().unwrap(), first);
+    assert_eq!(scene.call("orders-1", Some("billing")).status, Some(200));
+    assert_eq!((prober.wait(true, PATIENCE), prober.cut()), (since, 0), "every request passed");
 }

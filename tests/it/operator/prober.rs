@@ -3,7 +3,7 @@
 use std::fs::read;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,6 +26,8 @@ type Stream = StreamOwned<ClientConnection, TcpStream>;
 struct Seen {
     last: Mutex<Option<(bool, Instant)>>,
     turned: Condvar,
+    /// Requests on an open connection that had no answer.
+    cut: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -51,6 +53,11 @@ impl Prober {
         let shared = Arc::clone(&seen);
         let thread = Some(thread::spawn(move || ask_on(&target, &shared)));
         Self { seen, thread }
+    }
+
+    /// How many requests had no answer because an open connection was cut.
+    pub(crate) fn cut(&self) -> usize {
+        self.seen.cut.load(Ordering::Relaxed)
     }
 
     /// When the answers began to be so: whether the client passes.
@@ -91,7 +98,10 @@ fn ask_on(target: &Target, seen: &Seen) {
             // A handshake is refused where the certificate itself is revoked.
             Err(_) if is_new => false,
             // What was open was cut; whether that is a refusal the next answer tells.
-            Err(_) => continue,
+            Err(_) => {
+                seen.cut.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
         };
         let mut last = seen.last.lock().unwrap();
         if last.is_none_or(|(passed, _)| passed != passes) {
@@ -104,10 +114,10 @@ fn ask_on(target: &Target, seen: &Seen) {
 }
 
 /// The status of a question without a body in its answer.
-fn ask(target: &Target, stream: &mut Option<Stream>) -> io::Result<u16> {
-    let stream = match stream {
+fn ask(target: &Target, open: &mut Option<Stream>) -> io::Result<u16> {
+    let stream = match open {
         Some(stream) => stream,
-        None => stream.insert(connect(target)?),
+        None => open.insert(connect(target)?),
     };
     write!(stream, "HEAD / HTTP/1.1\r\nhost: {}:{PORT}\r\n\r\n", target.host)?;
     let mut head = Vec::new();
@@ -116,7 +126,11 @@ fn ask(target: &Target, stream: &mut Option<Stream>) -> io::Result<u16> {
         stream.read_exact(&mut byte)?;
         head.extend(byte);
     }
-    let status = std::str::from_utf8(&head).ok().and_then(|head| head.split(' ').nth(1)?.parse().ok());
+    let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+    if head.contains("\r\nconnection: close\r\n") {
+        *open = None;
+    }
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     status.ok_or_else(|| io::Error::other("no status"))
 }
 

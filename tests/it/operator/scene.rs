@@ -256,6 +256,12 @@ impl Scene {
         self.folder.file(name)
     }
 
+    /// A client's certificate in its Secret.
+    pub(crate) fn certificate(&self, client: &str) -> Value {
+        let secret = self.namespace.object(&format!("secret/{client}-client")).unwrap();
+        secret.unwrap_or_default()["data"]["tls.crt"].clone()
+    }
+
     /// Keeps a certificate that somebody else has issued.
     pub(crate) fn keep(&self, name: &str, issued: &Issued) {
         issued.write(self.folder.path(), name).unwrap();
