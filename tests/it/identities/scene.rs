@@ -202,7 +202,7 @@ fn issuer() -> Issuer {
     let key = || fresh::key(Algorithm::default()).unwrap();
     let root = Root::make(&settings, key(), fresh::serial().unwrap(), NOW).unwrap();
     let root = Root::read(&root, NOW).unwrap();
-    let files = root.make_intermediate(&settings, key(), fresh::serial().unwrap(), NOW).unwrap();
+    let files = root.make_intermediate(&settings, &key(), fresh::serial().unwrap(), NOW).unwrap();
     Issuer::read(&files, &root, NOW).unwrap()
 }
 
