@@ -79,7 +79,7 @@ impl Scene {
     pub(super) fn sweep(&self, now: i64) {
         self.runtime.block_on(async {
             let uids: BTreeSet<_> = self.all().await.iter().filter_map(ResourceExt::uid).collect();
-            self.reconciler().sweep(&self.namespace.name, &uids, now).await.unwrap();
+            self.reconciler().sweep(&self.namespace.name, || uids.clone(), now).await.unwrap();
         });
     }
 
@@ -202,7 +202,7 @@ fn issuer() -> Issuer {
     let key = || fresh::key(Algorithm::default()).unwrap();
     let root = Root::make(&settings, key(), fresh::serial().unwrap(), NOW).unwrap();
     let root = Root::read(&root, NOW).unwrap();
-    let files = root.make_intermediate(&settings, key(), fresh::serial().unwrap(), NOW).unwrap();
+    let files = root.make_intermediate(&settings, &key(), fresh::serial().unwrap(), NOW).unwrap();
     Issuer::read(&files, &root, NOW).unwrap()
 }
 
