@@ -250,6 +250,16 @@ fn what_is_revoked_anywhere_is_written_everywhere_and_accepted() {
 /// Namespaces of sidecars, and what each has loaded.
 type Loaded<'a> = &'a [(&'a str, Option<&'a str>)];
 
+/// Sidecars that say they have loaded these.
+fn seen(loaded: Loaded<'_>) -> Vec<SidecarSeen> {
+    let sidecar = |(index, (namespace, loaded)): (usize, &(&str, Option<&str>))| SidecarSeen {
+        namespace: (*namespace).to_owned(),
+        pod: format!("pod-{index}"),
+        trust_loaded: loaded.map(str::to_owned),
+    };
+    loaded.iter().enumerate().map(sidecar).collect()
+}
+
 #[test]
 fn enforced_is_counted_from_what_sidecars_have_loaded() {
     let said = |identities: Vec<IdentityRevocation>, serials: &[&str]| {
@@ -273,14 +283,6 @@ fn enforced_is_counted_from_what_sidecars_have_loaded() {
         written("r4", said(vec![suspended.clone()], &["ff:01", "0a:01"])),
     ];
     let written = BTreeMap::from([("shop".to_owned(), all.clone()), ("web".to_owned(), all)]);
-    let seen = |loaded: Loaded<'_>| -> Vec<SidecarSeen> {
-        let sidecar = |(index, (namespace, loaded)): (usize, &(&str, Option<&str>))| SidecarSeen {
-            namespace: (*namespace).to_owned(),
-            pod: format!("pod-{index}"),
-            trust_loaded: loaded.map(str::to_owned),
-        };
-        loaded.iter().enumerate().map(sidecar).collect()
-    };
     let serials = ["0a:01".to_owned()];
     let state = ToKnow { name: "shop/a", revocation: Some(&suspended), serials: &[] };
     let serial = ToKnow { serials: &serials, ..state.clone() };
