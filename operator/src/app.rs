@@ -15,7 +15,6 @@ use crate::identity::Reconciler;
 use crate::index::Index;
 use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
 use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECONDS};
-use crate::pki::key::Algorithm;
 use crate::pki::names::{ExtraNames, Names};
 use crate::queue::{Key, Outcome, Pace, Queue, Turn};
 use crate::settings::Settings;
@@ -35,7 +34,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     let client = connect(&settings).await?;
     let organisation = settings.trust_domain.clone();
     let authority = AuthoritySettings {
-        algorithm: Algorithm::default(),
+        algorithm: settings.authority_algorithm,
         root_seconds: ROOT_SECONDS,
         intermediate_seconds: INTERMEDIATE_SECONDS,
         organisation,

@@ -10,6 +10,7 @@ use clap::Args;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::index::Scope;
+use crate::pki::key::Algorithm;
 
 const PREFIX: &str = "POSTERN_OPERATOR_";
 
@@ -34,6 +35,9 @@ pub struct Flags {
     /// ClientIdentities that a namespace may have [1000]
     #[arg(long, value_name = "COUNT")]
     identities_per_namespace: Option<String>,
+    /// Keys of the authorities that the operator makes: ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096 [ECDSA-P256]
+    #[arg(long, value_name = "ALGORITHM")]
+    authority_algorithm: Option<String>,
     /// DNS names that namespaces may have in certificates beside those of their Services: `shop=*.shop.example.com,api.example.com;web=…`
     #[arg(long, value_name = "NAMES")]
     extra_dns_names: Option<String>,
@@ -63,6 +67,8 @@ pub struct Settings {
     pub status_port: u16,
     /// ClientIdentities that a namespace may have.
     pub identities_per_namespace: usize,
+    /// Keys of the authorities that the operator makes.
+    pub authority_algorithm: Algorithm,
     /// DNS names beyond their own, by namespace.
     pub extra_dns_names: BTreeMap<String, Vec<String>>,
     /// Beginnings of URIs, by namespace.
@@ -107,6 +113,12 @@ impl Settings {
                 flags.identities_per_namespace,
                 "1000",
                 count,
+            ),
+            authority_algorithm: reader.value(
+                "--authority-algorithm",
+                flags.authority_algorithm,
+                "ECDSA-P256",
+                algorithm,
             ),
             extra_dns_names: reader.value("--extra-dns-names", flags.extra_dns_names, "", by_namespace),
             extra_uri_prefixes: reader.value("--extra-uri-prefixes", flags.extra_uri_prefixes, "", by_namespace),
@@ -206,6 +218,20 @@ fn count(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "is not a number".to_owned())
 }
 
+fn algorithm(text: &str) -> Result<Algorithm, String> {
+    let algorithms = [
+        ("ECDSA-P256", Algorithm::EcdsaP256),
+        ("ECDSA-P384", Algorithm::EcdsaP384),
+        ("Ed25519", Algorithm::Ed25519),
+        ("RSA-2048", Algorithm::Rsa2048),
+        ("RSA-3072", Algorithm::Rsa3072),
+        ("RSA-4096", Algorithm::Rsa4096),
+    ];
+    let found = algorithms.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, algorithm)| *algorithm);
+    let names = algorithms.map(|(name, _)| name).join(", ");
+    found.ok_or_else(|| format!("is not a kind of keys; write one of {names}"))
+}
+
 fn level(text: &str) -> Result<LogLevel, String> {
     let levels = [
         ("error", LevelFilter::ERROR),
@@ -240,6 +266,7 @@ mod tests {
 
     use super::{Flags, LogLevel, Settings};
     use crate::index::Scope;
+    use crate::pki::key::Algorithm;
 
     fn read(flags: Flags, variables: &[(&str, &str)]) -> Result<Settings, String> {
         let variables: BTreeMap<_, _> = variables.iter().copied().collect();
@@ -259,6 +286,7 @@ mod tests {
             ("POSTERN_OPERATOR_STATUS_PORT", "7190"),
             ("POSTERN_OPERATOR_LOG_LEVEL", "debug"),
             ("POSTERN_OPERATOR_KUBECONFIG", "some/where"),
+            ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "rsa-3072"),
             ("POSTERN_OPERATOR_EXTRA_DNS_NAMES", "shop=*.a.example, b.example; web=c.example"),
             // What Kubernetes says of a Service of that name.
             ("POSTERN_OPERATOR_PORT", "tcp://10.0.0.1:443"),
@@ -266,7 +294,7 @@ mod tests {
         let settings = read(flags, &variables).expect("good settings");
         assert_eq!(settings.trust_domain, "flag.local");
         assert_eq!(settings.scope, Scope::Namespaces(BTreeSet::from(["shop".to_owned(), "web".to_owned()])));
-        assert_eq!(settings.status_port, 7190);
+        assert_eq!((settings.status_port, settings.authority_algorithm), (7190, Algorithm::Rsa3072));
         assert_eq!(settings.log_level, LogLevel(LevelFilter::DEBUG));
         assert_eq!(settings.kubeconfig, Some(PathBuf::from("some/where")));
         let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
@@ -278,11 +306,16 @@ mod tests {
     fn everything_that_is_wrong_is_told_at_once() {
         let flags =
             Flags { status_port: Some("0".to_owned()), trust_domain: Some("A B".to_owned()), ..Flags::default() };
-        let variables = [("POSTERN_OPERATOR_NAMESPACES", "shop,,web"), ("POSTERN_OPERATOR_LOG_LEVEL", "loud")];
+        let variables = [
+            ("POSTERN_OPERATOR_NAMESPACES", "shop,,web"),
+            ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "RSA-1024"),
+            ("POSTERN_OPERATOR_LOG_LEVEL", "loud"),
+        ];
         let expected = "\
             --trust-domain: `A B` is not a SPIFFE trust domain; write lower-case letters, digits, dots, hyphens and underscores\n\
             POSTERN_OPERATOR_NAMESPACES: `shop,,web` are not namespaces; write `all`, or names with commas between them\n\
             --status-port: `0` is not a port; write 1 to 65535\n\
+            POSTERN_OPERATOR_AUTHORITY_ALGORITHM: `RSA-1024` is not a kind of keys; write one of ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096\n\
             POSTERN_OPERATOR_LOG_LEVEL: `loud` is not a level; write Error, Warn, Info or Debug";
         assert_eq!(read(flags, &variables), Err(expected.to_owned()));
     }

@@ -1,5 +1,6 @@
 //! ClientIdentities on a real API server: what the operator's reconcile makes of each, with openssl as witness.
 
+mod authorities;
 mod scene;
 
 use postern_operator::pki::issue::CLIENT_SECONDS;

@@ -7,6 +7,7 @@ use std::process::Command;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 use postern_crds::ClientIdentity;
+use postern_operator::authority::{LoadError, load};
 use postern_operator::identity::directory::Directory;
 use postern_operator::identity::enforced::TrustView;
 use postern_operator::identity::{Done, ReconcileError, Reconciler, Surroundings};
@@ -74,6 +75,11 @@ impl Scene {
             };
             self.reconciler().reconcile(identity, around).await
         })
+    }
+
+    /// Who signs, by the Secrets in the operator's own namespace.
+    pub(super) fn load(&self, algorithm: Algorithm, now: i64) -> Result<Issuer, LoadError> {
+        self.runtime.block_on(load(&self.client, &self.own.name, &settings(algorithm), now))
     }
 
     pub(super) fn sweep(&self, now: i64) {
@@ -192,13 +198,17 @@ fn verifies(roots: &[u8], chain: &[u8], now: i64) -> Result<String, String> {
     openssl(&arguments, &[("r", roots), ("c", chain)])
 }
 
-fn issuer() -> Issuer {
-    let settings = AuthoritySettings {
-        algorithm: Algorithm::default(),
+fn settings(algorithm: Algorithm) -> AuthoritySettings {
+    AuthoritySettings {
+        algorithm,
         root_seconds: ROOT_SECONDS,
         intermediate_seconds: INTERMEDIATE_SECONDS,
         organisation: "demo.local".to_owned(),
-    };
+    }
+}
+
+fn issuer() -> Issuer {
+    let settings = settings(Algorithm::default());
     let key = || fresh::key(Algorithm::default()).unwrap();
     let root = Root::make(&settings, key(), fresh::serial().unwrap(), NOW).unwrap();
     let root = Root::read(&root, NOW).unwrap();
