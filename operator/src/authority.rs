@@ -12,11 +12,11 @@ use sidecar_decide::Certificate;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::FIELD_MANAGER;
 use crate::index::held::{MANAGED_LABEL, PART_LABEL};
 use crate::pki::authority::{AuthorityError, AuthoritySettings, Files, Issuer, Root};
 use crate::pki::fresh;
 use crate::pki::key::KeyError;
-use crate::workload::apply::FIELD_MANAGER;
 
 /// Secret of the root.
 pub const ROOT: &str = "postern-root";

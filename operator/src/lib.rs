@@ -10,3 +10,6 @@ pub mod queue;
 pub mod render;
 pub mod settings;
 pub mod workload;
+
+/// Who the API server says has written.
+pub const FIELD_MANAGER: &str = "postern-operator";

@@ -16,6 +16,7 @@ use super::objects::{self, Content, FINALIZER, KEY, PASSWORD, PASSWORD_TYPE};
 use super::observe::{Observed, read_ledger};
 use super::plan::{has_finalizer, held, uid};
 use super::validate::{Issued, Target};
+use crate::FIELD_MANAGER;
 use crate::pki::authority::Issuer;
 use crate::pki::issue::{Leaf, leaf};
 use crate::pki::key::PrivateKey;
@@ -25,9 +26,6 @@ use crate::pki::{fresh, keystore};
 
 /// Tries to write the ledger of a namespace, which others of the namespace are written to meanwhile.
 const LEDGER_TRIES: usize = 8;
-
-/// Who writes, as the API server is told.
-pub(super) const FIELD_MANAGER: &str = "postern-operator";
 
 /// What is needed to write.
 pub(super) struct Writer<'a> {

@@ -9,7 +9,7 @@ use postern_crds::ClientIdentity;
 use postern_crds::clientidentity::State;
 use serde_json::json;
 
-use super::apply::{FIELD_MANAGER, Placed, Writer, change_ledger, in_place};
+use super::apply::{Placed, Writer, change_ledger, in_place};
 use super::directory::{Directory, Entry, full_name};
 use super::enforced::{ToKnow, TrustView};
 use super::error::ReconcileError;
@@ -17,6 +17,7 @@ use super::observe::{Observed, observe};
 use super::plan::{AGAIN_SECONDS, Around, Plan, Standing, held, plan, uid, usable};
 use super::status::{Facts, Outcome, Told, status};
 use super::validate::{Issued, Refusal, Valid, validate};
+use crate::FIELD_MANAGER;
 use crate::pki::authority::Issuer;
 use crate::pki::names::Names;
 

@@ -20,10 +20,9 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::content::{Content, Deed};
+use crate::FIELD_MANAGER;
 use crate::index::{Entries, Held, HeldKind, Index, Object, ObjectKind, ObjectName};
 
-/// Who the API server says has written.
-pub const FIELD_MANAGER: &str = "postern-operator";
 /// Ending of entries that are not text.
 const BINARY_ENDING: &str = ".zst";
 

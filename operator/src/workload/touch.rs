@@ -10,8 +10,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::apply::FIELD_MANAGER;
 use super::names;
+use crate::FIELD_MANAGER;
 use crate::index::pod::TOUCH_ANNOTATION;
 use crate::index::{Cluster, HeldKind, Index, ObjectName, Pod};
 use crate::limits::CHUNKS;

@@ -17,7 +17,7 @@ use sidecar_decide::snapshot::AcceptedTrust;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::apply::{Applied, ApplyError, FIELD_MANAGER, Writer};
+use super::apply::{Applied, ApplyError, Writer};
 use super::ask::Asker;
 use super::authorities::Authorities;
 use super::board::{Board, Heard, Report};
@@ -30,6 +30,7 @@ use super::status::{View, status};
 use super::touch::{self, TouchError};
 use super::trust::Trusts;
 use super::validate::{Refused, Validated, validate};
+use crate::FIELD_MANAGER;
 use crate::authority::{LoadError, Signer};
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
