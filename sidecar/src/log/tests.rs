@@ -16,6 +16,8 @@ use http::Method;
 use sidecar_config::settings::Pod;
 use sidecar_decide::Verdict;
 use sidecar_decide::filter::{RequestId, Uuid7};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::query::{self, Printed, QueryError};
@@ -138,6 +140,19 @@ fn wait(what: &str, condition: impl Fn() -> bool) {
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+async fn connect(path: &Path) -> SqliteConnection {
+    SqliteConnectOptions::new().filename(path).connect().await.unwrap()
+}
+
+/// Runs statements as some other program would, in a file that has to be there.
+fn execute(path: &Path, sql: &'static str) {
+    block_on(async {
+        let mut connection = connect(path).await;
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    });
 }
 
 /// What `query` answers, through the same door as the command line.

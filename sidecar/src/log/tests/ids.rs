@@ -1,7 +1,5 @@
 //! The ids of requests and traces: few bytes in the file, and whole again for whoever asks.
 
-use sqlx::{ConnectOptions, Connection};
-
 use super::*;
 
 fn told(id: &str) -> Option<RequestId> {
@@ -92,11 +90,7 @@ const VERSION_3: &str = concat!(
 fn a_file_without_ids_keeps_its_rows_and_gets_ids() {
     let (_folder, path) = folder();
     std::fs::write(&path, "").unwrap();
-    block_on(async {
-        let mut connection = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
-        sqlx::raw_sql(VERSION_3).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    });
+    execute(&path, VERSION_3);
     // A copy is read as it is.
     assert_eq!(found(&path, &Filter { request_id: Some("a".into()), limit: 1, ..Filter::default() }), "");
     let refused = Record { verdict: Verdict::Refused, peer: None, ..request(1) };

@@ -1,7 +1,6 @@
 //! Which limit refused something: written, chosen by, and brought into files that did not know it.
 
 use sidecar_decide::{Limiter, Reason, Verdict};
-use sqlx::{ConnectOptions, Connection};
 
 use super::*;
 
@@ -47,11 +46,7 @@ const VERSION_4: &str = concat!(
 fn a_file_without_limiters_keeps_its_rows_and_gets_limiters() {
     let (_folder, path) = folder();
     std::fs::write(&path, "").unwrap();
-    block_on(async {
-        let mut connection = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
-        sqlx::raw_sql(VERSION_4).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    });
+    execute(&path, VERSION_4);
     // A copy is read as it is.
     assert_eq!(found(&path, "limits.maxStreams"), "");
     let stranger = Record { peer: None, ..refused(1, Limiter::MaxTunnels) };

@@ -6,8 +6,6 @@ use std::sync::Mutex;
 use sidecar_decide::CertificateFacts;
 use sidecar_decide::reason::Reason;
 
-use sqlx::{ConnectOptions, Connection};
-
 use super::*;
 use crate::identity::logged_unresolved;
 use crate::log::serial as serial_of;
@@ -269,7 +267,7 @@ fn with_time() -> tokio::runtime::Runtime {
 /// Whether a checkpoint was kept from being complete.
 fn folded(path: &Path) -> String {
     block_on(async {
-        let mut connection = sqlx::sqlite::SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+        let mut connection = connect(path).await;
         let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         busy.to_string()
@@ -467,11 +465,7 @@ const VERSION_1: &str = concat!(
 fn a_file_of_an_earlier_version_is_read_and_brought_up_to_date() {
     let (_folder, path) = folder();
     std::fs::write(&path, "").unwrap();
-    block_on(async {
-        let mut connection = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
-        sqlx::raw_sql(VERSION_1).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    });
+    execute(&path, VERSION_1);
     // A copy is read as it is.
     let old = print(&path, &all(), Output::Csv);
     assert_eq!(old.split_once("\r\n").unwrap().0, VIEW.replace(",sfdi", ""));

@@ -3,22 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
-
 use super::*;
-
-async fn connect(path: &Path) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(path).connect().await.unwrap()
-}
-
-fn execute(path: &Path, sql: &'static str) {
-    block_on(async {
-        let mut connection = connect(path).await;
-        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
-        connection.close().await.unwrap();
-    });
-}
 
 /// Opens the store, writes `rows` and leaves it as a kill does.
 fn killed(path: &Path, rows: u64) {
