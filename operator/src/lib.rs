@@ -6,6 +6,7 @@ pub mod identity;
 pub mod index;
 pub mod limits;
 pub mod pki;
+pub mod plugin;
 pub mod queue;
 pub mod render;
 pub mod settings;

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use postern_operator::app;
 use postern_operator::settings::{Flags, Settings};
+use postern_operator::{app, plugin};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -24,6 +24,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if plugin::is_called() {
+        return plugin::main();
+    }
     let Command::Run(flags) = Cli::parse().command;
     let ended = Settings::read(*flags).map_err(anyhow::Error::from).and_then(run);
     let Err(error) = ended else { return ExitCode::SUCCESS };
