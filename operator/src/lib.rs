@@ -4,6 +4,7 @@ pub mod app;
 pub mod authority;
 pub mod identity;
 pub mod index;
+pub mod inject;
 pub mod limits;
 pub mod pki;
 pub mod plugin;
