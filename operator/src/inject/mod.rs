@@ -25,6 +25,10 @@ pub const VERSION_LABEL: &str = "postern.dev/sidecar";
 pub const CONTRACT_LABEL: &str = "postern.dev/sidecar-contract";
 /// The version that this program puts in.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The image that it puts in unless it is told another.
+pub const IMAGE: &str = concat!("postern-sidecar:", env!("CARGO_PKG_VERSION"));
+/// Port of the sidecar's probes and `/status` unless it is told another.
+pub const STATUS_PORT: u16 = 6190;
 /// Which container kubectl means where none is named: the application, as before there was a gate.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Set on what the kubelet runs from files, and shows to the API server without being told anything by it.

@@ -1,5 +1,6 @@
 //! `kubectl postern`: the same program by another name, for people.
 
+pub mod inject;
 pub mod manifests;
 
 use std::ffi::OsStr;
@@ -24,7 +25,10 @@ struct Plugin {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    /// Put the gate into manifests: Deployments, Jobs, pods and whatever else has a template of pods
+    Inject(inject::Arguments),
+}
 
 /// How a command has ended that could be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +40,10 @@ pub enum Ended {
 }
 
 impl Plugin {
-    fn run(self, _output: &mut dyn Write) -> Result<Ended> {
-        match self.command {}
+    fn run(self, output: &mut dyn Write) -> Result<Ended> {
+        match self.command {
+            Command::Inject(arguments) => inject::run(&arguments, output),
+        }
     }
 }
 
