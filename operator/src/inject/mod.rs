@@ -1,9 +1,14 @@
 //! The gate is put into pods: which pods, of which workload, and how. Pure; the webhook and the plugin do the same.
 
+mod certificate;
 pub mod overrides;
 mod patch;
 mod quantity;
+pub mod review;
+pub mod server;
+pub mod settings;
 pub mod sidecar;
+pub mod upkeep;
 pub mod workload;
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};

@@ -57,7 +57,7 @@ type Read = fn(&mut Overrides, &str) -> Result<(), String>;
 /// The annotations there are.
 const KNOWN: [(&str, Read); 13] = [
     ("image", |to, text| set(&mut to.image, image(text))),
-    ("image-pull-policy", |to, text| set(&mut to.image_pull_policy, word(text, &["Always", "IfNotPresent", "Never"]))),
+    ("image-pull-policy", |to, text| set(&mut to.image_pull_policy, pull_policy(text))),
     ("cpu-request", |to, text| set(&mut to.cpu_request, quantity(text, "100m"))),
     ("cpu-limit", |to, text| set(&mut to.cpu_limit, quantity(text, "500m"))),
     ("memory-request", |to, text| set(&mut to.memory_request, quantity(text, "16Mi"))),
@@ -110,16 +110,19 @@ fn set<T>(place: &mut Option<T>, read: Result<T, String>) -> Result<(), String> 
     Ok(())
 }
 
-fn image(text: &str) -> Result<String, String> {
+/// An image.
+pub(super) fn image(text: &str) -> Result<String, String> {
     let is_one = (1..=512).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if is_one { Ok(text.to_owned()) } else { Err("is no image; write one such as registry/name:tag".to_owned()) }
 }
 
-fn word(text: &str, words: &[&str]) -> Result<String, String> {
-    if words.contains(&text) {
+/// When an image is pulled.
+pub(super) fn pull_policy(text: &str) -> Result<String, String> {
+    let policies = ["Always", "IfNotPresent", "Never"];
+    if policies.contains(&text) {
         return Ok(text.to_owned());
     }
-    Err(format!("is none of what there is; write {}", words.join(", ")))
+    Err(format!("is none of what there is; write {}", policies.join(", ")))
 }
 
 fn quantity(text: &str, example: &str) -> Result<String, String> {
