@@ -8,6 +8,7 @@ pub mod board;
 mod client_turn;
 pub mod content;
 pub mod document;
+pub mod enclosed;
 pub mod leaf;
 pub mod memory;
 pub mod names;
