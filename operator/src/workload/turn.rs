@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::apply::{Applied, ApplyError, Writer};
 use super::ask::Asker;
 use super::authorities::Authorities;
+use super::backends;
 use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
 use super::leaf;
@@ -110,6 +111,7 @@ impl Worker {
         let newest = memory.newest_version(&observed.pods);
         let validated = validate(&observed.routes, &self.names.trust_domain, newest);
         let known = self.known(&validated, &trust);
+        let backends = backends::look(&self.index.cluster(), &validated.policy);
         let now = Timestamp::now().as_second();
         let common = Common {
             issuer: &self.signer.issuer(),
@@ -117,6 +119,8 @@ impl Worker {
             trust: &trust,
             unreadable: &unreadable,
             known: &known,
+            backends: &backends,
+            newest,
             now,
         };
         let mut plan = plan(&observed, &validated, common);
@@ -129,7 +133,9 @@ impl Worker {
         self.touch(&observed.pods).await?;
         let heard = self.ask(&observed.pods, &mut memory).await;
         let is_acknowledged = all_have(&heard, &[("policy", &plan.expected.policy)]);
-        let others = [("trust", &plan.expected.trust), ("identities", &plan.expected.identities)];
+        let expected = &plan.expected;
+        let others = [("trust", &expected.trust), ("identities", &expected.identities)].into_iter();
+        let others: Vec<_> = others.chain(expected.endpoints.iter().map(|revision| ("endpoints", revision))).collect();
         // Nobody tells when what is in the way is gone.
         let is_written = applied.taken.is_empty() && applied.problems.is_empty();
         let is_settled = is_written && is_acknowledged && all_have(&heard, &others);
