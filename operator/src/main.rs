@@ -2,10 +2,12 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use postern_operator::app;
+use postern_operator::metrics::Metrics;
 use postern_operator::settings::{Flags, Settings};
+use postern_operator::{app, telemetry};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -33,12 +35,16 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
-    tracing_subscriber::fmt().json().with_max_level(settings.log_level.0).with_writer(io::stderr).init();
+    let metrics = Arc::new(Metrics::new()?);
+    telemetry::start(&settings, &metrics);
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        app::run(settings, stop).await
-    })
+        app::run(settings, metrics, stop).await
+    });
+    // Whoever leads no more ends at once, whatever is still being waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn stopped(mut terminate: Signal, mut interrupt: Signal) {

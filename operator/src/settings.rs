@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use sidecar_config::Duration;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::index::Scope;
+use crate::lease::Times;
 use crate::pki::key::Algorithm;
 
 const PREFIX: &str = "POSTERN_OPERATOR_";
@@ -44,6 +47,21 @@ pub struct Flags {
     /// Beginnings of URIs that namespaces may have in certificates: `shop=urn:shop:;web=…`. Never SPIFFE IDs
     #[arg(long, value_name = "PREFIXES")]
     extra_uri_prefixes: Option<String>,
+    /// Where /livez, /readyz and /metrics are answered [0.0.0.0:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    status_address: Option<String>,
+    /// Whether processes agree on who leads: On, Off. Off only where there is never more than one [On]
+    #[arg(long, value_name = "SWITCH")]
+    leader_election: Option<String>,
+    /// How long a Lease that is not renewed keeps others from leading [15s]
+    #[arg(long, value_name = "DURATION")]
+    lease_duration: Option<String>,
+    /// How long whoever leads may go on without having renewed the Lease before it ends [10s]
+    #[arg(long, value_name = "DURATION")]
+    lease_renew_deadline: Option<String>,
+    /// Time between two tries to get or renew the Lease [2s]
+    #[arg(long, value_name = "DURATION")]
+    lease_retry_period: Option<String>,
     /// Least severe diagnostic that is printed: Error, Warn, Info, Debug [Info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -73,6 +91,10 @@ pub struct Settings {
     pub extra_dns_names: BTreeMap<String, Vec<String>>,
     /// Beginnings of URIs, by namespace.
     pub extra_uri_prefixes: BTreeMap<String, Vec<String>>,
+    /// Where probes and metrics are answered.
+    pub status_address: SocketAddr,
+    /// How it is agreed who leads; `None` where nobody else is there.
+    pub lease: Option<Times>,
     /// Least severe diagnostic.
     pub log_level: LogLevel,
     /// Where the API server is; `None` for the usual places.
@@ -122,6 +144,15 @@ impl Settings {
             ),
             extra_dns_names: reader.value("--extra-dns-names", flags.extra_dns_names, "", by_namespace),
             extra_uri_prefixes: reader.value("--extra-uri-prefixes", flags.extra_uri_prefixes, "", by_namespace),
+            status_address: reader
+                .value("--status-address", flags.status_address, "0.0.0.0:8080", |text| address(text).map(Some))
+                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            lease: reader.lease(
+                flags.leader_election,
+                flags.lease_duration,
+                flags.lease_renew_deadline,
+                flags.lease_retry_period,
+            ),
             log_level: reader.value("--log-level", flags.log_level, "Info", level),
             kubeconfig: reader.value("--kubeconfig", flags.kubeconfig, "", |text| {
                 Ok((!text.is_empty()).then(|| PathBuf::from(text)))
@@ -159,6 +190,34 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
             // To read on with; it is never used.
             T::default()
         })
+    }
+}
+
+impl<V: Fn(&str) -> Option<String>> Reader<V> {
+    fn lease(
+        &mut self,
+        election: Option<String>,
+        lasts: Option<String>,
+        deadline: Option<String>,
+        retry: Option<String>,
+    ) -> Option<Times> {
+        let is_on = self.value("--leader-election", election, "On", switch);
+        let known = self.errors.len();
+        let times = Times {
+            duration: self.value("--lease-duration", lasts, "15s", duration),
+            renew_deadline: self.value("--lease-renew-deadline", deadline, "10s", duration),
+            retry: self.value("--lease-retry-period", retry, "2s", duration),
+        };
+        // As client-go demands it, with the spread of tries.
+        if self.errors.len() == known && times.duration <= times.renew_deadline {
+            let why = "--lease-renew-deadline: has to be shorter than --lease-duration, or two processes may lead";
+            self.errors.push(why.to_owned());
+        }
+        if self.errors.len() == known && times.renew_deadline <= times.retry + times.retry / 5 {
+            let why = "--lease-retry-period: times 1.2 has to be shorter than --lease-renew-deadline, or none may lead";
+            self.errors.push(why.to_owned());
+        }
+        is_on.then_some(times)
     }
 }
 
@@ -214,6 +273,23 @@ fn port(text: &str) -> Result<u16, String> {
     u16::from_str(text).ok().filter(|port| *port > 0).ok_or_else(|| "is not a port; write 1 to 65535".to_owned())
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is not an address with a port, such as `0.0.0.0:8080` or `[::]:8080`".to_owned())
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("is not a switch; write On or Off".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let read = text.parse::<Duration>().ok().map(Duration::as_std).filter(|duration| !duration.is_zero());
+    read.ok_or_else(|| "is not a length of time; write digits with h, m, s or ms, such as `15s`".to_owned())
+}
+
 fn count(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "is not a number".to_owned())
 }
@@ -260,6 +336,7 @@ fn by_namespace(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::path::PathBuf;
+    use std::time::Duration;
 
     use clap::Args;
     use tracing_subscriber::filter::LevelFilter;
@@ -318,6 +395,33 @@ mod tests {
             POSTERN_OPERATOR_AUTHORITY_ALGORITHM: `RSA-1024` is not a kind of keys; write one of ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096\n\
             POSTERN_OPERATOR_LOG_LEVEL: `loud` is not a level; write Error, Warn, Info or Debug";
         assert_eq!(read(flags, &variables), Err(expected.to_owned()));
+    }
+
+    #[test]
+    fn two_processes_never_lead_at_once_by_the_settings() {
+        let lease = |duration: &str, deadline: &str, retry: &str| {
+            let flag = |text: &str| Some(text.to_owned());
+            let flags = Flags {
+                lease_duration: flag(duration),
+                lease_renew_deadline: flag(deadline),
+                lease_retry_period: flag(retry),
+                ..Flags::default()
+            };
+            read(flags, &[]).map(|settings| settings.lease.expect("it is on").retry)
+        };
+        assert_eq!(lease("3s", "2s", "500ms"), Ok(Duration::from_millis(500)));
+        for (duration, deadline, retry, flag) in [
+            ("10s", "10s", "2s", "--lease-renew-deadline"),
+            ("15s", "2s", "2s", "--lease-retry-period"),
+            ("15s", "12s", "10s", "--lease-retry-period"),
+            ("0s", "10s", "2s", "--lease-duration"),
+            ("15 s", "10s", "2s", "--lease-duration"),
+        ] {
+            let error = lease(duration, deadline, retry).expect_err("settings that cannot work");
+            assert!(error.starts_with(flag) && error.lines().count() == 1, "{error}");
+        }
+        let off = Flags { leader_election: Some("off".to_owned()), ..Flags::default() };
+        assert_eq!(read(off, &[]).expect("good settings").lease, None);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod clients;
 mod command;
+mod leading;
 mod mended;
+mod monitor;
 mod prober;
 mod revocation;
 mod scene;
