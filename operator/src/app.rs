@@ -16,6 +16,7 @@ use crate::api;
 use crate::authority::{self, Signer};
 use crate::identity::Reconciler;
 use crate::index::Index;
+use crate::inject::upkeep::Upkeep;
 use crate::lease::{Election, Leadership, Lost};
 use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
 use crate::metrics::Metrics;
@@ -166,6 +167,12 @@ impl Parts {
             operator_namespace: settings.operator_namespace.clone(),
             started: Instant::now(),
             memories: Memories::default(),
+            upkeep: Upkeep::new(
+                client.clone(),
+                settings.operator_namespace.clone(),
+                settings.webhook_configuration.clone(),
+                settings.webhook_names.clone(),
+            ),
         })
     }
 }
@@ -213,6 +220,7 @@ async fn attempt(worker: &Worker, key: &Key) -> (Outcome, &'static str) {
     let ended = timeout(TURN_TIMEOUT, async {
         match key {
             Key::Authority => worker.authority().await,
+            Key::Webhook => worker.webhook().await,
             Key::Trust(namespace) => worker.trust(namespace).await,
             Key::Workload(workload) => worker.workload(workload).await,
             Key::Route(route) => worker.route(route).await,
@@ -240,6 +248,7 @@ async fn attempt(worker: &Worker, key: &Key) -> (Outcome, &'static str) {
 fn span(key: &Key) -> Span {
     match key {
         Key::Authority => error_span!("authority"),
+        Key::Webhook => error_span!("webhook"),
         Key::Trust(namespace) => error_span!("trust", namespace),
         Key::Ledger(namespace) => error_span!("ledger", namespace),
         Key::Workload(workload) => error_span!("workload", %workload),

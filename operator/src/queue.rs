@@ -28,6 +28,8 @@ pub enum Key {
     Workload(ObjectName),
     /// A ProxyRoute's status.
     Route(ObjectName),
+    /// The webhook's certificate, and whom API servers trust in it.
+    Webhook,
 }
 
 impl Key {
@@ -36,6 +38,7 @@ impl Key {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Authority => "authority",
+            Self::Webhook => "webhook",
             Self::Trust(_) => "trust",
             Self::Ledger(_) => "ledger",
             Self::Identity(_) => "identity",
@@ -54,6 +57,7 @@ impl fmt::Display for Key {
             Self::Identity(name) => write!(f, "identity {name}"),
             Self::Workload(name) => write!(f, "workload {name}"),
             Self::Route(name) => write!(f, "route {name}"),
+            Self::Webhook => f.write_str("webhook"),
         }
     }
 }
