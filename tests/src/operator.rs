@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use serde_json::Value;
 
 use crate::apiserver::{MASTERS, Namespace};
+use crate::clients::{Answer, Curl};
 use crate::process::built;
 use crate::together::{Program, Together};
 use crate::wait::{PATIENCE, eventually};
@@ -41,6 +43,9 @@ impl Operator {
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--operator-namespace={}", own.name),
             format!("--namespaces={}", served.name),
+            // Tests end it without a word, and would wait for the Lease of the one before.
+            "--leader-election=Off".to_owned(),
+            "--status-address=127.0.0.1:0".to_owned(),
         ];
         let program = Program { name: OPERATOR.to_owned(), path: built(OPERATOR)?, arguments: arguments.into() };
         let program = flags.iter().fold(program, |mut program, flag| {
@@ -60,6 +65,33 @@ impl Operator {
     /// Ends it at once.
     pub fn end(&mut self) {
         self.programs = None;
+    }
+
+    /// What it has logged: a value for each line that is JSON.
+    #[must_use]
+    pub fn log(&self) -> Vec<Value> {
+        let text = self.programs.as_ref().map(|programs| programs.output(OPERATOR)).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Where its probes and metrics are.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn status_address(&self) -> Result<String> {
+        self.wait_for("its status address", || {
+            let log = self.log();
+            let line = log.iter().find(|line| line["fields"]["message"] == "answering probes");
+            Ok(line.and_then(|line| Some(line["fields"]["address"].as_str()?.to_owned())))
+        })
+    }
+
+    /// A page of it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn page(&self, path: &str) -> Result<Answer> {
+        Curl::new(format!("http://{}{path}", self.status_address()?)).within(PATIENCE).call()
     }
 
     /// The last that it said, for a test that fails.

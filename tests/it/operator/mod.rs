@@ -3,7 +3,9 @@
 mod backends;
 mod clients;
 mod command;
+mod leading;
 mod mended;
+mod monitor;
 mod prober;
 mod revocation;
 mod scene;
