@@ -5,6 +5,7 @@ mod command;
 mod mended;
 mod prober;
 mod revocation;
+mod rights;
 mod scene;
 mod stand_in;
 mod taken;
