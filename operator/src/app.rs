@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::authority::{self, Signer};
 use crate::identity::Reconciler;
 use crate::index::Index;
+use crate::inject::upkeep::Upkeep;
 use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
 use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECONDS};
 use crate::pki::names::{ExtraNames, Names};
@@ -60,6 +61,12 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         operator_namespace: settings.operator_namespace.clone(),
         started: Instant::now(),
         memories: Memories::default(),
+        upkeep: Upkeep::new(
+            client.clone(),
+            settings.operator_namespace.clone(),
+            settings.webhook_configuration.clone(),
+            settings.webhook_names.clone(),
+        ),
     });
     let mut watches = JoinSet::new();
     index.watch(&client, &settings.scope, &settings.operator_namespace, &mut watches);
@@ -70,6 +77,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     }
     tracing::info!(namespaces = ?settings.scope, trust_domain = settings.trust_domain, "everything is seen; taking turns");
     queue.add(Key::Authority, Pace::Gathered);
+    queue.add(Key::Webhook, Pace::Now);
     // Clients that went while nobody looked.
     let namespaces = index.cluster().namespaces();
     namespaces.into_iter().for_each(|namespace| queue.add(Key::Ledger(namespace), Pace::Now));
@@ -135,6 +143,7 @@ async fn take_turn(worker: &Worker, turn: Turn) {
     let ended = timeout(TURN_TIMEOUT, async {
         match turn.key() {
             Key::Authority => worker.authority().await,
+            Key::Webhook => worker.webhook().await,
             Key::Trust(namespace) => worker.trust(namespace).await,
             Key::Workload(workload) => worker.workload(workload).await,
             Key::Route(route) => worker.route(route).await,

@@ -28,6 +28,8 @@ pub enum Key {
     Workload(ObjectName),
     /// A ProxyRoute's status.
     Route(ObjectName),
+    /// The webhook's certificate, and whom API servers trust in it.
+    Webhook,
 }
 
 impl fmt::Display for Key {
@@ -39,6 +41,7 @@ impl fmt::Display for Key {
             Self::Identity(name) => write!(f, "identity {name}"),
             Self::Workload(name) => write!(f, "workload {name}"),
             Self::Route(name) => write!(f, "route {name}"),
+            Self::Webhook => f.write_str("webhook"),
         }
     }
 }

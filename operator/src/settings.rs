@@ -44,6 +44,12 @@ pub struct Flags {
     /// Beginnings of URIs that namespaces may have in certificates: `shop=urn:shop:;web=…`. Never SPIFFE IDs
     #[arg(long, value_name = "PREFIXES")]
     extra_uri_prefixes: Option<String>,
+    /// The MutatingWebhookConfiguration of the webhook that puts sidecars into pods; looked after where it is there [postern-injector]
+    #[arg(long, value_name = "NAME")]
+    webhook_configuration: Option<String>,
+    /// DNS names by which the webhook is reached beside those of its Service, with commas between them
+    #[arg(long, value_name = "NAMES")]
+    webhook_names: Option<String>,
     /// Least severe diagnostic that is printed: Error, Warn, Info, Debug [Info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
@@ -73,6 +79,10 @@ pub struct Settings {
     pub extra_dns_names: BTreeMap<String, Vec<String>>,
     /// Beginnings of URIs, by namespace.
     pub extra_uri_prefixes: BTreeMap<String, Vec<String>>,
+    /// Name of the webhook's configuration.
+    pub webhook_configuration: String,
+    /// Names of the webhook beside those of its Service.
+    pub webhook_names: Vec<String>,
     /// Least severe diagnostic.
     pub log_level: LogLevel,
     /// Where the API server is; `None` for the usual places.
@@ -81,7 +91,7 @@ pub struct Settings {
 
 /// What is wrong with the settings: a line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingsError(Vec<String>);
+pub struct SettingsError(pub(crate) Vec<String>);
 
 impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,7 +107,7 @@ impl Settings {
     /// # Errors
     /// With everything that is wrong.
     pub fn read(flags: Flags) -> Result<Self, SettingsError> {
-        Self::of(flags, |name| std::env::var(name).ok())
+        Self::of(flags, environment)
     }
 
     fn of(flags: Flags, variable: impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
@@ -122,6 +132,13 @@ impl Settings {
             ),
             extra_dns_names: reader.value("--extra-dns-names", flags.extra_dns_names, "", by_namespace),
             extra_uri_prefixes: reader.value("--extra-uri-prefixes", flags.extra_uri_prefixes, "", by_namespace),
+            webhook_configuration: reader.value(
+                "--webhook-configuration",
+                flags.webhook_configuration,
+                "postern-injector",
+                dns_name,
+            ),
+            webhook_names: reader.value("--webhook-names", flags.webhook_names, "", dns_names),
             log_level: reader.value("--log-level", flags.log_level, "Info", level),
             kubeconfig: reader.value("--kubeconfig", flags.kubeconfig, "", |text| {
                 Ok((!text.is_empty()).then(|| PathBuf::from(text)))
@@ -131,14 +148,19 @@ impl Settings {
     }
 }
 
-struct Reader<V> {
-    variable: V,
-    errors: Vec<String>,
+pub(crate) struct Reader<V> {
+    pub(crate) variable: V,
+    pub(crate) errors: Vec<String>,
+}
+
+/// A variable of the environment.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 impl<V: Fn(&str) -> Option<String>> Reader<V> {
     /// The value of a setting; what is wrong with it is remembered, and what is the default stands in.
-    fn value<T>(
+    pub(crate) fn value<T>(
         &mut self,
         flag: &str,
         given: Option<String>,
@@ -197,6 +219,12 @@ fn dns_name(text: &str) -> Result<String, String> {
     Err("is not a DNS name; write lower-case labels such as `cluster.local`".to_owned())
 }
 
+fn dns_names(text: &str) -> Result<Vec<String>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let names = names.map(dns_name).collect::<Result<_, _>>();
+    names.map_err(|_| "are not DNS names; write them with commas between them".to_owned())
+}
+
 fn label(text: &str) -> Result<String, String> {
     if is_label(text) { Ok(text.to_owned()) } else { Err("is not the name of a namespace".to_owned()) }
 }
@@ -210,7 +238,7 @@ fn scope(text: &str) -> Result<Scope, String> {
     Ok(Scope::Namespaces(names))
 }
 
-fn port(text: &str) -> Result<u16, String> {
+pub(crate) fn port(text: &str) -> Result<u16, String> {
     u16::from_str(text).ok().filter(|port| *port > 0).ok_or_else(|| "is not a port; write 1 to 65535".to_owned())
 }
 
@@ -232,7 +260,7 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     found.ok_or_else(|| format!("is not a kind of keys; write one of {names}"))
 }
 
-fn level(text: &str) -> Result<LogLevel, String> {
+pub(crate) fn level(text: &str) -> Result<LogLevel, String> {
     let levels = [
         ("error", LevelFilter::ERROR),
         ("warn", LevelFilter::WARN),

@@ -34,6 +34,7 @@ use crate::FIELD_MANAGER;
 use crate::authority::{LoadError, Signer};
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
+use crate::inject::upkeep::{Upkeep, UpkeepError};
 use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES};
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
@@ -62,6 +63,9 @@ pub enum TurnError {
     /// A ledger cannot be read, and what it revokes must not be forgotten.
     #[error("ledger {0}: {1}")]
     Ledger(ObjectName, String),
+    /// The webhook could not be looked after.
+    #[error(transparent)]
+    Webhook(#[from] UpkeepError),
     /// A status could not be written.
     #[error("cannot write the status of {0}: {1}")]
     Status(ObjectName, Box<kube::Error>),
@@ -84,6 +88,7 @@ pub struct Worker {
     pub(crate) operator_namespace: String,
     pub(crate) started: Instant,
     pub(crate) memories: Memories,
+    pub(crate) upkeep: Upkeep,
 }
 
 impl Worker {
