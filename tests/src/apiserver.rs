@@ -96,6 +96,12 @@ impl ApiServer {
         run(command.args(arguments), input.as_bytes(), KUBECTL_PATIENCE)
     }
 
+    /// kubectl, for who needs it in another way.
+    #[must_use]
+    pub fn kubectl_program(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// The kubeconfig of somebody who may do everything.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {

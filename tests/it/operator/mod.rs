@@ -3,6 +3,7 @@
 mod clients;
 mod command;
 mod mended;
+mod plugin;
 mod prober;
 mod revocation;
 mod rights;
