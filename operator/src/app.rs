@@ -61,12 +61,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         operator_namespace: settings.operator_namespace.clone(),
         started: Instant::now(),
         memories: Memories::default(),
-        upkeep: Upkeep::new(
-            client.clone(),
-            settings.operator_namespace.clone(),
-            settings.webhook_configuration.clone(),
-            settings.webhook_names.clone(),
-        ),
+        upkeep: Upkeep::new(client.clone(), settings.operator_namespace.clone(), settings.webhook_names.clone()),
     });
     let mut watches = JoinSet::new();
     index.watch(&client, &settings.scope, &settings.operator_namespace, &mut watches);

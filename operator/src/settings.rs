@@ -44,9 +44,6 @@ pub struct Flags {
     /// Beginnings of URIs that namespaces may have in certificates: `shop=urn:shop:;web=…`. Never SPIFFE IDs
     #[arg(long, value_name = "PREFIXES")]
     extra_uri_prefixes: Option<String>,
-    /// The MutatingWebhookConfiguration of the webhook that puts sidecars into pods; looked after where it is there [postern-injector]
-    #[arg(long, value_name = "NAME")]
-    webhook_configuration: Option<String>,
     /// DNS names by which the webhook is reached beside those of its Service, with commas between them
     #[arg(long, value_name = "NAMES")]
     webhook_names: Option<String>,
@@ -79,8 +76,6 @@ pub struct Settings {
     pub extra_dns_names: BTreeMap<String, Vec<String>>,
     /// Beginnings of URIs, by namespace.
     pub extra_uri_prefixes: BTreeMap<String, Vec<String>>,
-    /// Name of the webhook's configuration.
-    pub webhook_configuration: String,
     /// Names of the webhook beside those of its Service.
     pub webhook_names: Vec<String>,
     /// Least severe diagnostic.
@@ -132,12 +127,6 @@ impl Settings {
             ),
             extra_dns_names: reader.value("--extra-dns-names", flags.extra_dns_names, "", by_namespace),
             extra_uri_prefixes: reader.value("--extra-uri-prefixes", flags.extra_uri_prefixes, "", by_namespace),
-            webhook_configuration: reader.value(
-                "--webhook-configuration",
-                flags.webhook_configuration,
-                "postern-injector",
-                dns_name,
-            ),
             webhook_names: reader.value("--webhook-names", flags.webhook_names, "", dns_names),
             log_level: reader.value("--log-level", flags.log_level, "Info", level),
             kubeconfig: reader.value("--kubeconfig", flags.kubeconfig, "", |text| {

@@ -13,6 +13,7 @@ pub mod dnsmasq;
 pub mod gate;
 pub mod grpc;
 pub mod grpc_health;
+pub mod injector;
 pub mod large;
 #[cfg(feature = "cluster")]
 pub mod minikubelet;

@@ -30,6 +30,14 @@ impl Operator {
     /// # Errors
     /// When it is not built or cannot be started.
     pub fn start(own: &Namespace<'_>, served: &Namespace<'_>) -> Result<Self> {
+        Self::start_with(own, served, &[])
+    }
+
+    /// The same with further flags.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(own: &Namespace<'_>, served: &Namespace<'_>, flags: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("postern-operator-").tempdir()?;
         let Account { user, kubeconfig } = Account::make(own, &[served])?;
         let arguments = [
@@ -39,6 +47,10 @@ impl Operator {
             format!("--namespaces={}", served.name),
         ];
         let program = Program { name: OPERATOR.to_owned(), path: built(OPERATOR)?, arguments: arguments.into() };
+        let program = flags.iter().fold(program, |mut program, flag| {
+            program.arguments.push((*flag).to_owned());
+            program
+        });
         // The programs remove it when they end.
         let programs = Some(Together::start(&folder.keep(), &[program])?);
         Ok(Self { programs, user, audit: own.server.audit() })
