@@ -1,13 +1,16 @@
 //! The real operator as a child process, for the namespaces of one test.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
-use crate::apiserver::{MASTERS, Namespace};
+use crate::apiserver::Namespace;
+use crate::audit::Audit;
 use crate::clients::{Answer, Curl};
 use crate::process::built;
+use crate::rights::Account;
 use crate::together::{Program, Together};
 use crate::wait::{PATIENCE, eventually};
 
@@ -19,10 +22,12 @@ pub struct Operator {
     /// `None` once it was ended.
     programs: Option<Together>,
     user: String,
+    audit: Audit,
 }
 
 impl Operator {
-    /// Starts one that serves a namespace and keeps what is its own in another, without waiting for anything.
+    /// Starts one that serves a namespace and keeps what is its own in another, with the rights that are shipped and no
+    /// others, without waiting for anything.
     ///
     /// # Errors
     /// When it is not built or cannot be started.
@@ -36,8 +41,7 @@ impl Operator {
     /// As [`Self::start`].
     pub fn start_with(own: &Namespace<'_>, served: &Namespace<'_>, flags: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("postern-operator-").tempdir()?;
-        let user = format!("operator-of-{}", served.name);
-        let kubeconfig = served.server.user(&user, MASTERS)?;
+        let Account { user, kubeconfig } = Account::make(own, &[served])?;
         let arguments = [
             "run".to_owned(),
             format!("--kubeconfig={}", kubeconfig.display()),
@@ -53,7 +57,8 @@ impl Operator {
             program
         });
         // The programs remove it when they end.
-        Ok(Self { programs: Some(Together::start(&folder.keep(), &[program])?), user })
+        let programs = Some(Together::start(&folder.keep(), &[program])?);
+        Ok(Self { programs, user, audit: own.server.audit() })
     }
 
     /// Who it is to the API server, from start to start.
@@ -123,5 +128,16 @@ impl Operator {
             probe()
         });
         waited.or_else(|error| bail!("{error:#}; the operator said last:\n{}", self.last_words()))
+    }
+}
+
+/// Whatever a test is about: an operator that was refused something lacks a right, or tries what it must not.
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.programs = None;
+        if !thread::panicking() {
+            let refused = self.audit.refusals(&self.user);
+            assert!(refused.as_ref().is_ok_and(Vec::is_empty), "{} was refused: {refused:#?}", self.user);
+        }
     }
 }
