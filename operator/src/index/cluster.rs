@@ -65,6 +65,23 @@ pub enum ObjectKind {
     Namespace,
 }
 
+impl ObjectKind {
+    /// In a closed set of words.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Identity => "identity",
+            Self::Pod => "pod",
+            Self::Held(HeldKind::ConfigMap) => "configmap",
+            Self::Held(HeldKind::Secret) => "secret",
+            Self::Service => "service",
+            Self::Slice => "endpointslice",
+            Self::Namespace => "namespace",
+        }
+    }
+}
+
 impl Object {
     /// Its kind.
     #[must_use]
@@ -268,6 +285,12 @@ impl Cluster {
             ObjectKind::Slice => self.backends.names().filter(is_there).cloned().collect(),
             ObjectKind::Namespace => self.ending.iter().map(|name| ObjectName::new("", name)).collect(),
         }
+    }
+
+    /// A turn for everything there is: whoever begins to lead knows of no change.
+    #[must_use]
+    pub fn everything(&self) -> Vec<(Key, Pace)> {
+        concern::of_everything(self)
     }
 
     /// Namespaces that have anything a sidecar might need to know of.

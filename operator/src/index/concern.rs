@@ -19,6 +19,20 @@ fn gathered(keys: impl IntoIterator<Item = Key>) -> Turns {
     keys.into_iter().map(|key| (key, Pace::Gathered)).collect()
 }
 
+/// Everything there is, whatever became of it before.
+pub(super) fn of_everything(cluster: &Cluster) -> Turns {
+    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now)];
+    for namespace in cluster.namespaces() {
+        turns.extend(cluster.workloads_in(&namespace).cloned().map(|name| (Key::Workload(name), Pace::Gathered)));
+        // Clients that went while nobody looked.
+        turns.push((Key::Ledger(namespace.clone()), Pace::Now));
+        turns.push((Key::Trust(namespace), Pace::Urgent));
+    }
+    turns.extend(cluster.routes().map(|route| (Key::Route(ObjectName::of(&**route)), Pace::Gathered)));
+    turns.extend(cluster.identities().map(|one| (Key::Identity(ObjectName::of(&**one)), Pace::Gathered)));
+    turns
+}
+
 /// A route concerns the workloads it selects, before or now, and its own status.
 pub(super) fn of_route(cluster: &Cluster, old: Option<&ProxyRoute>, new: Option<&ProxyRoute>) -> Turns {
     // What was written to its status by us or others changes nothing that is planned.
