@@ -29,12 +29,12 @@ use super::plan::{Common, Plan, plan};
 use super::status::{View, status};
 use super::touch::{self, TouchError};
 use super::trust::Trusts;
-use super::validate::{Refused, Validated, validate};
+use super::validate::{Refused, Validated, alone};
 use crate::FIELD_MANAGER;
 use crate::authority::{LoadError, Signer};
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
-use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES};
+use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES};
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
 
@@ -62,6 +62,9 @@ pub enum TurnError {
     /// A ledger cannot be read, and what it revokes must not be forgotten.
     #[error("ledger {0}: {1}")]
     Ledger(ObjectName, String),
+    /// What was written cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Read(ObjectName, Box<kube::Error>),
     /// A status could not be written.
     #[error("cannot write the status of {0}: {1}")]
     Status(ObjectName, Box<kube::Error>),
@@ -102,8 +105,7 @@ impl Worker {
         if observed.is_ending || observed.pods.iter().all(|pod| pod.is_ending) {
             return Ok(self.leave(workload));
         }
-        let newest = memory.newest_version(&observed.pods);
-        let validated = validate(&observed.routes, &self.names.trust_domain, newest);
+        let validated = self.validate(&observed, &mut memory).await?;
         let known = self.known(&validated, &trust);
         let now = Timestamp::now().as_second();
         let common = Common {
@@ -112,6 +114,7 @@ impl Worker {
             trust: &trust,
             unreadable: &unreadable,
             known: &known,
+            chunk_bytes: CHUNK_BYTES,
             now,
         };
         let mut plan = plan(&observed, &validated, common);
@@ -208,6 +211,7 @@ impl Worker {
         };
         let due: Vec<_> = writes.iter().filter(is_due).collect();
         if due.is_empty() {
+            memory.remember(&plan.policy, &summary.taken);
             return Ok(summary);
         }
         if let Some(wait) = memory.written.and_then(|at| (at + BETWEEN_WRITES).checked_duration_since(Instant::now())) {
@@ -222,6 +226,7 @@ impl Worker {
             }
         }
         memory.written = Some(Instant::now());
+        memory.remember(&plan.policy, &summary.taken);
         Ok(summary)
     }
 
@@ -273,8 +278,7 @@ impl Worker {
                 _ => return Ok(Outcome::Done),
             }
         }
-        let alone = validate(std::slice::from_ref(&route), &self.names.trust_domain, CONTRACT_MAX);
-        let alone = alone.routes.into_values().find_map(Result::err);
+        let alone = alone(&route, &self.names.trust_domain, CONTRACT_MAX);
         let view = View::of(&route, alone, &reports);
         let status = status(&route, &view, &Time(Timestamp::now()));
         if route.status.as_ref() == Some(&status) {
