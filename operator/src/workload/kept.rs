@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
+use sidecar_config::ContractVersion;
 
 use super::last_good::LastGood;
 use super::memory::{Memory, WrittenPolicy};
@@ -17,13 +18,18 @@ impl Worker {
     ///
     /// # Errors
     /// When what was written last has to be known and cannot be read.
-    pub(super) async fn validate(&self, observed: &Observed, memory: &mut Memory) -> Result<Validated, TurnError> {
+    pub(super) async fn validate(
+        &self,
+        observed: &Observed,
+        newest: ContractVersion,
+        memory: &mut Memory,
+    ) -> Result<Validated, TurnError> {
         let input = Input {
             routes: &observed.routes,
             pods: &observed.pods,
             last: None,
             trust_domain: &self.names.trust_domain,
-            newest: memory.newest_version(&observed.pods),
+            newest,
         };
         let validated = validate(&input);
         if validated.routes.values().all(|judged| judged.accepted.is_ok()) {
