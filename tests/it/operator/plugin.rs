@@ -106,7 +106,10 @@ fn why_says_what_the_gate_does_and_what_would_turn_it() {
     };
     scene.wait_answer("orders-1", "billing", (Some(200), None));
     let (code, text) = why("billing");
-    assert_eq!((code, text.lines().next()), (Some(0), Some(&*format!("allowed by rule all of {}/orders", namespace.name))));
+    assert_eq!(
+        (code, text.lines().next()),
+        (Some(0), Some(&*format!("allowed by rule all of {}/orders", namespace.name)))
+    );
     let refused = scene.call("orders-1", Some("reports"));
     let reason = refused.header("postern-reason").unwrap();
     let add = r#"{"identity":{"name":"reports"}}"#;
@@ -126,9 +129,14 @@ fn why_says_what_the_gate_does_and_what_would_turn_it() {
 fn why_needs_no_cluster() {
     let namespace = postern_tests::apiserver::ApiServer::shared().unwrap().namespace("shop").unwrap();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples");
-    let arguments = ["--kubeconfig", "/dev/null", "-f", folder, "--from", "nobody", "--to", "shop/orders", "GET /orders"];
+    let arguments = ["--kubeconfig=/dev/null", "--namespace=shop", "-f", folder, "--from=nobody", "--to=orders"];
     let told = postern(&namespace, &[&["why"], &arguments[..]].concat());
-    assert_eq!((told.code, told.text().lines().next()), (Some(1), Some("refused: tls_no_certificate")), "{}", told.stderr);
+    assert_eq!(
+        (told.code, told.text().lines().next()),
+        (Some(1), Some("refused: tls_no_certificate")),
+        "{}",
+        told.stderr
+    );
 }
 
 #[test]
