@@ -35,6 +35,7 @@ use super::trust::Trusts;
 use super::validate::{Refused, Validated, alone};
 use crate::FIELD_MANAGER;
 use crate::authority::{LoadError, Signer};
+use crate::identity::directory::Directory;
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
 use crate::inject::upkeep::{Upkeep, UpkeepError};
@@ -99,6 +100,18 @@ pub struct Worker {
     pub(crate) upkeep: Upkeep,
 }
 
+/// Clients that the sidecars of a workload have to know.
+#[must_use]
+pub fn known(directory: &Directory, validated: &Validated, trust: &AcceptedTrust) -> Vec<KnownIdentity> {
+    let needs = || validated.needs.values();
+    let mut named: BTreeSet<_> = needs().flat_map(|needs| &needs.identities).cloned().collect();
+    for (namespace, labels) in needs().flat_map(|needs| &needs.selectors) {
+        named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
+    }
+    let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
+    directory.known(&named, &bundles)
+}
+
 impl Worker {
     /// A workload's turn.
     ///
@@ -117,7 +130,7 @@ impl Worker {
         }
         let newest = memory.newest_version(&observed.pods);
         let validated = self.validate(&observed, newest, &mut memory).instrument(error_span!("validate")).await?;
-        let known = self.known(&validated, &trust);
+        let known = known(&self.index.cluster().directory(&self.names), &validated, &trust);
         let backends = backends::look(&self.index.cluster(), &validated.policy);
         let now = Timestamp::now().as_second();
         let common = Common {
@@ -167,18 +180,6 @@ impl Worker {
         let until_look = plan.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
         let waits = [Some(pause(workload, memory.lagging)), applied.later, until_look];
         Ok(waits.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
-    }
-
-    /// Clients that the sidecars of a workload have to know.
-    fn known(&self, validated: &Validated, trust: &AcceptedTrust) -> Vec<KnownIdentity> {
-        let directory = self.index.cluster().directory(&self.names);
-        let needs = || validated.needs.values();
-        let mut named: BTreeSet<_> = needs().flat_map(|needs| &needs.identities).cloned().collect();
-        for (namespace, labels) in needs().flat_map(|needs| &needs.selectors) {
-            named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
-        }
-        let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
-        directory.known(&named, &bundles)
     }
 
     /// A workload without pods has nobody to write for, and what was written stays for those that come.
