@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::authority::{self, Signer};
 use crate::identity::Reconciler;
 use crate::index::Index;
+use crate::inject::audit::Auditor;
 use crate::inject::upkeep::Upkeep;
 use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
 use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECONDS};
@@ -61,6 +62,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         operator_namespace: settings.operator_namespace.clone(),
         started: Instant::now(),
         memories: Memories::default(),
+        auditor: Auditor::new(client.clone(), settings.scope.clone(), settings.operator_namespace.clone()),
         upkeep: Upkeep::new(client.clone(), settings.operator_namespace.clone(), settings.webhook_names.clone()),
     });
     let mut watches = JoinSet::new();
@@ -73,6 +75,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
     tracing::info!(namespaces = ?settings.scope, trust_domain = settings.trust_domain, "everything is seen; taking turns");
     queue.add(Key::Authority, Pace::Gathered);
     queue.add(Key::Webhook, Pace::Now);
+    queue.add(Key::Audit, Pace::Calm);
     // Clients that went while nobody looked.
     let namespaces = index.cluster().namespaces();
     namespaces.into_iter().for_each(|namespace| queue.add(Key::Ledger(namespace), Pace::Now));
@@ -139,6 +142,7 @@ async fn take_turn(worker: &Worker, turn: Turn) {
         match turn.key() {
             Key::Authority => worker.authority().await,
             Key::Webhook => worker.webhook().await,
+            Key::Audit => worker.audit().await,
             Key::Trust(namespace) => worker.trust(namespace).await,
             Key::Workload(workload) => worker.workload(workload).await,
             Key::Route(route) => worker.route(route).await,

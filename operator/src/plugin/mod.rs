@@ -1,5 +1,6 @@
 //! `kubectl postern`: the same program by another name, for people.
 
+pub mod analyze;
 pub mod inject;
 pub mod manifests;
 
@@ -26,6 +27,8 @@ struct Plugin {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Tell what is wrong with the routes and clients of files, before they are applied
+    Analyze(analyze::Arguments),
     /// Put the gate into manifests: Deployments, Jobs, pods and whatever else has a template of pods
     Inject(inject::Arguments),
 }
@@ -42,6 +45,7 @@ pub enum Ended {
 impl Plugin {
     fn run(self, output: &mut dyn Write) -> Result<Ended> {
         match self.command {
+            Command::Analyze(arguments) => analyze::run(&arguments, output),
             Command::Inject(arguments) => inject::run(&arguments, output),
         }
     }
