@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use serde_json::Value;
 
 use crate::apiserver::{MASTERS, Namespace};
 use crate::process::built;
@@ -60,6 +61,13 @@ impl Operator {
     /// Ends it at once.
     pub fn end(&mut self) {
         self.programs = None;
+    }
+
+    /// What it has logged: a value for each line that is JSON.
+    #[must_use]
+    pub fn log(&self) -> Vec<Value> {
+        let text = self.programs.as_ref().map(|programs| programs.output(OPERATOR)).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// The last that it said, for a test that fails.

@@ -5,7 +5,7 @@ mod command;
 mod mended;
 mod prober;
 mod revocation;
-mod scene;
+pub(crate) mod scene;
 mod stand_in;
 mod taken;
 
