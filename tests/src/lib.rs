@@ -2,6 +2,7 @@
 //! the real sidecar as a child process. Everything binds port 0, waits for conditions and ends when it is dropped.
 
 pub mod apiserver;
+pub mod audit;
 mod balance;
 pub mod ca;
 pub mod clients;
@@ -22,6 +23,7 @@ pub mod operator;
 pub mod peers;
 pub mod process;
 pub mod python;
+pub mod rights;
 pub mod soak;
 pub mod tls_server;
 pub mod together;

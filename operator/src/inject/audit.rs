@@ -143,7 +143,9 @@ impl Worker {
     /// # Errors
     /// When the API server does not answer.
     pub async fn audit(&self) -> Result<Outcome, TurnError> {
-        let _found = self.auditor.look().await?;
+        let found = self.auditor.look().await?;
+        let count = |fault| found.values().filter(|one| **one == fault).count();
+        self.metrics.set_pods_without_sidecar(count(Fault::Missing), count(Fault::Old));
         Ok(Outcome::Again(AUDIT_AGAIN))
     }
 }

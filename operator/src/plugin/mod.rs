@@ -1,8 +1,12 @@
 //! `kubectl postern`: the same program by another name, for people.
 
 pub mod analyze;
+pub mod cluster;
+pub mod enable;
 pub mod inject;
 pub mod manifests;
+pub mod status;
+pub mod version;
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -31,6 +35,14 @@ enum Command {
     Analyze(analyze::Arguments),
     /// Put the gate into manifests: Deployments, Jobs, pods and whatever else has a template of pods
     Inject(inject::Arguments),
+    /// Show routes and identities, what is wrong with them first; ends with 1 if something is
+    Status(status::Arguments),
+    /// Let the operator work in namespaces
+    Enable(enable::Arguments),
+    /// Let it not work there any more
+    Disable(enable::Undo),
+    /// Show versions: of this program, of what it writes, of the cluster
+    Version(version::Arguments),
 }
 
 /// How a command has ended that could be carried out.
@@ -47,6 +59,10 @@ impl Plugin {
         match self.command {
             Command::Analyze(arguments) => analyze::run(&arguments, output),
             Command::Inject(arguments) => inject::run(&arguments, output),
+            Command::Status(arguments) => status::run(&arguments, output),
+            Command::Enable(arguments) => enable::run(&arguments, output),
+            Command::Disable(arguments) => enable::undo(&arguments, output),
+            Command::Version(arguments) => version::run(&arguments, output),
         }
     }
 }
