@@ -117,3 +117,10 @@ pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// How often it is looked whether the webhook's certificate, and who API servers trust in it, are as they should be:
 /// neither is watched, and while they are not, no pod is made.
 pub const WEBHOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How often it is looked for pods without the sidecar that they should have: one request for each namespace that asks.
+pub const AUDIT_AGAIN: Duration = Duration::from_secs(60);
+/// Pods of one namespace that are told of; whoever has more has one cause for all.
+pub const AUDITED_PODS: u32 = 100;
+/// Namespaces that are listed at once.
+pub const AUDITED_NAMESPACES: u32 = 500;

@@ -21,7 +21,7 @@ fn gathered(keys: impl IntoIterator<Item = Key>) -> Turns {
 
 /// Everything there is, whatever became of it before.
 pub(super) fn of_everything(cluster: &Cluster) -> Turns {
-    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now)];
+    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now), (Key::Audit, Pace::Calm)];
     for namespace in cluster.namespaces() {
         turns.extend(cluster.workloads_in(&namespace).cloned().map(|name| (Key::Workload(name), Pace::Gathered)));
         // Clients that went while nobody looked.

@@ -38,6 +38,7 @@ use crate::authority::{LoadError, Signer};
 use crate::identity::directory::Directory;
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
+use crate::inject::audit::{AuditError, Auditor};
 use crate::inject::upkeep::{Upkeep, UpkeepError};
 use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES};
 use crate::metrics::Metrics;
@@ -74,6 +75,9 @@ pub enum TurnError {
     /// The webhook could not be looked after.
     #[error(transparent)]
     Webhook(#[from] UpkeepError),
+    /// It cannot be told which pods have no sidecar.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A status could not be written.
     #[error("cannot write the status of {0}: {1}")]
     Status(ObjectName, Box<kube::Error>),
@@ -98,6 +102,7 @@ pub struct Worker {
     pub(crate) started: Instant,
     pub(crate) memories: Memories,
     pub(crate) upkeep: Upkeep,
+    pub(crate) auditor: Auditor,
 }
 
 /// Clients that the sidecars of a workload have to know.

@@ -11,7 +11,7 @@ mod plugin;
 mod prober;
 mod revocation;
 mod rights;
-mod scene;
+pub(crate) mod scene;
 mod stand_in;
 mod taken;
 
