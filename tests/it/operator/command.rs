@@ -26,6 +26,7 @@ fn it_ends_when_it_is_told_to() {
     let mut command = Command::new(built("postern-operator").unwrap());
     command.arg("run").arg(format!("--kubeconfig={}", kubeconfig.display()));
     command.args([format!("--operator-namespace={0}", own.name), format!("--namespaces={0}", own.name)]);
+    command.arg("--status-address=127.0.0.1:0");
     let mut operator = command.stderr(Stdio::null()).spawn().unwrap();
     let made = || Ok(own.object("secret/postern-intermediate")?.map(drop));
     let waited = eventually("the authorities", PATIENCE, made);
