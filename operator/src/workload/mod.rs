@@ -22,4 +22,5 @@ pub mod touch;
 pub mod trust;
 mod trust_turn;
 pub mod turn;
+pub mod unused;
 pub mod validate;

@@ -107,13 +107,13 @@ impl Worker {
         let memory = self.memories.of(workload);
         let mut memory = memory.lock().await;
         let observed = error_span!("observe").in_scope(|| observe(&self.index.cluster(), workload));
+        if observed.is_ending || observed.pods.iter().all(|pod| pod.is_ending) {
+            return self.leave(workload, observed.is_ending).await;
+        }
         let Some((trust, unreadable)) = self.trusts.accepted(&workload.namespace) else {
             // Trust comes first, always; its turn asks for this one.
             return Ok(Outcome::Done);
         };
-        if observed.is_ending || observed.pods.iter().all(|pod| pod.is_ending) {
-            return Ok(self.leave(workload));
-        }
         let newest = memory.newest_version(&observed.pods);
         let validated = self.validate(&observed, newest, &mut memory).instrument(error_span!("validate")).await?;
         let known = self.known(&validated, &trust);
@@ -178,15 +178,6 @@ impl Worker {
         }
         let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
         directory.known(&named, &bundles)
-    }
-
-    /// A workload without pods has nobody to write for, and what was written stays for those that come.
-    fn leave(&self, workload: &ObjectName) -> Outcome {
-        if self.board.forget(workload) {
-            self.wake_clients();
-        }
-        self.memories.forget(workload);
-        Outcome::Done
     }
 
     /// Writes what the plan says: certificates at once, the rest at most once in a while.

@@ -317,12 +317,24 @@ fn enforced_is_counted_from_what_sidecars_have_loaded() {
     ];
     for (to_know, loaded, expected) in rows {
         let seen = seen(loaded);
-        let (counted, verdict) = enforced(to_know, TrustView { written: &written, seen: &seen });
+        let none = BTreeMap::new();
+        let (counted, verdict) = enforced(to_know, TrustView { written: &written, seen: &seen, held_up: &none });
         assert_eq!(format!("{} {} {}", verdict.status, verdict.reason, verdict.message), expected);
         assert_eq!(counted.started as usize, loaded.len());
     }
     let many = seen(&[("shop", Some("r1")); 20]);
-    let (counted, verdict) = enforced(&state, TrustView { written: &written, seen: &many });
+    let held_up = [("shop".to_owned(), "it does not fit".to_owned())].into();
+    for (to_know, expected) in [
+        (&state, "False TooLarge 1 of 2 sidecars know it; it does not fit"),
+        (&active, "True Enforced 2 of 2 sidecars know it"),
+    ] {
+        let seen = seen(&[("shop", Some("r1")), ("web", Some("r3"))]);
+        let (_, verdict) = enforced(to_know, TrustView { written: &written, seen: &seen, held_up: &held_up });
+        let told = format!("{} {} {}", verdict.status, verdict.reason, verdict.message);
+        assert_eq!(told, expected);
+    }
+    let none = BTreeMap::new();
+    let (counted, verdict) = enforced(&state, TrustView { written: &written, seen: &many, held_up: &none });
     assert_eq!((counted.started, counted.enforced), (20, 0));
     assert!(verdict.message.ends_with("shop/pod-0, shop/pod-1, shop/pod-10 and 17 more"), "{}", verdict.message);
 }
