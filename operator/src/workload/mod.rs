@@ -8,6 +8,7 @@ pub mod board;
 mod client_turn;
 pub mod content;
 pub mod document;
+pub mod enclosed;
 mod kept;
 pub mod last_good;
 pub mod leaf;

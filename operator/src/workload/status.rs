@@ -9,6 +9,7 @@ use postern_crds::proxyroute::{ProxyRouteStatus, Totals, WorkloadStatus};
 use postern_crds::{ConditionStatus, ConditionType, ProxyRoute, Reason};
 
 use super::board::{Heard, Report};
+use super::enclosed::{self, Ways};
 use super::plan::Missing;
 use super::validate::Refused;
 use crate::index::ObjectName;
@@ -36,6 +37,8 @@ pub struct View {
     pub kept: Option<Kept>,
     /// What it refers to in vain.
     pub missing: Vec<Missing>,
+    /// What is known of ways around its gates.
+    pub ways: Ways,
     /// Whether it may be ready although there is a way around the gate.
     pub allow_bypass: bool,
     /// Its workloads, by name.
@@ -43,9 +46,15 @@ pub struct View {
 }
 
 impl View {
-    /// Of a route with the reports of all workloads that it selects. `alone` is what is wrong with the route by itself.
+    /// Of a route with the reports of all workloads that it selects. `alone` is what is wrong with the route by itself,
+    /// `services` are those that send past its gates.
     #[must_use]
-    pub fn of(route: &ProxyRoute, alone: Option<Refused>, reports: &BTreeMap<ObjectName, Arc<Report>>) -> Self {
+    pub fn of(
+        route: &ProxyRoute,
+        alone: Option<Refused>,
+        services: Vec<String>,
+        reports: &BTreeMap<ObjectName, Arc<Report>>,
+    ) -> Self {
         let name = ObjectName::of(route);
         let verdicts = || reports.values().filter_map(|report| report.routes.get(&name));
         let refused = alone.or_else(|| verdicts().find_map(|verdict| verdict.accepted.clone().err()));
@@ -53,8 +62,9 @@ impl View {
         missing.sort();
         missing.dedup();
         let workloads = reports.iter().map(|(workload, report)| workload_status(route, &workload.name, report));
+        let ways = Ways::of(route, services, reports);
         let kept = refused.as_ref().and_then(|_| kept(route, reports));
-        Self { refused, kept, missing, allow_bypass: route.spec.allow_bypass, workloads: workloads.collect() }
+        Self { refused, kept, missing, ways, allow_bypass: route.spec.allow_bypass, workloads: workloads.collect() }
     }
 }
 
@@ -142,12 +152,7 @@ pub fn verdicts(view: &View) -> Vec<Condition> {
     };
     let resolved = resolved(view);
     let programmed = programmed(view);
-    let enclosed = condition(
-        ConditionType::Enclosed,
-        ConditionStatus::Unknown,
-        Reason::NotChecked,
-        "nothing has looked yet whether there is a way around the gate",
-    );
+    let enclosed = enclosed::verdict(&view.ways);
     let ready = ready(&[&accepted, &resolved, &programmed], &enclosed, view.allow_bypass);
     vec![accepted, resolved, programmed, enclosed, ready]
 }

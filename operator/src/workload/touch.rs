@@ -89,6 +89,7 @@ mod tests {
             workload: "orders".to_owned(),
             service_account: account.to_owned(),
             labels: [].into(),
+            ports: [].into(),
             address: Some(Ipv4Addr::LOCALHOST.into()),
             is_started: false,
             is_ending: false,

@@ -24,6 +24,7 @@ use super::authorities::Authorities;
 use super::backends;
 use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
+use super::enclosed;
 use super::leaf;
 use super::memory::{Memories, Memory};
 use super::observe::{Observed, observe};
@@ -270,11 +271,11 @@ impl Worker {
     /// # Errors
     /// When it could not be written.
     pub async fn route(&self, name: &ObjectName) -> Result<Outcome, TurnError> {
-        let (route, workloads) = {
+        let (route, workloads, services) = {
             let cluster = self.index.cluster();
             let Some(route) = cluster.route(name).cloned() else { return Ok(Outcome::Done) };
-            let workloads = cluster.workloads_of(&route);
-            (route, workloads)
+            let (workloads, services) = (cluster.workloads_of(&route), enclosed::bypassing(&cluster, &route));
+            (route, workloads, services)
         };
         let mut reports = BTreeMap::new();
         for workload in workloads {
@@ -285,7 +286,7 @@ impl Worker {
             }
         }
         let alone = alone(&route, &self.names.trust_domain, CONTRACT_MAX);
-        let view = View::of(&route, alone, &reports);
+        let view = View::of(&route, alone, services, &reports);
         let status = status(&route, &view, &Time(Timestamp::now()));
         let generation = route.metadata.generation.unwrap_or_default();
         let is_programmed = status.conditions.iter().any(|condition| {

@@ -68,6 +68,7 @@ fn pod(name: &str, account: &str) -> Arc<Pod> {
         workload: "orders".to_owned(),
         service_account: account.to_owned(),
         labels: [("app".to_owned(), "orders".to_owned())].into(),
+        ports: [].into(),
         address: None,
         is_started: true,
         is_ending: false,

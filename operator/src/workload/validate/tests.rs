@@ -39,6 +39,7 @@ fn pod(name: &str, labels: &[(&str, &str)]) -> Arc<Pod> {
         address: None,
         is_started: true,
         is_ending: false,
+        ports: BTreeMap::new(),
         touched: None,
     })
 }
