@@ -132,7 +132,12 @@ impl Worker {
             now,
         };
         let mut plan = error_span!("plan").in_scope(|| plan(&observed, &validated, common));
+        let trusted = self.written_bundles(workload);
         let applied = self.apply(&observed, &plan, &mut memory, now).instrument(error_span!("apply")).await?;
+        if self.written_bundles(workload) != trusted {
+            // The namespace may trust somebody in vain now.
+            self.queue.add(Key::Trust(workload.namespace.clone()), Pace::Gathered);
+        }
         if let Some(taken) = applied.taken.first() {
             let advice = "the name is needed and belongs to something that the operator did not make; rename it";
             let refused = Refused { reason: Reason::NameTaken, message: format!("{taken}: {advice}") };

@@ -10,7 +10,7 @@ use super::turn::{TurnError, Worker};
 use crate::index::held::{PART_LABEL, UNUSED_ANNOTATION};
 use crate::index::{Held, HeldKind, ObjectName};
 use crate::limits::UNUSED_KEPT;
-use crate::queue::Outcome;
+use crate::queue::{Key, Outcome, Pace};
 
 /// What becomes of the objects of a workload without pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +64,7 @@ impl Worker {
                 for held in &objects {
                     self.writer.remove(held.kind, &held.name).await?;
                 }
+                self.queue.add(Key::Trust(workload.namespace.clone()), Pace::Gathered);
                 Ok(Outcome::Done)
             }
         }

@@ -107,7 +107,7 @@ fn what_others_write_meanwhile_is_never_served() {
     assert_eq!(answers(&scene), [Some(200), Some(403)]);
 }
 
-/// A route never good is not served, and keeps no other from being.
+/// A namespace trusts what is served there; what does not fit is not written, and the route says so.
 #[test]
 fn authorities_are_trusted_as_long_as_what_is_served_names_them() {
     let scene = Scene::start();
@@ -134,10 +134,11 @@ fn authorities_are_trusted_as_long_as_what_is_served_names_them() {
         let is_so = || Ok((trusted() == names).then_some(()));
         scene.operator.wait_for(&format!("trust in {names:?}"), is_so).unwrap();
     };
+    let all = json!([{"path": {"type": "PathPrefix", "value": "/"}}]);
     scene.apply(&authority("one", 600 << 10));
     scene.apply(&authority("two", 600 << 10));
     scene.apply(&authority("three", 0));
-    scene.apply(&trusting(&["one"], &json!([])));
+    scene.apply(&trusting(&["one"], &all));
     scene.pods(&["orders-1"]);
     scene.wait_programmed(1);
     wait_trusted(&["one"]);
@@ -146,17 +147,23 @@ fn authorities_are_trusted_as_long_as_what_is_served_names_them() {
     let bad = json!([{"path": {"type": "RegularExpression", "value": "/["}}]);
     scene.apply(&trusting(&["three"], &bad));
     wait_kept(&scene);
-    wait_trusted(&["one"]);
-    scene.apply(&trusting(&["three"], &json!([])));
+    wait_trusted(&["one", "three"]);
+    scene.apply(&trusting(&["three"], &all));
     scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
     wait_trusted(&["three"]);
 
     // Two that do not fit into one object: what was written last stays, and the route says so.
-    scene.apply(&trusting(&["one", "two"], &json!([])));
+    scene.apply(&trusting(&["one", "two"], &all));
     let message = scene.wait_condition("proxyroute/orders", "ResolvedRefs", "False", "RefNotFound");
     assert!(message.contains("would be larger than its object may be (1000 KiB)"), "{message}");
     assert_eq!(trusted(), ["three"]);
-    scene.apply(&trusting(&["one"], &json!([])));
+    // A revocation would not fit either, and says so instead of counting as known.
+    scene.client("billing");
+    scene.wait_enforced("billing", 1);
+    scene.patch_identity("billing", &json!({"state": "Suspended"}));
+    scene.wait_condition("clientidentity/billing", "Enforced", "False", "TooLarge");
+    scene.apply(&trusting(&["one"], &all));
     scene.wait_condition("proxyroute/orders", "ResolvedRefs", "True", "ResolvedRefs");
     wait_trusted(&["one"]);
+    scene.wait_condition("clientidentity/billing", "Enforced", "True", "Enforced");
 }

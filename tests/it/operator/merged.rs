@@ -6,6 +6,11 @@ use serde_json::{Value, json};
 use super::scene::Scene;
 use crate::observed::{columns, rows};
 
+/// A match of a path and all below it.
+fn below(path: &str) -> Value {
+    json!({"path": {"type": "PathPrefix", "value": path}})
+}
+
 /// A route for another client, with what its one rule matches.
 fn other(scene: &Scene, name: &str, client: &str, matches: &Value) -> Value {
     let mut route = scene.route(&[client]);
@@ -34,7 +39,7 @@ fn of_two_routes_the_older_keeps_what_both_match() {
     clients(&scene);
     scene.pods(&["orders-1"]);
     scene.wait_programmed(1);
-    scene.apply(&other(&scene, "other", "reports", &json!([])));
+    scene.apply(&other(&scene, "other", "reports", &json!([below("/")])));
     let message = scene.wait_condition("proxyroute/other", "Accepted", "False", "Conflicted");
     let orders = format!("{}/orders", scene.namespace.name);
     let expected =
@@ -45,21 +50,20 @@ fn of_two_routes_the_older_keeps_what_both_match() {
     assert_eq!(asked(&scene, "orders-1", "reports", "/other"), Some(403));
 
     // It matches something else, and both are served.
-    let path = |value: &str| json!({"path": {"type": "PathPrefix", "value": value}});
-    scene.apply(&other(&scene, "other", "reports", &json!([path("/other")])));
+    scene.apply(&other(&scene, "other", "reports", &json!([below("/other")])));
     scene.wait_condition("proxyroute/other", "Programmed", "True", "Programmed");
     let seen = |path| ["billing", "reports"].map(|client| asked(&scene, "orders-1", client, path));
     assert_eq!((seen("/"), seen("/other")), ([Some(200), Some(403)], [Some(403), Some(200)]));
 
     // A change for the worse costs it nothing of what it had.
-    scene.apply(&other(&scene, "other", "reports", &json!([path("/"), path("/more")])));
+    scene.apply(&other(&scene, "other", "reports", &json!([below("/"), below("/more")])));
     scene.wait_condition("proxyroute/other", "Accepted", "False", "Conflicted");
     assert_eq!((seen("/"), seen("/other")), ([Some(200), Some(403)], [Some(403), Some(200)]));
     assert_eq!(asked(&scene, "orders-1", "reports", "/more"), Some(403));
     scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
 
     // A port that is defined in another way.
-    let mut other = other(&scene, "third", "reports", &json!([path("/third")]));
+    let mut other = other(&scene, "third", "reports", &json!([below("/third")]));
     other["spec"]["listener"] = json!({"port": super::scene::PORT, "tls": {"minVersion": "1.3"}});
     let mut orders = scene.route(&["billing"]);
     orders["spec"]["listener"]["tls"] = json!({"minVersion": "1.2"});
@@ -77,7 +81,7 @@ fn each_pod_serves_the_routes_that_select_it() {
     scene.apply(&scene.service());
     clients(&scene);
     for (name, track, client) in [("blue", "blue", "billing"), ("green", "green", "reports")] {
-        let mut route = other(&scene, name, client, &json!([]));
+        let mut route = other(&scene, name, client, &json!([below("/")]));
         route["spec"]["podSelector"]["matchLabels"]["track"] = json!(track);
         scene.apply(&route);
         let labels = [("app", "orders"), ("track", track)];
