@@ -97,8 +97,8 @@ words! {
         QuotaExceeded,
         /// Accepted is false: the pods' sidecars are too old for a field of the spec.
         NeedsNewerSidecar,
-        /// Accepted or ResolvedRefs is false: the documents of a workload, or the addresses of its Services, would be larger
-        /// than an object may be.
+        /// Accepted, ResolvedRefs or Enforced is false: the documents of a workload or a namespace, or the addresses of its
+        /// Services, would be larger than an object may be.
         TooLarge,
         /// ResolvedRefs is true.
         ResolvedRefs,

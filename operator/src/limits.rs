@@ -48,6 +48,9 @@ pub const CHUNK_BYTES: usize = 700 << 10;
 pub const CHUNKS: usize = 4;
 /// Most bytes that are written of where bundles are: all annotations of an object take 256 KiB.
 pub const BUNDLES_BYTES: usize = 128 << 10;
+/// How long what was written for a workload stays when its last pod is gone: a workload that is scaled to nothing over
+/// the weekend starts with it, though the operator may be down.
+pub const UNUSED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Largest document that a ConfigMap takes as text.
 pub const DOCUMENT_BYTES: usize = 1000 << 10;
 

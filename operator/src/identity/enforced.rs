@@ -38,6 +38,8 @@ pub struct TrustView<'a> {
     pub written: &'a BTreeMap<String, Vec<WrittenTrust>>,
     /// All sidecars that have started.
     pub seen: &'a [SidecarSeen],
+    /// Namespaces to which no more can be written, and why.
+    pub held_up: &'a BTreeMap<String, String>,
 }
 
 /// What of an identity every sidecar is to know.
@@ -80,7 +82,10 @@ pub fn enforced(to_know: &ToKnow<'_>, view: TrustView<'_>) -> (EnforcedStatus, V
         }
     }
     let counted = format!("{} of {} sidecars", status.enforced, status.started);
-    let (so, reason, message) = if !behind.is_empty() {
+    let held_up = behind.iter().find_map(|sidecar| view.held_up.get(&sidecar.namespace));
+    let (so, reason, message) = if let Some(why) = held_up {
+        (ConditionStatus::False, Reason::TooLarge, format!("{counted} know it; {why}"))
+    } else if !behind.is_empty() {
         (ConditionStatus::False, Reason::Propagating, format!("{counted} know it; not yet {}", pods(&behind)))
     } else if !silent.is_empty() {
         (ConditionStatus::Unknown, Reason::Unreachable, format!("{counted} know it; no answer from {}", pods(&silent)))

@@ -21,6 +21,8 @@ pub const PART_LABEL: &str = "postern.dev/part";
 pub const WRITTEN_ANNOTATION: &str = "postern.dev/written";
 /// Annotation of a policy: where the bundles are that its routes use.
 pub const BUNDLES_ANNOTATION: &str = "postern.dev/bundles";
+/// Annotation of an object of a workload without pods: since when there has been none, in seconds since the epoch.
+pub const UNUSED_ANNOTATION: &str = "postern.dev/unused-since";
 /// Beginning of all labels and annotations of ours.
 const OUR_PREFIX: &str = "postern.dev/";
 /// Largest content of a ConfigMap whose bytes are kept; of others the digest is enough.
@@ -77,6 +79,12 @@ impl Entries {
     #[must_use]
     pub fn digest(&self) -> ContentDigest {
         ContentDigest::of(&BTreeMap::new(), &BTreeMap::new(), self)
+    }
+
+    /// Bytes of all of them, with their names.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.iter().map(|(name, bytes)| name.len() + bytes.len()).sum()
     }
 
     /// Their names.

@@ -145,6 +145,41 @@ impl Writer {
         Applied::Written
     }
 
+    /// Sets an annotation of an object of ours, if it is still this one.
+    ///
+    /// # Errors
+    /// When the API server does not let it.
+    pub async fn annotate(&self, held: &Held, name: &str, value: &str) -> Result<(), ApplyError> {
+        match held.kind {
+            HeldKind::ConfigMap => self.annotate_as(held, name, value, Held::of_config_map).await,
+            HeldKind::Secret => self.annotate_as(held, name, value, Held::of_secret).await,
+        }
+    }
+
+    async fn annotate_as<K>(
+        &self,
+        held: &Held,
+        name: &str,
+        value: &str,
+        read: fn(K) -> Option<Held>,
+    ) -> Result<(), ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let api = Api::<K>::namespaced(self.client.clone(), &held.name.namespace);
+        let patch = json!({"metadata": {"uid": held.uid, "annotations": {name: value}}});
+        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        match api.patch(&held.name.name, &parameters, &Patch::Merge(patch)).await {
+            Ok(object) => drop(self.enter(read(object))),
+            // It is gone, or another one: that is seen soon.
+            Err(kube::Error::Api(error)) if error.code == 404 || error.code == 409 => {}
+            Err(cause) => {
+                return Err(ApplyError { kind: held.kind, name: held.name.clone(), cause: Box::new(cause) });
+            }
+        }
+        Ok(())
+    }
+
     /// Removes an object, if it is ours.
     ///
     /// # Errors

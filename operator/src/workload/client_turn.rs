@@ -36,7 +36,7 @@ impl Worker {
             names: &self.names,
             directory: &directory,
             quota: self.quota,
-            trust: TrustView { written: &written, seen: &seen },
+            trust: TrustView { written: &written, seen: &seen, held_up: &self.trusts.held_up() },
             is_ending,
         };
         let done = self.reconciler.reconcile(&identity, around).await?;

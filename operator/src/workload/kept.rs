@@ -11,7 +11,7 @@ use super::observe::Observed;
 use super::turn::{TurnError, Worker};
 use super::validate::{Input, Validated, validate};
 use crate::index::held::BUNDLES_ANNOTATION;
-use crate::index::{Entries, Held, ObjectName};
+use crate::index::{Entries, Held, HeldKind, ObjectName};
 
 impl Worker {
     /// Judges the routes. One whose change is refused is served as it was.
@@ -40,6 +40,13 @@ impl Worker {
         }
         let last = memory.policy.as_ref().and_then(|written| LastGood::read(&written.document, &written.bundles));
         Ok(if last.is_some() { validate(&Input { last: last.as_ref(), ..input }) } else { validated })
+    }
+
+    /// Where the bundles are that the written policy uses.
+    pub(super) fn written_bundles(&self, workload: &ObjectName) -> Option<String> {
+        let name = ObjectName::new(workload.namespace.clone(), names::policy(&workload.name));
+        let cluster = self.index.cluster();
+        cluster.held(HeldKind::ConfigMap, &name)?.annotations.get(BUNDLES_ANNOTATION).cloned()
     }
 
     /// The policy that was written last, or what all pods had of it. What is not as it was written is nobody's word.

@@ -23,4 +23,5 @@ pub mod touch;
 pub mod trust;
 mod trust_turn;
 pub mod turn;
+pub mod unused;
 pub mod validate;

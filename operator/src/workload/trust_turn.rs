@@ -3,20 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
+use kube::Api;
 use tracing::{Instrument, error_span};
 
 use super::apply::Applied;
 use super::authorities;
 use super::last_good::read_bundles;
-use super::trust::{accepted, content};
+use super::names;
+use super::trust::{accepted, content, written};
 use super::turn::{TurnError, Worker};
 use crate::identity::directory::Directory;
 use crate::identity::objects::LEDGER_LABEL;
 use crate::identity::trust::{ExternalBundle, TrustDocument, TrustInput, document};
 use crate::index::held::{BUNDLES_ANNOTATION, PART_LABEL};
 use crate::index::{Cluster, HeldKind, ObjectName, Pod};
-use crate::limits::{AUTHORITIES_AGAIN, AUTHORITY_AGAIN};
+use crate::limits::{AUTHORITIES_AGAIN, AUTHORITY_AGAIN, DOCUMENT_BYTES};
 use crate::pki::ledger::Ledger;
 use crate::queue::{Key, Outcome, Pace};
 use crate::render::{self, Bundle};
@@ -113,10 +116,18 @@ impl Worker {
         }
         let (document, accepted) = self.trust_of(directory, ledgers, &readable).map_err(TurnError::Trust)?;
         let content = content(namespace, &document);
-        if self.writer.set(&content).instrument(error_span!("apply")).await? == Applied::Taken {
+        let was_held_up = self.trusts.held_up().contains_key(namespace);
+        let is_held_up = content.entries.size() > DOCUMENT_BYTES;
+        let is_new = if is_held_up {
+            self.hold_up(namespace, &bundles.keys().cloned().collect()).await?
+        } else if self.writer.set(&content).instrument(error_span!("apply")).await? == Applied::Taken {
             return Err(TurnError::Taken(content.name));
+        } else {
+            self.trusts.enter(namespace, accepted, document, unreadable)
+        };
+        if is_held_up != was_held_up {
+            self.wake_clients();
         }
-        let is_new = self.trusts.enter(namespace, accepted, document, unreadable);
         self.touch(pods).instrument(error_span!("touch")).await?;
         if is_new {
             // They wait for it, or have to be asked whether they have it.
@@ -124,6 +135,27 @@ impl Worker {
             workloads.into_iter().for_each(|workload| self.queue.add(Key::Workload(workload), Pace::Now));
         }
         Ok(())
+    }
+
+    /// What does not fit is not written, in part or as a whole: what was written last stays. Tells whether that is news.
+    async fn hold_up(&self, namespace: &str, bundles: &BTreeSet<String>) -> Result<bool, TurnError> {
+        let why = format!(
+            "part trust of namespace {namespace} would be larger than its object may be ({} KiB); what was written last \
+             stays: let routes trust fewer or smaller bundles, or delete identities that are revoked",
+            DOCUMENT_BYTES >> 10
+        );
+        tracing::error!(%namespace, "{why}");
+        if let Some(is_news) = self.trusts.hold_up(namespace, &why, bundles) {
+            return Ok(is_news);
+        }
+        let api = Api::<ConfigMap>::namespaced(self.client.clone(), namespace);
+        let name = || ObjectName::new(namespace, names::TRUST);
+        let found = api.get_opt(names::TRUST).await.map_err(|error| TurnError::Read(name(), Box::new(error)))?;
+        let document = found.and_then(written).ok_or_else(|| TurnError::Trust(why.clone()))?;
+        let accepted = accepted(&document).map_err(TurnError::Trust)?;
+        self.trusts.enter(namespace, accepted, document, BTreeMap::new());
+        self.trusts.hold_up(namespace, &why, bundles);
+        Ok(true)
     }
 
     /// Part `trust`, accepted as a sidecar will.

@@ -126,13 +126,13 @@ impl Worker {
         let memory = self.memories.of(workload);
         let mut memory = memory.lock().await;
         let observed = error_span!("observe").in_scope(|| observe(&self.index.cluster(), workload));
+        if observed.is_ending || observed.pods.iter().all(|pod| pod.is_ending) {
+            return self.leave(workload, observed.is_ending).await;
+        }
         let Some((trust, unreadable)) = self.trusts.accepted(&workload.namespace) else {
             // Trust comes first, always; its turn asks for this one.
             return Ok(Outcome::Done);
         };
-        if observed.is_ending || observed.pods.iter().all(|pod| pod.is_ending) {
-            return Ok(self.leave(workload));
-        }
         let newest = memory.newest_version(&observed.pods);
         let validated = self.validate(&observed, newest, &mut memory).instrument(error_span!("validate")).await?;
         let known = known(&self.index.cluster().directory(&self.names), &validated, &trust);
@@ -150,7 +150,12 @@ impl Worker {
             now,
         };
         let mut plan = error_span!("plan").in_scope(|| plan(&observed, &validated, common));
+        let trusted = self.written_bundles(workload);
         let applied = self.apply(&observed, &plan, &mut memory, now).instrument(error_span!("apply")).await?;
+        if self.written_bundles(workload) != trusted {
+            // The namespace may trust somebody in vain now.
+            self.queue.add(Key::Trust(workload.namespace.clone()), Pace::Gathered);
+        }
         if let Some(taken) = applied.taken.first() {
             let advice = "the name is needed and belongs to something that the operator did not make; rename it";
             let refused = Refused { reason: Reason::NameTaken, message: format!("{taken}: {advice}") };
@@ -185,15 +190,6 @@ impl Worker {
         let until_look = plan.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
         let waits = [Some(pause(workload, memory.lagging)), applied.later, until_look];
         Ok(waits.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
-    }
-
-    /// A workload without pods has nobody to write for, and what was written stays for those that come.
-    fn leave(&self, workload: &ObjectName) -> Outcome {
-        if self.board.forget(workload) {
-            self.wake_clients();
-        }
-        self.memories.forget(workload);
-        Outcome::Done
     }
 
     /// Writes what the plan says: certificates at once, the rest at most once in a while.

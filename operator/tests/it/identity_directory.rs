@@ -260,21 +260,43 @@ fn seen(loaded: Loaded<'_>) -> Vec<SidecarSeen> {
     loaded.iter().enumerate().map(sidecar).collect()
 }
 
+fn suspended() -> IdentityRevocation {
+    IdentityRevocation { name: "shop/a".into(), state: Some(RevocationState::Suspended), accept_issued_after: None }
+}
+
+/// What part `trust` says of revocations.
+fn said(identities: Vec<IdentityRevocation>, serials: &[&str]) -> std::sync::Arc<Trust> {
+    let serials =
+        serials.iter().map(|serial| serde_json::from_value(json!({"bundle": "postern", "serial": serial})).unwrap());
+    let revocations = Revocations { identities, serials: serials.collect() };
+    std::sync::Arc::new(Trust { revocations, ..Trust::default() })
+}
+
+fn written(revision: &str, document: std::sync::Arc<Trust>) -> WrittenTrust {
+    WrittenTrust { revision: revision.to_owned(), document }
+}
+
+#[test]
+fn what_cannot_be_written_is_told_to_whom_it_concerns() {
+    let suspended = suspended();
+    let shop = vec![written("r1", said(vec![], &[]))];
+    let web = vec![written("r1", said(vec![], &[])), written("r2", said(vec![suspended.clone()], &[]))];
+    let written = BTreeMap::from([("shop".to_owned(), shop), ("web".to_owned(), web)]);
+    let held_up = [("shop".to_owned(), "it does not fit".to_owned())].into();
+    let seen = seen(&[("shop", Some("r1")), ("web", Some("r2"))]);
+    let told = |name, revocation| {
+        let to_know = ToKnow { name, revocation, serials: &[] };
+        let (_, verdict) = enforced(&to_know, TrustView { written: &written, seen: &seen, held_up: &held_up });
+        format!("{} {} {}", verdict.status, verdict.reason, verdict.message)
+    };
+    let expected = "False TooLarge 1 of 2 sidecars know it; it does not fit";
+    assert_eq!(told("shop/a", Some(&suspended)), expected);
+    assert_eq!(told("shop/b", None), "True Enforced 2 of 2 sidecars know it");
+}
+
 #[test]
 fn enforced_is_counted_from_what_sidecars_have_loaded() {
-    let said = |identities: Vec<IdentityRevocation>, serials: &[&str]| {
-        let serials = serials
-            .iter()
-            .map(|serial| serde_json::from_value(json!({"bundle": "postern", "serial": serial})).unwrap());
-        let revocations = Revocations { identities, serials: serials.collect() };
-        std::sync::Arc::new(Trust { revocations, ..Trust::default() })
-    };
-    let suspended = IdentityRevocation {
-        name: "shop/a".into(),
-        state: Some(RevocationState::Suspended),
-        accept_issued_after: None,
-    };
-    let written = |revision: &str, document| WrittenTrust { revision: revision.to_owned(), document };
+    let suspended = suspended();
     // r1 says nothing, r2 and r3 the state, r4 also the serial number.
     let all = vec![
         written("r1", said(vec![], &[])),
@@ -317,12 +339,14 @@ fn enforced_is_counted_from_what_sidecars_have_loaded() {
     ];
     for (to_know, loaded, expected) in rows {
         let seen = seen(loaded);
-        let (counted, verdict) = enforced(to_know, TrustView { written: &written, seen: &seen });
+        let none = BTreeMap::new();
+        let (counted, verdict) = enforced(to_know, TrustView { written: &written, seen: &seen, held_up: &none });
         assert_eq!(format!("{} {} {}", verdict.status, verdict.reason, verdict.message), expected);
         assert_eq!(counted.started as usize, loaded.len());
     }
     let many = seen(&[("shop", Some("r1")); 20]);
-    let (counted, verdict) = enforced(&state, TrustView { written: &written, seen: &many });
+    let none = BTreeMap::new();
+    let (counted, verdict) = enforced(&state, TrustView { written: &written, seen: &many, held_up: &none });
     assert_eq!((counted.started, counted.enforced), (20, 0));
     assert!(verdict.message.ends_with("shop/pod-0, shop/pod-1, shop/pod-10 and 17 more"), "{}", verdict.message);
 }

@@ -286,7 +286,7 @@ fn conditions_never_contradict_each_other() {
                         subject: None,
                         outcome,
                         to_know: ToKnow { name: "shop/billing", revocation: None, serials: &[] },
-                        view: TrustView { written: &BTreeMap::new(), seen },
+                        view: TrustView { written: &BTreeMap::new(), seen, held_up: &BTreeMap::new() },
                         now: NOW,
                     };
                     let first = status(&facts);
@@ -334,7 +334,7 @@ fn openssl_and_the_status_agree_on_a_certificate() {
         subject: Some("s".into()),
         outcome: &outcome,
         to_know: ToKnow { name: "shop/billing", revocation: None, serials: &[] },
-        view: TrustView { written: &BTreeMap::new(), seen: &[] },
+        view: TrustView { written: &BTreeMap::new(), seen: &[], held_up: &BTreeMap::new() },
         now: NOW,
     };
     let told = status(&facts).certificate.unwrap();

@@ -70,7 +70,7 @@ impl Scene {
                 names: &self.names,
                 directory: &directory,
                 quota: self.quota,
-                trust: TrustView { written: &BTreeMap::new(), seen: &[] },
+                trust: TrustView { written: &BTreeMap::new(), seen: &[], held_up: &BTreeMap::new() },
                 is_ending: self.is_ending,
             };
             self.reconciler().reconcile(identity, around).await

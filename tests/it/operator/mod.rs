@@ -4,18 +4,21 @@ mod backends;
 mod clients;
 mod command;
 mod enclosed;
+mod identities;
+mod kept;
 mod leading;
 mod mended;
+mod merged;
 mod monitor;
 mod plugin;
 mod prober;
 mod revocation;
 mod rights;
 pub(crate) mod scene;
+mod silent;
 mod stand_in;
 mod taken;
-
-use std::time::Duration;
+mod unused;
 
 use postern_tests::minikubelet::{ADDRESS, NO_SIDECAR, pod};
 use postern_tests::wait::PATIENCE;
@@ -133,25 +136,6 @@ fn another_pods_answer_does_not_count() {
         .unwrap();
     let (status, _, _) = scene.condition("proxyroute/orders", "Programmed").unwrap();
     assert_ne!(status, "True");
-}
-
-/// A NetworkPolicy in the way, or a node that is gone, looks like this: nothing answers.
-#[test]
-fn a_pod_that_does_not_answer_is_unreachable_and_counted() {
-    let scene = Scene::start();
-    scene.apply(&scene.route(&["billing"]));
-    scene.pods(&["orders-1", "orders-2"]);
-    scene.wait_programmed(2);
-    scene.kubelet.with("orders-2", |pod| pod.sidecar()?.pause()).unwrap();
-    let mut changed = scene.route(&["billing"]);
-    changed["spec"]["hostnames"] = json!(["orders.example.com"]);
-    scene.apply(&changed);
-    // It has 30 s to answer before that is said.
-    scene.wait_condition_within(Duration::from_secs(60), "proxyroute/orders", "Programmed", "Unknown", "Unreachable");
-    let row = scene.workload("proxyroute/orders");
-    assert_eq!([&row["programmed"], &row["unreachable"]], [&json!(1), &json!(1)]);
-    scene.kubelet.with("orders-2", |pod| pod.sidecar()?.resume()).unwrap();
-    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
 }
 
 /// The words of a sidecar that refuses what others accept come to whoever wrote the route.

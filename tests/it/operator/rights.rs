@@ -108,6 +108,13 @@ fn everything(scene: &Scene) {
     chunk["metadata"] =
         json!({"name": "postern-identities-orders-1", "labels": chunk["metadata"]["labels"], "annotations": {}});
     scene.apply(&chunk);
+    // What was written for a workload that nobody has any more goes.
+    let mut gone = scene.namespace.object("secret/postern-id-orders-orders").unwrap().unwrap();
+    let mut labels = gone["metadata"]["labels"].clone();
+    labels["postern.dev/workload"] = json!("gone");
+    let since = json!({"postern.dev/unused-since": "1"});
+    gone["metadata"] = json!({"name": "postern-id-gone-gone", "labels": labels, "annotations": since});
+    scene.apply(&gone);
     // An intermediate that is broken is made anew, and what it signed with it.
     patch(&scene.own, "secret/postern-intermediate", &json!({"data": {"tls.crt": "eA=="}}));
     scene.namespace.run(&["delete", "clientidentity/meter"]).unwrap();
@@ -174,7 +181,7 @@ fn what_is_not_written_down_is_not_allowed() {
         ("get list watch create update patch delete", "", "secrets", other),
         ("get list create update patch delete", "", "configmaps", other),
         ("get list watch create update patch delete", "", "secrets", ""),
-        ("delete deletecollection", "", "secrets", served),
+        ("deletecollection", "", "secrets", served),
         ("update deletecollection", "", "configmaps", served),
         ("patch delete", "", "secrets", own),
         ("patch delete", "", "configmaps", own),
@@ -288,6 +295,8 @@ fn the_operators_account_changes_nothing_of_others() {
         ("PATCH", in_served("secrets/foreign"), adopt.clone(), no_label("secrets/foreign")),
         ("PATCH", in_served("configmaps/foreign"), adopt, no_label("configmaps/foreign")),
         ("DELETE", in_served("configmaps/foreign"), json!({}), no_label("configmaps/foreign")),
+        ("DELETE", in_served("secrets/foreign"), json!({}), no_label("secrets/foreign")),
+        ("DELETE", in_served("secrets/alike"), json!({}), no_type("secrets/alike")),
         ("POST", in_served("secrets"), secret("new", "postern.dev/identity", &json!({})), no_label("secrets/new")),
         ("POST", in_served("secrets"), secret("new", "postern.dev/authority", &ours), no_type("secrets/new")),
         ("POST", in_served("secrets"), secret("new", "kubernetes.io/tls", &ours), no_type("secrets/new")),
