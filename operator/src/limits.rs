@@ -49,6 +49,9 @@ pub const CHUNKS: usize = 4;
 /// Largest document that a ConfigMap takes as text.
 pub const DOCUMENT_BYTES: usize = 1000 << 10;
 
+/// How often it is asked whether a kind is served by now that was not: whoever installs Gateway API waits that long.
+pub const OPTIONAL_AGAIN: Duration = Duration::from_secs(10);
+
 /// Time for turns under way to end after SIGTERM.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
