@@ -67,6 +67,23 @@ impl Pod {
         })
     }
 
+    /// A pod that nobody has made, with these labels: to ask what would be served there.
+    #[must_use]
+    pub fn imagined(name: ObjectName, labels: BTreeMap<String, String>) -> Self {
+        Self {
+            uid: String::new(),
+            workload: name.name.clone(),
+            service_account: "default".to_owned(),
+            labels,
+            ports: BTreeMap::new(),
+            address: None,
+            is_started: true,
+            is_ending: false,
+            touched: None,
+            name,
+        }
+    }
+
     /// The workload, with its namespace.
     #[must_use]
     pub fn workload(&self) -> ObjectName {

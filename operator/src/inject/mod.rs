@@ -1,5 +1,6 @@
 //! The gate is put into pods: which pods, of which workload, and how. Pure; the webhook and the plugin do the same.
 
+pub mod audit;
 mod certificate;
 pub mod overrides;
 mod patch;
@@ -110,7 +111,7 @@ fn judge(object: &Value, pod: Pod, maker: Option<Maker<'_>>, is_asked: bool, com
 }
 
 /// Why a pod has no place for a gate.
-fn cannot_have_one(pod: &Pod) -> Option<String> {
+pub(crate) fn cannot_have_one(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let why = if spec.host_network == Some(true) {
         "it uses the network of its node (hostNetwork), where a gate would stand beside those of other pods"

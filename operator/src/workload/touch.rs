@@ -108,6 +108,7 @@ mod tests {
             digest: content.digest(),
             names: content.entries.names(),
             labels: content.labels,
+            annotations: content.annotations,
             secret_type: String::new(),
             entries: None,
             is_ending: false,

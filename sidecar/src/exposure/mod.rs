@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn both_ways_to_look_see_the_same_sockets() {
-        let listeners = ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"].map(|address| TcpListener::bind(address));
+        let listeners = ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"].map(TcpListener::bind);
         let listeners: Vec<_> = listeners.into_iter().flatten().collect();
         assert!(listeners.len() >= 2, "at least the two of IPv4");
         let open = TcpStream::connect(listeners[0].local_addr().unwrap()).unwrap();

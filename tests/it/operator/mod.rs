@@ -12,7 +12,7 @@ mod plugin;
 mod prober;
 mod revocation;
 mod rights;
-mod scene;
+pub(crate) mod scene;
 mod stand_in;
 mod taken;
 

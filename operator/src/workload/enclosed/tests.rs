@@ -111,7 +111,7 @@ fn it_is_enclosed_when_every_started_pod_says_so() {
         let route = route(&backends);
         let pods = heard.into_iter().enumerate();
         let pods = pods.map(|(number, heard)| (pod(&format!("orders-{number}"), "orders", &json!([])), heard));
-        let accepted = Verdict { accepted: Ok("aaaaaaaaaaaa".to_owned()), missing: Vec::new() };
+        let accepted = Verdict { accepted: Ok("aaaaaaaaaaaa".to_owned()), missing: Vec::new(), kept: None };
         let report = Report {
             pods: pods.collect(),
             routes: [(ObjectName::of(&route), accepted)].into(),

@@ -7,7 +7,7 @@ use postern_crds::proxyroute::WorkloadStatus;
 use postern_crds::{ConditionStatus, ConditionType, ProxyRoute, Reason};
 use serde_json::json;
 
-use super::{View, status, verdicts};
+use super::{Kept, View, status, verdicts};
 use crate::limits::STATUS_WORKLOADS;
 use crate::workload::enclosed::Ways;
 use crate::workload::plan::Missing;
@@ -21,7 +21,14 @@ fn workload(name: &str, [pods, started, programmed, rejected, unreachable]: [u32
 
 fn view(counts: &[[u32; 5]]) -> View {
     let workloads = counts.iter().enumerate().map(|(number, counts)| workload(&format!("w{number:02}"), *counts));
-    View { refused: None, missing: Vec::new(), ways: ways(0, 0), allow_bypass: false, workloads: workloads.collect() }
+    View {
+        refused: None,
+        kept: None,
+        missing: Vec::new(),
+        ways: ways(0, 0),
+        allow_bypass: false,
+        workloads: workloads.collect(),
+    }
 }
 
 /// So many pods have started, and so many of them have told of no way around the gate.
@@ -111,8 +118,10 @@ impl Chance {
         });
         let counts: Vec<_> = counts.collect();
         let refused = Refused { reason: Reason::Invalid, message: "why".to_owned() };
+        let is_refused = self.below(4) == 0;
         View {
-            refused: (self.below(4) == 0).then_some(refused),
+            refused: is_refused.then_some(refused),
+            kept: (is_refused && self.below(2) == 0).then_some(Kept { started: 2, loaded: 2 }),
             missing: if self.below(4) == 0 { vec![missing("what")] } else { Vec::new() },
             ways: self.ways(),
             allow_bypass: self.below(2) == 0,
@@ -161,6 +170,19 @@ fn conditions_never_contradict_each_other() {
         }
     }
     assert_eq!(seen.len(), 24, "all that there can be have come up: {seen:?}");
+}
+
+#[test]
+fn what_is_served_on_is_told() {
+    let refused = Refused { reason: Reason::Invalid, message: "why".repeat(400) };
+    let view = View { refused: Some(refused), kept: Some(Kept { started: 3, loaded: 2 }), ..view(&[[3, 3, 0, 0, 0]]) };
+    let found = verdicts(&view);
+    let (accepted, programmed) = (of(&found, ConditionType::Accepted), of(&found, ConditionType::Programmed));
+    let served_on = "the form that was accepted last is served on";
+    assert!(accepted.message.starts_with("whywhy") && accepted.message.ends_with(&format!("; {served_on}")));
+    assert!(accepted.message.len() <= 1024, "{}", accepted.message.len());
+    let expected = format!("as it is it is not accepted; {served_on}: 2 of 3 started pods have it");
+    assert_eq!((programmed.status, &programmed.message), (ConditionStatus::False, &expected));
 }
 
 fn route() -> ProxyRoute {
