@@ -194,17 +194,17 @@ fn what_is_refused_is_served_as_it_was() {
     let unspeakable = json!({"limits": {"maxRequestBodySize": "99999999999Gi"}});
     for (case, change) in [("not accepted", bad_rules()), ("cannot be rendered", unspeakable)] {
         let bad = route("a", &plain(), &change);
-        let found = judged_after(&[good.clone()], &[bad.clone()]);
-        assert_eq!(found.policy, judged(&[good.clone()]).policy, "{case}");
+        let found = judged_after(std::slice::from_ref(&good), std::slice::from_ref(&bad));
+        assert_eq!(found.policy, judged(std::slice::from_ref(&good)).policy, "{case}");
         assert_eq!(why(&found, "a").map(|(reason, _)| reason), Some(Reason::Invalid), "{case}");
         assert!(is_kept(&found, "a"), "{case}");
         assert_eq!(served(&judged_after(&[], &[bad])), [""; 0], "{case}: it was never good");
-        assert_eq!(served(&judged_after(&[good.clone()], &[])), [""; 0], "{case}: it is gone");
-        let mended = judged_after(&[good.clone()], &[route("a", &plain(), &path("h", "/other"))]);
+        assert_eq!(served(&judged_after(std::slice::from_ref(&good), &[])), [""; 0], "{case}: it is gone");
+        let mended = judged_after(std::slice::from_ref(&good), &[route("a", &plain(), &path("h", "/other"))]);
         assert!(!is_kept(&mended, "a") && why(&mended, "a").is_none(), "{case}");
     }
     let old = "1.0".parse().expect("a version");
-    let last = written(&judged(&[good.clone()]));
+    let last = written(&judged(std::slice::from_ref(&good)));
     assert_eq!(served(&judged_by(&[good], Some(&last), old)), [""; 0], "a sidecar cannot read what was good before");
 }
 
@@ -224,8 +224,8 @@ fn what_a_kept_form_refers_to_is_still_needed() {
     let backends = json!([{"host": "x.example", "port": 443, "tls": tls}]);
     let rules = json!({"rules": [{"name": "all", "allow": allow, "backendRefs": backends}]});
     let good = route("a", &listener, &rules);
-    let found = judged_after(&[good.clone()], &[route("a", &plain(), &bad_rules())]);
-    assert_eq!(found.needs, judged(&[good.clone()]).needs);
+    let found = judged_after(std::slice::from_ref(&good), &[route("a", &plain(), &bad_rules())]);
+    assert_eq!(found.needs, judged(std::slice::from_ref(&good)).needs);
     assert_eq!(found.needs[&ObjectName::new("shop", "a")].bundles.len(), 2);
     assert_eq!(found.policy, judged(&[good]).policy, "its listener, too");
 }
@@ -234,7 +234,7 @@ fn what_a_kept_form_refers_to_is_still_needed() {
 fn bounds_stay_where_the_route_still_asks_for_some() {
     let limits = |count: &str| json!({"limits": {"maxConnections": 7, "maxRequestBodySize": count}});
     let good = route("a", &plain(), &limits("1Mi"));
-    let found = judged_after(&[good.clone()], &[route("a", &plain(), &limits("99999999999Gi"))]);
+    let found = judged_after(std::slice::from_ref(&good), &[route("a", &plain(), &limits("99999999999Gi"))]);
     assert_eq!(found.policy, judged(&[good]).policy);
 }
 
