@@ -106,6 +106,8 @@ words! {
         RefNotFound,
         /// ResolvedRefs is false: a Service, or the port of one, does not exist.
         BackendNotFound,
+        /// ResolvedRefs is false: an object of another namespace is named, and no ReferenceGrant there permits it.
+        RefNotPermitted,
         /// ResolvedRefs is false: a Service is of a type that has no addresses, ExternalName.
         InvalidKind,
         /// Programmed is true.

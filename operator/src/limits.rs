@@ -57,6 +57,9 @@ pub const DOCUMENT_BYTES: usize = 1000 << 10;
 /// Longest message of why a route is refused where more is to be said: a condition takes 1024.
 pub const REFUSED_MESSAGE_BYTES: usize = 900;
 
+/// How often it is asked whether a kind is served by now that was not: whoever installs Gateway API waits that long.
+pub const OPTIONAL_AGAIN: Duration = Duration::from_secs(10);
+
 /// Time for turns under way to end after SIGTERM.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -40,13 +40,22 @@ impl Operator {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_with(own: &Namespace<'_>, served: &Namespace<'_>, flags: &[&str]) -> Result<Self> {
+        Self::start_for(own, &[served], flags)
+    }
+
+    /// The same for several namespaces.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_for(own: &Namespace<'_>, served: &[&Namespace<'_>], flags: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("postern-operator-").tempdir()?;
-        let Account { user, kubeconfig } = Account::make(own, &[served])?;
+        let Account { user, kubeconfig } = Account::make(own, served)?;
+        let names: Vec<_> = served.iter().map(|namespace| namespace.name.as_str()).collect();
         let arguments = [
             "run".to_owned(),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--operator-namespace={}", own.name),
-            format!("--namespaces={}", served.name),
+            format!("--namespaces={}", names.join(",")),
             // Tests end it without a word, and would wait for the Lease of the one before.
             "--leader-election=Off".to_owned(),
             "--status-address=127.0.0.1:0".to_owned(),

@@ -20,16 +20,24 @@ use crate::words;
     "has(self.port) == (has(self.name) || has(self.host))",
     "backendRefs[].port is required with name and host, and left out with localPort",
 ))]
+#[x_kube(validation = (
+    "!has(self.namespace) || has(self.name)",
+    "backendRefs[].namespace is a Service's; write it with name",
+))]
 pub struct BackendRef {
     /// A port of the application in the same pod, asked on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub local_port: Option<u16>,
-    /// A Service of the same namespace, whose pods are asked, each by itself. One of type ExternalName has none; write
-    /// its name as `host`.
+    /// A Service, whose pods are asked, each by itself. One of type ExternalName has none; write its name as `host`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "words::label")]
     pub name: Option<String>,
+    /// The Service's namespace. Absent: the route's. Another one needs a ReferenceGrant of Gateway API there, from
+    /// `ProxyRoute` of group `postern.dev` to `Service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "words::label")]
+    pub namespace: Option<String>,
     /// A name that DNS has addresses for; all of them are asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "words::precise_hostname")]
@@ -57,6 +65,8 @@ pub enum BackendTarget<'a> {
     Local(u16),
     /// A port of a Service.
     Service {
+        /// Its namespace; `None` for the route's.
+        namespace: Option<&'a str>,
         /// Its name.
         name: &'a str,
         /// Its port, which may be another one at its pods.
@@ -75,9 +85,10 @@ impl BackendRef {
     /// The one place that it says; none where it says none or several, which the schema lets nobody write.
     #[must_use]
     pub fn target(&self) -> Option<BackendTarget<'_>> {
+        let namespace = self.namespace.as_deref();
         match (self.local_port, self.name.as_deref(), self.host.as_deref(), self.port) {
             (Some(port), None, None, None) => Some(BackendTarget::Local(port)),
-            (None, Some(name), None, Some(port)) => Some(BackendTarget::Service { name, port }),
+            (None, Some(name), None, Some(port)) => Some(BackendTarget::Service { namespace, name, port }),
             (None, None, Some(host), Some(port)) => Some(BackendTarget::Host { host, port }),
             _ => None,
         }

@@ -46,6 +46,9 @@ pub enum Unresolved {
     /// It has other ports.
     #[error("Service {0} has no port {1} for TCP; it has {2}")]
     NoPort(ObjectName, u16, String),
+    /// Nobody in its namespace has said that it may be asked from another one.
+    #[error("Service {0} is of another namespace, and no ReferenceGrant there permits ProxyRoutes of {1} to ask it")]
+    NotPermitted(ObjectName, String),
     /// It has no addresses of its own.
     #[error("Service {0} is of type ExternalName, which has no addresses; write the name that it stands for as `host`")]
     External(ObjectName),
@@ -90,6 +93,12 @@ impl Backends {
         }
     }
 
+    /// Services of a namespace that routes name.
+    pub(super) fn services_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ObjectName> {
+        let first = ObjectName::new(namespace, "");
+        self.routes_of.range(first..).map(|(service, _)| service).take_while(|service| service.namespace == *namespace)
+    }
+
     /// Names of the routes that name a Service.
     pub(super) fn routes_of(&self, service: &ObjectName) -> impl Iterator<Item = &ObjectName> {
         self.routes_of.get(service).into_iter().flatten()
@@ -132,10 +141,10 @@ impl Backends {
 
 /// Services that a route names.
 fn services(route: &ProxyRoute) -> Vec<ObjectName> {
-    let namespace = route.metadata.namespace.as_deref().unwrap_or_default();
+    let own = route.metadata.namespace.as_deref().unwrap_or_default();
     let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
     let named = backends.filter_map(|backend| match backend.target()? {
-        BackendTarget::Service { name, .. } => Some(ObjectName::new(namespace, name)),
+        BackendTarget::Service { namespace, name, .. } => Some(ObjectName::new(namespace.unwrap_or(own), name)),
         BackendTarget::Local(_) | BackendTarget::Host { .. } => None,
     });
     named.collect()

@@ -7,7 +7,7 @@ use postern_crds::{ClientIdentity, ProxyRoute};
 use sidecar_config::endpoints::Endpoint;
 
 use super::backends::Backends;
-use super::{Held, HeldKind, ObjectName, Pod, Service, ServicePort, Slice, Unresolved, concern};
+use super::{Grant, Held, HeldKind, ObjectName, Pod, Service, ServicePort, Slice, Unresolved, concern};
 use crate::identity::directory::Directory;
 use crate::limits::GONE_KNOWN;
 use crate::pki::names::Names;
@@ -28,6 +28,8 @@ pub enum Object {
     Service(Arc<Service>),
     /// Addresses of a Service.
     Slice(Arc<Slice>),
+    /// What routes of other namespaces may ask.
+    Grant(Arc<Grant>),
     /// A namespace, and whether it is on its way out.
     Namespace {
         /// Its name.
@@ -61,6 +63,8 @@ pub enum ObjectKind {
     Service,
     /// Addresses of Services.
     Slice,
+    /// What routes of other namespaces may ask.
+    Grant,
     /// Namespaces.
     Namespace,
 }
@@ -77,6 +81,7 @@ impl ObjectKind {
             Self::Held(HeldKind::Secret) => "secret",
             Self::Service => "service",
             Self::Slice => "endpointslice",
+            Self::Grant => "referencegrant",
             Self::Namespace => "namespace",
         }
     }
@@ -93,6 +98,7 @@ impl Object {
             Self::Held(held) => ObjectKind::Held(held.kind),
             Self::Service(_) => ObjectKind::Service,
             Self::Slice(_) => ObjectKind::Slice,
+            Self::Grant(_) => ObjectKind::Grant,
             Self::Namespace { .. } => ObjectKind::Namespace,
         }
     }
@@ -102,7 +108,12 @@ impl Object {
         match self {
             Self::Route(route) => version_of(route.metadata.resource_version.as_deref()),
             Self::Held(held) => held.version,
-            Self::Identity(_) | Self::Pod(_) | Self::Service(_) | Self::Slice(_) | Self::Namespace { .. } => u64::MAX,
+            Self::Identity(_)
+            | Self::Pod(_)
+            | Self::Service(_)
+            | Self::Slice(_)
+            | Self::Grant(_)
+            | Self::Namespace { .. } => u64::MAX,
         }
     }
 
@@ -116,6 +127,7 @@ impl Object {
             Self::Held(held) => held.name.clone(),
             Self::Service(service) => service.name.clone(),
             Self::Slice(slice) => slice.name.clone(),
+            Self::Grant(grant) => grant.name.clone(),
             Self::Namespace { name, .. } => ObjectName::new("", name),
         }
     }
@@ -130,6 +142,7 @@ pub struct Cluster {
     held: BTreeMap<(HeldKind, ObjectName), Arc<Held>>,
     services: BTreeMap<ObjectName, Arc<Service>>,
     backends: Backends,
+    grants: BTreeMap<ObjectName, Arc<Grant>>,
     ending: BTreeSet<String>,
     /// Names of a workload's pods.
     workloads: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
@@ -177,6 +190,10 @@ impl Cluster {
                 let old = self.backends.set(&slice);
                 concern::of_slice(self, old.as_deref(), Some(&slice))
             }
+            Object::Grant(grant) => {
+                let old = self.grants.insert(grant.name.clone(), Arc::clone(&grant));
+                concern::of_grant(self, old.as_deref(), Some(&grant))
+            }
             Object::Namespace { name, is_ending } => {
                 let has_changed = if is_ending { self.ending.insert(name.clone()) } else { self.ending.remove(&name) };
                 if has_changed { concern::of_namespace(self, &name) } else { Vec::new() }
@@ -194,6 +211,7 @@ impl Cluster {
             | ObjectKind::Pod
             | ObjectKind::Service
             | ObjectKind::Slice
+            | ObjectKind::Grant
             | ObjectKind::Namespace => None,
         };
         let newest = known.map(|known| known.version()).into_iter().chain(self.gone.get(&(kind, name)).copied()).max();
@@ -242,6 +260,10 @@ impl Cluster {
                 let old = self.backends.remove(name);
                 concern::of_slice(self, old.as_deref(), None)
             }
+            ObjectKind::Grant => {
+                let old = self.grants.remove(name);
+                concern::of_grant(self, old.as_deref(), None)
+            }
             ObjectKind::Namespace => {
                 self.ending.remove(&name.name);
                 Vec::new()
@@ -283,6 +305,7 @@ impl Cluster {
             }
             ObjectKind::Service => self.services.keys().filter(is_there).cloned().collect(),
             ObjectKind::Slice => self.backends.names().filter(is_there).cloned().collect(),
+            ObjectKind::Grant => self.grants.keys().filter(is_there).cloned().collect(),
             ObjectKind::Namespace => self.ending.iter().map(|name| ObjectName::new("", name)).collect(),
         }
     }
@@ -379,12 +402,24 @@ impl Cluster {
         services.filter(|service| self.pods_of(workload).any(|pod| !pod.is_ending && service.selects(pod)))
     }
 
-    /// Where a port of a Service is, as far as it is known.
+    /// Where a port of a Service is, as far as it is known, for routes of a namespace.
     ///
     /// # Errors
-    /// When there is no such port, or it can have no addresses.
-    pub fn endpoints(&self, port: &ServicePort) -> Result<Vec<Endpoint>, Unresolved> {
+    /// When they may not know, there is no such port, or it can have no addresses.
+    pub fn endpoints(&self, from: &str, port: &ServicePort) -> Result<Vec<Endpoint>, Unresolved> {
+        let ObjectName { namespace, name } = &port.service;
+        let mut grants = in_namespace(&self.grants, namespace);
+        // Whether there is such a Service is nobody's business who may not ask it.
+        if namespace != from && !grants.any(|grant| grant.permits(from, name)) {
+            return Err(Unresolved::NotPermitted(port.service.clone(), from.to_owned()));
+        }
         self.backends.endpoints(self.services.get(&port.service).map(|service| &**service), port)
+    }
+
+    /// Workloads whose routes send requests to a Service of a namespace.
+    #[must_use]
+    pub fn workloads_asking_in(&self, namespace: &str) -> BTreeSet<ObjectName> {
+        self.backends.services_in(namespace).flat_map(|service| self.workloads_asking(service)).collect()
     }
 
     /// Workloads whose routes send requests to a Service.

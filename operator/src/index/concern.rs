@@ -8,7 +8,7 @@ use postern_crds::{ClientIdentity, ProxyRoute};
 
 use super::cluster::selects;
 use super::held::{BUNDLES_ANNOTATION, PART_LABEL};
-use super::{Cluster, Held, HeldKind, ObjectName, Pod, Service, Slice};
+use super::{Cluster, Grant, Held, HeldKind, ObjectName, Pod, Service, Slice};
 use crate::authority::AUTHORITY_PART;
 use crate::identity::objects::{IDENTITY_LABEL, LEDGER_LABEL, label_value};
 use crate::queue::{Key, Pace};
@@ -156,6 +156,16 @@ pub(super) fn of_slice(cluster: &Cluster, old: Option<&Slice>, new: Option<&Slic
     let services: BTreeSet<_> = [old, new].into_iter().flatten().map(|slice| &slice.service).collect();
     let workloads: BTreeSet<_> = services.into_iter().flat_map(|service| cluster.workloads_asking(service)).collect();
     gathered(workloads.into_iter().map(Key::Workload))
+}
+
+/// A grant concerns the workloads that ask Services of its namespace.
+pub(super) fn of_grant(cluster: &Cluster, old: Option<&Grant>, new: Option<&Grant>) -> Turns {
+    if old == new {
+        return Turns::new();
+    }
+    let namespaces: BTreeSet<_> = [old, new].into_iter().flatten().map(|grant| &grant.name.namespace).collect();
+    let workloads = namespaces.into_iter().flat_map(|namespace| cluster.workloads_asking_in(namespace));
+    gathered(workloads.collect::<BTreeSet<_>>().into_iter().map(Key::Workload))
 }
 
 /// A namespace that comes to its end, or is there after all, concerns all that is in it.

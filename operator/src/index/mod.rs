@@ -3,8 +3,10 @@
 mod backends;
 pub mod cluster;
 pub mod concern;
+pub mod grant;
 pub mod held;
 pub mod name;
+mod optional;
 pub mod pod;
 pub mod service;
 pub mod slice;
@@ -12,6 +14,7 @@ mod watch;
 
 pub use backends::{ServicePort, Unresolved};
 pub use cluster::{Cluster, Object, ObjectKind};
+pub use grant::Grant;
 pub use held::{ContentDigest, Entries, Held, HeldKind};
 pub use name::ObjectName;
 pub use pod::Pod;

@@ -20,7 +20,7 @@ use super::cluster::{Source, version_of};
 use super::held::MANAGED_LABEL;
 use super::pod::WORKLOAD_LABEL;
 use super::slice::SERVICE_LABEL;
-use super::{Cluster, Held, HeldKind, Object, ObjectKind, ObjectName, Pod, Service, Slice};
+use super::{Cluster, Held, HeldKind, Object, ObjectKind, ObjectName, Pod, Service, Slice, optional};
 use crate::metrics::Metrics;
 use crate::queue::{Key, Pace, Queue};
 
@@ -147,7 +147,7 @@ impl Index {
             Scope::Cluster => vec![None],
             Scope::Namespaces(names) => names.iter().cloned().map(Some).collect(),
         };
-        for namespace in namespaces {
+        for namespace in namespaces.iter().cloned() {
             let everything = watcher::Config::default();
             self.follow(
                 client,
@@ -186,6 +186,7 @@ impl Index {
             });
             self.follow_held(client, namespace, &managed, tasks);
         }
+        optional::watch(self, client, &namespaces, tasks);
         if !scope.contains(operator_namespace) {
             self.follow_held(client, Some(operator_namespace.to_owned()), &managed, tasks);
         }
@@ -252,26 +253,14 @@ impl Index {
     ) where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        self.missing.send_modify(|missing| *missing += 1);
-        let number = {
-            let mut standings = self.standings();
-            standings.push((kind, Standing::Listing));
-            standings.len() - 1
-        };
+        let mut listing = Listing::new(self, kind, namespace);
         let index = Arc::clone(self);
         tasks.spawn(async move {
             let mut events = pin!(watcher(api, config).default_backoff());
-            let mut listing = Listing { number, kind, namespace, seen: BTreeSet::new(), is_first: true };
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => listing.take(&index, event, prune),
-                    Err(error) => {
-                        tracing::warn!(kind = listing.kind.word(), %error, "cannot watch; trying again");
-                        index.metrics.watch_failed(listing.kind.word());
-                        if !listing.is_first {
-                            index.stands(number, Standing::Failing);
-                        }
-                    }
+                    Err(error) => listing.failed(&index, &error),
                 }
             }
         });
@@ -279,7 +268,7 @@ impl Index {
 }
 
 /// What one watch has seen since it was begun anew.
-struct Listing {
+pub(super) struct Listing {
     number: usize,
     kind: ObjectKind,
     namespace: Option<String>,
@@ -288,7 +277,35 @@ struct Listing {
 }
 
 impl Listing {
-    fn take<K: Resource<DynamicType = ()>>(
+    /// Of a watch that has not seen anything yet, and that is waited for.
+    pub(super) fn new(index: &Index, kind: ObjectKind, namespace: Option<String>) -> Self {
+        index.missing.send_modify(|missing| *missing += 1);
+        let mut standings = index.standings();
+        standings.push((kind, Standing::Listing));
+        Self { number: standings.len() - 1, kind, namespace, seen: BTreeSet::new(), is_first: true }
+    }
+
+    /// Where it is watched; `None` is everywhere.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// It could not be watched, and that is tried again.
+    pub(super) fn failed(&self, index: &Index, error: &watcher::Error) {
+        tracing::warn!(kind = self.kind.word(), %error, "cannot watch; trying again");
+        index.metrics.watch_failed(self.kind.word());
+        if !self.is_first {
+            index.stands(self.number, Standing::Failing);
+        }
+    }
+
+    /// There are none, because the kind is not served.
+    pub(super) fn is_absent(&mut self, index: &Index) {
+        self.seen.clear();
+        self.end(index);
+    }
+
+    pub(super) fn take<K: Resource>(
         &mut self,
         index: &Index,
         event: watcher::Event<K>,
@@ -312,29 +329,26 @@ impl Listing {
                 }
                 self.remove(index, &object);
             }
-            watcher::Event::InitDone => {
-                // What went while nobody watched.
-                let known = index.cluster().names(self.kind, self.namespace.as_deref());
-                for name in known.into_iter().filter(|name| !self.seen.contains(name)) {
-                    let turns = index.cluster().remove(self.kind, &name);
-                    index.ask_for(turns);
-                }
-                self.seen.clear();
-                index.stands(self.number, Standing::Watching);
-                if std::mem::take(&mut self.is_first) {
-                    index.missing.send_modify(|missing| *missing -= 1);
-                }
-            }
+            watcher::Event::InitDone => self.end(index),
         }
     }
 
-    fn set<K: Resource<DynamicType = ()>>(
-        &self,
-        index: &Index,
-        object: K,
-        source: Source,
-        prune: fn(K) -> Option<Object>,
-    ) {
+    /// All there are have been listed.
+    fn end(&mut self, index: &Index) {
+        // What went while nobody watched.
+        let known = index.cluster().names(self.kind, self.namespace.as_deref());
+        for name in known.into_iter().filter(|name| !self.seen.contains(name)) {
+            let turns = index.cluster().remove(self.kind, &name);
+            index.ask_for(turns);
+        }
+        self.seen.clear();
+        index.stands(self.number, Standing::Watching);
+        if std::mem::take(&mut self.is_first) {
+            index.missing.send_modify(|missing| *missing -= 1);
+        }
+    }
+
+    fn set<K: Resource>(&self, index: &Index, object: K, source: Source, prune: fn(K) -> Option<Object>) {
         let (name, version) = (ObjectName::of(&object), version_of(object.meta().resource_version.as_deref()));
         let turns = match prune(object) {
             Some(object) => index.cluster().set(object, source),
@@ -344,7 +358,7 @@ impl Listing {
         index.ask_for(turns);
     }
 
-    fn remove<K: Resource<DynamicType = ()>>(&self, index: &Index, object: &K) {
+    fn remove<K: Resource>(&self, index: &Index, object: &K) {
         let version = version_of(object.meta().resource_version.as_deref());
         let turns = index.cluster().remove_at(self.kind, &ObjectName::of(object), version);
         index.ask_for(turns);

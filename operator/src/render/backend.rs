@@ -21,7 +21,7 @@ pub(super) fn backend(
         return Err(RenderError::new(place, "write exactly one of localPort, name with port, and host with port"));
     };
     // All but the place, which `target` says.
-    let spec::BackendRef { local_port: _, name: _, host: _, port: _, weight, protocol, tls } = backend;
+    let spec::BackendRef { local_port: _, name: _, host: _, namespace: _, port: _, weight, protocol, tls } = backend;
     let rendered = Backend {
         address: None,
         endpoints: None,
@@ -38,8 +38,9 @@ pub(super) fn backend(
         BackendTarget::Local(port) => {
             Backend { address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))), ..rendered }
         }
-        BackendTarget::Service { name, port } => {
-            let service = ServicePort { service: ObjectName::new(context.namespace, name), port };
+        BackendTarget::Service { namespace, name, port } => {
+            let service = ObjectName::new(namespace.unwrap_or(context.namespace), name);
+            let service = ServicePort { service, port };
             Backend { endpoints: Some(service.to_string()), ..rendered }
         }
         BackendTarget::Host { host, port } => Backend { host: Some(host.to_owned()), port: Some(port), ..rendered },

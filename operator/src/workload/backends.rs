@@ -21,8 +21,11 @@ pub type Backends = BTreeMap<String, Result<Vec<Endpoint>, Unresolved>>;
 /// Looks up what a policy names.
 #[must_use]
 pub fn look(cluster: &Cluster, policy: &Policy) -> Backends {
-    let named = places(policy).map(|(_, _, set)| set);
-    let found = named.filter_map(|set| Some((set.to_owned(), cluster.endpoints(&ServicePort::of(set)?))));
+    // All routes of a workload are of one namespace, its own, so that a set is the same for all of them.
+    let found = places(policy).filter_map(|(route, _, set)| {
+        let (namespace, _) = route.split_once('/')?;
+        Some((set.to_owned(), cluster.endpoints(namespace, &ServicePort::of(set)?)))
+    });
     found.collect()
 }
 
@@ -61,6 +64,7 @@ pub fn missing(
                 (Reason::BackendNotFound, why.to_string())
             }
             Err(why @ Unresolved::External(_)) => (Reason::InvalidKind, why.to_string()),
+            Err(why @ Unresolved::NotPermitted(..)) => (Reason::RefNotPermitted, why.to_string()),
         };
         let (namespace, name) = route.split_once('/')?;
         Some((ObjectName::new(namespace, name), Missing { reason, message: format!("{place}: {why}") }))
@@ -110,8 +114,9 @@ mod tests {
             ("shop/gone:80".to_owned(), Err(Unresolved::NoService(name("gone")))),
             ("shop/other:80".to_owned(), Err(Unresolved::NoPort(name("other"), 80, "81".to_owned()))),
             ("shop/far:80".to_owned(), Err(Unresolved::External(name("far")))),
+            ("web/all:80".to_owned(), Err(Unresolved::NotPermitted(ObjectName::new("web", "all"), "shop".to_owned()))),
         ]);
-        let policy = policy(&["shop/stock:80", "shop/gone:80", "shop/other:80", "shop/far:80"]);
+        let policy = policy(&["shop/stock:80", "shop/gone:80", "shop/other:80", "shop/far:80", "web/all:80"]);
         let told: Vec<_> = missing(&policy, &found, false).collect();
         let at = |number: usize, reason: Reason, why: &str| {
             let message = format!("spec.rules[1].backendRefs[{number}]: {why}");
@@ -124,6 +129,11 @@ mod tests {
                 3,
                 Reason::InvalidKind,
                 "Service shop/far is of type ExternalName, which has no addresses; write the name that it stands for as `host`",
+            ),
+            at(
+                4,
+                Reason::RefNotPermitted,
+                "Service web/all is of another namespace, and no ReferenceGrant there permits ProxyRoutes of shop to ask it",
             ),
         ];
         assert_eq!(told, expected);

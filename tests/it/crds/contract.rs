@@ -104,6 +104,7 @@ const OTHERWISE: &[(&str, &str)] = &[
     ("ProxyRoute spec.allowBypass", "the operator's: whether the condition Enclosed counts"),
     ("ProxyRoute spec.listener.tls.trust[].caCertificateRefs[]", "which object the certificates are read from"),
     ("ProxyRoute spec.rules[].backendRefs[].tls.caCertificateRefs[]", "which object the certificates are read from"),
+    ("ProxyRoute spec.rules[].backendRefs[].namespace", "which Service it is"),
     ("ProxyRoute spec.rules[].allow[].identity.namespace", "which identity it is"),
     ("ProxyRoute spec.rules[].filters[].requestRedirect.path.replacePrefixMatch", "the value, with the other type"),
     ("ProxyRoute spec.rules[].filters[].urlRewrite.path.replaceFullPath", "the value, with the other type"),

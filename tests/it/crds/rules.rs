@@ -206,6 +206,7 @@ fn backends() -> Vec<Row> {
     let backend = |value: Value| with("everything", &[("/spec/rules/0/backendRefs/0", value)]);
     let one = "backendRefs[]: write exactly one of localPort, name with port, and host with port";
     let port = "backendRefs[].port is required with name and host, and left out with localPort";
+    let namespace = "backendRefs[].namespace is a Service's; write it with name";
     let tls = "backendRefs[].tls: write serverName, peers or both: encryption to anybody protects nobody";
     let way = "backendPolicy.healthCheck: write exactly one of http, tcp and grpc";
     let outlier = "outlierDetection.maxEjectionTime is shorter than baseEjectionTime; write the same or a longer time";
@@ -216,6 +217,7 @@ fn backends() -> Vec<Row> {
         row("spec.rules[0].backendRefs[0]", port, backend(json!({"host": "a"}))),
         row("spec.rules[0].backendRefs[0]", port, backend(json!({"name": "a"}))),
         row("spec.rules[0].backendRefs[0]", port, backend(json!({"localPort": 80, "port": 80}))),
+        row("spec.rules[0].backendRefs[0]", namespace, backend(json!({"localPort": 80, "namespace": "a"}))),
         row("spec.rules[0].backendRefs[0].tls", tls, backend(json!({"localPort": 80, "tls": {}}))),
         row(
             "spec.backendPolicy.healthCheck",

@@ -19,12 +19,12 @@ fn own_address() -> IpAddr {
     socket.local_addr().unwrap().ip()
 }
 
-fn upstream() -> Upstream {
+pub(super) fn upstream() -> Upstream {
     Upstream::start_on(SocketAddr::new(own_address(), 0)).unwrap()
 }
 
 /// Service `stock` without a selector: its slices are the test's.
-fn stock(port: u16) -> Value {
+pub(super) fn stock(port: u16) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "stock"},
         "spec": {"ports": [{"name": "web", "port": port, "targetPort": "http"}]},
@@ -32,7 +32,7 @@ fn stock(port: u16) -> Value {
 }
 
 /// A slice with one application.
-fn slice(name: &str, upstream: &Upstream, conditions: &Value) -> Value {
+pub(super) fn slice(name: &str, upstream: &Upstream, conditions: &Value) -> Value {
     let address = upstream.address();
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",

@@ -4,6 +4,7 @@ mod backends;
 mod clients;
 mod command;
 mod enclosed;
+mod grants;
 mod identities;
 mod kept;
 mod leading;

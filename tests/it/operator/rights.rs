@@ -18,7 +18,10 @@ use super::clients::{identity, request};
 use super::scene::Scene;
 
 /// Rights that no test uses, and why they are there nonetheless.
-const UNUSED: [(&str, &str, &str, &str); 2] = [
+const UNUSED: [(&str, &str, &str, &str); 4] = [
+    // Where Gateway API is installed: its test has an API server of its own, because a definition is everybody's.
+    ("postern-operator", "gateway.networking.k8s.io", "referencegrants", "list"),
+    ("postern-operator", "gateway.networking.k8s.io", "referencegrants", "watch"),
     // Where all namespaces are served, which an API server that tests share cannot have.
     ("postern-operator", "", "namespaces", "watch"),
     // The webhook's tests do: there is one of its name in the API server that tests share, which is not everybody's.

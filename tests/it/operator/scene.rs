@@ -40,7 +40,11 @@ pub(crate) type Told = (String, String, String);
 
 impl Scene {
     pub(crate) fn start() -> Self {
-        let server = ApiServer::shared().unwrap();
+        Self::start_on(ApiServer::shared().unwrap())
+    }
+
+    /// The same on another API server.
+    pub(crate) fn start_on(server: &'static ApiServer) -> Self {
         let (namespace, own) = (server.namespace("shop").unwrap(), server.namespace("postern").unwrap());
         Self {
             operator: Operator::start(&own, &namespace).unwrap(),

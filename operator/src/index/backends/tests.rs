@@ -31,7 +31,7 @@ fn stock(port: u16) -> ServicePort {
 
 /// The addresses, each with the letters of what is so: ready, serving, terminating.
 fn found(cluster: &Cluster, port: u16) -> Vec<String> {
-    let endpoints = cluster.endpoints(&stock(port)).expect("addresses");
+    let endpoints = cluster.endpoints("shop", &stock(port)).expect("addresses");
     let told = endpoints.iter().map(|one| {
         let letters = [(one.ready, 'r'), (one.serving, 's'), (one.terminating, 't')];
         let letters: String = letters.iter().filter(|(is_so, _)| *is_so).map(|(_, letter)| letter).collect();
@@ -104,7 +104,7 @@ fn what_cannot_have_addresses_says_so() {
         ("another name", vec![service(&external)], 80, Err(Unresolved::External(stock_name()))),
     ];
     for (case, objects, port, expected) in rows {
-        assert_eq!(cluster(objects).endpoints(&stock(port)), expected, "{case}");
+        assert_eq!(cluster(objects).endpoints("shop", &stock(port)), expected, "{case}");
     }
 }
 
