@@ -102,8 +102,6 @@ pub const HANDSHAKE_SLOTS: usize = 64;
 
 /// Bytes of a request's head, as other servers have it by default.
 pub const REQUEST_HEAD_BYTES: usize = 64 << 10;
-/// Header fields of a request.
-pub const REQUEST_HEADERS: usize = 128;
 /// From the end of one request (or the handshake) to the end of the next one's head. Hyper has one timer for both.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for the first request of a connection that was accepted just before its listener closed.
