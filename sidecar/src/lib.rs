@@ -6,6 +6,7 @@
 
 mod admin;
 mod alarm;
+pub mod allocator;
 pub mod app;
 mod balance;
 pub mod cli;
