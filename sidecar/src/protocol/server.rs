@@ -201,8 +201,8 @@ where
     let mut is_closed = false;
     loop {
         tokio::select! {
+            // What is asked from outside comes first: a busy connection may use up its task's share of time every time.
             biased;
-            ended = connection.as_mut() => return ended,
             () = closed.as_mut(), if !is_closed => {
                 is_closed = true;
                 connection.as_mut().finish();
@@ -223,7 +223,8 @@ where
                     }))
                     .await;
                 }
-            }
+            },
+            ended = connection.as_mut() => return ended,
         }
     }
 }
