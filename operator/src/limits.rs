@@ -46,8 +46,13 @@ pub const WORKLOAD_MESSAGE_BYTES: usize = 256;
 pub const CHUNK_BYTES: usize = 700 << 10;
 /// ConfigMaps of identities that a workload may have: the projected volume names them beforehand.
 pub const CHUNKS: usize = 4;
+/// Most bytes that are written of where bundles are: all annotations of an object take 256 KiB.
+pub const BUNDLES_BYTES: usize = 128 << 10;
 /// Largest document that a ConfigMap takes as text.
 pub const DOCUMENT_BYTES: usize = 1000 << 10;
+
+/// Longest message of why a route is refused where more is to be said: a condition takes 1024.
+pub const REFUSED_MESSAGE_BYTES: usize = 900;
 
 /// Time for turns under way to end after SIGTERM.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,3 +77,50 @@ pub const FIRST_WORD_AGAIN: Duration = Duration::from_millis(100);
 
 /// How often it is looked who signs, beside the changes of Secrets of ours: authorities that were brought are not watched.
 pub const AUTHORITY_AGAIN: Duration = Duration::from_secs(3600);
+
+/// Connections to `/livez`, `/readyz` and `/metrics` at once: the kubelet and some Prometheus have one each for a moment.
+pub const MONITOR_CONNECTIONS: usize = 32;
+/// How long a request's head may take there. The kubelet and Prometheus send it at once.
+pub const MONITOR_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long such a connection may take in all; Prometheus gives up after 10 s.
+pub const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
+/// Wait after a connection could not be accepted.
+pub const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How often it is noted that tasks run.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long none may run before the process counts as stuck: longer than a machine that is busy makes it wait.
+pub const HEARTBEAT_LATE: Duration = Duration::from_secs(30);
+/// How long a turn may be under way before the process counts as stuck. Its own timeout ends it long before, unless it
+/// gives nobody else a chance to run.
+pub const TURN_STUCK: Duration = Duration::from_secs(90);
+
+/// Changed routes whose way to all sidecars is timed at once.
+pub const CHANGES_KNOWN: usize = 4096;
+/// Largest review of the webhook: the API server takes requests of 3 MiB, and a review says a little more.
+pub const REVIEW_BYTES: usize = 4 << 20;
+/// Reviews at once; others wait. What they hold is bounded by this and by their size.
+pub const REVIEWS: usize = 16;
+/// How long a review may take to come: as long as the API server waits for the answer.
+pub const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to the webhook at once, and as many to its probes. API servers keep some.
+pub const SERVED_CONNECTIONS: usize = 256;
+/// How long a handshake with the webhook may take.
+pub const SERVED_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection to it may be idle: API servers end theirs after 90 s, and a request must not meet a close.
+pub const SERVED_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Largest file of the webhook's certificate.
+pub const SERVING_FILE_BYTES: u64 = 1 << 20;
+/// How often the webhook looks for another certificate: a change is there long before the old one ends.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the webhook's certificate, and who API servers trust in it, are as they should be:
+/// neither is watched, and while they are not, no pod is made.
+pub const WEBHOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How often it is looked for pods without the sidecar that they should have: one request for each namespace that asks.
+pub const AUDIT_AGAIN: Duration = Duration::from_secs(60);
+/// Pods of one namespace that are told of; whoever has more has one cause for all.
+pub const AUDITED_PODS: u32 = 100;
+/// Namespaces that are listed at once.
+pub const AUDITED_NAMESPACES: u32 = 500;

@@ -2,11 +2,13 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use postern_operator::app;
+use postern_operator::metrics::Metrics;
 use postern_operator::settings::{Flags, Settings};
-use tokio::runtime::Builder;
+use postern_operator::{app, inject, plugin, telemetry};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The control plane of Postern: certificates, documents for sidecars, and a status that tells the truth
@@ -21,11 +23,20 @@ struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT
     Run(Box<Flags>),
+    /// Put the gate into pods: the webhook, which has no rights, until SIGTERM or SIGINT
+    Inject(Box<inject::settings::Flags>),
 }
 
 fn main() -> ExitCode {
-    let Command::Run(flags) = Cli::parse().command;
-    let ended = Settings::read(*flags).map_err(anyhow::Error::from).and_then(run);
+    if plugin::is_called() {
+        return plugin::main();
+    }
+    let ended = match Cli::parse().command {
+        Command::Run(flags) => Settings::read(*flags).map_err(anyhow::Error::from).and_then(run),
+        Command::Inject(flags) => {
+            inject::settings::Settings::read(*flags).map_err(anyhow::Error::from).and_then(run_injector)
+        }
+    };
     let Err(error) = ended else { return ExitCode::SUCCESS };
     // Where even that cannot be written there is nobody to tell.
     let _ = writeln!(io::stderr(), "{error:#}");
@@ -33,11 +44,24 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
-    tracing_subscriber::fmt().json().with_max_level(settings.log_level.0).with_writer(io::stderr).init();
+    let metrics = Arc::new(Metrics::new()?);
+    telemetry::start(settings.log_level, Some(&metrics));
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ended = runtime.block_on(async {
+        let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        app::run(settings, metrics, stop).await
+    });
+    // Whoever leads no more ends at once, whatever is still being waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+fn run_injector(settings: inject::settings::Settings) -> anyhow::Result<()> {
+    telemetry::start(settings.log_level, None);
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        app::run(settings, stop).await
+        inject::server::run(settings, stop).await
     })
 }
 

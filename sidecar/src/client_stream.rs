@@ -10,9 +10,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-use crate::limits::{HANDSHAKE_TIMEOUT, LINGER_BYTES, LINGER_TIMEOUT};
+use crate::limits::{HANDSHAKE_TIMEOUT, LINGER_BYTES, LINGER_STALL_TIMEOUT, LINGER_TIMEOUT};
 
 /// Bytes of the preface of HTTP/2.
 const PREFACE_BYTES: usize = 24;
@@ -23,7 +23,7 @@ pub struct ClientStream<S> {
     /// Until the first bytes have come.
     waiting: Option<Moment>,
     /// Once it is being closed.
-    listening: Option<Moment>,
+    listening: Option<Linger>,
     is_shut_down: bool,
 }
 
@@ -61,16 +61,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     }
 }
 
-impl Moment {
+/// For how long, and for how many bytes, a client is listened to that has been answered: not long if it sends nothing, and
+/// longer while it is still sending what it began.
+pub struct Linger {
+    deadline: Pin<Box<Sleep>>,
+    end: Instant,
+    bytes_left: usize,
+}
+
+impl Linger {
+    /// From now on.
+    pub fn new() -> Self {
+        let end = Instant::now() + LINGER_TIMEOUT;
+        Self { deadline: Box::pin(sleep(LINGER_STALL_TIMEOUT)), end, bytes_left: LINGER_BYTES }
+    }
+
+    /// Whether there is no more reason to listen; if there is, the task wakes when there is none.
+    pub fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.bytes_left == 0 || self.deadline.as_mut().poll(cx).is_ready()
+    }
+
+    /// So many bytes have come.
+    pub fn count(&mut self, bytes: usize) {
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
+        self.deadline.as_mut().reset(self.end.min(Instant::now() + LINGER_STALL_TIMEOUT));
+    }
+
     /// Ignores what comes; ready when there is no more reason to listen.
     fn poll_ignore(&mut self, stream: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<()> {
         let mut ignored = [0; 1024];
-        while self.bytes_left > 0 {
+        while !self.is_over(cx) {
             let mut buffer = ReadBuf::new(&mut ignored);
             match ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => {
-                    self.bytes_left = self.bytes_left.saturating_sub(buffer.filled().len());
-                }
+                Ok(()) if !buffer.filled().is_empty() => self.count(buffer.filled().len()),
                 // Closed, or broken: either way nobody is there to be told anything.
                 Ok(()) | Err(_) => break,
             }
@@ -120,10 +143,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let listening = this
-            .listening
-            .get_or_insert_with(|| Moment { deadline: Box::pin(sleep(LINGER_TIMEOUT)), bytes_left: LINGER_BYTES });
-        if listening.deadline.as_mut().poll(cx).is_ready() {
+        let listening = this.listening.get_or_insert_with(Linger::new);
+        if listening.is_over(cx) {
             return Poll::Ready(Ok(()));
         }
         if !this.is_shut_down {

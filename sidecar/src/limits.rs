@@ -96,8 +96,10 @@ pub const HANDSHAKES_PER_WORKER: usize = 512;
 /// How long one waits for its turn: half of a handshake's time, so that what is left is worth having.
 pub const HANDSHAKE_TURN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client is listened to after the gate is done with its connection.
-pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a client is listened to that sends nothing more, after the gate is done with its request or its connection.
+pub const LINGER_STALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long it is listened to while it goes on sending: a client at 1 Mbit/s sends what [`LINGER_BYTES`] allows in that.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes it may send in that time: what is on its way in a connection's buffers.
 pub const LINGER_BYTES: usize = 1 << 20;
 /// Verified chains that a worker knows for a listener, about 2 KiB each: the clients that one gate has at a time.
@@ -209,3 +211,9 @@ pub const TRACES_BACKOFF: Duration = Duration::from_secs(1);
 pub const TRACES_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Time for the last spans at the end.
 pub const TRACES_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often it is looked at most whether the application can be reached around the gate, where nothing has changed. It is
+/// asked for by whoever asks for the status.
+pub const EXPOSURE_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// What is read at most to find out who listens, of each family: some ten thousand sockets.
+pub const EXPOSURE_BYTES: usize = 1 << 20;

@@ -10,7 +10,7 @@ use postern_tests::gate::Gate;
 use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
-use crate::listeners::application;
+use crate::listeners::{application, script};
 use crate::observed::{columns, newest, rows, wait_until};
 
 const PROTOCOLS: [(&str, &str); 2] = [("--http1.1", "HTTP/1.1"), ("--http2", "HTTP/2")];
@@ -325,6 +325,25 @@ fn a_refused_upload_gets_its_answer() {
         assert_eq!(answer.text(), "403 0\n".repeat(20), "{size} bytes {version}");
     }
     gate.sidecar.has_decided(160).unwrap();
+}
+
+/// Who is refused and slow gets to read why: the gate listens to what is still coming, for longer than to silence.
+#[test]
+fn a_slow_upload_that_is_refused_gets_its_answer() {
+    let gate = Gate::start().unwrap();
+    let said = script(
+        &gate,
+        r#"
+client = Tls(ADDRESS, "reports")
+client.send(b"POST /orders/1 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000\r\n\r\n")
+for _ in range(8):
+    time.sleep(0.3)
+    client.send(bytes(5000))
+print(client.read_all()[:12])
+"#,
+    );
+    assert_eq!(said, "b'HTTP/1.1 403'\n");
+    gate.sidecar.has_decided(1).unwrap();
 }
 
 /// RFC 9112 §9.3 lets an upstream answer before it has read the request, and end the connection; it may as well stop.

@@ -104,9 +104,9 @@ fn websockets_pass_every_kind_of_message_both_ways() {
     let tunnel = json!(["tunnel", "allowed", null, 101, "GET", "/chat", "HTTP/1.1", 1]);
     let request = json!(["request", "refused", "policy_not_allowed", 403, "GET", "/chat", "HTTP/1.1", 0]);
     assert_eq!(found.iter().map(shown).collect::<Vec<_>>(), [tunnel.clone(), tunnel, request]);
-    // All messages without compression, and 64 MiB there and back.
+    // All messages without compression, and as many there and back as it takes to fill what is in between.
     let bytes = |column: &str| found[0][column].as_u64().unwrap();
-    assert!(bytes("request_bytes") > 66 << 20 && bytes("response_bytes") > 66 << 20, "{}", found[0]);
+    assert!(bytes("request_bytes") > 8 << 20 && bytes("response_bytes") > 8 << 20, "{}", found[0]);
     assert!(found[1]["request_bytes"].as_u64().unwrap() < 1 << 20, "compressed: {}", found[1]);
     let labels = r#"listener="gate",route="demo/orders",rule="all""#;
     let counted = |name: &str, rest: &str| metric(&gate.sidecar, &format!("{name}{{{labels},{rest}}}"));

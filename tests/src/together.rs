@@ -53,10 +53,16 @@ impl Together {
         self.folder.join("ended").exists()
     }
 
+    /// Everything that a program has said.
+    #[must_use]
+    pub fn output(&self, program: &str) -> String {
+        fs::read_to_string(self.folder.join(format!("{program}.log"))).unwrap_or_default()
+    }
+
     /// The last that a program said.
     #[must_use]
     pub fn last_words(&self, program: &str) -> String {
-        let text = fs::read_to_string(self.folder.join(format!("{program}.log"))).unwrap_or_default();
+        let text = self.output(program);
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
     }

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use tracing::{Instrument, error_span};
 
 use super::apply::Applied;
 use super::authorities;
+use super::last_good::read_bundles;
 use super::trust::{accepted, content};
 use super::turn::{TurnError, Worker};
 use crate::identity::directory::Directory;
 use crate::identity::objects::LEDGER_LABEL;
 use crate::identity::trust::{ExternalBundle, TrustDocument, TrustInput, document};
-use crate::index::held::PART_LABEL;
+use crate::index::held::{BUNDLES_ANNOTATION, PART_LABEL};
 use crate::index::{Cluster, HeldKind, ObjectName, Pod};
 use crate::limits::{AUTHORITIES_AGAIN, AUTHORITY_AGAIN};
 use crate::pki::ledger::Ledger;
@@ -80,8 +82,16 @@ impl Worker {
         }
         let rendered =
             cluster.routes_in(namespace).filter_map(|route| render::route(route, &self.names.trust_domain).ok());
+        let mut bundles: BTreeMap<_, _> = rendered.flat_map(|rendered| rendered.needs.bundles).collect();
+        // What is served is trusted until it is written without: a route may have changed a moment ago, or in vain.
+        for held in cluster.held_in(HeldKind::ConfigMap, namespace) {
+            let served = held.annotations.get(BUNDLES_ANNOTATION).map(|text| read_bundles(text));
+            for (name, bundle) in served.into_iter().flatten() {
+                bundles.entry(name).or_insert(bundle);
+            }
+        }
         Ok(Some(Seen {
-            bundles: rendered.flat_map(|rendered| rendered.needs.bundles).collect(),
+            bundles,
             directory: cluster.directory(&self.names),
             pods: cluster.pods_in(namespace).cloned().collect(),
             ledgers: ledgers(&cluster, &self.operator_namespace)?,
@@ -103,11 +113,11 @@ impl Worker {
         }
         let (document, accepted) = self.trust_of(directory, ledgers, &readable).map_err(TurnError::Trust)?;
         let content = content(namespace, &document);
-        if self.writer.set(&content).await? == Applied::Taken {
+        if self.writer.set(&content).instrument(error_span!("apply")).await? == Applied::Taken {
             return Err(TurnError::Taken(content.name));
         }
         let is_new = self.trusts.enter(namespace, accepted, document, unreadable);
-        self.touch(pods).await?;
+        self.touch(pods).instrument(error_span!("touch")).await?;
         if is_new {
             // They wait for it, or have to be asked whether they have it.
             let workloads: Vec<_> = self.index.cluster().workloads_in(namespace).cloned().collect();

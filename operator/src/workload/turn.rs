@@ -9,19 +9,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use postern_crds::{ProxyRoute, Reason};
+use postern_crds::{ConditionStatus, ConditionType, ProxyRoute, Reason};
 use serde_json::json;
 use sidecar_config::CONTRACT_MAX;
 use sidecar_config::identities::KnownIdentity;
 use sidecar_decide::snapshot::AcceptedTrust;
 use thiserror::Error;
 use tokio::time::Instant;
+use tracing::{Instrument, error_span};
 
 use super::apply::{Applied, ApplyError, Writer};
 use super::ask::Asker;
 use super::authorities::Authorities;
+use super::backends;
 use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
+use super::enclosed;
 use super::leaf;
 use super::memory::{Memories, Memory};
 use super::observe::{Observed, observe};
@@ -29,12 +32,16 @@ use super::plan::{Common, Plan, plan};
 use super::status::{View, status};
 use super::touch::{self, TouchError};
 use super::trust::Trusts;
-use super::validate::{Refused, Validated, validate};
+use super::validate::{Refused, Validated, alone};
 use crate::FIELD_MANAGER;
 use crate::authority::{LoadError, Signer};
+use crate::identity::directory::Directory;
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
-use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES};
+use crate::inject::audit::{AuditError, Auditor};
+use crate::inject::upkeep::{Upkeep, UpkeepError};
+use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES};
+use crate::metrics::Metrics;
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
 
@@ -62,6 +69,15 @@ pub enum TurnError {
     /// A ledger cannot be read, and what it revokes must not be forgotten.
     #[error("ledger {0}: {1}")]
     Ledger(ObjectName, String),
+    /// What was written cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Read(ObjectName, Box<kube::Error>),
+    /// The webhook could not be looked after.
+    #[error(transparent)]
+    Webhook(#[from] UpkeepError),
+    /// It cannot be told which pods have no sidecar.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A status could not be written.
     #[error("cannot write the status of {0}: {1}")]
     Status(ObjectName, Box<kube::Error>),
@@ -72,6 +88,7 @@ pub struct Worker {
     pub(crate) client: Client,
     pub(crate) index: Arc<Index>,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Board,
     pub(crate) asker: Asker,
     pub(crate) writer: Writer,
@@ -84,6 +101,20 @@ pub struct Worker {
     pub(crate) operator_namespace: String,
     pub(crate) started: Instant,
     pub(crate) memories: Memories,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) auditor: Auditor,
+}
+
+/// Clients that the sidecars of a workload have to know.
+#[must_use]
+pub fn known(directory: &Directory, validated: &Validated, trust: &AcceptedTrust) -> Vec<KnownIdentity> {
+    let needs = || validated.needs.values();
+    let mut named: BTreeSet<_> = needs().flat_map(|needs| &needs.identities).cloned().collect();
+    for (namespace, labels) in needs().flat_map(|needs| &needs.selectors) {
+        named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
+    }
+    let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
+    directory.known(&named, &bundles)
 }
 
 impl Worker {
@@ -94,7 +125,7 @@ impl Worker {
     pub async fn workload(&self, workload: &ObjectName) -> Result<Outcome, TurnError> {
         let memory = self.memories.of(workload);
         let mut memory = memory.lock().await;
-        let observed = observe(&self.index.cluster(), workload);
+        let observed = error_span!("observe").in_scope(|| observe(&self.index.cluster(), workload));
         let Some((trust, unreadable)) = self.trusts.accepted(&workload.namespace) else {
             // Trust comes first, always; its turn asks for this one.
             return Ok(Outcome::Done);
@@ -103,8 +134,9 @@ impl Worker {
             return Ok(self.leave(workload));
         }
         let newest = memory.newest_version(&observed.pods);
-        let validated = validate(&observed.routes, &self.names.trust_domain, newest);
-        let known = self.known(&validated, &trust);
+        let validated = self.validate(&observed, newest, &mut memory).instrument(error_span!("validate")).await?;
+        let known = known(&self.index.cluster().directory(&self.names), &validated, &trust);
+        let backends = backends::look(&self.index.cluster(), &validated.policy);
         let now = Timestamp::now().as_second();
         let common = Common {
             issuer: &self.signer.issuer(),
@@ -112,25 +144,30 @@ impl Worker {
             trust: &trust,
             unreadable: &unreadable,
             known: &known,
+            chunk_bytes: CHUNK_BYTES,
+            backends: &backends,
+            newest,
             now,
         };
-        let mut plan = plan(&observed, &validated, common);
-        let applied = self.apply(&observed, &plan, &mut memory, now).await?;
+        let mut plan = error_span!("plan").in_scope(|| plan(&observed, &validated, common));
+        let applied = self.apply(&observed, &plan, &mut memory, now).instrument(error_span!("apply")).await?;
         if let Some(taken) = applied.taken.first() {
             let advice = "the name is needed and belongs to something that the operator did not make; rename it";
             let refused = Refused { reason: Reason::NameTaken, message: format!("{taken}: {advice}") };
             plan.routes.values_mut().for_each(|verdict| verdict.accepted = Err(refused.clone()));
         }
-        self.touch(&observed.pods).await?;
-        let heard = self.ask(&observed.pods, &mut memory).await;
+        self.touch(&observed.pods).instrument(error_span!("touch")).await?;
+        let heard = self.ask(&observed.pods, &mut memory).instrument(error_span!("ask")).await;
         let is_acknowledged = all_have(&heard, &[("policy", &plan.expected.policy)]);
-        let others = [("trust", &plan.expected.trust), ("identities", &plan.expected.identities)];
+        let expected = &plan.expected;
+        let others = [("trust", &expected.trust), ("identities", &expected.identities)].into_iter();
+        let others: Vec<_> = others.chain(expected.endpoints.iter().map(|revision| ("endpoints", revision))).collect();
         // Nobody tells when what is in the way is gone.
         let is_written = applied.taken.is_empty() && applied.problems.is_empty();
         let is_settled = is_written && is_acknowledged && all_have(&heard, &others);
         if is_acknowledged && heard.iter().any(|(_, heard)| matches!(heard, Heard::Answered(_))) {
             // Every started pod has it: it is what a pod falls back to that is started later.
-            self.writer.set(&plan.good).await?;
+            self.writer.set(&plan.good).instrument(error_span!("promote")).await?;
         }
         let report = Report {
             pods: heard,
@@ -148,18 +185,6 @@ impl Worker {
         let until_look = plan.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
         let waits = [Some(pause(workload, memory.lagging)), applied.later, until_look];
         Ok(waits.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
-    }
-
-    /// Clients that the sidecars of a workload have to know.
-    fn known(&self, validated: &Validated, trust: &AcceptedTrust) -> Vec<KnownIdentity> {
-        let directory = self.index.cluster().directory(&self.names);
-        let needs = || validated.needs.values();
-        let mut named: BTreeSet<_> = needs().flat_map(|needs| &needs.identities).cloned().collect();
-        for (namespace, labels) in needs().flat_map(|needs| &needs.selectors) {
-            named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
-        }
-        let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
-        directory.known(&named, &bundles)
     }
 
     /// A workload without pods has nobody to write for, and what was written stays for those that come.
@@ -208,6 +233,7 @@ impl Worker {
         };
         let due: Vec<_> = writes.iter().filter(is_due).collect();
         if due.is_empty() {
+            memory.remember(&plan.policy, &summary.taken);
             return Ok(summary);
         }
         if let Some(wait) = memory.written.and_then(|at| (at + BETWEEN_WRITES).checked_duration_since(Instant::now())) {
@@ -222,6 +248,7 @@ impl Worker {
             }
         }
         memory.written = Some(Instant::now());
+        memory.remember(&plan.policy, &summary.taken);
         Ok(summary)
     }
 
@@ -259,11 +286,11 @@ impl Worker {
     /// # Errors
     /// When it could not be written.
     pub async fn route(&self, name: &ObjectName) -> Result<Outcome, TurnError> {
-        let (route, workloads) = {
+        let (route, workloads, services) = {
             let cluster = self.index.cluster();
             let Some(route) = cluster.route(name).cloned() else { return Ok(Outcome::Done) };
-            let workloads = cluster.workloads_of(&route);
-            (route, workloads)
+            let (workloads, services) = (cluster.workloads_of(&route), enclosed::bypassing(&cluster, &route));
+            (route, workloads, services)
         };
         let mut reports = BTreeMap::new();
         for workload in workloads {
@@ -273,10 +300,13 @@ impl Worker {
                 _ => return Ok(Outcome::Done),
             }
         }
-        let alone = validate(std::slice::from_ref(&route), &self.names.trust_domain, CONTRACT_MAX);
-        let alone = alone.routes.into_values().find_map(Result::err);
-        let view = View::of(&route, alone, &reports);
+        let alone = alone(&route, &self.names.trust_domain, CONTRACT_MAX);
+        let view = View::of(&route, alone, services, &reports);
         let status = status(&route, &view, &Time(Timestamp::now()));
+        let generation = route.metadata.generation.unwrap_or_default();
+        let is_programmed = status.conditions.iter().any(|condition| {
+            condition.type_ == ConditionType::Programmed.as_str() && condition.status == ConditionStatus::True.as_str()
+        });
         if route.status.as_ref() == Some(&status) {
             return Ok(Outcome::Done);
         }
@@ -288,8 +318,13 @@ impl Worker {
             "status": status,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch_status(&name.name, &parameters, &Patch::Apply(patch)).await {
+        let patch = Patch::Apply(patch);
+        let written = api.patch_status(&name.name, &parameters, &patch);
+        match written.instrument(error_span!("report")).await {
             Ok(mut written) => {
+                if is_programmed {
+                    self.metrics.route_programmed(name, generation);
+                }
                 written.metadata.managed_fields = None;
                 self.index.written(Object::Route(Arc::new(written)));
                 Ok(Outcome::Done)

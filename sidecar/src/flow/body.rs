@@ -13,13 +13,14 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use sidecar_decide::Reason;
 use sidecar_decide::filter::GateNames;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::grpc;
 use super::http::POSTERN_REASON;
 use super::record::Draft;
 use super::watch::Watch;
-use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT, REPLAY_BYTES};
+use crate::client_stream::Linger;
+use crate::limits::REPLAY_BYTES;
 use crate::pool::Lease;
 use crate::protocol::{Body, BodyError, Inbound};
 
@@ -258,22 +259,18 @@ impl http_body::Body for RefusalBody {
 /// enough: HTTP/2 resets the stream of a body that nobody wants, and clients take the reset for the answer.
 struct Rest {
     unwanted: Inbound,
-    deadline: Pin<Box<Sleep>>,
-    bytes_left: usize,
+    linger: Linger,
 }
 
 impl Rest {
     fn new(unwanted: Inbound) -> Self {
-        Self { unwanted, deadline: Box::pin(sleep(LINGER_TIMEOUT)), bytes_left: LINGER_BYTES }
+        Self { unwanted, linger: Linger::new() }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.bytes_left > 0 && self.deadline.as_mut().poll(cx).is_pending() {
+        while !self.linger.is_over(cx) {
             match ready!(Pin::new(&mut self.unwanted).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    let read = frame.data_ref().map_or(0, Bytes::len);
-                    self.bytes_left = self.bytes_left.saturating_sub(read);
-                }
+                Some(Ok(frame)) => self.linger.count(frame.data_ref().map_or(0, Bytes::len)),
                 Some(Err(_)) | None => break,
             }
         }

@@ -1,11 +1,17 @@
 //! The real operator on a real API server, with real sidecars in front of an application.
 
+mod backends;
 mod clients;
 mod command;
+mod enclosed;
+mod leading;
 mod mended;
+mod monitor;
+mod plugin;
 mod prober;
 mod revocation;
-mod scene;
+mod rights;
+pub(crate) mod scene;
 mod stand_in;
 mod taken;
 

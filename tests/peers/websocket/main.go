@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -205,14 +206,32 @@ func exchange(ctx context.Context, connection *websocket.Conn, size, pieces int)
 	return nil
 }
 
-// More than all buffers of the kernel's on the way hold, of which nothing is read until the writer is stuck.
+// Writes until the writer is stuck, while nothing is read: then everything that was begun comes back. How much that takes
+// is the kernel's to decide, whose buffers on the way grow.
 func flood(ctx context.Context, connection *websocket.Conn) error {
-	const count = 96
+	const most = 512
 	message := bytes.Repeat([]byte{0, 255, 7, 1}, 1<<18)
+	var lock sync.Mutex
+	begun, isEnough := 0, false
+	begin := func() bool {
+		lock.Lock()
+		defer lock.Unlock()
+		if isEnough || begun == most {
+			return false
+		}
+		begun++
+		return true
+	}
+	end := func() int {
+		lock.Lock()
+		defer lock.Unlock()
+		isEnough = true
+		return begun
+	}
 	var sent atomic.Int64
 	failed := make(chan error, 1)
 	go func() {
-		for range count {
+		for begin() {
 			if err := connection.Write(ctx, websocket.MessageBinary, message); err != nil {
 				failed <- err
 				return
@@ -225,7 +244,8 @@ func flood(ctx context.Context, connection *websocket.Conn) error {
 	for before := int64(-1); before != sent.Load(); time.Sleep(300 * time.Millisecond) {
 		before = sent.Load()
 	}
-	if sent.Load() == count {
+	count := end()
+	if sent.Load() == most {
 		return errors.New("nobody held the writer back")
 	}
 	for range count {

@@ -1,0 +1,102 @@
+//! `inject`: puts the gate into manifests, as the webhook does with pods, without a cluster.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use super::Ended;
+use super::manifests::{self, title};
+use crate::inject::{self, Common, Injected, Maker, Verdict};
+
+/// Where the objects that make pods have their template.
+const TEMPLATES: [&str; 2] = ["/spec/jobTemplate/spec/template", "/spec/template"];
+
+/// What `inject` is told.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// File or folder with manifests, - for standard input; may be given more than once
+    #[arg(short, long, value_name = "FILE", required = true)]
+    filename: Vec<PathBuf>,
+    /// Folders of folders, too
+    #[arg(short = 'R', long)]
+    recursive: bool,
+    /// Image of the sidecar
+    #[arg(long, value_name = "IMAGE", default_value = inject::IMAGE)]
+    sidecar_image: String,
+    /// Port of the sidecar's probes and /status, as the operator has it
+    #[arg(long, value_name = "PORT", default_value_t = inject::STATUS_PORT)]
+    status_port: u16,
+}
+
+/// Writes all manifests with the gate in whatever makes pods, but for those whose label says `disabled`.
+///
+/// # Errors
+/// When something cannot be read, or cannot have the gate that it asks for; then nothing is written.
+pub fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<Ended> {
+    let common =
+        Common { image: arguments.sidecar_image.clone(), image_pull_policy: None, status_port: arguments.status_port };
+    let mut documents = Vec::new();
+    let mut told = Told::default();
+    for path in &arguments.filename {
+        for mut manifest in manifests::read(path, arguments.recursive)? {
+            let file = manifest.file.clone();
+            if manifests::is_list(&manifest.object) {
+                let items = manifest.object["items"].as_array_mut();
+                items.into_iter().flatten().for_each(|item| told.inject(item, &file, &common));
+            } else {
+                told.inject(&mut manifest.object, &file, &common);
+            }
+            documents.push(manifest.object);
+        }
+    }
+    for warning in &told.warnings {
+        writeln!(io::stderr(), "warning: {warning}")?;
+    }
+    if !told.wrong.is_empty() {
+        bail!("nothing is written:\n{}", told.wrong.join("\n"));
+    }
+    output.write_all(manifests::write(&documents)?.as_bytes())?;
+    Ok(Ended::Well)
+}
+
+/// What is to be told of objects.
+#[derive(Default)]
+struct Told {
+    warnings: Vec<String>,
+    wrong: Vec<String>,
+}
+
+impl Told {
+    fn inject(&mut self, object: &mut Value, file: &str, common: &Common) {
+        let named = |message: &str| format!("{file}: {}: {message}", title(object));
+        match judge(object, common) {
+            None | Some((_, Verdict::Untouched(None))) => {}
+            Some((_, Verdict::Untouched(Some(why)))) => self.warnings.push(named(&why)),
+            Some((_, Verdict::Refused(why))) => self.wrong.push(named(&why)),
+            Some((place, Verdict::Injected(Injected { object: injected, warnings }))) => {
+                self.warnings.extend(warnings.iter().map(|warning| named(warning)));
+                if let Some(place) = object.pointer_mut(place) {
+                    *place = injected;
+                }
+            }
+        }
+    }
+}
+
+/// The place of the pod or template in an object, and what becomes of it; `None` for what makes no pods.
+fn judge(object: &Value, common: &Common) -> Option<(&'static str, Verdict)> {
+    let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned();
+    let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
+    if (api_version.as_str(), kind.as_str()) == ("v1", "Pod") {
+        return Some(("", inject::pod(object, true, common)));
+    }
+    let is_template = |place: &&str| object.pointer(&format!("{place}/spec/containers")).is_some_and(Value::is_array);
+    let place = TEMPLATES.into_iter().find(is_template)?;
+    let name = [&object["metadata"]["name"], &object["metadata"]["generateName"]].into_iter().find_map(Value::as_str);
+    let name = name.unwrap_or_default().trim_end_matches('-');
+    let maker = Maker { api_version: &api_version, kind: &kind, name };
+    Some((place, inject::template(object.pointer(place)?, maker, true, common)))
+}
