@@ -1,9 +1,10 @@
 //! How a connection is asked to end from outside, by whoever watches over it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 
 use sidecar_decide::Reason;
-use tokio::sync::Notify;
 
 /// What a connection was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +21,13 @@ pub enum End {
 #[derive(Debug)]
 pub struct Ending {
     asked: Cell<End>,
-    changed: Notify,
+    /// Of whoever carries it out. Asked for whenever its connection is woken, so that it is no more than this.
+    waiting: RefCell<Option<Waker>>,
 }
 
 impl Default for Ending {
     fn default() -> Self {
-        Self { asked: Cell::new(End::Open), changed: Notify::new() }
+        Self { asked: Cell::new(End::Open), waiting: RefCell::default() }
     }
 }
 
@@ -47,7 +49,7 @@ impl Ending {
     pub fn finish(&self) {
         if self.asked.get() == End::Open {
             self.asked.set(End::Finish);
-            self.changed.notify_one();
+            self.wake();
         }
     }
 
@@ -56,19 +58,31 @@ impl Ending {
         let is_first = self.cut_reason().is_none();
         if is_first {
             self.asked.set(End::Cut(reason));
-            self.changed.notify_one();
+            self.wake();
         }
         is_first
     }
 
     /// Waits until more was asked than `known`. For one task at a time.
     pub async fn beyond(&self, known: End) -> End {
-        loop {
+        poll_fn(|cx| {
             let asked = self.asked.get();
             if asked != known {
-                return asked;
+                return Poll::Ready(asked);
             }
-            self.changed.notified().await;
+            let mut waiting = self.waiting.borrow_mut();
+            match &mut *waiting {
+                Some(waiting) => waiting.clone_from(cx.waker()),
+                None => *waiting = Some(cx.waker().clone()),
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn wake(&self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
         }
     }
 

@@ -5,6 +5,8 @@
 //! them `config` (what is served), `log` (what was decided), `metrics`, `telemetry` and `admin` (what is told).
 
 mod admin;
+mod alarm;
+pub mod allocator;
 pub mod app;
 mod balance;
 pub mod cli;

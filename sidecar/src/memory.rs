@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::limits::{TRIM_CHECK, TRIM_CONNECTIONS, TRIM_PAUSE};
@@ -16,6 +17,8 @@ use crate::metrics::Handshakes;
 /// How often memory was given back, and how long that took.
 #[derive(Debug, Default)]
 pub struct Trims {
+    /// Tells workers to give back what they keep.
+    pub begins: Notify,
     count: AtomicU64,
     microseconds: AtomicU64,
 }
@@ -47,10 +50,13 @@ pub async fn give_back(connections: &Handshakes, trims: &Trims) {
     trim();
     loop {
         checks.tick().await;
-        let now = Instant::now();
-        if bursts.is_over(connections.open(), now) {
+        if bursts.is_over(connections.open(), Instant::now()) {
+            // A block that somebody keeps has its page stay, and workers take no second to give theirs back.
+            trims.begins.notify_waiters();
+            checks.tick().await;
+            let begun = Instant::now();
             let _trimmed = tokio::task::spawn_blocking(trim).await;
-            let took = now.elapsed();
+            let took = begun.elapsed();
             trims.add(took);
             tracing::debug!(?took, "memory given back");
         }

@@ -4,13 +4,13 @@
 mod request_id;
 mod told;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{HOST, HeaderMap, HeaderValue};
 use sidecar_decide::filter::{
-    Arrival, IdentityHeaders, RequestId, TRACEPARENT, TraceContext, Uuid7, X_REQUEST_ID, trace_context, write_hops,
+    Arrival, IdentityHeaders, PeerAddress, RequestId, TRACEPARENT, TraceContext, Uuid7, X_REQUEST_ID, trace_context,
+    write_hops,
 };
 use sidecar_decide::{Reason, Rule, Snapshot};
 
@@ -33,14 +33,14 @@ pub fn arrive(snapshot: &Snapshot, headers: &mut HeaderMap, fresh: impl FnOnce()
 }
 
 /// How a request came, for whoever is told of it.
-pub fn arrival(snapshot: &Snapshot, client: SocketAddr, is_tls: bool) -> Arrival {
-    Arrival { peer: client.ip(), is_tls, trusted_hops: snapshot.trusted_hops }
+pub fn arrival(snapshot: &Snapshot, is_tls: bool) -> Arrival {
+    Arrival { is_tls, trusted_hops: snapshot.trusted_hops }
 }
 
 /// How a request came to the gate.
-pub struct Origin {
+pub struct Origin<'a> {
     /// The other end of its connection.
-    pub client: SocketAddr,
+    pub peer: &'a PeerAddress,
     /// Whether it came over TLS.
     pub is_tls: bool,
     /// The request's id.
@@ -57,11 +57,11 @@ pub struct Origin {
 pub fn depart(
     snapshot: &Snapshot,
     rule: &Rule,
-    origin: Origin,
+    origin: Origin<'_>,
     told: impl FnOnce(&Arc<IdentityHeaders>) -> Rc<Fields>,
     headers: &mut HeaderMap,
 ) -> Result<(), Reason> {
-    write_hops(headers, &arrival(snapshot, origin.client, origin.is_tls));
+    write_hops(headers, &arrival(snapshot, origin.is_tls), origin.peer);
     if let Some(id) = origin.request_id {
         headers.insert(&X_REQUEST_ID, id);
     }

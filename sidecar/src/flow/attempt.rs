@@ -1,7 +1,7 @@
 //! The tries of one request: endpoint after endpoint while nothing was sent, and once more where a connection that had
 //! served before ended without a byte of an answer.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::body::Upload;
 use super::gate::{Asked, Gate, Served};
 use super::record::{Draft, microseconds};
 use super::watch::{Watch, members};
+use crate::alarm::{Alarm, within};
 use crate::balance::{Balancer, Choice, Chosen, Random};
 use crate::limits::{ATTEMPTS, REFUSALS, RESPONSE_HEAD_TIMEOUT};
 use crate::pool::{Lease, Shelf};
@@ -135,9 +136,9 @@ impl Patience {
         }
     }
 
-    /// When a try that begins now must have ended.
-    fn end_of_attempt(&self) -> Option<Instant> {
-        let attempt = self.attempt.map(|time| Instant::now() + time);
+    /// When a try that began then must have ended.
+    fn end_of_attempt(&self, begun: Instant) -> Option<Instant> {
+        let attempt = self.attempt.map(|time| begun + time);
         attempt.into_iter().chain(self.whole).min()
     }
 }
@@ -158,6 +159,8 @@ pub(super) struct Exchange<'a> {
     /// Its body, if it has one.
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) draft: &'a mut Draft,
+    /// What each try waits with.
+    pub(super) alarm: &'a RefCell<Alarm>,
     /// The try that was sent and is not answered yet.
     pub(super) watch: Option<Watch>,
     /// Whether a try is under way that has not failed yet.
@@ -228,8 +231,8 @@ impl Exchange<'_> {
     ) -> Result<Answered, Failed> {
         let mut again = Again { may_repeat, refusals: 0 };
         loop {
-            let mut lease = match self.lease(chosen, again.refusals > 0).await {
-                Ok(lease) => lease,
+            let (mut lease, begun) = match self.lease(chosen, again.refusals > 0).await {
+                Ok(leased) => leased,
                 // Another endpoint may have room, and another may take connections.
                 Err(reason) => return Err(Failed { reason, again: Some(Box::new(outgoing)) }),
             };
@@ -238,10 +241,10 @@ impl Exchange<'_> {
             }
             let copy = self.copy(&lease, &outgoing.head, *again.may_repeat);
             let heard = lease.connection.wire().heard();
-            let (sent, deadline) = (Instant::now(), self.patience.end_of_attempt());
-            let unanswered = match self.answer(&mut lease.connection, outgoing, deadline).await {
+            let deadline = self.patience.end_of_attempt(begun);
+            let unanswered = match self.answer(&mut lease.connection, outgoing, begun, deadline).await {
                 Ok(received) => {
-                    self.draft.edit(|record| record.upstream_us = Some(microseconds(sent.elapsed())));
+                    self.draft.edit(|record| record.upstream_us = Some(microseconds(begun.elapsed())));
                     if let Some(upload) = &self.upload {
                         upload.settle();
                     }
@@ -257,8 +260,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// A connection to an endpoint, with what the row says of it.
-    async fn lease(&mut self, chosen: Chosen, fresh: bool) -> Result<Lease, Reason> {
+    /// A connection to an endpoint, with what the row says of it, and since when it is there.
+    async fn lease(&mut self, chosen: Chosen, fresh: bool) -> Result<(Lease, Instant), Reason> {
         self.watch = None;
         let shelf = &self.candidates.shelves[chosen.endpoint];
         self.is_trying = true;
@@ -274,10 +277,16 @@ impl Exchange<'_> {
         });
         self.watch = self.candidates.watch(chosen.endpoint);
         let lease = leased.map_err(|error| self.failed(error.reason(), error.limiter()))?;
-        if !lease.is_reused {
-            self.draft.connected(asked.elapsed().saturating_sub(waited.unwrap_or_default()));
+        // One that lay there was there at once.
+        if lease.is_reused && waited.is_none() {
+            return Ok((lease, asked));
         }
-        Ok(lease)
+        let now = Instant::now();
+        if !lease.is_reused {
+            let took = now.saturating_duration_since(asked);
+            self.draft.connected(took.saturating_sub(waited.unwrap_or_default()));
+        }
+        Ok((lease, now))
     }
 
     /// The request to send once more to the same endpoint, on another connection; or why not there, or not at all.
@@ -347,10 +356,10 @@ impl Exchange<'_> {
         &self,
         connection: &mut Upstream,
         outgoing: Outgoing,
+        begun: Instant,
         deadline: Option<Instant>,
     ) -> Result<Received, Unanswered> {
         let upload = self.upload.as_deref();
-        let begun = Instant::now();
         let mut sending = pin!(connection.send(outgoing));
         let latest = || match self.patience.head {
             Some(time) => Some(last_progress(begun, upload) + time),
@@ -358,10 +367,10 @@ impl Exchange<'_> {
         };
         let outcome = loop {
             let Some(end) = latest() else { break sending.await };
-            match timeout_at(end, sending.as_mut()).await {
-                Ok(outcome) => break outcome,
-                Err(_) if latest() > Some(end) => {}
-                Err(_) => return Err(Unanswered::Sent { reason: self.stalled(), is_silent: false }),
+            match within(self.alarm, end, sending.as_mut()).await {
+                Some(outcome) => break outcome,
+                None if latest() > Some(end) => {}
+                None => return Err(Unanswered::Sent { reason: self.stalled(), is_silent: false }),
             }
         };
         outcome.map_err(|error| match error {

@@ -344,9 +344,10 @@ impl DownloadBody {
 
     fn finish(&mut self) {
         if let Some((lease, mut draft)) = self.open.take() {
+            let now = Instant::now();
             // An upstream that answered without taking the whole request cannot be asked again on this connection.
             if draft.upload_ended() {
-                lease.give_back();
+                lease.give_back(now);
             } else {
                 drop(lease);
                 // gRPC's clients know by trailers that all is said, and may keep their side open until then.
@@ -356,7 +357,7 @@ impl DownloadBody {
                 watch.completed();
             }
             draft.edit(|record| record.response_bytes = self.bytes);
-            draft.finish(None);
+            draft.finish_at(now.into_std(), None);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use rustls::{CipherSuite, ProtocolVersion};
 use sidecar_config::policy::Protocol;
-use sidecar_decide::filter::{Client, IdentityHeaders};
+use sidecar_decide::filter::{Client, IdentityHeaders, PeerAddress};
 use sidecar_decide::{Caller, Reason, ServerCertificate, Verdict, Who};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -19,6 +19,7 @@ use super::live::Live;
 use super::record::{blank, microseconds};
 use super::tcp;
 use super::tunnel::Tunnels;
+use crate::alarm::Alarm;
 use crate::config::{Generation, ListenerKey};
 use crate::duplex::Duplex;
 use crate::ending::Ending;
@@ -47,10 +48,14 @@ pub(super) struct Connection {
     certificate: Option<Arc<ServerCertificate>>,
     pub(super) version: Version,
     pub(super) client: SocketAddr,
+    /// The same as requests tell it, once one does.
+    peer_address: OnceCell<PeerAddress>,
     pub(super) arrival: Arrival,
     /// Requests begun on it.
     requests: Cell<u64>,
     view: RefCell<Option<Rc<View>>>,
+    /// What requests wait with that come one after the other.
+    pub(super) alarm: RefCell<Alarm>,
     pub(super) tunnels: Tunnels,
 }
 
@@ -130,9 +135,11 @@ async fn plain(
         sni: None,
         version: begun.unwrap_or(Version::Http1),
         client,
+        peer_address: OnceCell::new(),
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        alarm: RefCell::default(),
         tunnels: Tunnels::default(),
     });
     match begun {
@@ -176,9 +183,11 @@ async fn secured(
         certificate: Some(accepted.certificate),
         version: Version::of_alpn(accepted.stream.get_ref().1.alpn_protocol()),
         client,
+        peer_address: OnceCell::new(),
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        alarm: RefCell::default(),
         tunnels: Tunnels::default(),
     });
     // The slots belong to a generation, which a connection does not hold on to.
@@ -343,6 +352,11 @@ impl Connection {
         record.protocol = Some(self.version.name());
         self.gate.count(&view.scope, Outcome::refused(Event::Request, Some(reason)), &Amount::default());
         self.gate.log.send(Box::new(record));
+    }
+
+    /// Who is at its other end, as requests tell it.
+    pub(super) fn peer_address(&self) -> &PeerAddress {
+        self.peer_address.get_or_init(|| PeerAddress::of(self.client.ip()))
     }
 
     /// Whether what is asked on it comes over TLS.

@@ -1,5 +1,6 @@
 //! An allowed request on its way to an upstream, and the response on its way back.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
 use super::tunnel::{self, Asked};
 use crate::filter::{self, Origin};
-use crate::protocol::{Body, Head, Outgoing, Request, Response, Upgrade, strip_hop_by_hop, upstream_host};
+use crate::protocol::{Body, Head, Outgoing, Request, Response, Upgrade, Version, strip_hop_by_hop, upstream_host};
 
 /// Sends a request to one of its rule's endpoints and answers with what comes back.
 pub(super) async fn forward(
@@ -57,7 +58,10 @@ pub(super) async fn forward(
     let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
     draft.trace(|trace| trace.ask(&passage.target));
     let patience = Patience::of(&rule.timeouts);
-    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, watch: None, is_trying: false };
+    // Requests of one connection come one after the other, but for those of HTTP/2.
+    let own = RefCell::default();
+    let alarm = if connection.version == Version::Http1 { &connection.alarm } else { &own };
+    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, alarm, watch: None, is_trying: false };
     match exchange.run(outgoing).await {
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match asked {
             Some(asked) => tunnel::switch(connection, asked, answered, &rule.filters.response, draft),
@@ -100,7 +104,7 @@ fn outgoing_head(
     let snapshot = &view.served.generation.snapshot;
     let rule = &snapshot.rules[passage.rule];
     let (request_id, traceparent) = (draft.request_id(), draft.traceparent());
-    let origin = Origin { client: connection.client, is_tls: connection.is_tls(), request_id, traceparent };
+    let origin = Origin { peer: connection.peer_address(), is_tls: connection.is_tls(), request_id, traceparent };
     filter::depart(snapshot, rule, origin, |asked| connection.told(view, asked), &mut headers)?;
     Ok(Head { method, target: passage.target.clone(), headers })
 }

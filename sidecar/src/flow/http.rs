@@ -257,7 +257,7 @@ fn refuse_grpc(mut draft: Draft, reason: Reason) -> Response {
 fn redirect(connection: &Connection, view: &View, passage: &Passage, request: Request, draft: Draft) -> Response {
     let snapshot = &view.served.generation.snapshot;
     let filters = &snapshot.rules[passage.rule].filters;
-    let arrival = filter::arrival(snapshot, connection.client, connection.is_tls());
+    let arrival = filter::arrival(snapshot, connection.is_tls());
     let came = Came { headers: &request.head.headers, host: &passage.host };
     let path_and_query = passage.target.path_and_query().map_or("/", |target| target.as_str());
     let status = filters.redirect.as_ref().and_then(|redirect| StatusCode::from_u16(redirect.status()).ok());

@@ -206,13 +206,18 @@ impl Draft {
     }
 
     /// Sends the row; a reason given here is why an allowed request failed.
-    pub(super) fn finish(mut self, failure: Option<Reason>) {
-        self.send(failure);
+    pub(super) fn finish(self, failure: Option<Reason>) {
+        self.finish_at(Instant::now(), failure);
     }
 
-    fn send(&mut self, failure: Option<Reason>) {
+    /// The same where the time is known.
+    pub(super) fn finish_at(mut self, now: Instant, failure: Option<Reason>) {
+        self.send(now, failure);
+    }
+
+    fn send(&mut self, now: Instant, failure: Option<Reason>) {
         let Some(mut record) = self.record.take() else { return };
-        let elapsed = self.started.elapsed();
+        let elapsed = now.saturating_duration_since(self.started);
         // What a rule under trial would have refused stays the reason, or the trial would lose its evidence.
         if record.verdict != Verdict::WouldRefuse {
             record.reason = failure.or(record.reason);
@@ -250,7 +255,7 @@ impl Drop for Draft {
                 record.status = record.status.or(failure.facts().http);
             }
         });
-        self.send(Some(failure));
+        self.send(Instant::now(), Some(failure));
     }
 }
 

@@ -20,6 +20,10 @@ const WORDS: usize = 1024;
 /// The longest text that becomes a word: a name of the DNS with its port.
 const WORD_BYTES: usize = 260;
 
+/// Scopes and peers that were used last, each, found by where they lie in memory: without a hash of them, nor a look at
+/// all they say, which connections of one client would need, each of which has its own.
+const RECENT: usize = 64;
+
 /// How far a row's `last` may lag behind its use: one update in so many rows keeps it known, without a scan, which
 /// scopes and peers no decision refers to.
 const TOUCH_ROWS: i64 = 4096;
@@ -67,13 +71,37 @@ impl Ids {
         end: i64,
     ) -> sqlx::Result<Vec<RowIds>> {
         let mut rows = Vec::with_capacity(batch.len());
+        let mut before = None;
         for record in batch {
-            rows.push(self.resolve_one(connection, record, end).await?);
+            let ids = match before.and_then(|before| self.resolve_like(record, before, end)) {
+                Some(ids) => ids,
+                None => self.resolve_one(connection, record, end).await?,
+            };
+            rows.push(ids);
+            before = Some((&**record, ids));
         }
         self.scopes.touch(connection, end).await?;
         self.refusal_scopes.touch(connection, end).await?;
         self.peers.touch(connection, end).await?;
         Ok(rows)
+    }
+
+    /// The ids of a record whose words are those of the one before, as most are; `None` where that takes a look.
+    fn resolve_like(&self, record: &Record, (before, ids): (&Record, RowIds), end: i64) -> Option<RowIds> {
+        let is_like = record.reason == before.reason
+            && record.limiter == before.limiter
+            && record.method == before.method
+            && record.sni == before.sni
+            && record.host == before.host
+            && names_are_ours(record) == names_are_ours(before)
+            && !record.is_strangers()
+            && !before.is_strangers();
+        if !is_like {
+            return None;
+        }
+        let scope = record.scope.as_ref().map_or(Some(None), |scope| self.scopes.recent(scope, end).map(Some))?;
+        let peer = record.peer.as_ref().map_or(Some(None), |peer| self.peers.recent(peer, end).map(Some))?;
+        Some(RowIds { scope, peer, ..ids })
     }
 
     /// Deletes what no decision from `first` on refers to.
@@ -154,11 +182,13 @@ struct Table<T> {
     find: Arc<str>,
     add: Arc<str>,
     cached: HashMap<Arc<Interned<T>>, Cached>,
+    /// Of `cached`, what was used last: each in the place of its address.
+    recent: Vec<Option<(Arc<Interned<T>>, Cached)>>,
     /// Used, with a `last` that lags too far; written once a batch.
     stale: Vec<i64>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Cached {
     id: i64,
     last: i64,
@@ -173,6 +203,7 @@ impl<T: Eq + Hash> Table<T> {
             find: format!("SELECT id FROM {name} WHERE hash = ?{same}").into(),
             add: format!("INSERT INTO {name} (hash, last, {}) VALUES (?, ?{places})", columns.join(", ")).into(),
             cached: HashMap::new(),
+            recent: vec![None; RECENT],
             stale: Vec::new(),
         }
     }
@@ -184,7 +215,15 @@ impl<T: Eq + Hash> Table<T> {
             entry.last = end;
             self.stale.push(entry.id);
         }
+        let entry = *entry;
+        self.recent[place(key)] = Some((Arc::clone(key), entry));
         Some(entry.id)
+    }
+
+    /// The id of what was used just now, by the same `Arc`; `None` also where it is time to note that it is used.
+    fn recent(&self, key: &Arc<Interned<T>>, end: i64) -> Option<i64> {
+        let (known, entry) = self.recent[place(key)].as_ref()?;
+        (Arc::ptr_eq(known, key) && entry.last >= end - TOUCH_ROWS).then_some(entry.id)
     }
 
     async fn find_or_add(
@@ -232,8 +271,16 @@ impl<T: Eq + Hash> Table<T> {
         let sql = format!("DELETE FROM {} WHERE last < ?", self.name);
         sqlx::query(AssertSqlSafe(sql)).bind(unused).execute(connection).await?;
         self.cached.retain(|_, entry| entry.last >= unused);
+        for recent in &mut self.recent {
+            recent.take_if(|(_, entry)| entry.last < unused);
+        }
         Ok(())
     }
+}
+
+/// Where among the recent ones something is, if it is there: it is some hundred bytes apart from the next.
+fn place<T>(key: &Arc<Interned<T>>) -> usize {
+    (Arc::as_ptr(key).addr() >> 6) % RECENT
 }
 
 const SCOPE_COLUMNS: [&str; 9] =

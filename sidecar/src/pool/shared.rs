@@ -77,12 +77,12 @@ impl SharedLine {
         !self.is_leaving.get()
             && self.streams.get() < self.connection.streams()
             && !self.connection.is_closed()
-            && !shelf.is_worn(&self.held.borrow(), now)
+            && !shelf.is_worn(&self.held.borrow(), || now)
     }
 
     /// Whether nobody needs it any more.
     fn is_over(&self, shelf: &Shelf, now: Instant) -> bool {
-        let is_useless = || self.is_leaving.get() || shelf.is_worn(&self.held.borrow(), now);
+        let is_useless = || self.is_leaving.get() || shelf.is_worn(&self.held.borrow(), || now);
         self.connection.is_closed() || (self.streams.get() == 0 && is_useless())
     }
 }

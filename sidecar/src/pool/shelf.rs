@@ -292,11 +292,10 @@ impl Shelf {
     }
 
     fn take_idle(self: &Rc<Self>, is_wanted: impl Fn(&Upstream) -> bool) -> Option<Lease> {
-        let now = Instant::now();
         let mut idle = self.idle.borrow_mut();
         // From the one that was used last, and rarely further: the others are looked at when the shelf is swept.
         for at in (0..idle.len()).rev() {
-            let is_spent = idle[at].connection.is_closed() || self.is_worn(&idle[at].held, now);
+            let is_spent = idle[at].connection.is_closed() || self.is_worn(&idle[at].held, Instant::now);
             if !is_spent && !is_wanted(&idle[at].connection) {
                 continue;
             }
@@ -311,16 +310,15 @@ impl Shelf {
     }
 
     /// Whether a connection takes no more requests.
-    pub(super) fn is_worn(&self, held: &Held, now: Instant) -> bool {
+    pub(super) fn is_worn(&self, held: &Held, now: impl FnOnce() -> Instant) -> bool {
         let pool = self.endpoint.pool();
         held.secured.as_ref().is_some_and(|line| line.is_done())
             || pool.max_requests_per_connection.is_some_and(|most| held.requests >= most)
-            || pool.max_age.is_some_and(|age| now.duration_since(held.born) >= age.as_std())
+            || pool.max_age.is_some_and(|age| now().duration_since(held.born) >= age.as_std())
     }
 
-    fn take_back(self: &Rc<Self>, connection: Upstream, mut held: Held) {
-        let now = Instant::now();
-        if connection.is_closed() || self.is_closed.get() || self.is_worn(&held, now) {
+    fn take_back(self: &Rc<Self>, connection: Upstream, mut held: Held, now: Instant) {
+        if connection.is_closed() || self.is_closed.get() || self.is_worn(&held, || now) {
             return;
         }
         let mut waiting = self.waiting.borrow_mut();
@@ -391,7 +389,7 @@ impl Shelf {
         self.close_idle(self.endpoint.pending());
         let mut idle = self.idle.borrow_mut();
         idle.retain(|idle| {
-            !idle.connection.is_closed() && now.duration_since(idle.since) < time && !self.is_worn(&idle.held, now)
+            !idle.connection.is_closed() && now.duration_since(idle.since) < time && !self.is_worn(&idle.held, || now)
         });
         let is_any_idle = self.shared.sweep(self, now, time) || !idle.is_empty();
         let idle = is_any_idle.then_some(time / 2);
@@ -423,12 +421,12 @@ impl Lease {
         }
     }
 
-    /// Gives the connection back, whose response was read to its end.
-    pub fn give_back(self) {
+    /// Gives the connection back, whose response was read to its end just now.
+    pub fn give_back(self, now: Instant) {
         let Self { connection, hold: Hold::Whole(held), busy, .. } = self else { return };
         let shelf = Rc::clone(&busy.0);
         drop(busy);
-        shelf.take_back(connection, held);
+        shelf.take_back(connection, held, now);
     }
 
     /// The connection itself, for the other protocol that it goes on with; `None` where it has ended.

@@ -18,7 +18,7 @@ use super::multiplex::{self, Streams};
 use super::wire::{Watched, Wire};
 use super::{Body, Head, Inbound, Version};
 use crate::duplex::Opened;
-use crate::limits::{REQUEST_HEADERS, UPSTREAM_READY_TIME};
+use crate::limits::UPSTREAM_READY_TIME;
 use crate::upstream::Transport;
 
 /// A connection to an upstream that requests can be sent on.
@@ -90,8 +90,8 @@ pub async fn connect(stream: Transport, version: Version, room: &Rc<Notify>) -> 
 }
 
 async fn connect_http1(stream: Watched, wire: &Wire) -> Result<Sender, hyper::Error> {
-    let (sender, connection) =
-        http1::Builder::new().max_headers(REQUEST_HEADERS).handshake(TokioIo::new(stream)).await?;
+    // No bound of our own on fields: with one hyper allocates room for so many for each head, and without it takes 100.
+    let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
     let asked_to_switch = Rc::new(Cell::new(false));
     let was_asked = Rc::clone(&asked_to_switch);
     // How the connection ends is told to whoever waits for a response on it.

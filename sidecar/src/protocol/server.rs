@@ -22,15 +22,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::runtime::{LocalExecutor, TokioTimer};
+use super::runtime::{HeadTimer, LocalExecutor, TokioTimer};
 use super::stream::Http2Stream;
 use super::{Body, Head, Inbound, Request, Response, Tunnel, Upgrade, Version};
 use crate::client_stream::ClientStream;
 use crate::duplex::{Duplex, Opened};
 use crate::ending::{End, Ending};
-use crate::limits::{
-    FIRST_REQUEST_GRACE, REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, REQUEST_HEADERS, STREAMS_PER_CONNECTION,
-};
+use crate::limits::{FIRST_REQUEST_GRACE, REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, STREAMS_PER_CONNECTION};
 
 /// Turns `true` when connections are to end after what they are doing.
 pub type Closing = watch::Receiver<bool>;
@@ -118,6 +116,7 @@ where
             Ok::<_, Infallible>(sent(response))
         }
     });
+    let told = closing.clone();
     // Resolves once; afterwards the connection alone is waited for.
     let closed = async move {
         let _told_or_gone = closing.wait_for(|closing| *closing).await;
@@ -126,6 +125,7 @@ where
             sleep(FIRST_REQUEST_GRACE).await;
         }
     };
+    let closed = when_told(closed, told);
     match version {
         Version::Http1 => {
             let stream = TokioIo::new(ClientStream::new(stream));
@@ -145,6 +145,18 @@ where
             ended
         }
     }
+}
+
+/// Polls `closed` once, to be woken, and then only after something was told: a connection is woken for every request, and to
+/// ask the channel takes a lock.
+async fn when_told(closed: impl Future<Output = ()>, told: Closing) {
+    let mut closed = pin!(closed);
+    let mut is_first = true;
+    poll_fn(|cx| {
+        let is_told = !matches!(told.has_changed(), Ok(false));
+        if std::mem::take(&mut is_first) || is_told { closed.as_mut().poll(cx) } else { Poll::Pending }
+    })
+    .await;
 }
 
 /// Sees a connection of HTTP/1.1 to its end that has left HTTP, or that has nothing more to say.
@@ -189,7 +201,8 @@ where
     let mut is_closed = false;
     loop {
         tokio::select! {
-            ended = connection.as_mut() => return ended,
+            // What is asked from outside comes first: a busy connection may use up its task's share of time every time.
+            biased;
             () = closed.as_mut(), if !is_closed => {
                 is_closed = true;
                 connection.as_mut().finish();
@@ -210,7 +223,8 @@ where
                     }))
                     .await;
                 }
-            }
+            },
+            ended = connection.as_mut() => return ended,
         }
     }
 }
@@ -243,13 +257,10 @@ where
     }
 }
 
+/// Without a bound of our own on fields: with one hyper allocates room for so many for each head. Its own is 100.
 fn http1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer)
-        .header_read_timeout(REQUEST_HEAD_TIMEOUT)
-        .max_headers(REQUEST_HEADERS)
-        .max_header_size(REQUEST_HEAD_BYTES);
+    builder.timer(HeadTimer::default()).header_read_timeout(REQUEST_HEAD_TIMEOUT).max_header_size(REQUEST_HEAD_BYTES);
     builder
 }
 

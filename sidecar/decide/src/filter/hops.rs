@@ -15,23 +15,33 @@ static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-prot
 /// How a request came in.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// Who is at the other end of the connection.
-    pub peer: IpAddr,
     /// Whether it came over TLS.
     pub is_tls: bool,
     /// How many proxies in front of the gate are believed, the peer being the first.
     pub trusted_hops: u8,
 }
 
+/// Who is at the other end of a connection, as all of its requests tell it.
+#[derive(Clone, Debug)]
+pub struct PeerAddress(HeaderValue);
+
+impl PeerAddress {
+    /// Of an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        // A dual-stack socket shows IPv4 clients so. No address has a byte that a field cannot have.
+        let text = HeaderValue::try_from(address.to_canonical().to_string());
+        Self(text.unwrap_or_else(|_| HeaderValue::from_static("unknown")))
+    }
+}
+
 /// Writes `x-forwarded-for`, `x-forwarded-proto` and `x-forwarded-host` into a head whose `Host` is the client's.
 ///
 /// Each of N trusted proxies appended the address of whom it heard the request from, so the last N addresses are theirs
 /// to say; what stands before them is the client's word, and goes. The peer's address is always there, last.
-pub fn write_hops(headers: &mut HeaderMap, arrival: &Arrival) {
-    let addresses = forwarded_for(headers, arrival);
-    if let Ok(value) = HeaderValue::try_from(addresses) {
-        headers.insert(&X_FORWARDED_FOR, value);
-    }
+pub fn write_hops(headers: &mut HeaderMap, arrival: &Arrival, peer: &PeerAddress) {
+    let addresses = forwarded_for(headers, arrival, peer);
+    headers.insert(&X_FORWARDED_FOR, addresses);
     let scheme = match client_scheme(headers, arrival) {
         Scheme::Http => "http",
         Scheme::Https => "https",
@@ -68,20 +78,22 @@ fn told<'a>(headers: &'a HeaderMap, name: &HeaderName, arrival: &Arrival) -> Opt
     single(headers, name).map(HeaderValue::as_bytes)
 }
 
-fn forwarded_for(headers: &HeaderMap, arrival: &Arrival) -> String {
-    // A dual-stack socket shows IPv4 clients so.
-    let peer = arrival.peer.to_canonical();
+fn forwarded_for(headers: &HeaderMap, arrival: &Arrival, peer: &PeerAddress) -> HeaderValue {
     if arrival.trusted_hops == 0 {
-        return peer.to_string();
+        return peer.0.clone();
     }
     let lines: Vec<&str> =
         headers.get_all(&X_FORWARDED_FOR).iter().map(|line| line.to_str().unwrap_or_default()).collect();
     let said = lines.iter().rev().flat_map(|line| line.rsplit(','));
     let said = said.take(usize::from(arrival.trusted_hops)).map_while(address);
-    let mut addresses: Vec<String> = said.map(|address| address.to_string()).collect();
-    addresses.reverse();
-    addresses.push(peer.to_string());
-    addresses.join(", ")
+    let said: Vec<String> = said.map(|address| address.to_string()).collect();
+    let mut addresses = Vec::new();
+    for address in said.iter().rev() {
+        addresses.extend_from_slice(address.as_bytes());
+        addresses.extend_from_slice(b", ");
+    }
+    addresses.extend_from_slice(peer.0.as_bytes());
+    HeaderValue::try_from(addresses).unwrap_or_else(|_| peer.0.clone())
 }
 
 /// An address, which some proxies write with a port.

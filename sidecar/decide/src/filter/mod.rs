@@ -17,7 +17,7 @@ use sidecar_config::policy::Rule;
 
 pub use self::changes::HeaderChanges;
 pub use self::encode::base64;
-pub use self::hops::{Arrival, write_hops};
+pub use self::hops::{Arrival, PeerAddress, write_hops};
 pub use self::identity::{Client, FORWARDED_MAX_BYTES, IdentityHeaders};
 pub use self::ids::{RequestId, TRACEPARENT, TraceContext, Uuid7, X_REQUEST_ID, trace_context};
 pub use self::names::GateNames;

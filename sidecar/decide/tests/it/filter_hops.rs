@@ -1,7 +1,7 @@
 //! How a request came, as the application is told: by the gate, or by proxies that are trusted.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use sidecar_decide::filter::{Arrival, RequestId, Uuid7, trace_context, write_hops};
+use sidecar_decide::filter::{Arrival, PeerAddress, RequestId, Uuid7, trace_context, write_hops};
 
 fn head(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -41,11 +41,12 @@ fn addresses_are_believed_as_far_as_proxies_are_trusted() {
     for (trusted_hops, lines, expected) in table {
         let lines: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
         let mut headers = head(&lines);
-        write_hops(&mut headers, &Arrival { peer: PEER.parse().unwrap(), is_tls: true, trusted_hops });
+        write_hops(&mut headers, &Arrival { is_tls: true, trusted_hops }, &PeerAddress::of(PEER.parse().unwrap()));
         assert_eq!(all(&headers, "x-forwarded-for"), [expected], "{trusted_hops} {lines:?}");
     }
     let mut headers = head(&[]);
-    write_hops(&mut headers, &Arrival { peer: "::ffff:192.0.2.9".parse().unwrap(), is_tls: true, trusted_hops: 0 });
+    let peer = PeerAddress::of("::ffff:192.0.2.9".parse().unwrap());
+    write_hops(&mut headers, &Arrival { is_tls: true, trusted_hops: 0 }, &peer);
     assert_eq!(all(&headers, "x-forwarded-for"), [PEER], "an IPv4 client of a socket for both");
 }
 
@@ -70,7 +71,7 @@ fn scheme_and_host_are_the_gates_own_unless_a_proxy_is_trusted() {
     for (trusted_hops, is_tls, fields, expected) in table {
         let mut headers = head(fields);
         headers.insert("host", HeaderValue::from_static("gate.example"));
-        write_hops(&mut headers, &Arrival { peer: [192, 0, 2, 9].into(), is_tls, trusted_hops });
+        write_hops(&mut headers, &Arrival { is_tls, trusted_hops }, &PeerAddress::of([192, 0, 2, 9].into()));
         let written = [all(&headers, "x-forwarded-proto"), all(&headers, "x-forwarded-host")];
         assert_eq!(written, expected.map(|value| vec![value]), "{trusted_hops} {fields:?}");
     }

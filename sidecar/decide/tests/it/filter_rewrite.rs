@@ -86,7 +86,7 @@ fn location(filter: &Value, trusted_hops: u8, is_tls: bool, host: &str, target: 
     for (name, value) in [("x-forwarded-proto", "http"), ("x-forwarded-host", "shop.example:8080")] {
         headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    let arrival = Arrival { peer: [127, 0, 0, 1].into(), is_tls, trusted_hops };
+    let arrival = Arrival { is_tls, trusted_hops };
     let location = filters.redirect.expect("a redirect").location(&arrival, &Came { headers: &headers, host }, target);
     let location = location.expect("a location");
     location.to_str().expect("text").to_owned()
