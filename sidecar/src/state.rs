@@ -11,13 +11,14 @@ use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
 use sidecar_decide::snapshot::Bundle;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::admin::Asker;
 use crate::config::{Generation, KeepStats, Publisher, Reloads};
 use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
+use crate::limits::PROBES_AT_ONCE;
 use crate::log;
 use crate::memory::Trims;
 use crate::metrics::{Handshakes, Registry};
@@ -48,6 +49,8 @@ pub struct State {
     pub trims: Arc<Trims>,
     /// How the state directory fares.
     pub kept: Arc<KeepStats>,
+    /// Places for probes of the application.
+    pub probes: Semaphore,
     /// How the process runs.
     pub settings: Settings,
     loaded: Mutex<Loaded>,
@@ -90,6 +93,7 @@ impl State {
             traces: settings.tracing.is_some().then(Arc::default),
             trims: Arc::default(),
             kept: Arc::default(),
+            probes: Semaphore::new(PROBES_AT_ONCE),
             settings,
             loaded: Mutex::new(loaded),
             draining: AtomicBool::new(false),
