@@ -46,8 +46,13 @@ pub const WORKLOAD_MESSAGE_BYTES: usize = 256;
 pub const CHUNK_BYTES: usize = 700 << 10;
 /// ConfigMaps of identities that a workload may have: the projected volume names them beforehand.
 pub const CHUNKS: usize = 4;
+/// Most bytes that are written of where bundles are: all annotations of an object take 256 KiB.
+pub const BUNDLES_BYTES: usize = 128 << 10;
 /// Largest document that a ConfigMap takes as text.
 pub const DOCUMENT_BYTES: usize = 1000 << 10;
+
+/// Longest message of why a route is refused where more is to be said: a condition takes 1024.
+pub const REFUSED_MESSAGE_BYTES: usize = 900;
 
 /// Time for turns under way to end after SIGTERM.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);

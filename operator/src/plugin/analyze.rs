@@ -18,10 +18,10 @@ use super::Ended;
 use super::manifests::{self, Manifest, title};
 use crate::identity::directory::Directory;
 use crate::identity::validate::validate as validate_identity;
-use crate::index::ObjectName;
+use crate::index::{ObjectName, Pod};
 use crate::pki::names::Names;
 use crate::render;
-use crate::workload::validate::{Refused, validate};
+use crate::workload::validate::{Input, Refused, validate};
 
 /// Group of our own kinds.
 const GROUP: &str = "postern.dev/";
@@ -222,7 +222,7 @@ impl Found {
             let mut its: Vec<_> = routes.iter().filter(|route| selects(route, pod)).collect();
             // As the operator hears them: what is applied at once has no age.
             its.sort_by_key(|route| ObjectName::of(&*route.object));
-            for (index, refused) in judge(&its, trust_domain) {
+            for (index, refused) in judge(&its, pod, trust_domain) {
                 let Refused { reason, message } = refused;
                 self.lines.insert(its[index].line(true, format!("{}: {message}", reason.as_str())));
             }
@@ -247,11 +247,17 @@ impl Found {
 }
 
 /// What is refused of routes that serve the same pods, by their place.
-fn judge(routes: &[&Read<ProxyRoute>], trust_domain: &str) -> Vec<(usize, Refused)> {
+fn judge(
+    routes: &[&Read<ProxyRoute>],
+    (namespace, labels): &(String, BTreeMap<String, String>),
+    trust_domain: &str,
+) -> Vec<(usize, Refused)> {
     let objects: Vec<_> = routes.iter().map(|route| Arc::clone(&route.object)).collect();
-    let judged = validate(&objects, trust_domain, sidecar_config::CONTRACT_MAX).routes;
+    let pods = [Arc::new(Pod::imagined(ObjectName::new(namespace.clone(), "pod"), labels.clone()))];
+    let newest = sidecar_config::CONTRACT_MAX;
+    let judged = validate(&Input { routes: &objects, pods: &pods, last: None, trust_domain, newest }).routes;
     let place = |name: &ObjectName| objects.iter().position(|route| ObjectName::of(&**route) == *name);
-    judged.into_iter().filter_map(|(name, verdict)| Some((place(&name)?, verdict.err()?))).collect()
+    judged.into_iter().filter_map(|(name, judged)| Some((place(&name)?, judged.accepted.err()?))).collect()
 }
 
 /// Places of a value that were lost when it was read.

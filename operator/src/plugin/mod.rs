@@ -7,6 +7,7 @@ pub mod inject;
 pub mod manifests;
 pub mod status;
 pub mod version;
+pub mod why;
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -37,6 +38,8 @@ enum Command {
     Inject(inject::Arguments),
     /// Show routes and identities, what is wrong with them first; ends with 1 if something is
     Status(status::Arguments),
+    /// Tell what a gate decides about a request, rule by rule, and the smallest change that would turn it
+    Why(Box<why::Arguments>),
     /// Let the operator work in namespaces
     Enable(enable::Arguments),
     /// Let it not work there any more
@@ -60,6 +63,7 @@ impl Plugin {
             Command::Analyze(arguments) => analyze::run(&arguments, output),
             Command::Inject(arguments) => inject::run(&arguments, output),
             Command::Status(arguments) => status::run(&arguments, output),
+            Command::Why(arguments) => why::run(&arguments, output),
             Command::Enable(arguments) => enable::run(&arguments, output),
             Command::Disable(arguments) => enable::undo(&arguments, output),
             Command::Version(arguments) => version::run(&arguments, output),

@@ -3,6 +3,7 @@
 mod backends;
 mod clients;
 mod command;
+mod enclosed;
 mod leading;
 mod mended;
 mod monitor;

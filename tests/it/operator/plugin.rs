@@ -86,6 +86,59 @@ fn a_namespace_is_enabled_and_disabled() {
     assert_eq!((wrong.code, wrong.stderr.lines().next()), (Some(2), Some("error: namespace not-there does not exist")));
 }
 
+/// What the gate says is what is explained; after the change that is named, the gate says otherwise.
+#[test]
+fn why_says_what_the_gate_does_and_what_would_turn_it() {
+    let scene = Scene::start();
+    let namespace = &scene.namespace;
+    scene.apply(&scene.service());
+    scene.apply(&scene.route(&["billing"]));
+    for client in ["billing", "reports"] {
+        scene.client(client);
+        scene.keep_certificate(client);
+    }
+    scene.pods(&["orders-1"]);
+    scene.wait_programmed(1);
+    let why = |client: &str| {
+        let from = ["why", "--namespace", &namespace.name, "--from", client, "--to", "orders", "GET /"];
+        let told = postern(namespace, &from);
+        (told.code, told.text())
+    };
+    scene.wait_answer("orders-1", "billing", (Some(200), None));
+    let (code, text) = why("billing");
+    assert_eq!(
+        (code, text.lines().next()),
+        (Some(0), Some(&*format!("allowed by rule all of {}/orders", namespace.name)))
+    );
+    let refused = scene.call("orders-1", Some("reports"));
+    let reason = refused.header("postern-reason").unwrap();
+    let add = r#"{"identity":{"name":"reports"}}"#;
+    let expected = format!(
+        "refused ({reason}) by rule all of {0}/orders\n  rule all: matches, refused ({reason})\nIt would be allowed by this change, the smallest:\n  ProxyRoute {0}/orders: add {add} to spec.rules[0].allow\n",
+        namespace.name
+    );
+    assert_eq!(why("reports"), (Some(1), expected));
+    let patch = format!(r#"[{{"op":"add","path":"/spec/rules/0/allow/-","value":{add}}}]"#);
+    namespace.run(&["patch", "proxyroute/orders", "--type=json", "--patch", &patch]).unwrap();
+    assert_eq!(why("reports").0, Some(0), "the objects are changed");
+    scene.wait_answer("orders-1", "reports", (Some(200), None));
+}
+
+/// The examples of deploy/examples, without a cluster.
+#[test]
+fn why_needs_no_cluster() {
+    let namespace = postern_tests::apiserver::ApiServer::shared().unwrap().namespace("shop").unwrap();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples");
+    let arguments = ["--kubeconfig=/dev/null", "--namespace=shop", "-f", folder, "--from=nobody", "--to=orders"];
+    let told = postern(&namespace, &[&["why"], &arguments[..]].concat());
+    assert_eq!(
+        (told.code, told.text().lines().next()),
+        (Some(1), Some("refused: tls_no_certificate")),
+        "{}",
+        told.stderr
+    );
+}
+
 #[test]
 fn versions_are_told() {
     let scene = postern_tests::apiserver::ApiServer::shared().unwrap().namespace("shop").unwrap();
