@@ -54,6 +54,12 @@ pub const ADMIN_ANSWER_BYTES: usize = 64 << 20;
 
 /// A connection to the status port or the admin socket, reading and idling included: a few that nobody reads from must not keep probes out.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Probes of the application that can be asked for: three for each of some twenty containers.
+pub const PROBES: usize = 64;
+/// Probes under way at once: half of the status port's connections stay for the gate's own.
+pub const PROBES_AT_ONCE: usize = 16;
+/// Fields of a probe's request.
+pub const PROBE_HEADERS: usize = 16;
 
 /// Series of metrics about rules, listeners and backends: those of a thousand rules with some reasons each. A page of them
 /// is a megabyte, made in some milliseconds; what is new beyond it is counted under `other`.

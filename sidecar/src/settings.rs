@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use sidecar_config::Document;
 use sidecar_config::settings::{Dns, Settings};
 
+use crate::admin;
 use crate::config::{Reading, recall_settings};
 use crate::log::QUEUE_ROWS;
 use crate::processors::{self, Why, Workers};
@@ -91,12 +92,13 @@ impl Override {
         Some(Self::new(name, path, text))
     }
 
-    /// The value as text, or as the number it spells where the setting is one.
+    /// The value as text, or as the number or the list in JSON that it spells where the setting is one.
     fn value(&self) -> Result<Value, String> {
         let number = self.text.parse::<u64>().map(Value::from).ok();
         let fraction = self.text.parse::<f64>().map(Value::from).ok();
+        let list = serde_json::from_str(&self.text).ok().filter(Value::is_array);
         let mut error = String::new();
-        for value in [Some(Value::from(self.text.clone())), number, fraction].into_iter().flatten() {
+        for value in [Some(Value::from(self.text.clone())), number, fraction, list].into_iter().flatten() {
             let mut alone = Value::Object(Map::new());
             insert(&mut alone, &self.path, value.clone());
             match Document::read::<Settings>("settings", alone) {
@@ -211,6 +213,7 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
     if let Some(Err(error)) = settings.tracing.as_ref().map(|tracing| telemetry::collector(&tracing.endpoint)) {
         errors.push(format!("`settings.tracing.endpoint`: {error}"));
     }
+    errors.extend(admin::probe_problems(&settings.probes));
     if settings.admin.socket.as_deref() == Some("") {
         errors.push("`settings.admin.socket`: is empty; name a file, or leave it out to have none".to_owned());
     }

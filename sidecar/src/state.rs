@@ -13,7 +13,7 @@ use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
 use sidecar_decide::snapshot::Bundle;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::admin::Asker;
 use crate::config::{Generation, KeepStats, Publisher, Reloads};
@@ -21,6 +21,7 @@ use crate::dns::Lookups;
 use crate::exposure::Exposure;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
+use crate::limits::PROBES_AT_ONCE;
 use crate::log;
 use crate::memory::Trims;
 use crate::metrics::{Handshakes, Registry};
@@ -51,6 +52,8 @@ pub struct State {
     pub trims: Arc<Trims>,
     /// How the state directory fares.
     pub kept: Arc<KeepStats>,
+    /// Places for probes of the application.
+    pub probes: Semaphore,
     /// How the process runs.
     pub settings: Settings,
     /// Ways around the gate.
@@ -95,6 +98,7 @@ impl State {
             traces: settings.tracing.is_some().then(Arc::default),
             trims: Arc::default(),
             kept: Arc::default(),
+            probes: Semaphore::new(PROBES_AT_ONCE),
             settings,
             exposure: Exposure::default(),
             loaded: Mutex::new(loaded),

@@ -3,8 +3,10 @@
 mod scene;
 
 use postern_operator::inject::{self, Common, Verdict};
+use postern_tests::clients::Curl;
 use postern_tests::injector::Meddler;
 use postern_tests::operator::Operator;
+use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
 use self::scene::{Webhook, app, gate, named, of_deployment};
@@ -165,6 +167,9 @@ fn from_injection_to_a_call() {
     scene.client("billing");
     let mut pod = of_deployment("orders", "5d4");
     pod["metadata"]["labels"]["app"] = json!("orders");
+    pod["metadata"]["annotations"] = json!({"config.postern.dev/probes": "forward"});
+    let port = scene.upstream.address().port();
+    pod["spec"]["containers"][0]["readinessProbe"] = json!({"httpGet": {"path": "/healthz", "port": port}});
     let created = webhook.create(&scene.namespace, &pod).unwrap();
     let name = created["metadata"]["name"].as_str().unwrap();
     scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
@@ -172,6 +177,10 @@ fn from_injection_to_a_call() {
     scene.keep_certificate("billing");
     scene.wait_answer(name, "billing", (Some(200), None));
     assert_eq!(scene.call(name, None).status, None, "nobody gets in without a certificate");
+    let probe = &created["spec"]["containers"][0]["readinessProbe"]["httpGet"];
+    let address = scene.kubelet.with(name, |pod| Ok(pod.address())).unwrap();
+    let url = format!("http://{address}:{}{}", probe["port"], probe["path"].as_str().unwrap());
+    assert_eq!(Curl::new(url).within(PATIENCE).call().unwrap().status, Some(200), "as the kubelet asks");
     let status = scene.namespace.object("proxyroute/orders").unwrap().unwrap()["status"].take();
     assert_eq!(status["workloads"][0]["name"], "orders.deployment");
 }

@@ -35,6 +35,7 @@ mod observed;
 mod offers;
 mod operator;
 mod pressure;
+mod probes;
 mod reload;
 mod resume;
 mod retries;

@@ -72,7 +72,7 @@ fn every_wrong_setting_is_told_and_nothing_starts() {
         ),
         (&[("POSTERN__NOTHING", "1")], Value::Null, vec![
                 "POSTERN__NOTHING: `settings.nothing`: unknown field `nothing`, expected one of `statusAddress`, `listenAddress`, `workers`, \
-                 `drainTimeout`, `logLevel`, `log`, `stateDir`, `tracing`, `admin`, `dns`, `pod`"
+                 `drainTimeout`, `logLevel`, `log`, `stateDir`, `tracing`, `admin`, `dns`, `probes`, `pod`"
                     .to_owned(),
             ]),
         (&[], json!({ "drainTimeout": "never" }), vec![format!("DIR/postern.json: `settings.drainTimeout`: `never` {duration}")]),

@@ -4,6 +4,7 @@ pub mod audit;
 mod certificate;
 pub mod overrides;
 mod patch;
+mod probes;
 mod quantity;
 pub mod review;
 pub mod server;
@@ -12,7 +13,7 @@ pub mod sidecar;
 pub mod upkeep;
 pub mod workload;
 
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, Pod, PodTemplateSpec};
 use serde_json::Value;
 use sidecar_config::CONTRACT_MAX;
 
@@ -142,12 +143,26 @@ fn inject(object: &Value, pod: &Pod, maker: Option<Maker<'_>>, common: &Common) 
     }
     let account = spec.service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
     let workload = workload.unwrap_or_default();
-    let sidecar = sidecar::sidecar(common, &workload, account, &overrides);
+    let mut sidecar = sidecar::sidecar(common, &workload, account, &overrides);
     wrong.extend(out_of_order(&sidecar));
+    let mut after = object.clone();
+    let mut warnings: Vec<_> = port_taken(&spec.containers, common.status_port).into_iter().collect();
+    if overrides.forward_probes == Some(true) {
+        match probes::forward(&mut after, &spec.containers, common.status_port) {
+            Ok(forwarded) => {
+                sidecar.container.env.get_or_insert_default().push(EnvVar {
+                    name: probes::VARIABLE.to_owned(),
+                    value: Some(forwarded.value()),
+                    ..EnvVar::default()
+                });
+                warnings.extend(forwarded.warnings);
+            }
+            Err(told) => wrong.extend(told),
+        }
+    }
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let mut after = object.clone();
     let contract = CONTRACT_MAX.major.to_string();
     let labels = [(WORKLOAD_LABEL, workload.as_str()), (VERSION_LABEL, VERSION), (CONTRACT_LABEL, &contract)];
     patch::set_words(&mut after, "labels", &labels);
@@ -156,13 +171,16 @@ fn inject(object: &Value, pod: &Pod, maker: Option<Maker<'_>>, common: &Common) 
     }
     patch::put_container(&mut after, &sidecar);
     patch::put_volumes(&mut after, &sidecar.volumes);
-    let port = i32::from(common.status_port);
-    let ports = spec.containers.iter().flat_map(|container| container.ports.iter().flatten());
-    let taken = ports.filter(|one| one.container_port == port && one.protocol.as_deref().unwrap_or("TCP") == "TCP");
-    let warnings = taken.take(1).map(|_| {
-        format!("postern: port {port} is the sidecar's, and a container of the pod has it too; only one can listen")
-    });
-    Ok(Verdict::Injected(Injected { warnings: warnings.collect(), object: after }))
+    Ok(Verdict::Injected(Injected { warnings, object: after }))
+}
+
+fn port_taken(containers: &[Container], port: u16) -> Option<String> {
+    let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+    let is_it = |one: &ContainerPort| {
+        one.container_port == i32::from(port) && one.protocol.as_deref().unwrap_or("TCP") == "TCP"
+    };
+    let advice = "a container of the pod has it too; only one can listen";
+    ports.any(is_it).then(|| format!("postern: port {port} is the sidecar's, and {advice}"))
 }
 
 /// Requests above their limits, by the annotations that one can mend.

@@ -49,13 +49,15 @@ pub struct Overrides {
     pub log_volume_claim: Option<String>,
     /// `run-as-user`
     pub run_as_user: Option<i64>,
+    /// `probes`: whether they go the way of the gate.
+    pub forward_probes: Option<bool>,
 }
 
 /// Reads an annotation's value into its place.
 type Read = fn(&mut Overrides, &str) -> Result<(), String>;
 
 /// The annotations there are.
-const KNOWN: [(&str, Read); 13] = [
+const KNOWN: [(&str, Read); 14] = [
     ("image", |to, text| set(&mut to.image, image(text))),
     ("image-pull-policy", |to, text| set(&mut to.image_pull_policy, pull_policy(text))),
     ("cpu-request", |to, text| set(&mut to.cpu_request, quantity(text, "100m"))),
@@ -74,6 +76,7 @@ const KNOWN: [(&str, Read); 13] = [
     ("log-size", |to, text| set(&mut to.log_size, log_size(text))),
     ("log-volume-claim", |to, text| set(&mut to.log_volume_claim, claim(text))),
     ("run-as-user", |to, text| set(&mut to.run_as_user, user(text))),
+    ("probes", |to, text| set(&mut to.forward_probes, probes(text))),
 ];
 
 impl Overrides {
@@ -161,6 +164,14 @@ fn claim(text: &str) -> Result<String, String> {
     Err("is no name of a PersistentVolumeClaim".to_owned())
 }
 
+fn probes(text: &str) -> Result<bool, String> {
+    match text {
+        "forward" => Ok(true),
+        "keep" => Ok(false),
+        _ => Err("is none of what there is; write forward or keep".to_owned()),
+    }
+}
+
 fn user(text: &str) -> Result<i64, String> {
     let read = text.parse().ok().filter(|user| (1..=USER_MAX).contains(user));
     read.ok_or_else(|| format!("is no user that a gate can run as; write a number from 1 to {USER_MAX}"))
@@ -195,6 +206,7 @@ mod tests {
             ("log-size", "1Mi"),
             ("log-volume-claim", "logs-0"),
             ("run-as-user", "1000"),
+            ("probes", "forward"),
         ];
         assert_eq!(rows.map(|(name, _)| name), KNOWN.map(|(name, _)| name), "a row for each");
         let all = read(&rows).expect("good annotations");
@@ -216,7 +228,7 @@ mod tests {
             (
                 "colour",
                 "red",
-                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-volume-claim, run-as-user",
+                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-volume-claim, run-as-user, probes",
             ),
             ("image", "a b", ": `a b` is no image; write one such as registry/name:tag"),
             ("image-pull-policy", "always", ": `always` is none of what there is; write Always, IfNotPresent, Never"),
@@ -229,6 +241,7 @@ mod tests {
             ("log-size", "big", ": `big` is no size; write one such as 256Mi"),
             ("log-size", "1", ": `1` is too little; write at least 1Mi"),
             ("log-volume-claim", "A", ": `A` is no name of a PersistentVolumeClaim"),
+            ("probes", "yes", ": `yes` is none of what there is; write forward or keep"),
             ("run-as-user", "0", ": `0` is no user that a gate can run as; write a number from 1 to 2147483647"),
         ];
         for (name, value, why) in rows {

@@ -214,3 +214,17 @@ fn a_port_that_both_want_is_told() {
         ["postern: port 6190 is the sidecar's, and a container of the pod has it too; only one can listen"]
     );
 }
+
+#[test]
+fn probes_go_the_way_of_the_gate_once() {
+    let object = with(app(), "/metadata/annotations", json!({"config.postern.dev/probes": "forward"}));
+    let probe = json!({"httpGet": {"path": "/$(PATH)", "port": 8080}});
+    let object = with(object, "/spec/containers", json!([{"name": "app", "image": "a", "livenessProbe": probe}]));
+    let first = injected(&object).object;
+    let variables = first["spec"]["initContainers"][0]["env"].as_array().expect("variables");
+    let probes = json!({"name": "POSTERN__PROBES", "value": "[{\"name\":\"app/liveness\",\"port\":8080,\"http\":{\"path\":\"/$$(PATH)\"},\"timeout\":\"1s\"}]"});
+    assert_eq!(variables.last(), Some(&probes));
+    let ours = json!({"httpGet": {"path": "/probe/app/liveness", "port": 6190, "scheme": "HTTP"}});
+    assert_eq!(first["spec"]["containers"][0]["livenessProbe"], ours);
+    assert_eq!(injected(&first).object, first);
+}

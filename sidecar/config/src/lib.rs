@@ -14,6 +14,7 @@ pub mod identities;
 pub mod identity;
 mod place;
 pub mod policy;
+pub mod probe;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod settings;

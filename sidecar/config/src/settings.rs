@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::is_default;
+use crate::probe::Probe;
 use crate::words::{address, addresses, some_ip};
 use crate::{Duration, Ratio, Size};
 
@@ -45,6 +46,10 @@ pub struct Settings {
     /// Whom names of backends are asked of. Since 1.3.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dns: Dns,
+    /// Probes of the application that are made on 127.0.0.1 when `/probe/<name>` of the status port is asked for; at most
+    /// 64. Since 1.4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<Probe>,
     /// Which pod this is, for the request log and `/status`.
     #[serde(default)]
     pub pod: Pod,
@@ -63,6 +68,7 @@ impl Default for Settings {
             tracing: None,
             admin: Admin::default(),
             dns: Dns::default(),
+            probes: Vec::new(),
             pod: Pod::default(),
         }
     }

@@ -15,6 +15,7 @@ const SINCE: &[(&str, u16)] = &[
     ("settings/admin", 3),
     ("settings/dns", 3),
     ("settings/listenAddress", 3),
+    ("settings/probes", 4),
     ("policy/routes/[]/podSelector", 3),
     ("policy/routes/[]/rules/[]/backends/[]/host", 3),
     ("policy/routes/[]/rules/[]/backends/[]/port", 3),

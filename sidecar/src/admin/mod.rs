@@ -3,6 +3,7 @@
 mod answers;
 mod config;
 mod documents;
+mod probe;
 pub mod socket;
 
 use std::io;
@@ -18,6 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 pub use documents::{DrainState, EndpointLine, Identities, Upstreams};
+pub use probe::problems as probe_problems;
 
 use crate::duplex::Duplex;
 use crate::limits::{ACCEPT_BACKOFF, ADMIN_CONNECTIONS, ADMIN_SOCKET_CONNECTIONS, ADMIN_TIMEOUT};
@@ -96,6 +98,9 @@ async fn answer(asker: Asker, state: Arc<State>, request: Request) -> Response {
         (_, "/startupz" | "/readyz") => readiness(&state),
         (_, "/status") => json(&state.status()),
         (_, "/metrics") => page(&state),
+        (Asker::Anyone, path) if path.starts_with(probe::PATH) => {
+            probe::answer(&state, path.strip_prefix(probe::PATH).unwrap_or_default()).await
+        }
         (Asker::Owner, "/upstreams") => apart(move || answers::upstreams(&state)).await,
         (Asker::Owner, "/identities") => {
             let asked = answers::Asked::of(request.head.target.query().unwrap_or_default());

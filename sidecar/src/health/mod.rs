@@ -8,4 +8,5 @@ mod standing;
 
 pub use checker::{Checker, Checks};
 pub use outlier::{Ejection, Ejections, Failure, Outlier};
+pub use probe::probe_application;
 pub use standing::{Health, Sign};

@@ -2,15 +2,17 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, TE, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, TE, USER_AGENT};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body::Body as _;
 use rustix::io::Errno;
 use sidecar_config::health::{GrpcCheck, HealthCheck, HttpCheck};
+use sidecar_config::probe::{HttpProbe, Probe};
 use sidecar_decide::Reason;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -77,7 +79,7 @@ pub async fn probe(endpoint: &EndpointState, tls: Option<&UpstreamTls>, check: &
         let stream = connect(endpoint, tls).await?;
         match (&check.http, &check.grpc) {
             (Some(http), _) => ask_http(stream, endpoint, http).await,
-            (None, Some(grpc)) => ask_grpc(stream, endpoint, grpc).await,
+            (None, Some(grpc)) => ask_grpc(stream, &endpoint.address().to_string(), grpc).await,
             (None, None) => Ok(()),
         }
     };
@@ -94,9 +96,44 @@ async fn connect(endpoint: &EndpointState, tls: Option<&UpstreamTls>) -> Result<
     Ok(Transport::Tls(Box::new(stream)))
 }
 
+/// Makes a probe of the application in the same pod, as the kubelet would if it could reach it.
+///
+/// # Errors
+/// Why it has not passed.
+pub async fn probe_application(probe: &Probe) -> Result<(), ProbeError> {
+    let time = probe.timeout.as_std();
+    let asking = async {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, probe.port)).await.map_err(ProbeError::connect)?;
+        let (stream, authority) = (Transport::Plain(stream), format!("localhost:{}", probe.port));
+        match (&probe.http, &probe.grpc) {
+            (Some(http), _) => ask_page(stream, &authority, http).await,
+            (None, Some(grpc)) => ask_grpc(stream, &authority, grpc).await,
+            (None, None) => Ok(()),
+        }
+    };
+    timeout(time, asking).await.unwrap_or(Err(ProbeError::Timeout(time)))
+}
+
+async fn ask_page(stream: Transport, authority: &str, probe: &HttpProbe) -> Result<(), ProbeError> {
+    let own = |error: &dyn ToString| ProbeError::Own(error.to_string());
+    let mut head = head(Method::GET, &probe.path, authority)?;
+    for field in &probe.headers {
+        let name = HeaderName::try_from(field.name.as_str()).map_err(|error| own(&error))?;
+        head.headers.insert(name, HeaderValue::try_from(field.value.as_str()).map_err(|error| own(&error))?);
+    }
+    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    let (received, _connection) = exchange(stream, Version::Http1, Outgoing { head, body: Body::EMPTY }).await?;
+    if !(200..400).contains(&received.status.as_u16()) {
+        return Err(ProbeError::Status(received.status.as_u16()));
+    }
+    let _ignored = read(received.body).await;
+    Ok(())
+}
+
 async fn ask_http(stream: Transport, endpoint: &EndpointState, check: &HttpCheck) -> Result<(), ProbeError> {
     let version = endpoint.version();
-    let mut head = head(endpoint, Method::GET, &check.path, check.host.as_deref())?;
+    let authority = check.host.clone().unwrap_or_else(|| endpoint.address().to_string());
+    let mut head = head(Method::GET, &check.path, &authority)?;
     if version == Version::Http1 {
         head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -111,8 +148,8 @@ async fn ask_http(stream: Transport, endpoint: &EndpointState, check: &HttpCheck
 }
 
 /// Asks gRPC's health service. The status of the call is in the trailers, or in the head where there is nothing else.
-async fn ask_grpc(stream: Transport, endpoint: &EndpointState, check: &GrpcCheck) -> Result<(), ProbeError> {
-    let mut head = head(endpoint, Method::POST, GRPC_CHECK, None)?;
+async fn ask_grpc(stream: Transport, authority: &str, check: &GrpcCheck) -> Result<(), ProbeError> {
+    let mut head = head(Method::POST, GRPC_CHECK, authority)?;
     head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     head.headers.insert(TE, HeaderValue::from_static("trailers"));
     let body = Body::Bytes(grpc::request(&check.service));
@@ -145,9 +182,8 @@ async fn exchange(stream: Transport, version: Version, request: Outgoing) -> Res
     Ok((received, connection))
 }
 
-fn head(endpoint: &EndpointState, method: Method, path: &str, host: Option<&str>) -> Result<Head, ProbeError> {
+fn head(method: Method, path: &str, host: &str) -> Result<Head, ProbeError> {
     let own = |error: &dyn ToString| ProbeError::Own(error.to_string());
-    let host = host.map_or_else(|| endpoint.address().to_string(), str::to_owned);
     let target = path.parse::<Uri>().map_err(|error| own(&error))?;
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(HOST, HeaderValue::try_from(host).map_err(|error| own(&error))?);
