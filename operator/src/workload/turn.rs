@@ -174,7 +174,9 @@ impl Worker {
             // Every started pod has it: it is what a pod falls back to that is started later.
             self.writer.set(&plan.good).instrument(error_span!("promote")).await?;
         }
+        let generation = |route: &Arc<ProxyRoute>| route.metadata.generation.unwrap_or_default();
         let report = Report {
+            generations: observed.routes.iter().map(|route| (ObjectName::of(&**route), generation(route))).collect(),
             pods: heard,
             policy_revision: plan.expected.policy,
             problems: applied.problems,
@@ -291,7 +293,7 @@ impl Worker {
         let mut reports = BTreeMap::new();
         for workload in workloads {
             match self.board.report(&workload) {
-                Some(report) if report.routes.contains_key(name) => drop(reports.insert(workload, report)),
+                Some(report) if report.is_about(&route) => drop(reports.insert(workload, report)),
                 // Its turn comes, and asks for this one again: half of the truth would be another status.
                 _ => return Ok(Outcome::Done),
             }
