@@ -174,9 +174,8 @@ impl Worker {
             // Every started pod has it: it is what a pod falls back to that is started later.
             self.writer.set(&plan.good).instrument(error_span!("promote")).await?;
         }
-        let generation = |route: &Arc<ProxyRoute>| route.metadata.generation.unwrap_or_default();
         let report = Report {
-            generations: observed.routes.iter().map(|route| (ObjectName::of(&**route), generation(route))).collect(),
+            generations: observed.generations(),
             pods: heard,
             policy_revision: plan.expected.policy,
             problems: applied.problems,
