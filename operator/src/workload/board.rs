@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use postern_crds::ProxyRoute;
+
 use super::ask::Answer;
 use super::plan::Verdict;
 use crate::identity::enforced::SidecarSeen;
@@ -28,6 +30,8 @@ pub struct Report {
     pub pods: Vec<(Arc<Pod>, Heard)>,
     /// What was planned for each route.
     pub routes: BTreeMap<ObjectName, Verdict>,
+    /// Which generation of each route that is about.
+    pub generations: BTreeMap<ObjectName, i64>,
     /// Revision of part `policy` that sidecars are to have.
     pub policy_revision: String,
     /// What keeps the workload from being written as planned.
@@ -35,6 +39,13 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether it is about a route as it is now.
+    #[must_use]
+    pub fn is_about(&self, route: &ProxyRoute) -> bool {
+        let generation = route.metadata.generation.unwrap_or_default();
+        self.generations.get(&ObjectName::of(route)) == Some(&generation)
+    }
+
     /// All sidecars that have started, with the revision of part `trust` that each has; `None` of one that is silent.
     #[must_use]
     pub fn trusts(&self) -> Vec<SidecarSeen> {

@@ -1,5 +1,6 @@
 //! What there is to know of a workload, as of one moment. The only step that looks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postern_crds::ProxyRoute;
@@ -22,6 +23,15 @@ pub struct Observed {
     pub services: Vec<String>,
     /// Whether nothing can be made in its namespace any more.
     pub is_ending: bool,
+}
+
+impl Observed {
+    /// Which generation of each route this is.
+    #[must_use]
+    pub fn generations(&self) -> BTreeMap<ObjectName, i64> {
+        let generation = |route: &ProxyRoute| route.metadata.generation.unwrap_or_default();
+        self.routes.iter().map(|route| (ObjectName::of(&**route), generation(route))).collect()
+    }
 }
 
 /// Looks.

@@ -175,6 +175,7 @@ impl Worker {
             self.writer.set(&plan.good).instrument(error_span!("promote")).await?;
         }
         let report = Report {
+            generations: observed.generations(),
             pods: heard,
             policy_revision: plan.expected.policy,
             problems: applied.problems,
@@ -291,7 +292,7 @@ impl Worker {
         let mut reports = BTreeMap::new();
         for workload in workloads {
             match self.board.report(&workload) {
-                Some(report) if report.routes.contains_key(name) => drop(reports.insert(workload, report)),
+                Some(report) if report.is_about(&route) => drop(reports.insert(workload, report)),
                 // Its turn comes, and asks for this one again: half of the truth would be another status.
                 _ => return Ok(Outcome::Done),
             }

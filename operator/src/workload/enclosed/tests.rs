@@ -113,6 +113,7 @@ fn it_is_enclosed_when_every_started_pod_says_so() {
         let pods = pods.map(|(number, heard)| (pod(&format!("orders-{number}"), "orders", &json!([])), heard));
         let accepted = Verdict { accepted: Ok("aaaaaaaaaaaa".to_owned()), missing: Vec::new(), kept: None };
         let report = Report {
+            generations: BTreeMap::new(),
             pods: pods.collect(),
             routes: [(ObjectName::of(&route), accepted)].into(),
             policy_revision: String::new(),
