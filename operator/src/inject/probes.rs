@@ -170,7 +170,10 @@ mod tests {
 
     use super::forward;
 
-    fn of(container: &Value) -> (Value, Result<(Value, Vec<String>), Vec<String>>) {
+    /// What is forwarded and the warnings, or what is wrong.
+    type Told = Result<(Value, Vec<String>), Vec<String>>;
+
+    fn of(container: &Value) -> (Value, Told) {
         let mut container = container.clone();
         container["name"] = json!("app");
         let mut pod = json!({"spec": {"containers": [container.clone()]}});
