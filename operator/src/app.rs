@@ -1,23 +1,30 @@
 //! The composition root: connects, watches, takes turns until it is told to stop.
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::pin::Pin;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use k8s_openapi::jiff::Timestamp;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::Client;
+use rustix::system::uname;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tracing::{Instrument, Span, error_span};
 
+use crate::api;
 use crate::authority::{self, Signer};
 use crate::identity::Reconciler;
 use crate::index::Index;
 use crate::inject::upkeep::Upkeep;
+use crate::lease::{Election, Leadership, Lost};
 use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
+use crate::metrics::Metrics;
+use crate::monitor::{Heartbeat, Monitor, Watched};
 use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECONDS};
+use crate::pki::fresh;
 use crate::pki::names::{ExtraNames, Names};
-use crate::queue::{Key, Outcome, Pace, Queue, Turn};
+use crate::queue::{Key, Outcome, Queue, Turn};
 use crate::settings::Settings;
 use crate::workload::apply::Writer;
 use crate::workload::ask::Asker;
@@ -27,80 +34,142 @@ use crate::workload::memory::Memories;
 use crate::workload::trust::Trusts;
 use crate::workload::turn::Worker;
 
-/// Runs until `stop` is there, and ends the turns under way.
+/// Watches, waits until this process leads, takes turns until `stop` is there, and ends those under way.
 ///
 /// # Errors
-/// When the API server cannot be reached at start, or there is nobody to sign.
-pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<()> {
-    let client = connect(&settings).await?;
-    let organisation = settings.trust_domain.clone();
-    let authority = AuthoritySettings {
-        algorithm: settings.authority_algorithm,
-        root_seconds: ROOT_SECONDS,
-        intermediate_seconds: INTERMEDIATE_SECONDS,
-        organisation,
-    };
-    let now = Timestamp::now().as_second();
-    let issuer = authority::load(&client, &settings.operator_namespace, &authority, now).await;
-    let issuer = issuer.context("there is nobody to sign certificates")?;
-    let queue = Arc::new(Queue::default());
-    let index = Index::new(Arc::clone(&queue));
-    let worker = Arc::new(Worker {
-        client: client.clone(),
+/// When nothing says where the API server is, the status address is taken, there is nobody to sign, or another process
+/// may lead.
+pub async fn run(settings: Settings, metrics: Arc<Metrics>, stop: impl Future<Output = ()>) -> Result<()> {
+    let mut stop = Box::pin(stop);
+    let leadership = Leadership::none();
+    let client = api::connect(&settings, &metrics, &leadership).await?;
+    let queue = Queue::held();
+    let index = Index::new(Arc::clone(&queue), Arc::clone(&metrics));
+    let heartbeat = Arc::new(Heartbeat::default());
+    let watched = Watched {
+        metrics: Arc::clone(&metrics),
         index: Arc::clone(&index),
         queue: Arc::clone(&queue),
-        board: Board::default(),
-        asker: Asker::new(settings.status_port),
-        writer: Writer::new(client.clone(), Arc::clone(&index)),
-        signer: Signer::new(authority, issuer),
-        names: names(&settings),
-        trusts: Trusts::default(),
-        authorities: Authorities::new(client.clone()),
-        reconciler: Reconciler::new(client.clone(), settings.operator_namespace.clone()),
-        quota: settings.identities_per_namespace,
-        operator_namespace: settings.operator_namespace.clone(),
-        started: Instant::now(),
-        memories: Memories::default(),
-        upkeep: Upkeep::new(client.clone(), settings.operator_namespace.clone(), settings.webhook_names.clone()),
+        heartbeat: Arc::clone(&heartbeat),
+    };
+    let monitor = Monitor::start(settings.status_address, watched);
+    let monitor = monitor.with_context(|| format!("--status-address {}", settings.status_address))?;
+    tracing::info!(address = %monitor.address(), "answering probes");
+    // Ended when this function is left, however that happens.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { heartbeat.beat().await });
+    index.watch(&client, &settings.scope, &settings.operator_namespace, &mut tasks);
+    let election = settings.lease.map(|times| {
+        Election::new(client.clone(), &settings.operator_namespace, identity(), times, Arc::clone(&leadership))
     });
-    let mut watches = JoinSet::new();
-    index.watch(&client, &settings.scope, &settings.operator_namespace, &mut watches);
-    tokio::pin!(stop);
-    tokio::select! {
-        () = &mut stop => return Ok(()),
-        () = index.complete() => {}
+    let parts = Parts { settings, client, queue, index, metrics };
+    let led = async {
+        parts.index.complete().await;
+        tracing::info!(namespaces = ?parts.settings.scope, "everything is seen");
+        match &election {
+            Some(election) => election.lead().await,
+            None => leadership.hold(),
+        }
+    };
+    let leads = tokio::select! {
+        () = &mut stop => false,
+        () = led => true,
+    };
+    if leads {
+        parts.metrics.set_leader(true);
+        tokio::select! {
+            ended = Box::pin(parts.serve(stop)) => ended?,
+            lost = lost(election.as_ref()) => bail!("not leading any more: {lost}"),
+        }
     }
-    tracing::info!(namespaces = ?settings.scope, trust_domain = settings.trust_domain, "everything is seen; taking turns");
-    queue.add(Key::Authority, Pace::Gathered);
-    queue.add(Key::Webhook, Pace::Now);
-    // Clients that went while nobody looked.
-    let namespaces = index.cluster().namespaces();
-    namespaces.into_iter().for_each(|namespace| queue.add(Key::Ledger(namespace), Pace::Now));
-    let mut turns = JoinSet::new();
-    for _ in 0..TURNS {
-        turns.spawn(take_turns(Arc::clone(&worker), Arc::clone(&queue)));
-    }
-    for _ in 0..URGENT_TURNS {
-        turns.spawn(take_urgent_turns(Arc::clone(&worker), Arc::clone(&queue)));
-    }
-    stop.await;
-    tracing::info!("stopping");
-    queue.close();
-    if timeout(STOP_TIMEOUT, async { while turns.join_next().await.is_some() {} }).await.is_err() {
-        tracing::warn!("some turns did not end in time; the next start goes on from there");
+    if let Some(election) = &election {
+        election.release().await;
     }
     Ok(())
 }
 
-async fn connect(settings: &Settings) -> Result<Client> {
-    let config = match &settings.kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.context("--kubeconfig")?
+/// When leading is over; never where nobody else is there.
+async fn lost(election: Option<&Election>) -> Lost {
+    match election {
+        Some(election) => election.keep().await,
+        None => pending().await,
+    }
+}
+
+/// Who this process is among those that may lead: its pod, and nothing that another process was before in the same pod.
+fn identity() -> String {
+    let host = uname().nodename().to_string_lossy().into_owned();
+    // Without randomness there are no keys either, which is said when one is made.
+    let own = fresh::password().map(|drawn| drawn[..8].to_owned()).unwrap_or_else(|_| std::process::id().to_string());
+    format!("{host}_{own}")
+}
+
+/// What whoever leads works with.
+struct Parts {
+    settings: Settings,
+    client: Client,
+    queue: Arc<Queue>,
+    index: Arc<Index>,
+    metrics: Arc<Metrics>,
+}
+
+impl Parts {
+    /// Takes turns until it is told to stop.
+    async fn serve(&self, stop: Pin<Box<impl Future<Output = ()>>>) -> Result<()> {
+        let worker = Arc::new(self.worker().await?);
+        let queue = &self.queue;
+        queue.open();
+        let everything = self.index.cluster().everything();
+        everything.into_iter().for_each(|(key, pace)| queue.add(key, pace));
+        tracing::info!(trust_domain = self.settings.trust_domain, "taking turns");
+        let mut turns = JoinSet::new();
+        for _ in 0..TURNS {
+            turns.spawn(take_turns(Arc::clone(&worker), Arc::clone(queue), Arc::clone(&self.metrics)));
         }
-        None => Config::infer().await.context("no API server: give --kubeconfig, or run in a pod")?,
-    };
-    Client::try_from(config).context("cannot talk to the API server")
+        for _ in 0..URGENT_TURNS {
+            turns.spawn(take_urgent_turns(Arc::clone(&worker), Arc::clone(queue), Arc::clone(&self.metrics)));
+        }
+        stop.await;
+        tracing::info!("stopping");
+        queue.close();
+        if timeout(STOP_TIMEOUT, async { while turns.join_next().await.is_some() {} }).await.is_err() {
+            tracing::warn!("some turns did not end in time; the next start goes on from there");
+            turns.shutdown().await;
+        }
+        Ok(())
+    }
+
+    async fn worker(&self) -> Result<Worker> {
+        let Self { settings, client, queue, index, metrics } = self;
+        let authority = AuthoritySettings {
+            algorithm: settings.authority_algorithm,
+            root_seconds: ROOT_SECONDS,
+            intermediate_seconds: INTERMEDIATE_SECONDS,
+            organisation: settings.trust_domain.clone(),
+        };
+        let now = Timestamp::now().as_second();
+        let issuer = authority::load(client, &settings.operator_namespace, &authority, now).await;
+        let issuer = issuer.context("there is nobody to sign certificates")?;
+        Ok(Worker {
+            client: client.clone(),
+            index: Arc::clone(index),
+            queue: Arc::clone(queue),
+            metrics: Arc::clone(metrics),
+            board: Board::default(),
+            asker: Asker::new(settings.status_port),
+            writer: Writer::new(client.clone(), Arc::clone(index)),
+            signer: Signer::new(authority, issuer),
+            names: names(settings),
+            trusts: Trusts::default(),
+            authorities: Authorities::new(client.clone()),
+            reconciler: Reconciler::new(client.clone(), settings.operator_namespace.clone()),
+            quota: settings.identities_per_namespace,
+            operator_namespace: settings.operator_namespace.clone(),
+            started: Instant::now(),
+            memories: Memories::default(),
+            upkeep: Upkeep::new(client.clone(), settings.operator_namespace.clone(), settings.webhook_names.clone()),
+        })
+    }
 }
 
 fn names(settings: &Settings) -> Names {
@@ -121,22 +190,30 @@ fn names(settings: &Settings) -> Names {
 }
 
 /// Takes one turn after the other until the queue is closed.
-async fn take_turns(worker: Arc<Worker>, queue: Arc<Queue>) {
+async fn take_turns(worker: Arc<Worker>, queue: Arc<Queue>, metrics: Arc<Metrics>) {
     while let Some(turn) = queue.next().await {
-        take_turn(&worker, turn).await;
+        take_turn(&worker, &metrics, turn).await;
     }
 }
 
 /// The same with urgent ones alone.
-async fn take_urgent_turns(worker: Arc<Worker>, queue: Arc<Queue>) {
+async fn take_urgent_turns(worker: Arc<Worker>, queue: Arc<Queue>, metrics: Arc<Metrics>) {
     while let Some(turn) = queue.next_urgent().await {
-        take_turn(&worker, turn).await;
+        take_turn(&worker, &metrics, turn).await;
     }
 }
 
-async fn take_turn(worker: &Worker, turn: Turn) {
+async fn take_turn(worker: &Worker, metrics: &Metrics, turn: Turn) {
+    metrics.waited(turn.lane(), turn.waited());
+    let span = span(turn.key());
+    let (outcome, word) = attempt(worker, turn.key()).instrument(span).await;
+    metrics.turn(turn.key(), word, turn.taken().elapsed());
+    turn.end(outcome);
+}
+
+async fn attempt(worker: &Worker, key: &Key) -> (Outcome, &'static str) {
     let ended = timeout(TURN_TIMEOUT, async {
-        match turn.key() {
+        match key {
             Key::Authority => worker.authority().await,
             Key::Webhook => worker.webhook().await,
             Key::Trust(namespace) => worker.trust(namespace).await,
@@ -146,16 +223,31 @@ async fn take_turn(worker: &Worker, turn: Turn) {
             Key::Identity(client) => worker.client(client).await,
         }
     });
-    let outcome = match ended.await {
-        Ok(Ok(outcome)) => outcome,
+    match ended.await {
+        Ok(Ok(Outcome::Done)) => (Outcome::Done, "done"),
+        Ok(Ok(Outcome::Again(wait))) => (Outcome::Again(wait), "again"),
+        Ok(Ok(Outcome::Failed)) => (Outcome::Failed, "failed"),
         Ok(Err(error)) => {
-            tracing::warn!(key = %turn.key(), %error, "a turn failed; it is tried again");
-            Outcome::Failed
+            tracing::warn!(%key, %error, "a turn failed; it is tried again");
+            (Outcome::Failed, "failed")
         }
         Err(_) => {
-            tracing::warn!(key = %turn.key(), "a turn took too long; it is tried again");
-            Outcome::Failed
+            tracing::warn!(%key, "a turn took too long; it is tried again");
+            (Outcome::Failed, "timeout")
         }
-    };
-    turn.end(outcome);
+    }
+}
+
+/// What every line of a turn says that is logged, and what a trace is called. At the highest level, so that lines of all
+/// levels are in it.
+fn span(key: &Key) -> Span {
+    match key {
+        Key::Authority => error_span!("authority"),
+        Key::Webhook => error_span!("webhook"),
+        Key::Trust(namespace) => error_span!("trust", namespace),
+        Key::Ledger(namespace) => error_span!("ledger", namespace),
+        Key::Workload(workload) => error_span!("workload", %workload),
+        Key::Route(route) => error_span!("route", %route),
+        Key::Identity(identity) => error_span!("identity", %identity),
+    }
 }

@@ -73,6 +73,25 @@ pub const FIRST_WORD_AGAIN: Duration = Duration::from_millis(100);
 /// How often it is looked who signs, beside the changes of Secrets of ours: authorities that were brought are not watched.
 pub const AUTHORITY_AGAIN: Duration = Duration::from_secs(3600);
 
+/// Connections to `/livez`, `/readyz` and `/metrics` at once: the kubelet and some Prometheus have one each for a moment.
+pub const MONITOR_CONNECTIONS: usize = 32;
+/// How long a request's head may take there. The kubelet and Prometheus send it at once.
+pub const MONITOR_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long such a connection may take in all; Prometheus gives up after 10 s.
+pub const MONITOR_TIMEOUT: Duration = Duration::from_secs(10);
+/// Wait after a connection could not be accepted.
+pub const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// How often it is noted that tasks run.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How long none may run before the process counts as stuck: longer than a machine that is busy makes it wait.
+pub const HEARTBEAT_LATE: Duration = Duration::from_secs(30);
+/// How long a turn may be under way before the process counts as stuck. Its own timeout ends it long before, unless it
+/// gives nobody else a chance to run.
+pub const TURN_STUCK: Duration = Duration::from_secs(90);
+
+/// Changed routes whose way to all sidecars is timed at once.
+pub const CHANGES_KNOWN: usize = 4096;
 /// Largest review of the webhook: the API server takes requests of 3 MiB, and a review says a little more.
 pub const REVIEW_BYTES: usize = 4 << 20;
 /// Reviews at once; others wait. What they hold is bounded by this and by their size.

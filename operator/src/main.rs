@@ -2,10 +2,12 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use postern_operator::settings::{Flags, LogLevel, Settings};
-use postern_operator::{app, inject, plugin};
+use postern_operator::metrics::Metrics;
+use postern_operator::settings::{Flags, Settings};
+use postern_operator::{app, inject, plugin, telemetry};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -42,25 +44,25 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
-    start_log(settings.log_level);
+    let metrics = Arc::new(Metrics::new()?);
+    telemetry::start(settings.log_level, Some(&metrics));
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        app::run(settings, stop).await
-    })
+        app::run(settings, metrics, stop).await
+    });
+    // Whoever leads no more ends at once, whatever is still being waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 fn run_injector(settings: inject::settings::Settings) -> anyhow::Result<()> {
-    start_log(settings.log_level);
+    telemetry::start(settings.log_level, None);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         inject::server::run(settings, stop).await
     })
-}
-
-fn start_log(level: LogLevel) {
-    tracing_subscriber::fmt().json().with_max_level(level.0).with_writer(io::stderr).init();
 }
 
 async fn stopped(mut terminate: Signal, mut interrupt: Signal) {

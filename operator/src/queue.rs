@@ -32,6 +32,22 @@ pub enum Key {
     Webhook,
 }
 
+impl Key {
+    /// What kind of turn it is, in a closed set of words.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Authority => "authority",
+            Self::Webhook => "webhook",
+            Self::Trust(_) => "trust",
+            Self::Ledger(_) => "ledger",
+            Self::Identity(_) => "identity",
+            Self::Workload(_) => "workload",
+            Self::Route(_) => "route",
+        }
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -83,11 +99,31 @@ struct State {
     due: BTreeMap<Key, Place>,
     /// The same in order: first all that is urgent, then the rest.
     lanes: [BTreeSet<(Instant, Key)>; 2],
-    /// Keys whose turn it is, with the place they have been given since.
-    running: HashMap<Key, Option<Place>>,
+    /// Keys whose turn it is.
+    running: HashMap<Key, Running>,
     /// Failures in a row.
     failures: HashMap<Key, u32>,
+    is_held: bool,
     is_closed: bool,
+}
+
+/// A key whose turn it is.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    since: Instant,
+    /// The place it has been given since.
+    again: Option<Place>,
+}
+
+/// How many turns there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// That are due and wait for somebody to take them.
+    pub due: usize,
+    /// Under way.
+    pub running: usize,
+    /// Whose time has not come.
+    pub later: usize,
 }
 
 /// A place in the order.
@@ -103,8 +139,8 @@ const USUAL: usize = 1;
 impl State {
     /// Gives a key a place, unless it has an earlier one.
     fn place(&mut self, key: Key, place: Place) {
-        if let Some(again) = self.running.get_mut(&key) {
-            *again = Some(again.map_or(place, |known| known.min(place)));
+        if let Some(running) = self.running.get_mut(&key) {
+            running.again = Some(running.again.map_or(place, |known| known.min(place)));
             return;
         }
         if let Some(known) = self.due.get(&key).copied() {
@@ -118,20 +154,31 @@ impl State {
     }
 
     /// The first key of the first lanes whose time has come, or the time to wait for.
-    fn take(&mut self, lanes: usize, now: Instant) -> Result<Key, Option<Instant>> {
+    fn take(&mut self, lanes: usize, now: Instant) -> Result<(Key, Place), Option<Instant>> {
         let first = self.lanes.iter().take(lanes).filter_map(BTreeSet::first);
         let Some((at, key)) = first.clone().find(|(at, _)| *at <= now).cloned() else {
             return Err(first.map(|(at, _)| *at).min());
         };
-        if let Some(place) = self.due.remove(&key) {
-            self.lanes[place.lane].remove(&(at, key.clone()));
-        }
-        self.running.insert(key.clone(), None);
-        Ok(key)
+        let place = self.due.remove(&key).unwrap_or(Place { lane: USUAL, at });
+        self.lanes[place.lane].remove(&(at, key.clone()));
+        self.running.insert(key.clone(), Running { since: now, again: None });
+        Ok((key, place))
     }
 }
 
 impl Queue {
+    /// One that takes nothing until it is opened: whoever opens it asks for all there is.
+    #[must_use]
+    pub fn held() -> Arc<Self> {
+        let state = State { is_held: true, ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), changed: Notify::new() })
+    }
+
+    /// From now on it takes what it is asked for.
+    pub fn open(&self) {
+        self.state().is_held = false;
+    }
+
     /// Asks for a turn.
     pub fn add(&self, key: Key, pace: Pace) {
         let now = Instant::now();
@@ -141,7 +188,12 @@ impl Queue {
             Pace::Gathered => Place { lane: USUAL, at: now + GATHER },
             Pace::Calm => Place { lane: USUAL, at: now + CALM },
         };
-        self.state().place(key, place);
+        let mut state = self.state();
+        if state.is_held {
+            return;
+        }
+        state.place(key, place);
+        drop(state);
         self.wake();
     }
 
@@ -168,8 +220,8 @@ impl Queue {
                 state.take(lanes, Instant::now())
             };
             match next {
-                Ok(key) => {
-                    return Some(Turn { key, queue: Arc::clone(self), is_done: false });
+                Ok((key, place)) => {
+                    return Some(Turn { key, place, taken: Instant::now(), queue: Arc::clone(self), is_done: false });
                 }
                 Err(None) => changed.await,
                 Err(Some(at)) => tokio::select! {
@@ -194,7 +246,7 @@ impl Queue {
     fn finish(&self, key: &Key, outcome: Outcome) {
         let now = Instant::now();
         let mut state = self.state();
-        let asked = state.running.remove(key).flatten();
+        let asked = state.running.remove(key).and_then(|running| running.again);
         let wait = match outcome {
             Outcome::Failed => {
                 let count = state.failures.entry(key.clone()).or_default();
@@ -213,6 +265,23 @@ impl Queue {
         self.wake();
     }
 
+    /// How many turns there are now.
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        let now = Instant::now();
+        let state = self.state();
+        let due = state.due.values().filter(|place| place.at <= now).count();
+        Depth { due, running: state.running.len(), later: state.due.len() - due }
+    }
+
+    /// The turn that is under way for the longest, and for how long.
+    #[must_use]
+    pub fn longest(&self) -> Option<(String, Duration)> {
+        let state = self.state();
+        let longest = state.running.iter().min_by_key(|(_, running)| running.since);
+        longest.map(|(key, running)| (key.to_string(), running.since.elapsed()))
+    }
+
     // A poisoned lock only says that somebody else panicked: each change of the state is whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -223,6 +292,8 @@ impl Queue {
 #[derive(Debug)]
 pub struct Turn {
     key: Key,
+    place: Place,
+    taken: Instant,
     queue: Arc<Queue>,
     is_done: bool,
 }
@@ -232,6 +303,24 @@ impl Turn {
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// How long it was due before it was taken.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.taken.duration_since(self.place.at)
+    }
+
+    /// Whether it went before everything else.
+    #[must_use]
+    pub fn lane(&self) -> &'static str {
+        if self.place.lane == URGENT { "urgent" } else { "usual" }
+    }
+
+    /// When it was taken.
+    #[must_use]
+    pub fn taken(&self) -> Instant {
+        self.taken
     }
 
     /// Ends the turn.

@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use sidecar_config::Duration;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::index::Scope;
+use crate::lease::Times;
 use crate::pki::key::Algorithm;
 
 const PREFIX: &str = "POSTERN_OPERATOR_";
@@ -44,6 +47,21 @@ pub struct Flags {
     /// Beginnings of URIs that namespaces may have in certificates: `shop=urn:shop:;web=…`. Never SPIFFE IDs
     #[arg(long, value_name = "PREFIXES")]
     extra_uri_prefixes: Option<String>,
+    /// Where /livez, /readyz and /metrics are answered [0.0.0.0:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    status_address: Option<String>,
+    /// Whether processes agree on who leads: On, Off. Off only where there is never more than one [On]
+    #[arg(long, value_name = "SWITCH")]
+    leader_election: Option<String>,
+    /// How long a Lease that is not renewed keeps others from leading [15s]
+    #[arg(long, value_name = "DURATION")]
+    lease_duration: Option<String>,
+    /// How long whoever leads may go on without having renewed the Lease before it ends [10s]
+    #[arg(long, value_name = "DURATION")]
+    lease_renew_deadline: Option<String>,
+    /// Time between two tries to get or renew the Lease [2s]
+    #[arg(long, value_name = "DURATION")]
+    lease_retry_period: Option<String>,
     /// DNS names by which the webhook is reached beside those of its Service, with commas between them
     #[arg(long, value_name = "NAMES")]
     webhook_names: Option<String>,
@@ -76,6 +94,10 @@ pub struct Settings {
     pub extra_dns_names: BTreeMap<String, Vec<String>>,
     /// Beginnings of URIs, by namespace.
     pub extra_uri_prefixes: BTreeMap<String, Vec<String>>,
+    /// Where probes and metrics are answered.
+    pub status_address: SocketAddr,
+    /// How it is agreed who leads; `None` where nobody else is there.
+    pub lease: Option<Times>,
     /// Names of the webhook beside those of its Service.
     pub webhook_names: Vec<String>,
     /// Least severe diagnostic.
@@ -127,6 +149,15 @@ impl Settings {
             ),
             extra_dns_names: reader.value("--extra-dns-names", flags.extra_dns_names, "", by_namespace),
             extra_uri_prefixes: reader.value("--extra-uri-prefixes", flags.extra_uri_prefixes, "", by_namespace),
+            status_address: reader
+                .value("--status-address", flags.status_address, "0.0.0.0:8080", |text| address(text).map(Some))
+                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            lease: reader.lease(
+                flags.leader_election,
+                flags.lease_duration,
+                flags.lease_renew_deadline,
+                flags.lease_retry_period,
+            ),
             webhook_names: reader.value("--webhook-names", flags.webhook_names, "", dns_names),
             log_level: reader.value("--log-level", flags.log_level, "Info", level),
             kubeconfig: reader.value("--kubeconfig", flags.kubeconfig, "", |text| {
@@ -170,6 +201,34 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
             // To read on with; it is never used.
             T::default()
         })
+    }
+}
+
+impl<V: Fn(&str) -> Option<String>> Reader<V> {
+    fn lease(
+        &mut self,
+        election: Option<String>,
+        lasts: Option<String>,
+        deadline: Option<String>,
+        retry: Option<String>,
+    ) -> Option<Times> {
+        let is_on = self.value("--leader-election", election, "On", switch);
+        let known = self.errors.len();
+        let times = Times {
+            duration: self.value("--lease-duration", lasts, "15s", duration),
+            renew_deadline: self.value("--lease-renew-deadline", deadline, "10s", duration),
+            retry: self.value("--lease-retry-period", retry, "2s", duration),
+        };
+        // As client-go demands it, with the spread of tries.
+        if self.errors.len() == known && times.duration <= times.renew_deadline {
+            let why = "--lease-renew-deadline: has to be shorter than --lease-duration, or two processes may lead";
+            self.errors.push(why.to_owned());
+        }
+        if self.errors.len() == known && times.renew_deadline <= times.retry + times.retry / 5 {
+            let why = "--lease-retry-period: times 1.2 has to be shorter than --lease-renew-deadline, or none may lead";
+            self.errors.push(why.to_owned());
+        }
+        is_on.then_some(times)
     }
 }
 
@@ -231,6 +290,23 @@ pub(crate) fn port(text: &str) -> Result<u16, String> {
     u16::from_str(text).ok().filter(|port| *port > 0).ok_or_else(|| "is not a port; write 1 to 65535".to_owned())
 }
 
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "is not an address with a port, such as `0.0.0.0:8080` or `[::]:8080`".to_owned())
+}
+
+fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("is not a switch; write On or Off".to_owned()),
+    }
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let read = text.parse::<Duration>().ok().map(Duration::as_std).filter(|duration| !duration.is_zero());
+    read.ok_or_else(|| "is not a length of time; write digits with h, m, s or ms, such as `15s`".to_owned())
+}
+
 fn count(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| "is not a number".to_owned())
 }
@@ -274,98 +350,4 @@ fn by_namespace(text: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
-    use std::path::PathBuf;
-
-    use clap::Args;
-    use tracing_subscriber::filter::LevelFilter;
-
-    use super::{Flags, LogLevel, Settings};
-    use crate::index::Scope;
-    use crate::pki::key::Algorithm;
-
-    fn read(flags: Flags, variables: &[(&str, &str)]) -> Result<Settings, String> {
-        let variables: BTreeMap<_, _> = variables.iter().copied().collect();
-        Settings::of(flags, |name| variables.get(name).map(|value| (*value).to_owned()))
-            .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn flags_go_before_variables_and_those_before_defaults() {
-        let defaults = read(Flags::default(), &[]).expect("good defaults");
-        assert_eq!((defaults.trust_domain.as_str(), defaults.status_port), ("cluster.local", 6190));
-        assert_eq!((defaults.scope, defaults.kubeconfig), (Scope::Cluster, None));
-        let flags = Flags { trust_domain: Some("flag.local".to_owned()), ..Flags::default() };
-        let variables = [
-            ("POSTERN_OPERATOR_TRUST_DOMAIN", "variable.local"),
-            ("POSTERN_OPERATOR_NAMESPACES", "shop, web"),
-            ("POSTERN_OPERATOR_STATUS_PORT", "7190"),
-            ("POSTERN_OPERATOR_LOG_LEVEL", "debug"),
-            ("POSTERN_OPERATOR_KUBECONFIG", "some/where"),
-            ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "rsa-3072"),
-            ("POSTERN_OPERATOR_EXTRA_DNS_NAMES", "shop=*.a.example, b.example; web=c.example"),
-            // What Kubernetes says of a Service of that name.
-            ("POSTERN_OPERATOR_PORT", "tcp://10.0.0.1:443"),
-        ];
-        let settings = read(flags, &variables).expect("good settings");
-        assert_eq!(settings.trust_domain, "flag.local");
-        assert_eq!(settings.scope, Scope::Namespaces(BTreeSet::from(["shop".to_owned(), "web".to_owned()])));
-        assert_eq!((settings.status_port, settings.authority_algorithm), (7190, Algorithm::Rsa3072));
-        assert_eq!(settings.log_level, LogLevel(LevelFilter::DEBUG));
-        assert_eq!(settings.kubeconfig, Some(PathBuf::from("some/where")));
-        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let expected = [("shop", names(&["*.a.example", "b.example"])), ("web", names(&["c.example"]))];
-        assert_eq!(settings.extra_dns_names, expected.map(|(name, list)| (name.to_owned(), list)).into());
-    }
-
-    #[test]
-    fn everything_that_is_wrong_is_told_at_once() {
-        let flags =
-            Flags { status_port: Some("0".to_owned()), trust_domain: Some("A B".to_owned()), ..Flags::default() };
-        let variables = [
-            ("POSTERN_OPERATOR_NAMESPACES", "shop,,web"),
-            ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "RSA-1024"),
-            ("POSTERN_OPERATOR_LOG_LEVEL", "loud"),
-        ];
-        let expected = "\
-            --trust-domain: `A B` is not a SPIFFE trust domain; write lower-case letters, digits, dots, hyphens and underscores\n\
-            POSTERN_OPERATOR_NAMESPACES: `shop,,web` are not namespaces; write `all`, or names with commas between them\n\
-            --status-port: `0` is not a port; write 1 to 65535\n\
-            POSTERN_OPERATOR_AUTHORITY_ALGORITHM: `RSA-1024` is not a kind of keys; write one of ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096\n\
-            POSTERN_OPERATOR_LOG_LEVEL: `loud` is not a level; write Error, Warn, Info or Debug";
-        assert_eq!(read(flags, &variables), Err(expected.to_owned()));
-    }
-
-    #[test]
-    fn what_namespaces_may_have_more_is_said_by_namespace() {
-        for text in ["example.com", "Shop=a", "shop=a;=b"] {
-            assert!(
-                read(Flags { extra_uri_prefixes: Some(text.to_owned()), ..Flags::default() }, &[]).is_err(),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_flag_is_documented_with_its_default() {
-        let page =
-            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operator.md")).expect("the page");
-        let rows = page.lines().filter_map(|line| line.strip_prefix("| `--")?.split_once("` | "));
-        let told: BTreeMap<_, _> = rows
-            .map(|(flag, rest)| {
-                (flag.to_owned(), rest.split('|').next().unwrap_or_default().trim().trim_matches('`').to_owned())
-            })
-            .collect();
-        let command = Flags::augment_args(clap::Command::new("run"));
-        let flags: Vec<_> = command.get_arguments().collect();
-        assert_eq!(told.len(), flags.len(), "{told:?}");
-        for flag in flags {
-            let name = flag.get_long().expect("all are long");
-            let help = flag.get_help().expect("each says what it is").to_string();
-            let default = help.rsplit_once(" [").map(|(_, default)| default.trim_end_matches(']').to_owned());
-            let default = default.filter(|_| name != "kubeconfig").unwrap_or_default();
-            assert_eq!(told.get(name), Some(&default), "--{name}");
-        }
-    }
-}
+mod tests;

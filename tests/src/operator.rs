@@ -1,12 +1,15 @@
 //! The real operator as a child process, for the namespaces of one test.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use serde_json::Value;
 
 use crate::apiserver::Namespace;
 use crate::audit::Audit;
+use crate::clients::{Answer, Curl};
 use crate::process::built;
 use crate::rights::Account;
 use crate::together::{Program, Together};
@@ -19,7 +22,7 @@ const OPERATOR: &str = "postern-operator";
 pub struct Operator {
     /// `None` once it was ended.
     programs: Option<Together>,
-    user: String,
+    account: Account,
     audit: Audit,
 }
 
@@ -39,12 +42,15 @@ impl Operator {
     /// As [`Self::start`].
     pub fn start_with(own: &Namespace<'_>, served: &Namespace<'_>, flags: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("postern-operator-").tempdir()?;
-        let Account { user, kubeconfig } = Account::make(own, &[served])?;
+        let account = Account::make(own, &[served])?;
         let arguments = [
             "run".to_owned(),
-            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--kubeconfig={}", account.kubeconfig.display()),
             format!("--operator-namespace={}", own.name),
             format!("--namespaces={}", served.name),
+            // Tests end it without a word, and would wait for the Lease of the one before.
+            "--leader-election=Off".to_owned(),
+            "--status-address=127.0.0.1:0".to_owned(),
         ];
         let program = Program { name: OPERATOR.to_owned(), path: built(OPERATOR)?, arguments: arguments.into() };
         let program = flags.iter().fold(program, |mut program, flag| {
@@ -53,18 +59,51 @@ impl Operator {
         });
         // The programs remove it when they end.
         let programs = Some(Together::start(&folder.keep(), &[program])?);
-        Ok(Self { programs, user, audit: own.server.audit() })
+        Ok(Self { programs, account, audit: own.server.audit() })
     }
 
     /// Who it is to the API server, from start to start.
     #[must_use]
     pub fn user(&self) -> &str {
-        &self.user
+        &self.account.user
+    }
+
+    /// What it says to be.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.account.kubeconfig
     }
 
     /// Ends it at once.
     pub fn end(&mut self) {
         self.programs = None;
+    }
+
+    /// What it has logged: a value for each line that is JSON.
+    #[must_use]
+    pub fn log(&self) -> Vec<Value> {
+        let text = self.programs.as_ref().map(|programs| programs.output(OPERATOR)).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Where its probes and metrics are.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn status_address(&self) -> Result<String> {
+        self.wait_for("its status address", || {
+            let log = self.log();
+            let line = log.iter().find(|line| line["fields"]["message"] == "answering probes");
+            Ok(line.and_then(|line| Some(line["fields"]["address"].as_str()?.to_owned())))
+        })
+    }
+
+    /// A page of it.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn page(&self, path: &str) -> Result<Answer> {
+        Curl::new(format!("http://{}{path}", self.status_address()?)).within(PATIENCE).call()
     }
 
     /// The last that it said, for a test that fails.
@@ -104,8 +143,8 @@ impl Drop for Operator {
     fn drop(&mut self) {
         self.programs = None;
         if !thread::panicking() {
-            let refused = self.audit.refusals(&self.user);
-            assert!(refused.as_ref().is_ok_and(Vec::is_empty), "{} was refused: {refused:#?}", self.user);
+            let refused = self.audit.refusals(&self.account.user);
+            assert!(refused.as_ref().is_ok_and(Vec::is_empty), "{} was refused: {refused:#?}", self.account.user);
         }
     }
 }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postern_crds::{ClientIdentity, ProxyRoute};
+use sidecar_config::endpoints::Endpoint;
 
-use super::{Held, HeldKind, ObjectName, Pod, Service, concern};
+use super::backends::Backends;
+use super::{Held, HeldKind, ObjectName, Pod, Service, ServicePort, Slice, Unresolved, concern};
 use crate::identity::directory::Directory;
 use crate::limits::GONE_KNOWN;
 use crate::pki::names::Names;
@@ -24,6 +26,8 @@ pub enum Object {
     Held(Arc<Held>),
     /// A Service.
     Service(Arc<Service>),
+    /// Addresses of a Service.
+    Slice(Arc<Slice>),
     /// A namespace, and whether it is on its way out.
     Namespace {
         /// Its name.
@@ -55,8 +59,27 @@ pub enum ObjectKind {
     Held(HeldKind),
     /// Services.
     Service,
+    /// Addresses of Services.
+    Slice,
     /// Namespaces.
     Namespace,
+}
+
+impl ObjectKind {
+    /// In a closed set of words.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Identity => "identity",
+            Self::Pod => "pod",
+            Self::Held(HeldKind::ConfigMap) => "configmap",
+            Self::Held(HeldKind::Secret) => "secret",
+            Self::Service => "service",
+            Self::Slice => "endpointslice",
+            Self::Namespace => "namespace",
+        }
+    }
 }
 
 impl Object {
@@ -69,6 +92,7 @@ impl Object {
             Self::Pod(_) => ObjectKind::Pod,
             Self::Held(held) => ObjectKind::Held(held.kind),
             Self::Service(_) => ObjectKind::Service,
+            Self::Slice(_) => ObjectKind::Slice,
             Self::Namespace { .. } => ObjectKind::Namespace,
         }
     }
@@ -78,7 +102,7 @@ impl Object {
         match self {
             Self::Route(route) => version_of(route.metadata.resource_version.as_deref()),
             Self::Held(held) => held.version,
-            Self::Identity(_) | Self::Pod(_) | Self::Service(_) | Self::Namespace { .. } => u64::MAX,
+            Self::Identity(_) | Self::Pod(_) | Self::Service(_) | Self::Slice(_) | Self::Namespace { .. } => u64::MAX,
         }
     }
 
@@ -91,6 +115,7 @@ impl Object {
             Self::Pod(pod) => pod.name.clone(),
             Self::Held(held) => held.name.clone(),
             Self::Service(service) => service.name.clone(),
+            Self::Slice(slice) => slice.name.clone(),
             Self::Namespace { name, .. } => ObjectName::new("", name),
         }
     }
@@ -104,6 +129,7 @@ pub struct Cluster {
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     held: BTreeMap<(HeldKind, ObjectName), Arc<Held>>,
     services: BTreeMap<ObjectName, Arc<Service>>,
+    backends: Backends,
     ending: BTreeSet<String>,
     /// Names of a workload's pods.
     workloads: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
@@ -121,7 +147,9 @@ impl Cluster {
         }
         match object {
             Object::Route(route) => {
-                let old = self.routes.insert(ObjectName::of(&*route), Arc::clone(&route));
+                let name = ObjectName::of(&*route);
+                let old = self.routes.insert(name.clone(), Arc::clone(&route));
+                self.backends.route(&name, old.as_deref(), Some(&route));
                 concern::of_route(self, old.as_deref(), Some(&route))
             }
             Object::Identity(identity) => {
@@ -145,6 +173,10 @@ impl Cluster {
                 let old = self.services.insert(service.name.clone(), Arc::clone(&service));
                 concern::of_service(self, old.as_deref(), Some(&service))
             }
+            Object::Slice(slice) => {
+                let old = self.backends.set(&slice);
+                concern::of_slice(self, old.as_deref(), Some(&slice))
+            }
             Object::Namespace { name, is_ending } => {
                 let has_changed = if is_ending { self.ending.insert(name.clone()) } else { self.ending.remove(&name) };
                 if has_changed { concern::of_namespace(self, &name) } else { Vec::new() }
@@ -158,7 +190,11 @@ impl Cluster {
         let known = match kind {
             ObjectKind::Route => self.routes.get(&name).map(|route| Object::Route(Arc::clone(route))),
             ObjectKind::Held(held) => self.held.get(&(held, name.clone())).map(|held| Object::Held(Arc::clone(held))),
-            ObjectKind::Identity | ObjectKind::Pod | ObjectKind::Service | ObjectKind::Namespace => None,
+            ObjectKind::Identity
+            | ObjectKind::Pod
+            | ObjectKind::Service
+            | ObjectKind::Slice
+            | ObjectKind::Namespace => None,
         };
         let newest = known.map(|known| known.version()).into_iter().chain(self.gone.get(&(kind, name)).copied()).max();
         newest.is_some_and(|newest| object.version() < newest)
@@ -179,6 +215,7 @@ impl Cluster {
         match kind {
             ObjectKind::Route => {
                 let old = self.routes.remove(name);
+                self.backends.route(name, old.as_deref(), None);
                 concern::of_route(self, old.as_deref(), None)
             }
             ObjectKind::Identity => {
@@ -200,6 +237,10 @@ impl Cluster {
             ObjectKind::Service => {
                 let old = self.services.remove(name);
                 concern::of_service(self, old.as_deref(), None)
+            }
+            ObjectKind::Slice => {
+                let old = self.backends.remove(name);
+                concern::of_slice(self, old.as_deref(), None)
             }
             ObjectKind::Namespace => {
                 self.ending.remove(&name.name);
@@ -241,8 +282,15 @@ impl Cluster {
                 names.filter(is_there).cloned().collect()
             }
             ObjectKind::Service => self.services.keys().filter(is_there).cloned().collect(),
+            ObjectKind::Slice => self.backends.names().filter(is_there).cloned().collect(),
             ObjectKind::Namespace => self.ending.iter().map(|name| ObjectName::new("", name)).collect(),
         }
+    }
+
+    /// A turn for everything there is: whoever begins to lead knows of no change.
+    #[must_use]
+    pub fn everything(&self) -> Vec<(Key, Pace)> {
+        concern::of_everything(self)
     }
 
     /// Namespaces that have anything a sidecar might need to know of.
@@ -324,6 +372,21 @@ impl Cluster {
     pub fn services_of<'a>(&'a self, workload: &'a ObjectName) -> impl Iterator<Item = &'a Arc<Service>> {
         let services = in_namespace(&self.services, &workload.namespace);
         services.filter(|service| self.pods_of(workload).any(|pod| !pod.is_ending && service.selects(pod)))
+    }
+
+    /// Where a port of a Service is, as far as it is known.
+    ///
+    /// # Errors
+    /// When there is no such port, or it can have no addresses.
+    pub fn endpoints(&self, port: &ServicePort) -> Result<Vec<Endpoint>, Unresolved> {
+        self.backends.endpoints(self.services.get(&port.service).map(|service| &**service), port)
+    }
+
+    /// Workloads whose routes send requests to a Service.
+    #[must_use]
+    pub fn workloads_asking(&self, service: &ObjectName) -> BTreeSet<ObjectName> {
+        let routes = self.backends.routes_of(service).filter_map(|name| self.routes.get(name));
+        routes.flat_map(|route| self.workloads_of(route)).collect()
     }
 
     /// An object of ours.

@@ -8,7 +8,7 @@ use postern_crds::{ClientIdentity, ProxyRoute};
 
 use super::cluster::selects;
 use super::held::PART_LABEL;
-use super::{Cluster, Held, HeldKind, ObjectName, Pod, Service};
+use super::{Cluster, Held, HeldKind, ObjectName, Pod, Service, Slice};
 use crate::authority::AUTHORITY_PART;
 use crate::identity::objects::{IDENTITY_LABEL, LEDGER_LABEL, label_value};
 use crate::queue::{Key, Pace};
@@ -17,6 +17,20 @@ type Turns = Vec<(Key, Pace)>;
 
 fn gathered(keys: impl IntoIterator<Item = Key>) -> Turns {
     keys.into_iter().map(|key| (key, Pace::Gathered)).collect()
+}
+
+/// Everything there is, whatever became of it before.
+pub(super) fn of_everything(cluster: &Cluster) -> Turns {
+    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now)];
+    for namespace in cluster.namespaces() {
+        turns.extend(cluster.workloads_in(&namespace).cloned().map(|name| (Key::Workload(name), Pace::Gathered)));
+        // Clients that went while nobody looked.
+        turns.push((Key::Ledger(namespace.clone()), Pace::Now));
+        turns.push((Key::Trust(namespace), Pace::Urgent));
+    }
+    turns.extend(cluster.routes().map(|route| (Key::Route(ObjectName::of(&**route)), Pace::Gathered)));
+    turns.extend(cluster.identities().map(|one| (Key::Identity(ObjectName::of(&**one)), Pace::Gathered)));
+    turns
 }
 
 /// A route concerns the workloads it selects, before or now, and its own status.
@@ -117,7 +131,7 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
     Turns::new()
 }
 
-/// A Service gives its name to the workloads whose pods it sends requests to.
+/// A Service gives its name to the workloads whose pods it sends requests to, and its addresses to those that ask it.
 pub(super) fn of_service(cluster: &Cluster, old: Option<&Service>, new: Option<&Service>) -> Turns {
     if old == new {
         return Turns::new();
@@ -126,7 +140,19 @@ pub(super) fn of_service(cluster: &Cluster, old: Option<&Service>, new: Option<&
         let pods = cluster.pods_in(&service.name.namespace).filter(|pod| service.selects(pod));
         pods.map(|pod| Key::Workload(pod.workload())).collect::<Vec<_>>()
     };
-    gathered([old, new].into_iter().flatten().flat_map(pods).collect::<BTreeSet<_>>())
+    let both = [old, new].into_iter().flatten();
+    let asking = both.clone().next().map(|service| cluster.workloads_asking(&service.name)).unwrap_or_default();
+    gathered(both.flat_map(pods).chain(asking.into_iter().map(Key::Workload)).collect::<BTreeSet<_>>())
+}
+
+/// Addresses of a Service concern the workloads that ask it.
+pub(super) fn of_slice(cluster: &Cluster, old: Option<&Slice>, new: Option<&Slice>) -> Turns {
+    if old == new {
+        return Turns::new();
+    }
+    let services: BTreeSet<_> = [old, new].into_iter().flatten().map(|slice| &slice.service).collect();
+    let workloads: BTreeSet<_> = services.into_iter().flat_map(|service| cluster.workloads_asking(service)).collect();
+    gathered(workloads.into_iter().map(Key::Workload))
 }
 
 /// A namespace that comes to its end, or is there after all, concerns all that is in it.

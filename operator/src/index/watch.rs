@@ -1,6 +1,6 @@
 //! Keeps the picture of the cluster true, and asks for the turns that its changes are worth.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as PodObject, Secret, Service as ServiceObject};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use postern_crds::{ClientIdentity, ProxyRoute};
@@ -18,7 +19,9 @@ use tokio::task::JoinSet;
 use super::cluster::{Source, version_of};
 use super::held::MANAGED_LABEL;
 use super::pod::WORKLOAD_LABEL;
-use super::{Cluster, Held, HeldKind, Object, ObjectKind, ObjectName, Pod, Service};
+use super::slice::SERVICE_LABEL;
+use super::{Cluster, Held, HeldKind, Object, ObjectKind, ObjectName, Pod, Service, Slice};
+use crate::metrics::Metrics;
 use crate::queue::{Key, Pace, Queue};
 
 /// Where objects are watched.
@@ -49,13 +52,65 @@ pub struct Index {
     queue: Arc<Queue>,
     /// Watches that have not seen everything yet.
     missing: watch::Sender<usize>,
+    /// How each watch fares.
+    watches: Mutex<Vec<(ObjectKind, Standing)>>,
+    metrics: Arc<Metrics>,
+}
+
+/// How a watch fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has not seen everything yet.
+    Listing,
+    /// It has, and is told of changes.
+    Watching,
+    /// It is begun anew, again and again.
+    Failing,
+}
+
+impl Standing {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Listing => "listing",
+            Self::Watching => "watching",
+            Self::Failing => "failing",
+        }
+    }
 }
 
 impl Index {
     /// An empty picture, whose changes ask for turns.
     #[must_use]
-    pub fn new(queue: Arc<Queue>) -> Arc<Self> {
-        Arc::new(Self { cluster: Mutex::default(), queue, missing: watch::Sender::new(0) })
+    pub fn new(queue: Arc<Queue>, metrics: Arc<Metrics>) -> Arc<Self> {
+        let (missing, watches) = (watch::Sender::new(0), Mutex::default());
+        Arc::new(Self { cluster: Mutex::default(), queue, missing, watches, metrics })
+    }
+
+    /// Whether everything that is there has been seen.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        *self.missing.borrow() == 0 && !self.standings().is_empty()
+    }
+
+    /// How many watches of each kind fare how.
+    #[must_use]
+    pub fn watches(&self) -> BTreeMap<(&'static str, &'static str), usize> {
+        let mut counts = BTreeMap::new();
+        for (kind, standing) in self.standings().iter() {
+            *counts.entry((kind.word(), standing.word())).or_default() += 1;
+        }
+        counts
+    }
+
+    // Each change is whole.
+    fn standings(&self) -> MutexGuard<'_, Vec<(ObjectKind, Standing)>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stands(&self, watch: usize, standing: Standing) {
+        if let Some(entry) = self.standings().get_mut(watch) {
+            entry.1 = standing;
+        }
     }
 
     /// The picture. Hold it shortly: whoever waits for something else lets it go first.
@@ -123,6 +178,11 @@ impl Index {
             let services = watcher::Config::default();
             self.follow(client, namespace.clone(), services, ObjectKind::Service, tasks, |service: ServiceObject| {
                 Some(Object::Service(Arc::new(Service::of(service))))
+            });
+            // Of all Services: which of them are asked is up to routes that come and go.
+            let slices = watcher::Config::default().labels(SERVICE_LABEL);
+            self.follow(client, namespace.clone(), slices, ObjectKind::Slice, tasks, |slice: EndpointSlice| {
+                Some(Object::Slice(Arc::new(Slice::of(slice)?)))
             });
             self.follow_held(client, namespace, &managed, tasks);
         }
@@ -193,14 +253,25 @@ impl Index {
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         self.missing.send_modify(|missing| *missing += 1);
+        let number = {
+            let mut standings = self.standings();
+            standings.push((kind, Standing::Listing));
+            standings.len() - 1
+        };
         let index = Arc::clone(self);
         tasks.spawn(async move {
             let mut events = pin!(watcher(api, config).default_backoff());
-            let mut listing = Listing { kind, namespace, seen: BTreeSet::new(), is_first: true };
+            let mut listing = Listing { number, kind, namespace, seen: BTreeSet::new(), is_first: true };
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => listing.take(&index, event, prune),
-                    Err(error) => tracing::warn!(kind = ?listing.kind, %error, "cannot watch; trying again"),
+                    Err(error) => {
+                        tracing::warn!(kind = listing.kind.word(), %error, "cannot watch; trying again");
+                        index.metrics.watch_failed(listing.kind.word());
+                        if !listing.is_first {
+                            index.stands(number, Standing::Failing);
+                        }
+                    }
                 }
             }
         });
@@ -209,6 +280,7 @@ impl Index {
 
 /// What one watch has seen since it was begun anew.
 struct Listing {
+    number: usize,
     kind: ObjectKind,
     namespace: Option<String>,
     seen: BTreeSet<ObjectName>,
@@ -228,8 +300,18 @@ impl Listing {
                 self.seen.insert(ObjectName::of(&object));
                 self.set(index, object, Source::List, prune);
             }
-            watcher::Event::Apply(object) => self.set(index, object, Source::Change, prune),
-            watcher::Event::Delete(object) => self.remove(index, &object),
+            watcher::Event::Apply(object) => {
+                if self.kind == ObjectKind::Route {
+                    index.metrics.route_changed(&ObjectName::of(&object), object.meta().generation.unwrap_or_default());
+                }
+                self.set(index, object, Source::Change, prune);
+            }
+            watcher::Event::Delete(object) => {
+                if self.kind == ObjectKind::Route {
+                    index.metrics.route_gone(&ObjectName::of(&object));
+                }
+                self.remove(index, &object);
+            }
             watcher::Event::InitDone => {
                 // What went while nobody watched.
                 let known = index.cluster().names(self.kind, self.namespace.as_deref());
@@ -238,6 +320,7 @@ impl Listing {
                     index.ask_for(turns);
                 }
                 self.seen.clear();
+                index.stands(self.number, Standing::Watching);
                 if std::mem::take(&mut self.is_first) {
                     index.missing.send_modify(|missing| *missing -= 1);
                 }

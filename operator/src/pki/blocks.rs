@@ -53,7 +53,7 @@ pub(super) fn read(text: &[u8], labels: &[&'static str]) -> Result<Vec<Vec<u8>>,
 }
 
 /// The certificates of a text; at least one.
-pub(super) fn certificates(text: &[u8]) -> Result<Vec<Certificate>, BlockError> {
+pub(crate) fn certificates(text: &[u8]) -> Result<Vec<Certificate>, BlockError> {
     let blocks = read(text, &["CERTIFICATE"])?.into_iter().enumerate();
     let read = blocks.map(|(index, der)| {
         let error = |detail: String| BlockError::NotACertificate { index: index + 1, detail };

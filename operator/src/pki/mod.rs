@@ -3,7 +3,7 @@
 //! Pure: no Kubernetes and no clock. Keys, serial numbers and passwords come from [`fresh`] and are handed in.
 
 pub mod authority;
-mod blocks;
+pub(crate) mod blocks;
 pub mod fresh;
 pub mod issue;
 pub mod key;

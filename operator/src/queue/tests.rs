@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, advance, timeout};
 
-use super::{Key, Outcome, Pace, Queue, Turn, back_off};
+use super::{Depth, Key, Outcome, Pace, Queue, Turn, back_off};
 use crate::index::ObjectName;
 use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, GATHER};
 
@@ -188,4 +188,34 @@ async fn several_workers_share_what_came_at_once() {
     let mut keys: Vec<_> = turns.iter().map(|turn| turn.key().clone()).collect();
     keys.sort();
     assert_eq!(keys, ["a", "b", "c", "d"].map(workload));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_while_it_is_held_is_nobodys() {
+    let queue = Queue::held();
+    queue.add(workload("a"), Pace::Urgent);
+    queue.open();
+    assert!(at_once(&queue).await.is_none());
+    queue.add(workload("b"), Pace::Now);
+    assert_eq!(at_once(&queue).await.expect("a turn").key(), &workload("b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_tells_how_much_there_is_to_do_and_for_how_long() {
+    let queue = Arc::new(Queue::default());
+    queue.add(workload("a"), Pace::Now);
+    queue.add(workload("b"), Pace::Now);
+    queue.add(workload("c"), Pace::Calm);
+    queue.add(trust(), Pace::Urgent);
+    let second = Duration::from_secs(1);
+    advance(second).await;
+    let turn = at_once(&queue).await.expect("a turn");
+    assert_eq!((turn.lane(), turn.waited()), ("urgent", second));
+    advance(second).await;
+    let other = at_once(&queue).await.expect("another");
+    assert_eq!((other.lane(), other.waited()), ("usual", second * 2));
+    assert_eq!(queue.depth(), Depth { due: 1, running: 2, later: 1 });
+    assert_eq!(queue.longest(), Some((trust().to_string(), second)));
+    turn.end(Outcome::Done);
+    assert_eq!(queue.longest(), Some((workload("a").to_string(), Duration::ZERO)));
 }

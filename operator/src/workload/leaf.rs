@@ -13,6 +13,9 @@ use crate::pki::fresh;
 use crate::pki::issue::{self, IssueError, Request};
 use crate::pki::key::{Algorithm, KeyError};
 
+/// Entry of the Secret with the chain.
+pub const CHAIN: &str = "tls.crt";
+
 /// Why a certificate could not be made.
 #[derive(Debug, Error)]
 pub enum LeafError {
@@ -39,7 +42,7 @@ pub fn make(
     let leaf = issue::leaf(issuer, request, &key.public(), fresh::serial()?, now)?;
     let entries = Entries::default()
         .with("identity.json", identity_document())
-        .with("tls.crt", leaf.chain_pem)
+        .with(CHAIN, leaf.chain_pem)
         .with("tls.key", key.pem().as_bytes());
     Ok(Content::secret(name.clone(), IDENTITY_TYPE, "identity", workload, entries))
 }
@@ -53,7 +56,7 @@ fn identity_document() -> String {
 #[must_use]
 pub fn mended(held: &Entries, name: &ObjectName, workload: &str) -> Content {
     let entries = Entries::default().with("identity.json", identity_document());
-    let copied = ["tls.crt", "tls.key"].into_iter().filter_map(|entry| Some((entry, held.bytes(entry)?)));
+    let copied = [CHAIN, "tls.key"].into_iter().filter_map(|entry| Some((entry, held.bytes(entry)?)));
     let entries = copied.fold(entries, |entries, (name, bytes)| entries.with(name, bytes));
     Content::secret(name.clone(), IDENTITY_TYPE, "identity", workload, entries)
 }

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod ask;
 pub mod authorities;
+pub mod backends;
 pub mod board;
 mod client_turn;
 pub mod content;

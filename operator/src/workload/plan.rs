@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postern_crds::Reason;
-use sidecar_config::Part;
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
 use sidecar_config::policy::Policy;
+use sidecar_config::{ContractVersion, Part};
 use sidecar_decide::snapshot::AcceptedTrust;
 use sidecar_decide::{Parts, accept, link};
 
+use super::backends::{self, Backends};
 use super::content::{Content, Write};
 use super::document::document;
 use super::names;
@@ -56,6 +57,8 @@ pub struct Expected {
     pub identities: String,
     /// Of part `policy`.
     pub policy: String,
+    /// Of part `endpoints`; `None` while what is there stays as it is.
+    pub endpoints: Option<String>,
 }
 
 /// What a plan says of a route.
@@ -64,7 +67,22 @@ pub struct Verdict {
     /// Its hash, or why it is not served.
     pub accepted: Result<String, Refused>,
     /// What it refers to in vain.
-    pub missing: Vec<String>,
+    pub missing: Vec<Missing>,
+}
+
+/// Something that a route refers to in vain.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Missing {
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, and where.
+    pub message: String,
+}
+
+impl Missing {
+    fn not_found(message: impl Into<String>) -> Self {
+        Self { reason: Reason::RefNotFound, message: message.into() }
+    }
 }
 
 /// The certificate of those pods of a workload that run as one service account.
@@ -89,6 +107,10 @@ pub struct Common<'a> {
     pub unreadable: &'a BTreeMap<String, String>,
     /// Clients that the workload has to know.
     pub known: &'a [KnownIdentity],
+    /// Services that its routes send requests to.
+    pub backends: &'a Backends,
+    /// The newest contract version that all of its sidecars read.
+    pub newest: ContractVersion,
     /// In seconds since the epoch.
     pub now: i64,
 }
@@ -102,10 +124,12 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
         .iter()
         .map(|(name, accepted)| (name.clone(), Verdict { accepted: accepted.clone(), missing: Vec::new() }))
         .collect();
-    let missing = missing(validated, common);
-    for (name, what) in missing {
+    let sets = backends::sets(common.backends, common.newest);
+    let endpoints = backends::text(&sets);
+    let asked_in_vain = backends::missing(&validated.policy, common.backends, endpoints.is_none());
+    for (name, what) in missing(validated, common, &sets).into_iter().chain(asked_in_vain) {
         if let Some(verdict) = verdicts.get_mut(&name) {
-            verdict.missing.extend(what);
+            verdict.missing.push(what);
         }
     }
     let name = |name: String| ObjectName::new(workload.namespace.clone(), name);
@@ -118,7 +142,6 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
         "policy-good",
         Entries::default().with("policy.good", policy.as_bytes()),
     );
-    let endpoints = document(Part::Endpoints, &Vec::<EndpointSet>::new());
     let identities = identities(workload, common.known);
     let too_large = (policy.len() > DOCUMENT_BYTES)
         .then_some(TooLarge { what: "policy" })
@@ -132,11 +155,10 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     Plan {
         leaves,
         identities: identities.unwrap_or_default(),
-        endpoints: set(config_map(
-            names::endpoints(&workload.name),
-            "endpoints",
-            Entries::default().with("endpoints.json", endpoints),
-        )),
+        endpoints: endpoints.as_ref().map_or(Write::Keep, |text| {
+            let entries = Entries::default().with("endpoints.json", text.as_bytes());
+            set(config_map(names::endpoints(&workload.name), "endpoints", entries))
+        }),
         policy: set(config_map(
             names::policy(&workload.name),
             "policy",
@@ -147,6 +169,7 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
             trust: common.trust.revision.to_string(),
             identities: accept::identities(common.known).map(|one| one.revision.to_string()).unwrap_or_default(),
             policy: validated.accepted.revision.to_string(),
+            endpoints: endpoints.and_then(|_| Some(accept::endpoints(&sets).ok()?.revision.to_string())),
         },
         routes: verdicts,
         next_look,
@@ -182,23 +205,23 @@ fn identities(workload: &ObjectName, known: &[KnownIdentity]) -> Result<Vec<Writ
 }
 
 /// What routes refer to in vain, as the sidecar will find it.
-fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Vec<String>> {
-    let mut found: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
+fn missing(validated: &Validated, common: Common<'_>, sets: &[EndpointSet]) -> Vec<(ObjectName, Missing)> {
+    let mut found = Vec::new();
     let names: Vec<_> = validated.policy.routes.iter().map(|route| route.name.clone()).collect();
     let object = |name: &str| name.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
     for (route, needs) in &validated.needs {
         let unreadable = needs.bundles.keys().filter_map(|bundle| common.unreadable.get(bundle));
-        found.entry(route.clone()).or_default().extend(unreadable.cloned());
+        found.extend(unreadable.map(|why| (route.clone(), Missing::not_found(why))));
     }
     let parts = Parts {
         trust: Some(Arc::clone(common.trust)),
         identities: accept::identities(common.known).ok().map(Arc::new),
-        endpoints: accept::endpoints(&[]).ok().map(Arc::new),
+        endpoints: accept::endpoints(sets).ok().map(Arc::new),
         policy: accept::policy(&for_any_pod(&validated.policy)).ok().map(Arc::new),
         ..Parts::default()
     };
     for problem in link(&parts).1.iter().filter(|problem| problem.part == Part::Policy) {
-        // Keys are looked at by those who hold them.
+        // Keys are looked at by those who hold them; why there are no addresses is known better.
         if matches!(problem.missing_in, Some(Part::Identity | Part::Endpoints)) {
             continue;
         }
@@ -208,12 +231,11 @@ fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Ve
         }
         let index = problem.path.strip_prefix("policy.routes[").and_then(|rest| rest.split_once(']')?.0.parse().ok());
         match index.and_then(|index: usize| Some((index, object(names.get(index)?)?))) {
-            Some((index, name)) => found.entry(name).or_default().push(told(problem, index)),
+            Some((index, name)) => found.push((name, Missing::not_found(told(problem, index)))),
             // Of a listener, and so of everybody on it.
             None => {
-                for name in names.iter().filter_map(|name| object(name)) {
-                    found.entry(name).or_default().push(told(problem, usize::MAX));
-                }
+                let told = Missing::not_found(told(problem, usize::MAX));
+                found.extend(names.iter().filter_map(|name| Some((object(name)?, told.clone()))));
             }
         }
     }

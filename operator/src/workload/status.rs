@@ -9,6 +9,7 @@ use postern_crds::proxyroute::{ProxyRouteStatus, Totals, WorkloadStatus};
 use postern_crds::{ConditionStatus, ConditionType, ProxyRoute, Reason};
 
 use super::board::{Heard, Report};
+use super::plan::Missing;
 use super::validate::Refused;
 use crate::index::ObjectName;
 use crate::index::cluster::selects;
@@ -20,7 +21,7 @@ pub struct View {
     /// Why it is not served, if it is not.
     pub refused: Option<Refused>,
     /// What it refers to in vain.
-    pub missing: Vec<String>,
+    pub missing: Vec<Missing>,
     /// Whether it may be ready although there is a way around the gate.
     pub allow_bypass: bool,
     /// Its workloads, by name.
@@ -128,7 +129,11 @@ fn resolved(view: &View) -> Condition {
         None if view.missing.is_empty() => {
             condition(kind, ConditionStatus::True, Reason::ResolvedRefs, "everything it refers to is there")
         }
-        None => condition(kind, ConditionStatus::False, Reason::RefNotFound, view.missing.join("; ")),
+        None => {
+            let reason = view.missing.first().map_or(Reason::RefNotFound, |missing| missing.reason);
+            let told: Vec<_> = view.missing.iter().map(|missing| missing.message.as_str()).collect();
+            condition(kind, ConditionStatus::False, reason, told.join("; "))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
+use tracing::{Instrument, error_span};
 
 use super::apply::Applied;
 use super::authorities;
@@ -103,11 +104,11 @@ impl Worker {
         }
         let (document, accepted) = self.trust_of(directory, ledgers, &readable).map_err(TurnError::Trust)?;
         let content = content(namespace, &document);
-        if self.writer.set(&content).await? == Applied::Taken {
+        if self.writer.set(&content).instrument(error_span!("apply")).await? == Applied::Taken {
             return Err(TurnError::Taken(content.name));
         }
         let is_new = self.trusts.enter(namespace, accepted, document, unreadable);
-        self.touch(pods).await?;
+        self.touch(pods).instrument(error_span!("touch")).await?;
         if is_new {
             // They wait for it, or have to be asked whether they have it.
             let workloads: Vec<_> = self.index.cluster().workloads_in(namespace).cloned().collect();

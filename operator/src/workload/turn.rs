@@ -9,17 +9,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
-use postern_crds::{ProxyRoute, Reason};
+use postern_crds::{ConditionStatus, ConditionType, ProxyRoute, Reason};
 use serde_json::json;
 use sidecar_config::CONTRACT_MAX;
 use sidecar_config::identities::KnownIdentity;
 use sidecar_decide::snapshot::AcceptedTrust;
 use thiserror::Error;
 use tokio::time::Instant;
+use tracing::{Instrument, error_span};
 
 use super::apply::{Applied, ApplyError, Writer};
 use super::ask::Asker;
 use super::authorities::Authorities;
+use super::backends;
 use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
 use super::leaf;
@@ -37,6 +39,7 @@ use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
 use crate::inject::upkeep::{Upkeep, UpkeepError};
 use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES};
+use crate::metrics::Metrics;
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
 
@@ -77,6 +80,7 @@ pub struct Worker {
     pub(crate) client: Client,
     pub(crate) index: Arc<Index>,
     pub(crate) queue: Arc<Queue>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) board: Board,
     pub(crate) asker: Asker,
     pub(crate) writer: Writer,
@@ -112,7 +116,7 @@ impl Worker {
     pub async fn workload(&self, workload: &ObjectName) -> Result<Outcome, TurnError> {
         let memory = self.memories.of(workload);
         let mut memory = memory.lock().await;
-        let observed = observe(&self.index.cluster(), workload);
+        let observed = error_span!("observe").in_scope(|| observe(&self.index.cluster(), workload));
         let Some((trust, unreadable)) = self.trusts.accepted(&workload.namespace) else {
             // Trust comes first, always; its turn asks for this one.
             return Ok(Outcome::Done);
@@ -121,8 +125,10 @@ impl Worker {
             return Ok(self.leave(workload));
         }
         let newest = memory.newest_version(&observed.pods);
-        let validated = validate(&observed.routes, &self.names.trust_domain, newest);
+        let validated =
+            error_span!("validate").in_scope(|| validate(&observed.routes, &self.names.trust_domain, newest));
         let known = known(&self.index.cluster().directory(&self.names), &validated, &trust);
+        let backends = backends::look(&self.index.cluster(), &validated.policy);
         let now = Timestamp::now().as_second();
         let common = Common {
             issuer: &self.signer.issuer(),
@@ -130,25 +136,29 @@ impl Worker {
             trust: &trust,
             unreadable: &unreadable,
             known: &known,
+            backends: &backends,
+            newest,
             now,
         };
-        let mut plan = plan(&observed, &validated, common);
-        let applied = self.apply(&observed, &plan, &mut memory, now).await?;
+        let mut plan = error_span!("plan").in_scope(|| plan(&observed, &validated, common));
+        let applied = self.apply(&observed, &plan, &mut memory, now).instrument(error_span!("apply")).await?;
         if let Some(taken) = applied.taken.first() {
             let advice = "the name is needed and belongs to something that the operator did not make; rename it";
             let refused = Refused { reason: Reason::NameTaken, message: format!("{taken}: {advice}") };
             plan.routes.values_mut().for_each(|verdict| verdict.accepted = Err(refused.clone()));
         }
-        self.touch(&observed.pods).await?;
-        let heard = self.ask(&observed.pods, &mut memory).await;
+        self.touch(&observed.pods).instrument(error_span!("touch")).await?;
+        let heard = self.ask(&observed.pods, &mut memory).instrument(error_span!("ask")).await;
         let is_acknowledged = all_have(&heard, &[("policy", &plan.expected.policy)]);
-        let others = [("trust", &plan.expected.trust), ("identities", &plan.expected.identities)];
+        let expected = &plan.expected;
+        let others = [("trust", &expected.trust), ("identities", &expected.identities)].into_iter();
+        let others: Vec<_> = others.chain(expected.endpoints.iter().map(|revision| ("endpoints", revision))).collect();
         // Nobody tells when what is in the way is gone.
         let is_written = applied.taken.is_empty() && applied.problems.is_empty();
         let is_settled = is_written && is_acknowledged && all_have(&heard, &others);
         if is_acknowledged && heard.iter().any(|(_, heard)| matches!(heard, Heard::Answered(_))) {
             // Every started pod has it: it is what a pod falls back to that is started later.
-            self.writer.set(&plan.good).await?;
+            self.writer.set(&plan.good).instrument(error_span!("promote")).await?;
         }
         let report = Report {
             pods: heard,
@@ -283,6 +293,10 @@ impl Worker {
         let alone = alone.routes.into_values().find_map(Result::err);
         let view = View::of(&route, alone, &reports);
         let status = status(&route, &view, &Time(Timestamp::now()));
+        let generation = route.metadata.generation.unwrap_or_default();
+        let is_programmed = status.conditions.iter().any(|condition| {
+            condition.type_ == ConditionType::Programmed.as_str() && condition.status == ConditionStatus::True.as_str()
+        });
         if route.status.as_ref() == Some(&status) {
             return Ok(Outcome::Done);
         }
@@ -294,8 +308,13 @@ impl Worker {
             "status": status,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch_status(&name.name, &parameters, &Patch::Apply(patch)).await {
+        let patch = Patch::Apply(patch);
+        let written = api.patch_status(&name.name, &parameters, &patch);
+        match written.instrument(error_span!("report")).await {
             Ok(mut written) => {
+                if is_programmed {
+                    self.metrics.route_programmed(name, generation);
+                }
                 written.metadata.managed_fields = None;
                 self.index.written(Object::Route(Arc::new(written)));
                 Ok(Outcome::Done)

@@ -1,8 +1,12 @@
 //! The real operator on a real API server, with real sidecars in front of an application.
 
+mod backends;
 mod clients;
 mod command;
+mod killed;
+mod leading;
 mod mended;
+mod monitor;
 mod plugin;
 mod prober;
 mod revocation;

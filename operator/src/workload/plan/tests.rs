@@ -10,7 +10,7 @@ use sidecar_config::{CONTRACT_MAX, Document};
 use super::{Common, Plan, Write, plan};
 use crate::identity::directory::Directory;
 use crate::identity::trust::{TrustInput, document};
-use crate::index::{Held, HeldKind, ObjectName, Pod};
+use crate::index::{Cluster, Held, HeldKind, ObjectName, Pod};
 use crate::pki::authority::{AuthoritySettings, Issuer, Root};
 use crate::pki::fresh;
 use crate::pki::key::Algorithm;
@@ -18,7 +18,7 @@ use crate::pki::names::Names;
 use crate::pki::rotate;
 use crate::workload::content::{Content, Deed};
 use crate::workload::observe::Observed;
-use crate::workload::{leaf, trust, validate};
+use crate::workload::{backends, leaf, trust, validate};
 
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 86_400;
@@ -81,7 +81,17 @@ fn planned(observed: &Observed, now: i64) -> Plan {
     let input = TrustInput { issuer: &ISSUER, names: &names, directory: &directory, ledgers: &[], bundles: &bundles };
     let trust = Arc::new(trust::accepted(&document(&input)).expect("good trust"));
     let validated = validate::validate(&observed.routes, "demo.local", CONTRACT_MAX);
-    let common = Common { issuer: &ISSUER, names: &names, trust: &trust, unreadable: &unreadable, known: &[], now };
+    let backends = backends::look(&Cluster::default(), &validated.policy);
+    let common = Common {
+        issuer: &ISSUER,
+        names: &names,
+        trust: &trust,
+        unreadable: &unreadable,
+        known: &[],
+        backends: &backends,
+        newest: CONTRACT_MAX,
+        now,
+    };
     plan(observed, &validated, common)
 }
 
@@ -189,14 +199,24 @@ fn a_certificate_is_made_anew_when_it_is_due_or_damaged_or_its_names_change() {
 #[test]
 fn what_a_route_refers_to_in_vain_is_told() {
     let identity = json!({"identity": {"name": "nobody"}});
-    let rows = [(route(&[], &json!({"verified": {}})), None), (route(&[], &identity), Some("spec.rules[0].allow[0]"))];
-    for (route, expected) in rows {
+    let mut asking = (*route(&[], &json!({"verified": {}}))).clone();
+    asking.spec.rules[0].backend_refs =
+        serde_json::from_value(json!([{"name": "stock", "port": 80}])).expect("a Service");
+    let rows = [
+        (route(&[], &json!({"verified": {}})), None, Reason::RefNotFound),
+        (route(&[], &identity), Some("spec.rules[0].allow[0]"), Reason::RefNotFound),
+        (Arc::new(asking), Some("spec.rules[0].backendRefs[0]"), Reason::BackendNotFound),
+    ];
+    for (route, expected, reason) in rows {
         let plan = planned(&observed(vec![route], vec![pod("a", "default")], vec![]), NOW);
         let verdict = &plan.routes[&ObjectName::new("shop", "orders")];
         assert!(verdict.accepted.is_ok(), "{verdict:?}");
         match (expected, &verdict.missing[..]) {
             (None, []) => {}
-            (Some(place), [told]) => assert!(told.starts_with(place), "{told}"),
+            (Some(place), [told]) => {
+                assert!(told.message.starts_with(place), "{told:?}");
+                assert_eq!(told.reason, reason, "{told:?}");
+            }
             (expected, found) => panic!("{expected:?} and not {found:?}"),
         }
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{View, status, verdicts};
 use crate::limits::STATUS_WORKLOADS;
+use crate::workload::plan::Missing;
 use crate::workload::validate::Refused;
 
 /// A workload by its counts: pods, started, programmed, rejected, unreachable.
@@ -20,6 +21,10 @@ fn workload(name: &str, [pods, started, programmed, rejected, unreachable]: [u32
 fn view(counts: &[[u32; 5]]) -> View {
     let workloads = counts.iter().enumerate().map(|(number, counts)| workload(&format!("w{number:02}"), *counts));
     View { refused: None, missing: Vec::new(), allow_bypass: false, workloads: workloads.collect() }
+}
+
+fn missing(message: &str) -> Missing {
+    Missing { reason: Reason::RefNotFound, message: message.to_owned() }
 }
 
 fn of(found: &[Condition], kind: ConditionType) -> &Condition {
@@ -58,7 +63,7 @@ fn ready_gives_the_reason_of_what_is_missing() {
         ("good", good.clone(), True, Reason::Ready),
         ("a way around may be there", View { allow_bypass: false, ..good.clone() }, Unknown, Reason::NotChecked),
         ("refused", View { refused: Some(refused), ..good.clone() }, False, Reason::Conflicted),
-        ("refers in vain", View { missing: vec!["it".to_owned()], ..good.clone() }, False, Reason::RefNotFound),
+        ("refers in vain", View { missing: vec![missing("it")], ..good.clone() }, False, Reason::RefNotFound),
         ("no pods", View { workloads: Vec::new(), ..good.clone() }, False, Reason::NoPods),
         ("silent", View { workloads: view(&[[1, 1, 0, 0, 1]]).workloads, ..good }, Unknown, Reason::Unreachable),
     ];
@@ -91,7 +96,7 @@ impl Chance {
         let refused = Refused { reason: Reason::Invalid, message: "why".to_owned() };
         View {
             refused: (self.below(4) == 0).then_some(refused),
-            missing: if self.below(4) == 0 { vec!["what".to_owned()] } else { Vec::new() },
+            missing: if self.below(4) == 0 { vec![missing("what")] } else { Vec::new() },
             allow_bypass: self.below(2) == 0,
             ..view(&counts)
         }

@@ -1,0 +1,229 @@
+//! The client of the API server: what every request passes, whoever makes it. Requests are counted, and none writes while
+//! another process may lead.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use anyhow::{Context as _, Result};
+use http::{Method, Request, Response, StatusCode};
+use kube::client::{Body, ClientBuilder};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use thiserror::Error;
+use tower::{BoxError, Layer, Service};
+
+use crate::lease::Leadership;
+use crate::metrics::Metrics;
+use crate::settings::Settings;
+
+/// A client as the settings say.
+///
+/// # Errors
+/// When there is nothing that says where the API server is, or it cannot be read.
+pub async fn connect(settings: &Settings, metrics: &Arc<Metrics>, leadership: &Arc<Leadership>) -> Result<Client> {
+    let mut config = match &settings.kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.context("--kubeconfig")?
+        }
+        None => Config::infer().await.context("no API server: give --kubeconfig, or run in a pod")?,
+    };
+    // A turn that fails is tried again. What is tried again further down would come after it was asked who leads.
+    config.default_retry = false;
+    let builder = ClientBuilder::try_from(config).context("cannot talk to the API server")?;
+    let gate = Gate { metrics: Arc::clone(metrics), leadership: Arc::clone(leadership) };
+    Ok(builder.with_layer(&gate).build())
+}
+
+/// Why a request was not sent.
+#[derive(Debug, Error)]
+#[error("not written: this process does not lead, or has not heard for too long that it does")]
+pub struct NotLeading;
+
+/// What every request passes.
+#[derive(Clone)]
+struct Gate {
+    metrics: Arc<Metrics>,
+    leadership: Arc<Leadership>,
+}
+
+impl<S> Layer<S> for Gate {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { gate: self.clone(), inner }
+    }
+}
+
+struct Gated<S> {
+    gate: Gate,
+    inner: S,
+}
+
+impl<S, B> Service<Request<Body>> for Gated<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let asked = Asked::of(request.method(), request.uri().path(), request.uri().query());
+        let metrics = Arc::clone(&self.gate.metrics);
+        if asked.is_write() && !self.gate.leadership.may_write() {
+            metrics.request(&asked.resource, asked.verb, "refused");
+            return Box::pin(async { Err(NotLeading.into()) });
+        }
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await;
+            let outcome = answer.as_ref().map_or("unreachable", |answer| outcome(answer.status()));
+            metrics.request(&asked.resource, asked.verb, outcome);
+            answer
+        })
+    }
+}
+
+/// What came of a request, in a closed set of words.
+fn outcome(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        200..=399 => "ok",
+        401 | 403 => "denied",
+        404 => "not_found",
+        409 => "conflict",
+        429 => "throttled",
+        400..=499 => "rejected",
+        _ => "failed",
+    }
+}
+
+/// What a request asks for, in the API server's words. All of them come from this program, and so are few.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    resource: String,
+    verb: &'static str,
+}
+
+impl Asked {
+    fn of(method: &Method, path: &str, query: Option<&str>) -> Self {
+        let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let rest = match parts.as_slice() {
+            ["api", _version, rest @ ..] | ["apis", _, _version, rest @ ..] => rest,
+            _ => &[],
+        };
+        let (resource, name, below) = match rest {
+            ["namespaces", _, resource, rest @ ..] | [resource, rest @ ..] => (*resource, rest.first(), rest.get(1)),
+            [] => ("other", None, None),
+        };
+        let is_watch = query.is_some_and(|query| query.split('&').any(|pair| pair == "watch=true"));
+        let verb = match *method {
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ if is_watch => "watch",
+            _ if name.is_none() => "list",
+            _ => "get",
+        };
+        let resource = below.map_or_else(|| resource.to_owned(), |below| format!("{resource}/{below}"));
+        Self { resource, verb }
+    }
+
+    /// Whether it changes anything. The Lease is how one comes to be allowed to.
+    fn is_write(&self) -> bool {
+        !matches!(self.verb, "get" | "list" | "watch") && self.resource != "leases"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use tower::{BoxError, Layer, Service};
+
+    use super::{Asked, Gate, NotLeading};
+    use crate::lease::Leadership;
+    use crate::metrics::Metrics;
+
+    /// An API server that likes everything.
+    struct Likes;
+
+    impl Service<Request<Body>> for Likes {
+        type Response = Response<()>;
+        type Error = BoxError;
+        type Future = Ready<Result<Response<()>, BoxError>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            ready(Ok(Response::new(())))
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_lead_reads_and_asks_for_the_lease_and_writes_nothing() {
+        let leadership = Leadership::none();
+        let metrics = Arc::new(Metrics::new().expect("families"));
+        let mut gated = Gate { metrics, leadership: Arc::clone(&leadership) }.layer(Likes);
+        let mut passes = async |method: Method, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
+            match gated.call(request).await {
+                Ok(_) => true,
+                Err(error) => !error.is::<NotLeading>(),
+            }
+        };
+        let (pod, lease) = ("/api/v1/namespaces/a/pods/b/status", "/apis/coordination.k8s.io/v1/namespaces/a/leases/b");
+        for (leads, expected) in [(false, false), (true, true)] {
+            if leads {
+                leadership.hold();
+            }
+            assert!(passes(Method::GET, pod).await);
+            assert!(passes(Method::PUT, lease).await);
+            for method in [Method::PATCH, Method::PUT, Method::DELETE, Method::POST] {
+                assert_eq!(passes(method, pod).await, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_counted_by_what_they_ask_for_and_writes_are_known() {
+        for (method, path, query, resource, verb, is_write) in [
+            (Method::GET, "/api/v1/pods", Some("limit=500"), "pods", "list", false),
+            (Method::GET, "/api/v1/pods", Some("a=b&watch=true"), "pods", "watch", false),
+            (Method::GET, "/api/v1/namespaces", None, "namespaces", "list", false),
+            (Method::GET, "/api/v1/namespaces/shop", None, "namespaces", "get", false),
+            (Method::GET, "/api/v1/namespaces/shop/secrets/a", None, "secrets", "get", false),
+            (Method::POST, "/api/v1/namespaces/shop/configmaps", None, "configmaps", "create", true),
+            (Method::PATCH, "/api/v1/namespaces/shop/pods/a/status", None, "pods/status", "patch", true),
+            (
+                Method::PATCH,
+                "/apis/postern.dev/v1alpha1/namespaces/shop/proxyroutes/a/status",
+                Some("force=true"),
+                "proxyroutes/status",
+                "patch",
+                true,
+            ),
+            (Method::DELETE, "/api/v1/namespaces/shop/configmaps/a", None, "configmaps", "delete", true),
+            (Method::PUT, "/apis/coordination.k8s.io/v1/namespaces/p/leases/a", None, "leases", "update", false),
+            (Method::GET, "/version", None, "other", "list", false),
+        ] {
+            let asked = Asked::of(&method, path, query);
+            let told = (asked.resource.as_str(), asked.verb, asked.is_write());
+            assert_eq!(told, (resource, verb, is_write), "{method} {path}");
+        }
+    }
+}
