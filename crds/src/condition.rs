@@ -118,8 +118,14 @@ words! {
         Rejected,
         /// Programmed or Enforced is unknown: a sidecar could not be asked.
         Unreachable,
-        /// Enclosed is unknown: nothing has looked yet.
+        /// Enclosed is true.
+        Enclosed,
+        /// Enclosed is unknown: not every sidecar that has started has told.
         NotChecked,
+        /// Enclosed is false: a Service sends to the application past the gate.
+        ServiceBypasses,
+        /// Enclosed is false: a sidecar sees the application listen on more than loopback.
+        AppListensOnAllAddresses,
         /// Issued is true.
         Issued,
         /// Issued is true: there is nothing to issue, certificates of this client come from elsewhere.

@@ -16,6 +16,7 @@ use crate::api;
 use crate::authority::{self, Signer};
 use crate::identity::Reconciler;
 use crate::index::Index;
+use crate::inject::audit::Auditor;
 use crate::inject::upkeep::Upkeep;
 use crate::lease::{Election, Leadership, Lost};
 use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
@@ -167,6 +168,7 @@ impl Parts {
             operator_namespace: settings.operator_namespace.clone(),
             started: Instant::now(),
             memories: Memories::default(),
+            auditor: Auditor::new(client.clone(), settings.scope.clone(), settings.operator_namespace.clone()),
             upkeep: Upkeep::new(client.clone(), settings.operator_namespace.clone(), settings.webhook_names.clone()),
         })
     }
@@ -216,6 +218,7 @@ async fn attempt(worker: &Worker, key: &Key) -> (Outcome, &'static str) {
         match key {
             Key::Authority => worker.authority().await,
             Key::Webhook => worker.webhook().await,
+            Key::Audit => worker.audit().await,
             Key::Trust(namespace) => worker.trust(namespace).await,
             Key::Workload(workload) => worker.workload(workload).await,
             Key::Route(route) => worker.route(route).await,
@@ -244,6 +247,7 @@ fn span(key: &Key) -> Span {
     match key {
         Key::Authority => error_span!("authority"),
         Key::Webhook => error_span!("webhook"),
+        Key::Audit => error_span!("audit"),
         Key::Trust(namespace) => error_span!("trust", namespace),
         Key::Ledger(namespace) => error_span!("ledger", namespace),
         Key::Workload(workload) => error_span!("workload", %workload),

@@ -46,8 +46,13 @@ pub const WORKLOAD_MESSAGE_BYTES: usize = 256;
 pub const CHUNK_BYTES: usize = 700 << 10;
 /// ConfigMaps of identities that a workload may have: the projected volume names them beforehand.
 pub const CHUNKS: usize = 4;
+/// Most bytes that are written of where bundles are: all annotations of an object take 256 KiB.
+pub const BUNDLES_BYTES: usize = 128 << 10;
 /// Largest document that a ConfigMap takes as text.
 pub const DOCUMENT_BYTES: usize = 1000 << 10;
+
+/// Longest message of why a route is refused where more is to be said: a condition takes 1024.
+pub const REFUSED_MESSAGE_BYTES: usize = 900;
 
 /// Time for turns under way to end after SIGTERM.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,3 +117,10 @@ pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// How often it is looked whether the webhook's certificate, and who API servers trust in it, are as they should be:
 /// neither is watched, and while they are not, no pod is made.
 pub const WEBHOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How often it is looked for pods without the sidecar that they should have: one request for each namespace that asks.
+pub const AUDIT_AGAIN: Duration = Duration::from_secs(60);
+/// Pods of one namespace that are told of; whoever has more has one cause for all.
+pub const AUDITED_PODS: u32 = 100;
+/// Namespaces that are listed at once.
+pub const AUDITED_NAMESPACES: u32 = 500;

@@ -30,6 +30,8 @@ pub enum Key {
     Route(ObjectName),
     /// The webhook's certificate, and whom API servers trust in it.
     Webhook,
+    /// Pods without the sidecar that they should have.
+    Audit,
 }
 
 impl Key {
@@ -39,6 +41,7 @@ impl Key {
         match self {
             Self::Authority => "authority",
             Self::Webhook => "webhook",
+            Self::Audit => "audit",
             Self::Trust(_) => "trust",
             Self::Ledger(_) => "ledger",
             Self::Identity(_) => "identity",
@@ -58,6 +61,7 @@ impl fmt::Display for Key {
             Self::Workload(name) => write!(f, "workload {name}"),
             Self::Route(name) => write!(f, "route {name}"),
             Self::Webhook => f.write_str("webhook"),
+            Self::Audit => f.write_str("audit"),
         }
     }
 }

@@ -4,9 +4,11 @@ mod scene;
 
 use postern_operator::inject::{self, Common, Verdict};
 use postern_tests::injector::Meddler;
+use postern_tests::operator::Operator;
 use serde_json::{Value, json};
 
-use self::scene::{Webhook, app, gate, named};
+use self::scene::{Webhook, app, gate, named, of_deployment};
+use crate::operator::scene::Scene;
 
 fn common() -> Common {
     let image = "registry.example/postern-sidecar:tests".to_owned();
@@ -45,11 +47,7 @@ fn pods_that_ask_get_a_gate_and_others_do_not() {
 fn a_pod_of_a_deployment_is_its_workloads() {
     let webhook = Webhook::shared();
     let namespace = webhook.namespace(Some("enabled"));
-    let owner =
-        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "orders-5d4", "uid": "1", "controller": true});
-    let mut pod = app();
-    pod["metadata"] =
-        json!({"generateName": "orders-5d4-", "labels": {"pod-template-hash": "5d4"}, "ownerReferences": [owner]});
+    let pod = of_deployment("orders", "5d4");
     let created = webhook.create(&namespace, &pod).unwrap();
     assert_eq!(created["metadata"]["labels"]["postern.dev/workload"], "orders.deployment");
     assert_eq!(created["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"], "app");
@@ -153,4 +151,60 @@ fn while_the_webhook_is_away_only_pods_that_ask_are_not_made() {
     assert!(webhook.create(&asking, &labelled("disabled")).is_ok());
     assert!(webhook.create(&silent, &plain).is_ok());
     asking.run(&["delete", "mutatingwebhookconfiguration", &away]).unwrap();
+}
+
+/// From a pod that knows of no gate to a call that passes its gate: the container that the webhook has put in is run as it
+/// is written, with the volume that it names.
+#[test]
+fn from_injection_to_a_call() {
+    let webhook = Webhook::shared();
+    let scene = Scene::start();
+    scene.namespace.run(&["label", "namespace", &scene.namespace.name, "postern.dev/inject=enabled"]).unwrap();
+    scene.apply(&scene.service());
+    scene.apply(&scene.route(&["billing"]));
+    scene.client("billing");
+    let mut pod = of_deployment("orders", "5d4");
+    pod["metadata"]["labels"]["app"] = json!("orders");
+    let created = webhook.create(&scene.namespace, &pod).unwrap();
+    let name = created["metadata"]["name"].as_str().unwrap();
+    scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
+    scene.wait_condition("clientidentity/billing", "Ready", "True", "Ready");
+    scene.keep_certificate("billing");
+    scene.wait_answer(name, "billing", (Some(200), None));
+    assert_eq!(scene.call(name, None).status, None, "nobody gets in without a certificate");
+    let status = scene.namespace.object("proxyroute/orders").unwrap().unwrap()["status"].take();
+    assert_eq!(status["workloads"][0]["name"], "orders.deployment");
+}
+
+/// Pods that were made before their namespace asked for gates.
+#[test]
+fn pods_without_a_gate_are_told_of() {
+    let webhook = Webhook::shared();
+    let (own, namespace) = (webhook.namespace(None), webhook.namespace(None));
+    let mut old = named(app(), "old");
+    old["metadata"]["labels"] = json!({"postern.dev/sidecar": "0.0.1"});
+    let mut exempt = named(app(), "exempt");
+    exempt["metadata"]["labels"] = json!({"postern.dev/inject": "disabled"});
+    let mut on_the_node = named(app(), "on-the-node");
+    on_the_node["spec"]["hostNetwork"] = json!(true);
+    for pod in [named(app(), "plain"), old, exempt, on_the_node] {
+        webhook.create(&namespace, &pod).unwrap();
+    }
+    namespace.run(&["label", "namespace", &namespace.name, "postern.dev/inject=enabled"]).unwrap();
+    webhook.create(&namespace, &named(app(), "gated")).unwrap();
+    let operator = Operator::start(&own, &namespace).unwrap();
+    let told = operator.wait_for("what the auditor tells", || {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let told = operator
+            .log()
+            .into_iter()
+            .filter_map(|line| Some((text(&line["fields"]["pod"])?, text(&line["fields"]["message"])?)));
+        Ok(Some(told.collect::<Vec<_>>()).filter(|told| told.len() >= 2))
+    });
+    let expected = [
+        ("old", "its sidecar was put in by another version; make it anew to have this one"),
+        ("plain", "it should have a sidecar and has none; nothing guards it until it is made anew"),
+    ];
+    let expected = expected.map(|(pod, message)| (format!("{}/{pod}", namespace.name), message.to_owned()));
+    assert_eq!(told.unwrap(), expected);
 }

@@ -368,6 +368,11 @@ impl Cluster {
         in_namespace_keys(&self.workloads, namespace)
     }
 
+    /// Services of a namespace, by name.
+    pub fn services_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Service>> {
+        in_namespace(&self.services, namespace)
+    }
+
     /// Services that send requests to a pod of a workload, by name.
     pub fn services_of<'a>(&'a self, workload: &'a ObjectName) -> impl Iterator<Item = &'a Arc<Service>> {
         let services = in_namespace(&self.services, &workload.namespace);

@@ -7,7 +7,7 @@ use postern_crds::proxyroute::Caller;
 use postern_crds::{ClientIdentity, ProxyRoute};
 
 use super::cluster::selects;
-use super::held::PART_LABEL;
+use super::held::{BUNDLES_ANNOTATION, PART_LABEL};
 use super::{Cluster, Held, HeldKind, ObjectName, Pod, Service, Slice};
 use crate::authority::AUTHORITY_PART;
 use crate::identity::objects::{IDENTITY_LABEL, LEDGER_LABEL, label_value};
@@ -21,7 +21,7 @@ fn gathered(keys: impl IntoIterator<Item = Key>) -> Turns {
 
 /// Everything there is, whatever became of it before.
 pub(super) fn of_everything(cluster: &Cluster) -> Turns {
-    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now)];
+    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now), (Key::Audit, Pace::Calm)];
     for namespace in cluster.namespaces() {
         turns.extend(cluster.workloads_in(&namespace).cloned().map(|name| (Key::Workload(name), Pace::Gathered)));
         // Clients that went while nobody looked.
@@ -111,7 +111,10 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
     let Some(held) = new.or(old) else { return Turns::new() };
     let namespace = &held.name.namespace;
     if let Some(workload) = held.workload() {
-        return gathered([Key::Workload(workload)]);
+        let bundles = |held: Option<&Held>| held.and_then(|held| held.annotations.get(BUNDLES_ANNOTATION).cloned());
+        // A namespace trusts what its policies use, until they are written without it.
+        let trust = (bundles(old) != bundles(new)).then(|| Key::Trust(namespace.clone()));
+        return gathered(trust.into_iter().chain([Key::Workload(workload)]));
     }
     if held.labels.get(PART_LABEL).is_some_and(|part| part == AUTHORITY_PART) {
         return gathered([Key::Authority]);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Service as ServiceObject;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{ObjectName, Pod};
 
@@ -26,6 +27,17 @@ pub struct Port {
     pub number: u16,
     /// What it is called; empty where it is the only one. Slices say under this name which port it is at the pods.
     pub name: String,
+    /// Where it is at the pods.
+    pub target: Target,
+}
+
+/// A port of pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Its number.
+    Number(u16),
+    /// What each pod calls it.
+    Name(String),
 }
 
 impl Service {
@@ -37,7 +49,14 @@ impl Service {
         let is_tcp = |protocol: Option<&str>| protocol.is_none_or(|protocol| protocol == "TCP");
         let ports = spec.ports.unwrap_or_default().into_iter().filter(|port| is_tcp(port.protocol.as_deref()));
         let ports = ports.filter_map(|port| {
-            Some(Port { number: u16::try_from(port.port).ok()?, name: port.name.unwrap_or_default() })
+            let number = u16::try_from(port.port).ok()?;
+            let target = match port.target_port {
+                Some(IntOrString::String(name)) => Target::Name(name),
+                Some(IntOrString::Int(target)) if target > 0 => Target::Number(u16::try_from(target).ok()?),
+                // As it is where nothing is said.
+                Some(IntOrString::Int(_)) | None => Target::Number(number),
+            };
+            Some(Port { number, name: port.name.unwrap_or_default(), target })
         });
         Self {
             name,

@@ -1,5 +1,6 @@
 //! `kubectl postern`: the same program by another name, for people.
 
+pub mod analyze;
 pub mod cluster;
 pub mod enable;
 pub mod inject;
@@ -31,6 +32,8 @@ struct Plugin {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Tell what is wrong with the routes and clients of files, before they are applied
+    Analyze(analyze::Arguments),
     /// Put the gate into manifests: Deployments, Jobs, pods and whatever else has a template of pods
     Inject(inject::Arguments),
     /// Show routes and identities, what is wrong with them first; ends with 1 if something is
@@ -57,6 +60,7 @@ pub enum Ended {
 impl Plugin {
     fn run(self, output: &mut dyn Write) -> Result<Ended> {
         match self.command {
+            Command::Analyze(arguments) => analyze::run(&arguments, output),
             Command::Inject(arguments) => inject::run(&arguments, output),
             Command::Status(arguments) => status::run(&arguments, output),
             Command::Why(arguments) => why::run(&arguments, output),

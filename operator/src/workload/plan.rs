@@ -15,12 +15,14 @@ use sidecar_decide::{Parts, accept, link};
 use super::backends::{self, Backends};
 use super::content::{Content, Write};
 use super::document::document;
+use super::last_good::write_bundles;
 use super::names;
 use super::observe::Observed;
 use super::pack::{self, TooLarge};
-use super::validate::{Refused, Validated, told};
+use super::validate::{Judged, Refused, Validated, told};
+use crate::index::held::BUNDLES_ANNOTATION;
 use crate::index::{Entries, HeldKind, ObjectName};
-use crate::limits::{CHUNKS, DOCUMENT_BYTES};
+use crate::limits::{BUNDLES_BYTES, CHUNKS};
 use crate::pki::authority::Issuer;
 use crate::pki::issue::Request;
 use crate::pki::key::Algorithm;
@@ -64,8 +66,10 @@ pub struct Expected {
 /// What a plan says of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Its hash, or why it is not served.
+    /// Its hash, or why it is not served as it is.
     pub accepted: Result<String, Refused>,
+    /// The hash of the form that was accepted last, if that is served instead.
+    pub kept: Option<String>,
     /// What it refers to in vain.
     pub missing: Vec<Missing>,
 }
@@ -107,6 +111,8 @@ pub struct Common<'a> {
     pub unreadable: &'a BTreeMap<String, String>,
     /// Clients that the workload has to know.
     pub known: &'a [KnownIdentity],
+    /// Bytes of identities that an object takes.
+    pub chunk_bytes: usize,
     /// Services that its routes send requests to.
     pub backends: &'a Backends,
     /// The newest contract version that all of its sidecars read.
@@ -122,7 +128,9 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     let mut verdicts: BTreeMap<_, _> = validated
         .routes
         .iter()
-        .map(|(name, accepted)| (name.clone(), Verdict { accepted: accepted.clone(), missing: Vec::new() }))
+        .map(|(name, Judged { accepted, kept })| {
+            (name.clone(), Verdict { accepted: accepted.clone(), kept: kept.clone(), missing: Vec::new() })
+        })
         .collect();
     let sets = backends::sets(common.backends, common.newest);
     let endpoints = backends::text(&sets);
@@ -137,19 +145,21 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     let config_map = |object: String, part: &str, entries: Entries| {
         Content::config_map(name(object), part, Some(&workload.name), entries)
     };
+    let bundles = bundles(validated);
     let good = config_map(
         names::good_policy(&workload.name),
         "policy-good",
-        Entries::default().with("policy.good", policy.as_bytes()),
+        Entries::default().with(names::GOOD_POLICY_ENTRY, policy.as_bytes()),
     );
-    let identities = identities(workload, common.known);
-    let too_large = (policy.len() > DOCUMENT_BYTES)
-        .then_some(TooLarge { what: "policy" })
-        .or_else(|| identities.as_ref().err().copied());
+    let good = good.sealed().annotated(BUNDLES_ANNOTATION, bundles.clone());
+    let identities = identities(workload, common.known, common.chunk_bytes);
+    let too_large = identities.as_ref().err().copied();
     if let Some(error) = too_large {
         let refused = Refused { reason: Reason::TooLarge, message: error.to_string() };
         verdicts.values_mut().for_each(|verdict| verdict.accepted = Err(refused.clone()));
     }
+    let policy_content =
+        config_map(names::policy(&workload.name), "policy", Entries::default().with(names::POLICY_ENTRY, policy));
     let set = |content: Content| if too_large.is_some() { Write::Keep } else { Write::Set(content) };
     let (leaves, next_look) = leaves(observed, validated, common);
     Plan {
@@ -159,11 +169,7 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
             let entries = Entries::default().with("endpoints.json", text.as_bytes());
             set(config_map(names::endpoints(&workload.name), "endpoints", entries))
         }),
-        policy: set(config_map(
-            names::policy(&workload.name),
-            "policy",
-            Entries::default().with("policy.json", policy),
-        )),
+        policy: set(policy_content.sealed().annotated(BUNDLES_ANNOTATION, bundles)),
         good,
         expected: Expected {
             trust: common.trust.revision.to_string(),
@@ -177,8 +183,8 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
 }
 
 /// Part `identities` in as many objects as it takes; those that are not needed any more go.
-fn identities(workload: &ObjectName, known: &[KnownIdentity]) -> Result<Vec<Write>, TooLarge> {
-    let packed = pack::pack(document(Part::Identities, &known).as_bytes())?;
+fn identities(workload: &ObjectName, known: &[KnownIdentity], limit: usize) -> Result<Vec<Write>, TooLarge> {
+    let packed = pack::pack(document(Part::Identities, &known).as_bytes(), limit)?;
     let name = |chunk| ObjectName::new(workload.namespace.clone(), names::identities(&workload.name, chunk));
     let mut chunks = packed
         .chunks
@@ -202,6 +208,14 @@ fn identities(workload: &ObjectName, known: &[KnownIdentity]) -> Result<Vec<Writ
     chunks.reverse();
     chunks.extend((count..CHUNKS).map(|number| Write::Remove(HeldKind::ConfigMap, name(number))));
     Ok(chunks)
+}
+
+/// Where the bundles are that the routes use: whoever keeps one of their forms needs them after the routes name others.
+fn bundles(validated: &Validated) -> String {
+    let all: BTreeMap<_, _> = validated.needs.values().flat_map(|needs| needs.bundles.clone()).collect();
+    let text = if all.is_empty() { String::new() } else { write_bundles(&all) };
+    // Without them, what is kept after a restart is kept without the callers that they vouch for.
+    if text.len() > BUNDLES_BYTES { String::new() } else { text }
 }
 
 /// What routes refer to in vain, as the sidecar will find it.

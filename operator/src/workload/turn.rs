@@ -24,6 +24,7 @@ use super::authorities::Authorities;
 use super::backends;
 use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
+use super::enclosed;
 use super::leaf;
 use super::memory::{Memories, Memory};
 use super::observe::{Observed, observe};
@@ -31,14 +32,15 @@ use super::plan::{Common, Plan, plan};
 use super::status::{View, status};
 use super::touch::{self, TouchError};
 use super::trust::Trusts;
-use super::validate::{Refused, Validated, validate};
+use super::validate::{Refused, Validated, alone};
 use crate::FIELD_MANAGER;
 use crate::authority::{LoadError, Signer};
 use crate::identity::directory::Directory;
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
+use crate::inject::audit::{AuditError, Auditor};
 use crate::inject::upkeep::{Upkeep, UpkeepError};
-use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES};
+use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES};
 use crate::metrics::Metrics;
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
@@ -67,9 +69,15 @@ pub enum TurnError {
     /// A ledger cannot be read, and what it revokes must not be forgotten.
     #[error("ledger {0}: {1}")]
     Ledger(ObjectName, String),
+    /// What was written cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Read(ObjectName, Box<kube::Error>),
     /// The webhook could not be looked after.
     #[error(transparent)]
     Webhook(#[from] UpkeepError),
+    /// It cannot be told which pods have no sidecar.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A status could not be written.
     #[error("cannot write the status of {0}: {1}")]
     Status(ObjectName, Box<kube::Error>),
@@ -94,6 +102,7 @@ pub struct Worker {
     pub(crate) started: Instant,
     pub(crate) memories: Memories,
     pub(crate) upkeep: Upkeep,
+    pub(crate) auditor: Auditor,
 }
 
 /// Clients that the sidecars of a workload have to know.
@@ -125,8 +134,7 @@ impl Worker {
             return Ok(self.leave(workload));
         }
         let newest = memory.newest_version(&observed.pods);
-        let validated =
-            error_span!("validate").in_scope(|| validate(&observed.routes, &self.names.trust_domain, newest));
+        let validated = self.validate(&observed, newest, &mut memory).instrument(error_span!("validate")).await?;
         let known = known(&self.index.cluster().directory(&self.names), &validated, &trust);
         let backends = backends::look(&self.index.cluster(), &validated.policy);
         let now = Timestamp::now().as_second();
@@ -136,6 +144,7 @@ impl Worker {
             trust: &trust,
             unreadable: &unreadable,
             known: &known,
+            chunk_bytes: CHUNK_BYTES,
             backends: &backends,
             newest,
             now,
@@ -224,6 +233,7 @@ impl Worker {
         };
         let due: Vec<_> = writes.iter().filter(is_due).collect();
         if due.is_empty() {
+            memory.remember(&plan.policy, &summary.taken);
             return Ok(summary);
         }
         if let Some(wait) = memory.written.and_then(|at| (at + BETWEEN_WRITES).checked_duration_since(Instant::now())) {
@@ -238,6 +248,7 @@ impl Worker {
             }
         }
         memory.written = Some(Instant::now());
+        memory.remember(&plan.policy, &summary.taken);
         Ok(summary)
     }
 
@@ -275,11 +286,11 @@ impl Worker {
     /// # Errors
     /// When it could not be written.
     pub async fn route(&self, name: &ObjectName) -> Result<Outcome, TurnError> {
-        let (route, workloads) = {
+        let (route, workloads, services) = {
             let cluster = self.index.cluster();
             let Some(route) = cluster.route(name).cloned() else { return Ok(Outcome::Done) };
-            let workloads = cluster.workloads_of(&route);
-            (route, workloads)
+            let (workloads, services) = (cluster.workloads_of(&route), enclosed::bypassing(&cluster, &route));
+            (route, workloads, services)
         };
         let mut reports = BTreeMap::new();
         for workload in workloads {
@@ -289,9 +300,8 @@ impl Worker {
                 _ => return Ok(Outcome::Done),
             }
         }
-        let alone = validate(std::slice::from_ref(&route), &self.names.trust_domain, CONTRACT_MAX);
-        let alone = alone.routes.into_values().find_map(Result::err);
-        let view = View::of(&route, alone, &reports);
+        let alone = alone(&route, &self.names.trust_domain, CONTRACT_MAX);
+        let view = View::of(&route, alone, services, &reports);
         let status = status(&route, &view, &Time(Timestamp::now()));
         let generation = route.metadata.generation.unwrap_or_default();
         let is_programmed = status.conditions.iter().any(|condition| {

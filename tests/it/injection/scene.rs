@@ -98,6 +98,16 @@ pub(crate) fn app() -> Value {
     })
 }
 
+/// The same as a Deployment's ReplicaSet makes it.
+pub(crate) fn of_deployment(name: &str, hash: &str) -> Value {
+    let set = format!("{name}-{hash}");
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": "1", "controller": true});
+    let mut pod = app();
+    pod["metadata"] =
+        json!({"generateName": format!("{set}-"), "labels": {"pod-template-hash": hash}, "ownerReferences": [owner]});
+    pod
+}
+
 pub(crate) fn named(mut object: Value, name: &str) -> Value {
     object["metadata"]["name"] = json!(name);
     object

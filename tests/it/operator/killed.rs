@@ -20,7 +20,7 @@ fn picture(scene: &Scene) -> Value {
     let namespace = &scene.namespace.name;
     let text = scene.namespace.run(&["get", "configmaps,secrets", "-o", "json"]).unwrap();
     let all: Value = serde_json::from_str(&text).unwrap();
-    let mut objects: Vec<_> = all["items"].as_array().unwrap().iter().map(|object| without_chance(object)).collect();
+    let mut objects: Vec<_> = all["items"].as_array().unwrap().iter().map(without_chance).collect();
     objects.sort_by_key(|object| object["name"].to_string());
     let conditions = ["proxyroute/orders", "clientidentity/billing"].map(|name| {
         let object = scene.namespace.object(name).unwrap().unwrap();

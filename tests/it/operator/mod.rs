@@ -3,6 +3,7 @@
 mod backends;
 mod clients;
 mod command;
+mod enclosed;
 mod killed;
 mod leading;
 mod mended;
@@ -11,7 +12,7 @@ mod plugin;
 mod prober;
 mod revocation;
 mod rights;
-mod scene;
+pub(crate) mod scene;
 mod stand_in;
 mod taken;
 

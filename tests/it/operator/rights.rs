@@ -19,9 +19,8 @@ use super::leading::Process;
 use super::scene::Scene;
 
 /// Rights that no test uses, and why they are there nonetheless.
-const UNUSED: [(&str, &str, &str, &str); 3] = [
+const UNUSED: [(&str, &str, &str, &str); 2] = [
     // Where all namespaces are served, which an API server that tests share cannot have.
-    ("postern-operator", "", "namespaces", "list"),
     ("postern-operator", "", "namespaces", "watch"),
     // The webhook's tests do: there is one of its name in the API server that tests share, which is not everybody's.
     ("postern-operator", "admissionregistration.k8s.io", "mutatingwebhookconfigurations", "patch"),

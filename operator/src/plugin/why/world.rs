@@ -15,12 +15,12 @@ use sidecar_decide::{Caller, CertificateFacts, Decision, Listener, Parts, Reason
 
 use crate::identity::directory::{Directory, Entry};
 use crate::identity::trust::{ExternalBundle, OUR_BUNDLE, TrustInput, document};
-use crate::index::ObjectName;
+use crate::index::{ObjectName, Pod};
 use crate::pki::authority::Issuer;
 use crate::pki::names::Names;
 use crate::workload::trust::accepted;
 use crate::workload::turn::known;
-use crate::workload::validate::validate;
+use crate::workload::validate::{Input, validate};
 
 /// The objects that count.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +103,11 @@ impl World {
             (created.is_none(), created, ObjectName::of(route))
         });
         let routes: Vec<_> = routes.into_iter().map(Arc::new).collect();
-        let validated = validate(&routes, &common.names.trust_domain, CONTRACT_MAX);
-        match validated.routes.get(&question.to) {
+        let pods = [Arc::new(Pod::imagined(question.to.clone(), self.labels.clone()))];
+        let trust_domain = &common.names.trust_domain;
+        let input = Input { routes: &routes, pods: &pods, last: None, trust_domain, newest: CONTRACT_MAX };
+        let validated = validate(&input);
+        match validated.routes.get(&question.to).map(|judged| &judged.accepted) {
             None => return Err(format!("ProxyRoute {} does not exist, or does not select the pod", question.to)),
             Some(Err(refused)) => return Ok(Outcome::NotServed(refused.message.clone())),
             Some(Ok(_)) => {}

@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use postern_crds::{ProxyRoute, Reason};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sidecar_config::identities::KnownIdentity;
 use sidecar_config::{CONTRACT_MAX, Document};
 
 use super::{Common, Plan, Write, plan};
@@ -22,6 +24,9 @@ use crate::workload::{backends, leaf, trust, validate};
 
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 86_400;
+
+/// Bytes of identities that an object takes here.
+const CHUNK_BYTES: usize = 1 << 10;
 
 /// Who signs in all of these tests.
 static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
@@ -63,6 +68,7 @@ fn pod(name: &str, account: &str) -> Arc<Pod> {
         workload: "orders".to_owned(),
         service_account: account.to_owned(),
         labels: [("app".to_owned(), "orders".to_owned())].into(),
+        ports: [].into(),
         address: None,
         is_started: true,
         is_ending: false,
@@ -76,18 +82,25 @@ fn observed(routes: Vec<Arc<ProxyRoute>>, pods: Vec<Arc<Pod>>, secrets: Vec<Arc<
 }
 
 fn planned(observed: &Observed, now: i64) -> Plan {
+    planned_for(observed, &[], now)
+}
+
+fn planned_for(observed: &Observed, known: &[KnownIdentity], now: i64) -> Plan {
     let names = names();
     let (directory, bundles, unreadable) = (Directory::default(), BTreeMap::new(), BTreeMap::new());
     let input = TrustInput { issuer: &ISSUER, names: &names, directory: &directory, ledgers: &[], bundles: &bundles };
     let trust = Arc::new(trust::accepted(&document(&input)).expect("good trust"));
-    let validated = validate::validate(&observed.routes, "demo.local", CONTRACT_MAX);
+    let (routes, pods) = (&observed.routes, &observed.pods);
+    let input = validate::Input { routes, pods, last: None, trust_domain: "demo.local", newest: CONTRACT_MAX };
+    let validated = validate::validate(&input);
     let backends = backends::look(&Cluster::default(), &validated.policy);
     let common = Common {
         issuer: &ISSUER,
         names: &names,
         trust: &trust,
         unreadable: &unreadable,
-        known: &[],
+        known,
+        chunk_bytes: CHUNK_BYTES,
         backends: &backends,
         newest: CONTRACT_MAX,
         now,
@@ -109,6 +122,7 @@ fn held(content: &Content) -> Arc<Held> {
         uid: "u".to_owned(),
         version: 1,
         labels: content.labels.clone(),
+        annotations: content.annotations.clone(),
         secret_type: content.secret_type.to_owned(),
         digest: content.digest(),
         names: content.entries.names(),
@@ -222,9 +236,8 @@ fn what_a_route_refers_to_in_vain_is_told() {
     }
 }
 
-#[test]
-fn what_does_not_fit_is_kept_as_it_was() {
-    // As long as the API lets a route be.
+/// As long as the API lets a route be.
+fn large() -> Arc<ProxyRoute> {
     let rules = (0..64).map(|rule| {
         let paths = (0..16).map(|number| {
             let start = format!("/{rule}/{number}/");
@@ -236,8 +249,35 @@ fn what_does_not_fit_is_kept_as_it_was() {
     });
     let mut large = (*route(&[], &json!({"verified": {}}))).clone();
     large.spec.rules = rules.map(|rule| serde_json::from_value(rule).expect("a rule")).collect();
-    let plan = planned(&observed(vec![Arc::new(large)], vec![pod("a", "default")], vec![]), NOW);
-    assert_eq!((&plan.policy, &plan.endpoints), (&Write::Keep, &Write::Keep));
+    large.metadata.name = Some("large".to_owned());
+    Arc::new(large)
+}
+
+#[test]
+fn a_route_that_does_not_fit_takes_no_other_down() {
+    let routes = vec![route(&[], &json!({"verified": {}})), large()];
+    let plan = planned(&observed(routes, vec![pod("a", "default")], vec![]), NOW);
+    let accepted = |name: &str| plan.routes[&ObjectName::new("shop", name)].accepted.clone();
+    assert_eq!(accepted("large").expect_err("it is told").reason, Reason::TooLarge);
+    assert!(accepted("orders").is_ok());
+    let text = content(&plan.policy).entries.text("policy.json").expect("text");
+    assert!(text.contains("shop/orders") && !text.contains("shop/large"));
+}
+
+#[test]
+fn what_does_not_fit_is_kept_as_it_was() {
+    // Digests cannot be made much smaller.
+    let digest = |number: usize| -> String {
+        Sha256::digest(number.to_le_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let known = (0..200).map(|number| {
+        let recognise = json!([{"bundle": "postern", "fingerprint": format!("sha256:{}", digest(number))}]);
+        serde_json::from_value(json!({"name": format!("shop/c{number}"), "recognise": recognise})).expect("an identity")
+    });
+    let known: Vec<KnownIdentity> = known.collect();
+    let routes = vec![route(&[], &json!({"verified": {}}))];
+    let plan = planned_for(&observed(routes, vec![pod("a", "default")], vec![]), &known, NOW);
+    assert_eq!((&plan.identities[..], &plan.policy, &plan.endpoints), (&[][..], &Write::Keep, &Write::Keep));
     let refused = plan.routes[&ObjectName::new("shop", "orders")].accepted.clone().expect_err("it is told");
     assert_eq!(refused.reason, Reason::TooLarge);
     assert_eq!(plan.leaves.len(), 1, "certificates do not wait for it");

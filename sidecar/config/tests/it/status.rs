@@ -22,6 +22,7 @@ fn status() -> Status {
         leaf_serial: Some("5a01".to_owned()),
         leaf_not_after: None,
         ready: false,
+        exposed_ports: Some(vec![8080]),
     }
 }
 
@@ -40,6 +41,7 @@ fn its_words_are_fixed() {
         "routes": { "demo/orders": "aabbccddeeff" },
         "leafSerial": "5a01",
         "ready": false,
+        "exposedPorts": [8080],
     });
     assert_eq!(serde_json::to_value(status()).unwrap(), expected);
 }
