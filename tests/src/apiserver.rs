@@ -113,8 +113,13 @@ impl ApiServer {
     /// # Errors
     /// When their certificate cannot be made or written.
     pub fn user(&self, name: &str, group: &str) -> Result<PathBuf> {
-        user(&self.authority, name, group)?.write(&self.folder, name)?;
-        write_kubeconfig(&self.folder, &self.url, name, &certificate_of(&self.folder, name))
+        self.user_as(name, name, group)
+    }
+
+    /// The same for somebody who has several, each a file.
+    pub(crate) fn user_as(&self, file: &str, name: &str, group: &str) -> Result<PathBuf> {
+        user(&self.authority, name, group)?.write(&self.folder, file)?;
+        write_kubeconfig(&self.folder, &self.url, file, &certificate_of(&self.folder, file))
     }
 
     /// A kubeconfig of whoever has a token.

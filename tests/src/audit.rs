@@ -25,7 +25,7 @@ impl Audit {
         Self { path }
     }
 
-    /// What an account has written into a namespace or tried to, oldest first.
+    /// What an account, or a group, has written into a namespace or tried to, oldest first.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -71,7 +71,11 @@ impl Audit {
         let quoted = json!(user).to_string();
         let lines = text.lines().filter(|line| line.contains(&quoted));
         let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        Ok(events.filter(|event| event["user"]["username"] == user && event["stage"] == stage).collect())
+        let is_it = |event: &Value| {
+            let groups = event["user"]["groups"].as_array();
+            event["user"]["username"] == user || groups.into_iter().flatten().any(|group| group == user)
+        };
+        Ok(events.filter(|event| is_it(event) && event["stage"] == stage).collect())
     }
 }
 

@@ -23,6 +23,7 @@ pub mod operator;
 pub mod peers;
 pub mod process;
 pub mod python;
+pub mod rationed;
 pub mod rights;
 pub mod soak;
 pub mod tls_server;

@@ -1,5 +1,6 @@
 //! The real operator as a child process, for the namespaces of one test.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ const OPERATOR: &str = "postern-operator";
 pub struct Operator {
     /// `None` once it was ended.
     programs: Option<Together>,
-    user: String,
+    account: Account,
     audit: Audit,
 }
 
@@ -49,11 +50,11 @@ impl Operator {
     /// As [`Self::start`].
     pub fn start_for(own: &Namespace<'_>, served: &[&Namespace<'_>], flags: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("postern-operator-").tempdir()?;
-        let Account { user, kubeconfig } = Account::make(own, served)?;
+        let account = Account::make(own, served)?;
         let names: Vec<_> = served.iter().map(|namespace| namespace.name.as_str()).collect();
         let arguments = [
             "run".to_owned(),
-            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--kubeconfig={}", account.kubeconfig.display()),
             format!("--operator-namespace={}", own.name),
             format!("--namespaces={}", names.join(",")),
             // Tests end it without a word, and would wait for the Lease of the one before.
@@ -67,13 +68,19 @@ impl Operator {
         });
         // The programs remove it when they end.
         let programs = Some(Together::start(&folder.keep(), &[program])?);
-        Ok(Self { programs, user, audit: own.server.audit() })
+        Ok(Self { programs, account, audit: own.server.audit() })
     }
 
     /// Who it is to the API server, from start to start.
     #[must_use]
     pub fn user(&self) -> &str {
-        &self.user
+        &self.account.user
+    }
+
+    /// What it says to be.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.account.kubeconfig
     }
 
     /// Ends it at once.
@@ -145,8 +152,8 @@ impl Drop for Operator {
     fn drop(&mut self) {
         self.programs = None;
         if !thread::panicking() {
-            let refused = self.audit.refusals(&self.user);
-            assert!(refused.as_ref().is_ok_and(Vec::is_empty), "{} was refused: {refused:#?}", self.user);
+            let refused = self.audit.refusals(&self.account.user);
+            assert!(refused.as_ref().is_ok_and(Vec::is_empty), "{} was refused: {refused:#?}", self.account.user);
         }
     }
 }

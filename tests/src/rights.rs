@@ -125,6 +125,14 @@ impl Account {
         let kubeconfig = server.bearer(&format!("{NAME}-of-{}", own.name), token.trim())?;
         Ok(Self { user, kubeconfig })
     }
+
+    /// Another kubeconfig of it, of one of several who work with the account: who it was is told by this group.
+    ///
+    /// # Errors
+    /// When its certificate cannot be made.
+    pub fn as_one_of(&self, server: &ApiServer, group: &str) -> Result<PathBuf> {
+        server.user_as(group, &self.user, group)
+    }
 }
 
 /// Waits until an account may list these: bindings are seen a moment after they are made.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use postern_tests::apiserver::{ApiServer, MASTERS, Namespace};
+use postern_tests::apiserver::{ApiServer, Namespace};
 use postern_tests::clients::{Answer, Curl, run};
 use postern_tests::process::built;
+use postern_tests::rights::Account;
 use postern_tests::wait::{PATIENCE, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -32,7 +33,8 @@ impl Process {
 
     /// One of several for a namespace, with a Lease that lasts for a short while.
     fn one_of(own: &Namespace<'_>, served: &Namespace<'_>, user: &str) -> Self {
-        let kubeconfig = served.server.user(user, MASTERS).unwrap();
+        let account = Account::make(own, &[served]).unwrap();
+        let kubeconfig = account.as_one_of(own.server, user).unwrap();
         let arguments = [
             format!("--operator-namespace={}", own.name),
             format!("--namespaces={}", served.name),
@@ -67,7 +69,7 @@ impl Process {
         self.page("/metrics").text().lines().any(|line| line == "postern_operator_leader 1")
     }
 
-    fn wait_leads(&self) {
+    pub(crate) fn wait_leads(&self) {
         let waited = eventually("it to lead", PATIENCE, || Ok(self.leads().then_some(())));
         waited.unwrap_or_else(|error| panic!("{error:#}: {}", self.log()));
     }
@@ -193,7 +195,7 @@ fn who_was_stopped_for_too_long_writes_nothing_and_ends() {
 fn who_cannot_renew_ends_before_another_may_lead() {
     let server = ApiServer::start().unwrap();
     let (own, served) = (server.namespace("postern").unwrap(), server.namespace("led").unwrap());
-    let mut operator = Process::one_of(&own, &served, "alone");
+    let mut operator = Process::one_of(&own, &served, &format!("alone-of-{}", served.name));
     operator.told("taking turns", "trust_domain");
     let begun = std::time::Instant::now();
     drop((own, served));

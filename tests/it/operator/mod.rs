@@ -7,6 +7,7 @@ mod enclosed;
 mod grants;
 mod identities;
 mod kept;
+mod killed;
 mod leading;
 mod mended;
 mod merged;
