@@ -112,3 +112,11 @@ pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// How often it is looked whether the webhook's certificate, and who API servers trust in it, are as they should be:
 /// neither is watched, and while they are not, no pod is made.
 pub const WEBHOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Events that wait to be written; what is more is lost, and counted. A start with 2,000 clients has as many.
+pub const EVENTS_WAITING: usize = 2048;
+/// Time between two events: they are the first thing that an API server can do without, and the recorder remembers all of
+/// the last six minutes.
+pub const EVENT_EVERY: Duration = Duration::from_millis(50);
+/// How long events may take to be written at the end.
+pub const EVENTS_STOP_TIMEOUT: Duration = Duration::from_secs(1);

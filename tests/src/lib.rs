@@ -21,6 +21,8 @@ pub mod operator;
 pub mod peers;
 pub mod process;
 pub mod python;
+#[cfg(feature = "cluster")]
+pub mod scale;
 pub mod soak;
 pub mod tls_server;
 pub mod together;

@@ -8,6 +8,7 @@ use kube::{Api, Client, Resource};
 use postern_crds::ClientIdentity;
 use postern_crds::clientidentity::State;
 use serde_json::json;
+use tracing::{Instrument, error_span};
 
 use super::apply::{Placed, Writer, change_ledger, in_place};
 use super::directory::{Directory, Entry, full_name};
@@ -18,6 +19,8 @@ use super::plan::{AGAIN_SECONDS, Around, Plan, Standing, held, plan, uid, usable
 use super::status::{Facts, Outcome, Told, status};
 use super::validate::{Issued, Refusal, Valid, validate};
 use crate::FIELD_MANAGER;
+use crate::events::Events;
+use crate::events::transition::of_identity;
 use crate::pki::authority::Issuer;
 use crate::pki::names::Names;
 
@@ -54,13 +57,21 @@ pub struct Done {
 pub struct Reconciler {
     client: Client,
     operator_namespace: String,
+    /// Where it is told what became of identities, if anywhere.
+    events: Option<Events>,
 }
 
 impl Reconciler {
     /// With a client that may write, and the namespace where ledgers are kept.
     #[must_use]
     pub fn new(client: Client, operator_namespace: impl Into<String>) -> Self {
-        Self { client, operator_namespace: operator_namespace.into() }
+        Self { client, operator_namespace: operator_namespace.into(), events: None }
+    }
+
+    /// The same, telling of what becomes of identities.
+    #[must_use]
+    pub fn telling(self, events: Events) -> Self {
+        Self { events: Some(events), ..self }
     }
 
     /// Brings one identity's objects and status into order.
@@ -163,8 +174,13 @@ impl Reconciler {
             "status": status,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        let told = identities.patch_status(name, &parameters, &Patch::Apply(patch)).await;
-        told.map(|_| ()).map_err(ReconcileError::kube("write the status"))
+        let patch = Patch::Apply(patch);
+        let told = identities.patch_status(name, &parameters, &patch).instrument(error_span!("report")).await;
+        told.map_err(ReconcileError::kube("write the status"))?;
+        if let Some(events) = &self.events {
+            events.tell(identity, of_identity(identity, identity.status.as_ref(), &status));
+        }
+        Ok(())
     }
 }
 

@@ -35,6 +35,7 @@ pub struct Metrics {
     queue_depth: IntGaugeVec,
     requests: IntCounterVec,
     touches: IntCounter,
+    events: IntCounterVec,
     programmed: Histogram,
     changes: Mutex<HashMap<ObjectName, (i64, Instant)>>,
     certificates: IntGaugeVec,
@@ -122,6 +123,11 @@ impl Metrics {
                 "postern_operator_touches_total",
                 "Pods whose kubelet was told to look at once.",
             ))?,
+            events: make.counters(
+                "postern_operator_events_total",
+                "Events that were published, could not be, or were dropped because too many waited.",
+                &["outcome"],
+            )?,
             programmed: make.enter(Histogram::with_opts(programmed.buckets(PROGRAMMED_SECONDS.to_vec())))?,
             changes: Mutex::default(),
             certificates: make.gauges(
@@ -174,6 +180,11 @@ impl Metrics {
         if (resource, verb, outcome) == ("pods/status", "patch", "ok") {
             self.touches.inc();
         }
+    }
+
+    /// What became of an event.
+    pub(crate) fn event(&self, outcome: &str) {
+        self.events.with_label_values(&[outcome]).inc();
     }
 
     /// A route has changed, and it is waited for that everybody has it.
