@@ -7,6 +7,8 @@ pub const GATHER: Duration = Duration::from_millis(30);
 
 /// How long statuses wait that only count sidecars: a rollout changes the count of every client with every pod.
 pub const CALM: Duration = Duration::from_secs(3);
+/// So much longer for each client, of whom each status is a write: never more than some seventy a second.
+pub const CALM_EACH: Duration = Duration::from_millis(15);
 
 /// Time between two writes of one workload's policy, identities and endpoints: a sidecar makes a generation of each.
 pub const BETWEEN_WRITES: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::index::ObjectName;
-use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, CALM, GATHER};
+use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, GATHER};
 
 /// What a turn is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,8 +71,8 @@ pub enum Pace {
     Now,
     /// When what belongs together has come: changes rarely come alone.
     Gathered,
-    /// When things have calmed down: of what is only counted.
-    Calm,
+    /// When things have calmed down, after so long: of what is only counted.
+    After(Duration),
 }
 
 /// How a turn ended.
@@ -186,7 +186,7 @@ impl Queue {
             Pace::Urgent => Place { lane: URGENT, at: now },
             Pace::Now => Place { lane: USUAL, at: now },
             Pace::Gathered => Place { lane: USUAL, at: now + GATHER },
-            Pace::Calm => Place { lane: USUAL, at: now + CALM },
+            Pace::After(calm) => Place { lane: USUAL, at: now + calm },
         };
         let mut state = self.state();
         if state.is_held {

@@ -205,7 +205,7 @@ async fn it_tells_how_much_there_is_to_do_and_for_how_long() {
     let queue = Arc::new(Queue::default());
     queue.add(workload("a"), Pace::Now);
     queue.add(workload("b"), Pace::Now);
-    queue.add(workload("c"), Pace::Calm);
+    queue.add(workload("c"), Pace::After(Duration::from_secs(3)));
     queue.add(trust(), Pace::Urgent);
     let second = Duration::from_secs(1);
     advance(second).await;
