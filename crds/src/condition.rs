@@ -97,12 +97,17 @@ words! {
         QuotaExceeded,
         /// Accepted is false: the pods' sidecars are too old for a field of the spec.
         NeedsNewerSidecar,
-        /// Accepted is false: the documents of a workload would be larger than an object may be.
+        /// Accepted or ResolvedRefs is false: the documents of a workload, or the addresses of its Services, would be larger
+        /// than an object may be.
         TooLarge,
         /// ResolvedRefs is true.
         ResolvedRefs,
         /// ResolvedRefs is false: an object or a key in it does not exist.
         RefNotFound,
+        /// ResolvedRefs is false: a Service, or the port of one, does not exist.
+        BackendNotFound,
+        /// ResolvedRefs is false: a Service is of a type that has no addresses, ExternalName.
+        InvalidKind,
         /// Programmed is true.
         Programmed,
         /// Programmed is false or unknown: written, and not yet loaded by all.
@@ -113,8 +118,14 @@ words! {
         Rejected,
         /// Programmed or Enforced is unknown: a sidecar could not be asked.
         Unreachable,
-        /// Enclosed is unknown: nothing has looked yet.
+        /// Enclosed is true.
+        Enclosed,
+        /// Enclosed is unknown: not every sidecar that has started has told.
         NotChecked,
+        /// Enclosed is false: a Service sends to the application past the gate.
+        ServiceBypasses,
+        /// Enclosed is false: a sidecar sees the application listen on more than loopback.
+        AppListensOnAllAddresses,
         /// Issued is true.
         Issued,
         /// Issued is true: there is nothing to issue, certificates of this client come from elsewhere.

@@ -17,9 +17,10 @@ use crate::authority::{self, Signer};
 use crate::events::{self, Events};
 use crate::identity::Reconciler;
 use crate::index::Index;
+use crate::inject::audit::Auditor;
 use crate::inject::upkeep::Upkeep;
 use crate::lease::{Election, Leadership, Lost};
-use crate::limits::{EVENTS_STOP_TIMEOUT, STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
+use crate::limits::{CLIENT_TURNS, EVENTS_STOP_TIMEOUT, STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
 use crate::metrics::Metrics;
 use crate::monitor::{Heartbeat, Monitor, Watched};
 use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECONDS};
@@ -60,8 +61,10 @@ pub async fn run(settings: Settings, metrics: Arc<Metrics>, stop: impl Future<Ou
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { heartbeat.beat().await });
     index.watch(&client, &settings.scope, &settings.operator_namespace, &mut tasks);
+    // On a connection of its own: what turns have under way does not hold up a renewal.
+    let lease_client = api::connect(&settings, &metrics, &leadership).await?;
     let election = settings.lease.map(|times| {
-        Election::new(client.clone(), &settings.operator_namespace, identity(), times, Arc::clone(&leadership))
+        Election::new(lease_client, &settings.operator_namespace, identity(), times, Arc::clone(&leadership))
     });
     let parts = Parts { settings, client, queue, index, metrics };
     let led = async {
@@ -137,6 +140,9 @@ impl Parts {
         for _ in 0..URGENT_TURNS {
             turns.spawn(take_urgent_turns(Arc::clone(&worker), Arc::clone(queue), Arc::clone(&self.metrics)));
         }
+        for _ in 0..CLIENT_TURNS {
+            turns.spawn(take_client_turns(Arc::clone(&worker), Arc::clone(queue), Arc::clone(&self.metrics)));
+        }
         stop.await;
         tracing::info!("stopping");
         queue.close();
@@ -179,12 +185,8 @@ impl Parts {
             operator_namespace: settings.operator_namespace.clone(),
             started: Instant::now(),
             memories: Memories::default(),
-            upkeep: Upkeep::new(
-                client.clone(),
-                settings.operator_namespace.clone(),
-                settings.webhook_configuration.clone(),
-                settings.webhook_names.clone(),
-            ),
+            auditor: Auditor::new(client.clone(), settings.scope.clone(), settings.operator_namespace.clone()),
+            upkeep: Upkeep::new(client.clone(), settings.operator_namespace.clone(), settings.webhook_names.clone()),
         })
     }
 }
@@ -220,6 +222,13 @@ async fn take_urgent_turns(worker: Arc<Worker>, queue: Arc<Queue>, metrics: Arc<
     }
 }
 
+/// The same with those of clients alone.
+async fn take_client_turns(worker: Arc<Worker>, queue: Arc<Queue>, metrics: Arc<Metrics>) {
+    while let Some(turn) = queue.next_client().await {
+        take_turn(&worker, &metrics, turn).await;
+    }
+}
+
 async fn take_turn(worker: &Worker, metrics: &Metrics, turn: Turn) {
     metrics.waited(turn.lane(), turn.waited());
     let span = span(turn.key());
@@ -233,6 +242,7 @@ async fn attempt(worker: &Worker, key: &Key) -> (Outcome, &'static str) {
         match key {
             Key::Authority => worker.authority().await,
             Key::Webhook => worker.webhook().await,
+            Key::Audit => worker.audit().await,
             Key::Trust(namespace) => worker.trust(namespace).await,
             Key::Workload(workload) => worker.workload(workload).await,
             Key::Route(route) => worker.route(route).await,
@@ -261,6 +271,7 @@ fn span(key: &Key) -> Span {
     match key {
         Key::Authority => error_span!("authority"),
         Key::Webhook => error_span!("webhook"),
+        Key::Audit => error_span!("audit"),
         Key::Trust(namespace) => error_span!("trust", namespace),
         Key::Ledger(namespace) => error_span!("ledger", namespace),
         Key::Workload(workload) => error_span!("workload", %workload),

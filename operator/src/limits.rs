@@ -22,6 +22,8 @@ pub const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 pub const TURNS: usize = 16;
 /// Further turns for what is urgent: all others may be waiting for sidecars that do not answer.
 pub const URGENT_TURNS: usize = 4;
+/// Further turns for clients: workloads go before them, and may be many.
+pub const CLIENT_TURNS: usize = 4;
 
 /// Sidecars asked at once, of all workloads.
 pub const ASKS: usize = 64;
@@ -48,8 +50,13 @@ pub const WORKLOAD_MESSAGE_BYTES: usize = 256;
 pub const CHUNK_BYTES: usize = 700 << 10;
 /// ConfigMaps of identities that a workload may have: the projected volume names them beforehand.
 pub const CHUNKS: usize = 4;
+/// Most bytes that are written of where bundles are: all annotations of an object take 256 KiB.
+pub const BUNDLES_BYTES: usize = 128 << 10;
 /// Largest document that a ConfigMap takes as text.
 pub const DOCUMENT_BYTES: usize = 1000 << 10;
+
+/// Longest message of why a route is refused where more is to be said: a condition takes 1024.
+pub const REFUSED_MESSAGE_BYTES: usize = 900;
 
 /// Time for turns under way to end after SIGTERM.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -122,3 +129,10 @@ pub const EVENTS_WAITING: usize = 2048;
 pub const EVENT_EVERY: Duration = Duration::from_millis(50);
 /// How long events may take to be written at the end.
 pub const EVENTS_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often it is looked for pods without the sidecar that they should have: one request for each namespace that asks.
+pub const AUDIT_AGAIN: Duration = Duration::from_secs(60);
+/// Pods of one namespace that are told of; whoever has more has one cause for all.
+pub const AUDITED_PODS: u32 = 100;
+/// Namespaces that are listed at once.
+pub const AUDITED_NAMESPACES: u32 = 500;

@@ -62,9 +62,6 @@ pub struct Flags {
     /// Time between two tries to get or renew the Lease [2s]
     #[arg(long, value_name = "DURATION")]
     lease_retry_period: Option<String>,
-    /// The MutatingWebhookConfiguration of the webhook that puts sidecars into pods; looked after where it is there [postern-injector]
-    #[arg(long, value_name = "NAME")]
-    webhook_configuration: Option<String>,
     /// DNS names by which the webhook is reached beside those of its Service, with commas between them
     #[arg(long, value_name = "NAMES")]
     webhook_names: Option<String>,
@@ -101,8 +98,6 @@ pub struct Settings {
     pub status_address: SocketAddr,
     /// How it is agreed who leads; `None` where nobody else is there.
     pub lease: Option<Times>,
-    /// Name of the webhook's configuration.
-    pub webhook_configuration: String,
     /// Names of the webhook beside those of its Service.
     pub webhook_names: Vec<String>,
     /// Least severe diagnostic.
@@ -162,12 +157,6 @@ impl Settings {
                 flags.lease_duration,
                 flags.lease_renew_deadline,
                 flags.lease_retry_period,
-            ),
-            webhook_configuration: reader.value(
-                "--webhook-configuration",
-                flags.webhook_configuration,
-                "postern-injector",
-                dns_name,
             ),
             webhook_names: reader.value("--webhook-names", flags.webhook_names, "", dns_names),
             log_level: reader.value("--log-level", flags.log_level, "Info", level),

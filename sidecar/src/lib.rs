@@ -14,6 +14,7 @@ mod dns;
 pub mod config;
 mod duplex;
 mod ending;
+mod exposure;
 mod filter;
 mod flow;
 mod health;

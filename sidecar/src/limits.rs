@@ -208,3 +208,9 @@ pub const TRACES_BACKOFF: Duration = Duration::from_secs(1);
 pub const TRACES_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// Time for the last spans at the end.
 pub const TRACES_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often it is looked at most whether the application can be reached around the gate, where nothing has changed. It is
+/// asked for by whoever asks for the status.
+pub const EXPOSURE_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// What is read at most to find out who listens, of each family: some ten thousand sockets.
+pub const EXPOSURE_BYTES: usize = 1 << 20;

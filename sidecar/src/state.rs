@@ -1,5 +1,7 @@
 //! What the whole process tells about itself: written by the control thread, read by the status port.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,6 +18,7 @@ use tokio::sync::Notify;
 use crate::admin::Asker;
 use crate::config::{Generation, KeepStats, Publisher, Reloads};
 use crate::dns::Lookups;
+use crate::exposure::Exposure;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
 use crate::log;
@@ -50,6 +53,8 @@ pub struct State {
     pub kept: Arc<KeepStats>,
     /// How the process runs.
     pub settings: Settings,
+    /// Ways around the gate.
+    exposure: Exposure,
     loaded: Mutex<Loaded>,
     draining: AtomicBool,
     drained: AtomicBool,
@@ -91,6 +96,7 @@ impl State {
             trims: Arc::default(),
             kept: Arc::default(),
             settings,
+            exposure: Exposure::default(),
             loaded: Mutex::new(loaded),
             draining: AtomicBool::new(false),
             drained: AtomicBool::new(false),
@@ -236,6 +242,7 @@ impl State {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let leaf = leaf(&loaded.generation);
         let routes = loaded.generation.snapshot.routes.iter();
+        let (local, own) = local_ports(&loaded.generation, self.settings.status_address);
         Status {
             contract: ContractRange { min: CONTRACT_MIN, max: CONTRACT_MAX },
             pod_uid: self.settings.pod.uid.clone(),
@@ -244,8 +251,18 @@ impl State {
             leaf_serial: leaf.map(|facts| facts.serial.clone()),
             leaf_not_after: leaf.and_then(|facts| rfc3339(facts.not_after)),
             ready,
+            exposed_ports: self.exposure.ports(local, &own),
         }
     }
+}
+
+/// Ports of backends on loopback, and where the gate itself listens.
+fn local_ports(generation: &Generation, status: SocketAddr) -> (BTreeSet<u16>, Vec<SocketAddr>) {
+    let backends = generation.snapshot.endpoints.iter().map(|endpoint| endpoint.address);
+    let local = backends.filter(|address| address.ip().to_canonical().is_loopback());
+    let listeners = generation.listening();
+    let own = listeners.iter().map(|key| key.address).chain([status]).collect();
+    (local.map(|address| address.port()).collect(), own)
 }
 
 /// The leaf of the default certificate: one for some other name that expires must not make the whole gate unready.

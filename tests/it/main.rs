@@ -24,6 +24,7 @@ mod http;
 mod identities;
 mod identity;
 mod ids;
+mod injection;
 mod keep;
 mod lifecycle;
 mod listeners;

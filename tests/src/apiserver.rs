@@ -15,8 +15,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+use crate::audit::{self, Audit};
 use crate::ca::{Authority, Issued, LeafOptions, Purpose};
 use crate::clients::{Finished, run};
+use crate::rights::Shipped;
 use crate::together::{Program, Together};
 use crate::wait::{PATIENCE, eventually};
 
@@ -38,6 +40,7 @@ pub struct ApiServer {
     url: String,
     kubectl: PathBuf,
     namespaces: AtomicUsize,
+    shipped: Shipped,
 }
 
 impl ApiServer {
@@ -57,7 +60,7 @@ impl ApiServer {
     pub fn start() -> Result<Self> {
         let mut failed = String::new();
         for _ in 0..STARTS {
-            let server = Self::begin()?;
+            let mut server = Self::begin()?;
             match server.wait_ready() {
                 Ok(()) => {
                     server.define()?;
@@ -93,6 +96,12 @@ impl ApiServer {
         run(command.args(arguments), input.as_bytes(), KUBECTL_PATIENCE)
     }
 
+    /// kubectl, for who needs it in another way.
+    #[must_use]
+    pub fn kubectl_program(&self) -> &Path {
+        &self.kubectl
+    }
+
     /// The kubeconfig of somebody who may do everything.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
@@ -105,26 +114,31 @@ impl ApiServer {
     /// When their certificate cannot be made or written.
     pub fn user(&self, name: &str, group: &str) -> Result<PathBuf> {
         user(&self.authority, name, group)?.write(&self.folder, name)?;
-        write_kubeconfig(&self.folder, &self.url, name)
+        write_kubeconfig(&self.folder, &self.url, name, &certificate_of(&self.folder, name))
     }
 
-    /// What a user has written into a namespace or tried to, oldest first, as the audit log has it.
+    /// A kubeconfig of whoever has a token.
+    pub(crate) fn bearer(&self, name: &str, token: &str) -> Result<PathBuf> {
+        write_kubeconfig(&self.folder, &self.url, name, &json!({"token": token}))
+    }
+
+    /// The rights that are shipped.
+    pub(crate) fn shipped(&self) -> &Shipped {
+        &self.shipped
+    }
+
+    /// Its audit log.
+    #[must_use]
+    pub fn audit(&self) -> Audit {
+        Audit::at(self.folder.join("audit.log"))
+    }
+
+    /// What a user has written into a namespace or tried to, oldest first.
     ///
     /// # Errors
     /// When the audit log cannot be read.
     pub fn writes(&self, user: &str, namespace: &str) -> Result<Vec<String>> {
-        let text = fs::read_to_string(self.folder.join("audit.log")).context("read the audit log")?;
-        let events = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let theirs =
-            events.filter(|event| event["user"]["username"] == user && event["objectRef"]["namespace"] == namespace);
-        let told = theirs.map(|event| {
-            let object = &event["objectRef"];
-            let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let path = [&object["resource"], &object["name"], &object["subresource"]].map(word);
-            let path = path.iter().filter(|part| !part.is_empty()).map(String::as_str).collect::<Vec<_>>().join("/");
-            format!("{} {path}", word(&event["verb"]))
-        });
-        Ok(told.collect())
+        self.audit().writes(user, namespace)
     }
 
     fn begin() -> Result<Self> {
@@ -134,8 +148,8 @@ impl ApiServer {
         write_certificates(folder.path(), &authority)?;
         let [clients, peers, port] = free_ports()?;
         let url = format!("https://127.0.0.1:{port}");
-        write_kubeconfig(folder.path(), &url, "admin")?;
-        fs::write(folder.path().join("audit.json"), audit_policy().to_string())?;
+        write_kubeconfig(folder.path(), &url, "admin", &certificate_of(folder.path(), "admin"))?;
+        fs::write(folder.path().join("audit.json"), audit::policy().to_string())?;
         let programs = [
             Program { name: "etcd".to_owned(), path: etcd, arguments: etcd_arguments(folder.path(), clients, peers) },
             Program {
@@ -145,16 +159,20 @@ impl ApiServer {
             },
         ];
         let programs = Together::start(folder.path(), &programs)?;
-        Ok(Self { programs, authority, folder: folder.keep(), url, kubectl, namespaces: AtomicUsize::new(0) })
+        let (folder, namespaces) = (folder.keep(), AtomicUsize::new(0));
+        Ok(Self { programs, authority, folder, url, kubectl, namespaces, shipped: Shipped::default() })
     }
 
-    /// Applies the definitions of our own kinds, and waits until they are served.
-    fn define(&self) -> Result<()> {
+    /// Applies the definitions of our own kinds, and waits until they are served; then roles and policies.
+    fn define(&mut self) -> Result<()> {
         let definitions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds");
         let definitions = definitions.to_str().context("a path of the checkout")?;
         succeeded(&self.kubectl(&["apply", "--server-side", "-f", definitions], "")?)?;
         let established = ["wait", "--for=condition=Established", "--timeout=30s", "-f", definitions];
-        succeeded(&self.kubectl(&established, "")?).map(drop)
+        succeeded(&self.kubectl(&established, "")?)?;
+        self.shipped = Shipped::read(self)?;
+        let once = json!({"apiVersion": "v1", "kind": "List", "items": self.shipped.once}).to_string();
+        succeeded(&self.kubectl(&["apply", "--server-side", "-f", "-"], &once)?).map(drop)
     }
 
     fn wait_ready(&self) -> Result<()> {
@@ -216,7 +234,7 @@ impl Namespace<'_> {
     }
 }
 
-fn succeeded(finished: &Finished) -> Result<String> {
+pub(crate) fn succeeded(finished: &Finished) -> Result<String> {
     ensure!(finished.code == Some(0), "kubectl: {}", finished.stderr.trim_end());
     Ok(finished.text())
 }
@@ -276,16 +294,6 @@ fn apiserver_arguments(folder: &Path, etcd: u16, port: u16) -> Vec<String> {
     ]
 }
 
-/// Who writes what, at the moment they ask.
-fn audit_policy() -> Value {
-    json!({
-        "apiVersion": "audit.k8s.io/v1",
-        "kind": "Policy",
-        "omitStages": ["ResponseStarted", "ResponseComplete", "Panic"],
-        "rules": [{"level": "None", "verbs": ["get", "list", "watch"]}, {"level": "Metadata"}],
-    })
-}
-
 fn write_certificates(folder: &Path, authority: &Authority) -> Result<()> {
     fs::write(folder.join("ca.pem"), authority.certificate_pem())?;
     let mut server = LeafOptions { not_after: for_the_day().not_after, ..LeafOptions::server("kube-apiserver") };
@@ -312,14 +320,16 @@ fn user(authority: &Authority, name: &str, group: &str) -> Result<Issued> {
     })
 }
 
-/// A kubeconfig for whom there is a certificate in the folder. JSON is YAML.
-fn write_kubeconfig(folder: &Path, url: &str, user: &str) -> Result<PathBuf> {
+/// How somebody shows who they are for whom there is a certificate in the folder.
+fn certificate_of(folder: &Path, user: &str) -> Value {
+    let file = |ending: &str| folder.join(format!("{user}.{ending}"));
+    json!({"client-certificate": file("pem"), "client-key": file("key")})
+}
+
+/// A kubeconfig. JSON is YAML.
+fn write_kubeconfig(folder: &Path, url: &str, user: &str, credentials: &Value) -> Result<PathBuf> {
     let file = |name: &str| folder.join(name);
     let cluster = json!({"server": url, "certificate-authority": file("ca.pem")});
-    let credentials = json!({
-        "client-certificate": file(&format!("{user}.pem")),
-        "client-key": file(&format!("{user}.key")),
-    });
     let document = json!({
         "apiVersion": "v1",
         "kind": "Config",

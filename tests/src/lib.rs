@@ -2,6 +2,7 @@
 //! the real sidecar as a child process. Everything binds port 0, waits for conditions and ends when it is dropped.
 
 pub mod apiserver;
+pub mod audit;
 mod balance;
 pub mod ca;
 pub mod clients;
@@ -12,6 +13,7 @@ pub mod dnsmasq;
 pub mod gate;
 pub mod grpc;
 pub mod grpc_health;
+pub mod injector;
 pub mod large;
 #[cfg(feature = "cluster")]
 pub mod minikubelet;
@@ -21,6 +23,7 @@ pub mod operator;
 pub mod peers;
 pub mod process;
 pub mod python;
+pub mod rights;
 #[cfg(feature = "cluster")]
 pub mod scale;
 pub mod soak;

@@ -1,13 +1,16 @@
 //! The real operator as a child process, for the namespaces of one test.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
-use crate::apiserver::{MASTERS, Namespace};
+use crate::apiserver::Namespace;
+use crate::audit::Audit;
 use crate::clients::{Answer, Curl};
 use crate::process::built;
+use crate::rights::Account;
 use crate::together::{Program, Together};
 use crate::wait::{PATIENCE, eventually};
 
@@ -19,29 +22,46 @@ pub struct Operator {
     /// `None` once it was ended.
     programs: Option<Together>,
     user: String,
+    audit: Audit,
 }
 
 impl Operator {
-    /// Starts one that serves a namespace and keeps what is its own in another, without waiting for anything.
+    /// Starts one that serves a namespace and keeps what is its own in another, with the rights that are shipped and no
+    /// others, without waiting for anything.
     ///
     /// # Errors
     /// When it is not built or cannot be started.
     pub fn start(own: &Namespace<'_>, served: &Namespace<'_>) -> Result<Self> {
+        Self::start_with(own, served, &[])
+    }
+
+    /// The same with further flags.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(own: &Namespace<'_>, served: &Namespace<'_>, flags: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("postern-operator-").tempdir()?;
-        let user = format!("operator-of-{}", served.name);
-        let kubeconfig = served.server.user(&user, MASTERS)?;
+        let Account { user, kubeconfig } = Account::make(own, &[served])?;
         let arguments = [
             "run".to_owned(),
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--operator-namespace={}", own.name),
             format!("--namespaces={}", served.name),
-            // Tests end it without a word, and would wait for the Lease of the one before.
-            "--leader-election=Off".to_owned(),
             "--status-address=127.0.0.1:0".to_owned(),
         ];
         let program = Program { name: OPERATOR.to_owned(), path: built(OPERATOR)?, arguments: arguments.into() };
+        let program = flags.iter().fold(program, |mut program, flag| {
+            program.arguments.push((*flag).to_owned());
+            program
+        });
+        let mut program = program;
+        if !flags.iter().any(|flag| flag.starts_with("--leader-election")) {
+            // Tests end it without a word, and would wait for the Lease of the one before.
+            program.arguments.push("--leader-election=Off".to_owned());
+        }
         // The programs remove it when they end.
-        Ok(Self { programs: Some(Together::start(&folder.keep(), &[program])?), user })
+        let programs = Some(Together::start(&folder.keep(), &[program])?);
+        Ok(Self { programs, user, audit: own.server.audit() })
     }
 
     /// Who it is to the API server, from start to start.
@@ -111,5 +131,16 @@ impl Operator {
             probe()
         });
         waited.or_else(|error| bail!("{error:#}; the operator said last:\n{}", self.last_words()))
+    }
+}
+
+/// Whatever a test is about: an operator that was refused something lacks a right, or tries what it must not.
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.programs = None;
+        if !thread::panicking() {
+            let refused = self.audit.refusals(&self.user);
+            assert!(refused.as_ref().is_ok_and(Vec::is_empty), "{} was refused: {refused:#?}", self.user);
+        }
     }
 }

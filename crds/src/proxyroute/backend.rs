@@ -9,27 +9,32 @@ use crate::Duration;
 use crate::trust::CaCertificateRef;
 use crate::words;
 
-/// Where requests go: `localPort`, or `host` with `port`.
+/// Where requests go: `localPort`, `name` with `port`, or `host` with `port`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
-    "has(self.localPort) != has(self.host)",
-    "backendRefs[]: write exactly one of localPort, and host with port",
+    "[has(self.localPort), has(self.name), has(self.host)].filter(way, way).size() == 1",
+    "backendRefs[]: write exactly one of localPort, name with port, and host with port",
 ))]
 #[x_kube(validation = (
-    "has(self.port) == has(self.host)",
-    "backendRefs[].port is required with host, and left out with localPort",
+    "has(self.port) == (has(self.name) || has(self.host))",
+    "backendRefs[].port is required with name and host, and left out with localPort",
 ))]
 pub struct BackendRef {
     /// A port of the application in the same pod, asked on loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub local_port: Option<u16>,
-    /// A name that DNS has addresses for, such as a Service's; all of them are asked.
+    /// A Service of the same namespace, whose pods are asked, each by itself. One of type ExternalName has none; write
+    /// its name as `host`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "words::label")]
+    pub name: Option<String>,
+    /// A name that DNS has addresses for; all of them are asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "words::precise_hostname")]
     pub host: Option<String>,
-    /// The port at each of them.
+    /// The port of the Service, or at each address of the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<u16>,
@@ -50,6 +55,13 @@ pub struct BackendRef {
 pub enum BackendTarget<'a> {
     /// A port of the same pod.
     Local(u16),
+    /// A port of a Service.
+    Service {
+        /// Its name.
+        name: &'a str,
+        /// Its port, which may be another one at its pods.
+        port: u16,
+    },
     /// A port of whatever DNS says.
     Host {
         /// The name.
@@ -63,9 +75,10 @@ impl BackendRef {
     /// The one place that it says; none where it says none or several, which the schema lets nobody write.
     #[must_use]
     pub fn target(&self) -> Option<BackendTarget<'_>> {
-        match (self.local_port, self.host.as_deref(), self.port) {
-            (Some(port), None, None) => Some(BackendTarget::Local(port)),
-            (None, Some(host), Some(port)) => Some(BackendTarget::Host { host, port }),
+        match (self.local_port, self.name.as_deref(), self.host.as_deref(), self.port) {
+            (Some(port), None, None, None) => Some(BackendTarget::Local(port)),
+            (None, Some(name), None, Some(port)) => Some(BackendTarget::Service { name, port }),
+            (None, None, Some(host), Some(port)) => Some(BackendTarget::Host { host, port }),
             _ => None,
         }
     }

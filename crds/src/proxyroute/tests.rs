@@ -25,6 +25,9 @@ fn an_entry_says_one_thing() {
 fn a_backend_is_in_one_place() {
     let backends = [
         (r#"{"localPort": 8080}"#, Some(BackendTarget::Local(8080))),
+        (r#"{"name": "stock", "port": 80}"#, Some(BackendTarget::Service { name: "stock", port: 80 })),
+        (r#"{"name": "stock"}"#, None),
+        (r#"{"name": "stock", "host": "a.example", "port": 80}"#, None),
         (r#"{"host": "a.example", "port": 80}"#, Some(BackendTarget::Host { host: "a.example", port: 80 })),
         (r#"{"host": "a"}"#, None),
         (r#"{"localPort": 8080, "port": 80}"#, None),

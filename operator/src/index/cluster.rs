@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postern_crds::{ClientIdentity, ProxyRoute};
+use sidecar_config::endpoints::Endpoint;
 
-use super::{Held, HeldKind, ObjectName, Pod, Service, concern};
+use super::backends::Backends;
+use super::{Held, HeldKind, ObjectName, Pod, Service, ServicePort, Slice, Unresolved, concern};
 use crate::identity::directory::Directory;
 use crate::limits::GONE_KNOWN;
 use crate::pki::names::Names;
@@ -24,6 +26,8 @@ pub enum Object {
     Held(Arc<Held>),
     /// A Service.
     Service(Arc<Service>),
+    /// Addresses of a Service.
+    Slice(Arc<Slice>),
     /// A namespace, and whether it is on its way out.
     Namespace {
         /// Its name.
@@ -55,6 +59,8 @@ pub enum ObjectKind {
     Held(HeldKind),
     /// Services.
     Service,
+    /// Addresses of Services.
+    Slice,
     /// Namespaces.
     Namespace,
 }
@@ -70,6 +76,7 @@ impl ObjectKind {
             Self::Held(HeldKind::ConfigMap) => "configmap",
             Self::Held(HeldKind::Secret) => "secret",
             Self::Service => "service",
+            Self::Slice => "endpointslice",
             Self::Namespace => "namespace",
         }
     }
@@ -85,6 +92,7 @@ impl Object {
             Self::Pod(_) => ObjectKind::Pod,
             Self::Held(held) => ObjectKind::Held(held.kind),
             Self::Service(_) => ObjectKind::Service,
+            Self::Slice(_) => ObjectKind::Slice,
             Self::Namespace { .. } => ObjectKind::Namespace,
         }
     }
@@ -94,7 +102,7 @@ impl Object {
         match self {
             Self::Route(route) => version_of(route.metadata.resource_version.as_deref()),
             Self::Held(held) => held.version,
-            Self::Identity(_) | Self::Pod(_) | Self::Service(_) | Self::Namespace { .. } => u64::MAX,
+            Self::Identity(_) | Self::Pod(_) | Self::Service(_) | Self::Slice(_) | Self::Namespace { .. } => u64::MAX,
         }
     }
 
@@ -107,6 +115,7 @@ impl Object {
             Self::Pod(pod) => pod.name.clone(),
             Self::Held(held) => held.name.clone(),
             Self::Service(service) => service.name.clone(),
+            Self::Slice(slice) => slice.name.clone(),
             Self::Namespace { name, .. } => ObjectName::new("", name),
         }
     }
@@ -120,6 +129,7 @@ pub struct Cluster {
     pods: BTreeMap<ObjectName, Arc<Pod>>,
     held: BTreeMap<(HeldKind, ObjectName), Arc<Held>>,
     services: BTreeMap<ObjectName, Arc<Service>>,
+    backends: Backends,
     ending: BTreeSet<String>,
     /// Names of a workload's pods.
     workloads: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
@@ -137,12 +147,17 @@ impl Cluster {
         }
         match object {
             Object::Route(route) => {
-                let old = self.routes.insert(ObjectName::of(&*route), Arc::clone(&route));
+                let name = ObjectName::of(&*route);
+                let old = self.routes.insert(name.clone(), Arc::clone(&route));
+                self.backends.route(&name, old.as_deref(), Some(&route));
                 concern::of_route(self, old.as_deref(), Some(&route))
             }
             Object::Identity(identity) => {
                 let old = self.identities.insert(ObjectName::of(&*identity), Arc::clone(&identity));
-                self.directory = None;
+                // Of thousands most news are of statuses, and of those the directory knows nothing.
+                if old.as_ref().is_none_or(|old| !is_same_but_status(old, &identity)) {
+                    self.directory = None;
+                }
                 concern::of_identity(self, old.as_deref(), Some(&identity))
             }
             Object::Pod(pod) => {
@@ -161,6 +176,10 @@ impl Cluster {
                 let old = self.services.insert(service.name.clone(), Arc::clone(&service));
                 concern::of_service(self, old.as_deref(), Some(&service))
             }
+            Object::Slice(slice) => {
+                let old = self.backends.set(&slice);
+                concern::of_slice(self, old.as_deref(), Some(&slice))
+            }
             Object::Namespace { name, is_ending } => {
                 let has_changed = if is_ending { self.ending.insert(name.clone()) } else { self.ending.remove(&name) };
                 if has_changed { concern::of_namespace(self, &name) } else { Vec::new() }
@@ -174,7 +193,11 @@ impl Cluster {
         let known = match kind {
             ObjectKind::Route => self.routes.get(&name).map(|route| Object::Route(Arc::clone(route))),
             ObjectKind::Held(held) => self.held.get(&(held, name.clone())).map(|held| Object::Held(Arc::clone(held))),
-            ObjectKind::Identity | ObjectKind::Pod | ObjectKind::Service | ObjectKind::Namespace => None,
+            ObjectKind::Identity
+            | ObjectKind::Pod
+            | ObjectKind::Service
+            | ObjectKind::Slice
+            | ObjectKind::Namespace => None,
         };
         let newest = known.map(|known| known.version()).into_iter().chain(self.gone.get(&(kind, name)).copied()).max();
         newest.is_some_and(|newest| object.version() < newest)
@@ -195,6 +218,7 @@ impl Cluster {
         match kind {
             ObjectKind::Route => {
                 let old = self.routes.remove(name);
+                self.backends.route(name, old.as_deref(), None);
                 concern::of_route(self, old.as_deref(), None)
             }
             ObjectKind::Identity => {
@@ -216,6 +240,10 @@ impl Cluster {
             ObjectKind::Service => {
                 let old = self.services.remove(name);
                 concern::of_service(self, old.as_deref(), None)
+            }
+            ObjectKind::Slice => {
+                let old = self.backends.remove(name);
+                concern::of_slice(self, old.as_deref(), None)
             }
             ObjectKind::Namespace => {
                 self.ending.remove(&name.name);
@@ -257,6 +285,7 @@ impl Cluster {
                 names.filter(is_there).cloned().collect()
             }
             ObjectKind::Service => self.services.keys().filter(is_there).cloned().collect(),
+            ObjectKind::Slice => self.backends.names().filter(is_there).cloned().collect(),
             ObjectKind::Namespace => self.ending.iter().map(|name| ObjectName::new("", name)).collect(),
         }
     }
@@ -342,10 +371,30 @@ impl Cluster {
         in_namespace_keys(&self.workloads, namespace)
     }
 
+    /// Services of a namespace, by name.
+    pub fn services_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Service>> {
+        in_namespace(&self.services, namespace)
+    }
+
     /// Services that send requests to a pod of a workload, by name.
     pub fn services_of<'a>(&'a self, workload: &'a ObjectName) -> impl Iterator<Item = &'a Arc<Service>> {
         let services = in_namespace(&self.services, &workload.namespace);
         services.filter(|service| self.pods_of(workload).any(|pod| !pod.is_ending && service.selects(pod)))
+    }
+
+    /// Where a port of a Service is, as far as it is known.
+    ///
+    /// # Errors
+    /// When there is no such port, or it can have no addresses.
+    pub fn endpoints(&self, port: &ServicePort) -> Result<Vec<Endpoint>, Unresolved> {
+        self.backends.endpoints(self.services.get(&port.service).map(|service| &**service), port)
+    }
+
+    /// Workloads whose routes send requests to a Service.
+    #[must_use]
+    pub fn workloads_asking(&self, service: &ObjectName) -> BTreeSet<ObjectName> {
+        let routes = self.backends.routes_of(service).filter_map(|name| self.routes.get(name));
+        routes.flat_map(|route| self.workloads_of(route)).collect()
     }
 
     /// An object of ours.
@@ -358,6 +407,15 @@ impl Cluster {
     pub fn held_in<'a>(&'a self, kind: HeldKind, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Held>> {
         self.held.values().filter(move |held| held.kind == kind && held.name.namespace == namespace)
     }
+}
+
+/// Whether two states of a client differ in what others say of it at most.
+fn is_same_but_status(old: &ClientIdentity, new: &ClientIdentity) -> bool {
+    let (before, now) = (&old.metadata, &new.metadata);
+    old.spec == new.spec
+        && (&before.uid, &before.labels) == (&now.uid, &now.labels)
+        && (&before.creation_timestamp, &before.deletion_timestamp)
+            == (&now.creation_timestamp, &now.deletion_timestamp)
 }
 
 /// Whether a route's selector chooses a pod.

@@ -7,10 +7,11 @@ use postern_crds::proxyroute::Caller;
 use postern_crds::{ClientIdentity, ProxyRoute};
 
 use super::cluster::selects;
-use super::held::PART_LABEL;
-use super::{Cluster, Held, HeldKind, ObjectName, Pod, Service};
+use super::held::{BUNDLES_ANNOTATION, PART_LABEL};
+use super::{Cluster, Held, HeldKind, ObjectName, Pod, Service, Slice};
 use crate::authority::AUTHORITY_PART;
 use crate::identity::objects::{IDENTITY_LABEL, LEDGER, LEDGER_LABEL, label_value};
+use crate::limits::CALM;
 use crate::pki::ledger::Ledger;
 use crate::queue::{Key, Pace};
 
@@ -22,7 +23,7 @@ fn gathered(keys: impl IntoIterator<Item = Key>) -> Turns {
 
 /// Everything there is, whatever became of it before.
 pub(super) fn of_everything(cluster: &Cluster) -> Turns {
-    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now)];
+    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now), (Key::Audit, Pace::After(CALM))];
     for namespace in cluster.namespaces() {
         turns.extend(cluster.workloads_in(&namespace).cloned().map(|name| (Key::Workload(name), Pace::Gathered)));
         // Clients that went while nobody looked.
@@ -112,7 +113,10 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
     let Some(held) = new.or(old) else { return Turns::new() };
     let namespace = &held.name.namespace;
     if let Some(workload) = held.workload() {
-        return gathered([Key::Workload(workload)]);
+        let bundles = |held: Option<&Held>| held.and_then(|held| held.annotations.get(BUNDLES_ANNOTATION).cloned());
+        // A namespace trusts what its policies use, until they are written without it.
+        let trust = (bundles(old) != bundles(new)).then(|| Key::Trust(namespace.clone()));
+        return gathered(trust.into_iter().chain([Key::Workload(workload)]));
     }
     if held.labels.get(PART_LABEL).is_some_and(|part| part == AUTHORITY_PART) {
         return gathered([Key::Authority]);
@@ -144,7 +148,7 @@ fn revoked(ledger: &Held) -> Option<BTreeSet<String>> {
     Some(Ledger::read(Some(text)).ok()?.revoked().map(str::to_owned).collect())
 }
 
-/// A Service gives its name to the workloads whose pods it sends requests to.
+/// A Service gives its name to the workloads whose pods it sends requests to, and its addresses to those that ask it.
 pub(super) fn of_service(cluster: &Cluster, old: Option<&Service>, new: Option<&Service>) -> Turns {
     if old == new {
         return Turns::new();
@@ -153,7 +157,19 @@ pub(super) fn of_service(cluster: &Cluster, old: Option<&Service>, new: Option<&
         let pods = cluster.pods_in(&service.name.namespace).filter(|pod| service.selects(pod));
         pods.map(|pod| Key::Workload(pod.workload())).collect::<Vec<_>>()
     };
-    gathered([old, new].into_iter().flatten().flat_map(pods).collect::<BTreeSet<_>>())
+    let both = [old, new].into_iter().flatten();
+    let asking = both.clone().next().map(|service| cluster.workloads_asking(&service.name)).unwrap_or_default();
+    gathered(both.flat_map(pods).chain(asking.into_iter().map(Key::Workload)).collect::<BTreeSet<_>>())
+}
+
+/// Addresses of a Service concern the workloads that ask it.
+pub(super) fn of_slice(cluster: &Cluster, old: Option<&Slice>, new: Option<&Slice>) -> Turns {
+    if old == new {
+        return Turns::new();
+    }
+    let services: BTreeSet<_> = [old, new].into_iter().flatten().map(|slice| &slice.service).collect();
+    let workloads: BTreeSet<_> = services.into_iter().flat_map(|service| cluster.workloads_asking(service)).collect();
+    gathered(workloads.into_iter().map(Key::Workload))
 }
 
 /// A namespace that comes to its end, or is there after all, concerns all that is in it.

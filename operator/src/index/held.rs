@@ -17,8 +17,12 @@ use super::pod::WORKLOAD_LABEL;
 pub const MANAGED_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "postern");
 /// Label that says which part of the contract an object carries.
 pub const PART_LABEL: &str = "postern.dev/part";
-/// Beginning of all labels of ours.
-const LABEL_PREFIX: &str = "postern.dev/";
+/// Annotation of a policy: a digest of its entries as they were written.
+pub const WRITTEN_ANNOTATION: &str = "postern.dev/written";
+/// Annotation of a policy: where the bundles are that its routes use.
+pub const BUNDLES_ANNOTATION: &str = "postern.dev/bundles";
+/// Beginning of all labels and annotations of ours.
+const OUR_PREFIX: &str = "postern.dev/";
 /// Largest content of a ConfigMap whose bytes are kept; of others the digest is enough.
 const KEPT_PARTS: [&str; 1] = ["ledger"];
 
@@ -69,6 +73,12 @@ impl Entries {
         std::str::from_utf8(self.bytes(name)?).ok()
     }
 
+    /// Tells them apart from others.
+    #[must_use]
+    pub fn digest(&self) -> ContentDigest {
+        ContentDigest::of(&BTreeMap::new(), &BTreeMap::new(), self)
+    }
+
     /// Their names.
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
@@ -87,19 +97,21 @@ impl fmt::Debug for Entries {
 pub struct ContentDigest([u8; 32]);
 
 impl ContentDigest {
-    /// Of our labels and the entries. Labels of others are theirs.
+    /// Of our labels and annotations and the entries. Labels and annotations of others are theirs.
     #[must_use]
-    pub fn of(labels: &BTreeMap<String, String>, entries: &Entries) -> Self {
+    pub fn of(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>, entries: &Entries) -> Self {
         let mut hasher = Sha256::new();
         let mut enter = |bytes: &[u8]| {
             hasher.update(bytes.len().to_le_bytes());
             hasher.update(bytes);
         };
-        for (name, value) in labels.iter().filter(|(name, _)| is_ours(name)) {
-            enter(name.as_bytes());
-            enter(value.as_bytes());
+        for ours in [labels, annotations] {
+            for (name, value) in ours.iter().filter(|(name, _)| is_ours(name)) {
+                enter(name.as_bytes());
+                enter(value.as_bytes());
+            }
+            enter(b"");
         }
-        enter(b"");
         for (name, bytes) in entries.iter() {
             enter(name.as_bytes());
             enter(bytes);
@@ -116,6 +128,12 @@ impl ContentDigest {
     }
 }
 
+impl fmt::Display for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 impl fmt::Debug for ContentDigest {
     // Short, and no way back to a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -123,10 +141,10 @@ impl fmt::Debug for ContentDigest {
     }
 }
 
-/// Whether a label is ours to set.
+/// Whether a label or an annotation is ours to set.
 #[must_use]
 pub fn is_ours(label: &str) -> bool {
-    label == MANAGED_LABEL.0 || label.starts_with(LABEL_PREFIX)
+    label == MANAGED_LABEL.0 || label.starts_with(OUR_PREFIX)
 }
 
 /// An object of ours as the cluster has it.
@@ -142,6 +160,8 @@ pub struct Held {
     pub version: u64,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Those of its annotations that are ours.
+    pub annotations: BTreeMap<String, String>,
     /// The type of a Secret; empty of a ConfigMap.
     pub secret_type: String,
     /// Tells whether it is as it should be.
@@ -185,14 +205,17 @@ impl Held {
             return None;
         }
         let entries = Entries(entries.map(|(name, bytes)| (name, Zeroizing::new(bytes))).collect());
+        let mut annotations = metadata.annotations.unwrap_or_default();
+        annotations.retain(|name, _| is_ours(name));
         Some(Self {
             kind,
             name: ObjectName::new(metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default()),
             uid: metadata.uid.unwrap_or_default(),
             version: version_of(metadata.resource_version.as_deref()),
             secret_type,
-            digest: ContentDigest::of(&labels, &entries),
+            digest: ContentDigest::of(&labels, &annotations, &entries),
             labels,
+            annotations,
             names: entries.names(),
             entries: Some(Arc::new(entries)),
             is_ending: metadata.deletion_timestamp.is_some(),
@@ -202,10 +225,29 @@ impl Held {
     /// Whether two states of an object differ in more than their version.
     #[must_use]
     pub fn differs(&self, other: &Self) -> bool {
-        let Self { kind, name, uid, version: _, labels, secret_type, digest, names, entries: _, is_ending } = self;
-        (kind, name, uid, labels) != (&other.kind, &other.name, &other.uid, &other.labels)
+        let Self {
+            kind,
+            name,
+            uid,
+            version: _,
+            labels,
+            annotations,
+            secret_type,
+            digest,
+            names,
+            entries: _,
+            is_ending,
+        } = self;
+        (kind, name, uid, labels, annotations)
+            != (&other.kind, &other.name, &other.uid, &other.labels, &other.annotations)
             || (secret_type, digest, names, is_ending)
                 != (&other.secret_type, &other.digest, &other.names, &other.is_ending)
+    }
+
+    /// Whether its entries, which may be no longer known, are as they were written: what others have put there is not.
+    #[must_use]
+    pub fn is_as_written(&self, entries: &Entries) -> bool {
+        self.annotations.get(WRITTEN_ANNOTATION).is_some_and(|written| *written == entries.digest().to_string())
     }
 
     /// The workload it is for, if it is for one.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as PodObject, Secret, Service as ServiceObject};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use postern_crds::{ClientIdentity, ProxyRoute};
@@ -18,7 +19,8 @@ use tokio::task::JoinSet;
 use super::cluster::{Source, version_of};
 use super::held::MANAGED_LABEL;
 use super::pod::WORKLOAD_LABEL;
-use super::{Cluster, Held, HeldKind, Object, ObjectKind, ObjectName, Pod, Service};
+use super::slice::SERVICE_LABEL;
+use super::{Cluster, Held, HeldKind, Object, ObjectKind, ObjectName, Pod, Service, Slice};
 use crate::metrics::Metrics;
 use crate::queue::{Key, Pace, Queue};
 
@@ -176,6 +178,11 @@ impl Index {
             let services = watcher::Config::default();
             self.follow(client, namespace.clone(), services, ObjectKind::Service, tasks, |service: ServiceObject| {
                 Some(Object::Service(Arc::new(Service::of(service))))
+            });
+            // Of all Services: which of them are asked is up to routes that come and go.
+            let slices = watcher::Config::default().labels(SERVICE_LABEL);
+            self.follow(client, namespace.clone(), slices, ObjectKind::Slice, tasks, |slice: EndpointSlice| {
+                Some(Object::Slice(Arc::new(Slice::of(slice)?)))
             });
             self.follow_held(client, namespace, &managed, tasks);
         }

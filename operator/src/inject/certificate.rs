@@ -115,3 +115,42 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, CertificateError> {
     }
     fs::read(path).map(Zeroizing::new).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::ServingCertificate;
+
+    fn pair(name: &str) -> (String, String) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[test]
+    fn a_certificate_may_come_late_and_change() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file");
+        let certificate = ServingCertificate::new(folder.path().to_owned());
+        let der = || certificate.read().key.as_ref().map(|key| key.cert[0].to_vec());
+        assert!(certificate.look().is_err() && !certificate.is_good(0));
+        let (first, second) = (pair("a"), pair("b"));
+        write("tls.crt", &first.0);
+        assert!(certificate.look().is_err());
+        write("tls.key", &first.1);
+        let not_after = certificate.look().expect("a certificate").expect("a new one");
+        assert!(certificate.is_good(not_after - 1) && !certificate.is_good(not_after));
+        assert_eq!(certificate.look().expect("the same"), None);
+        let used = der();
+        // Half of a change is none, and what is broken neither.
+        for (chain, key) in [(&second.0, &first.1), (&second.0, &String::new()), (&String::new(), &second.1)] {
+            write("tls.crt", chain);
+            write("tls.key", key);
+            assert!(certificate.look().is_err());
+            assert_eq!(der(), used);
+        }
+        write("tls.crt", &second.0);
+        assert!(certificate.look().is_ok_and(|found| found.is_some()));
+        assert_ne!(der(), used);
+    }
+}

@@ -1,5 +1,6 @@
 //! The gate is put into pods: which pods, of which workload, and how. Pure; the webhook and the plugin do the same.
 
+pub mod audit;
 mod certificate;
 pub mod overrides;
 mod patch;
@@ -74,7 +75,7 @@ pub struct Maker<'a> {
 #[must_use]
 pub fn pod(object: &Value, is_asked: bool, common: &Common) -> Verdict {
     match serde_json::from_value::<Pod>(object.clone()) {
-        Ok(pod) => judge(object, pod, None, is_asked, common),
+        Ok(pod) => judge(object, &pod, None, is_asked, common),
         Err(error) => Verdict::Refused(format!("it is no pod: {error}")),
     }
 }
@@ -85,13 +86,13 @@ pub fn template(object: &Value, maker: Maker<'_>, is_asked: bool, common: &Commo
     match serde_json::from_value::<PodTemplateSpec>(object.clone()) {
         Ok(PodTemplateSpec { metadata, spec }) => {
             let pod = Pod { metadata: metadata.unwrap_or_default(), spec, status: None };
-            judge(object, pod, Some(maker), is_asked, common)
+            judge(object, &pod, Some(maker), is_asked, common)
         }
         Err(error) => Verdict::Refused(format!("it is no template of pods: {error}")),
     }
 }
 
-fn judge(object: &Value, pod: Pod, maker: Option<Maker<'_>>, is_asked: bool, common: &Common) -> Verdict {
+fn judge(object: &Value, pod: &Pod, maker: Option<Maker<'_>>, is_asked: bool, common: &Common) -> Verdict {
     let asks = pod.metadata.labels.iter().flatten().find(|(label, _)| *label == INJECT_LABEL);
     match asks.map(|(_, value)| value.as_str()) {
         Some("enabled") => {}
@@ -103,14 +104,14 @@ fn judge(object: &Value, pod: Pod, maker: Option<Maker<'_>>, is_asked: bool, com
             ));
         }
     }
-    if let Some(why) = cannot_have_one(&pod) {
+    if let Some(why) = cannot_have_one(pod) {
         return Verdict::Untouched(Some(why));
     }
-    inject(object, &pod, maker, common).unwrap_or_else(|wrong| Verdict::Refused(wrong.join("; ")))
+    inject(object, pod, maker, common).unwrap_or_else(|wrong| Verdict::Refused(wrong.join("; ")))
 }
 
 /// Why a pod has no place for a gate.
-fn cannot_have_one(pod: &Pod) -> Option<String> {
+pub(crate) fn cannot_have_one(pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let why = if spec.host_network == Some(true) {
         "it uses the network of its node (hostNetwork), where a gate would stand beside those of other pods"

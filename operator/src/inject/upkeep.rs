@@ -28,6 +28,10 @@ use crate::workload::turn::{TurnError, Worker};
 
 /// The Secret with the webhook's certificate, which it mounts.
 pub const SECRET: &str = "postern-injector-tls";
+/// The MutatingWebhookConfiguration that has API servers ask it.
+pub const CONFIGURATION: &str = "postern-injector";
+/// Label of a configuration that names an address and no Service: the namespace of the operator that looks after it.
+pub const OPERATOR_LABEL: &str = "postern.dev/operator-namespace";
 /// The Service in front of it, and its service account.
 pub const SERVICE: &str = "postern-injector";
 /// What the Secret's label says that it is.
@@ -55,8 +59,6 @@ pub enum UpkeepError {
 pub struct Upkeep {
     client: Client,
     namespace: String,
-    /// Name of its MutatingWebhookConfiguration.
-    configuration: String,
     /// Names by which it is reached beside those of its Service.
     names: Vec<String>,
 }
@@ -64,8 +66,8 @@ pub struct Upkeep {
 impl Upkeep {
     /// Of the webhook in the operator's namespace.
     #[must_use]
-    pub fn new(client: Client, namespace: String, configuration: String, names: Vec<String>) -> Self {
-        Self { client, namespace, configuration, names }
+    pub fn new(client: Client, namespace: String, names: Vec<String>) -> Self {
+        Self { client, namespace, names }
     }
 
     /// Makes what is not as it should be, and tells when to look again.
@@ -74,9 +76,10 @@ impl Upkeep {
     /// When something cannot be read, made or written.
     pub async fn look(&self, issuer: &Issuer, names: &Names, now: i64) -> Result<Duration, UpkeepError> {
         let configurations = Api::<MutatingWebhookConfiguration>::all(self.client.clone());
-        let failed = |error| UpkeepError::Api(format!("webhook {}", self.configuration), Box::new(error));
-        let Some(configuration) = configurations.get_opt(&self.configuration).await.map_err(failed)? else {
-            // Not installed.
+        let failed = |error| UpkeepError::Api(format!("webhook {CONFIGURATION}"), Box::new(error));
+        let configuration = configurations.get_opt(CONFIGURATION).await.map_err(failed)?;
+        let Some(configuration) = configuration.filter(|found| is_ours(found, &self.namespace)) else {
+            // Not installed, or another operator's.
             return Ok(WEBHOOK_AGAIN);
         };
         if !self.keep_certificate(issuer, names, now).await? {
@@ -93,8 +96,8 @@ impl Upkeep {
             let version = configuration.metadata.resource_version;
             let patch = Patch::Strategic(json!({"metadata": {"resourceVersion": version}, "webhooks": changes}));
             let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-            configurations.patch(&self.configuration, &parameters, &patch).await.map_err(failed)?;
-            tracing::info!(configuration = self.configuration, "API servers are told whom to trust in the webhook");
+            configurations.patch(CONFIGURATION, &parameters, &patch).await.map_err(failed)?;
+            tracing::info!(configuration = CONFIGURATION, "API servers are told whom to trust in the webhook");
         }
         Ok(WEBHOOK_AGAIN)
     }
@@ -171,6 +174,14 @@ impl Worker {
         let now = Timestamp::now().as_second();
         Ok(Outcome::Again(self.upkeep.look(&self.signer.issuer(), &self.names, now).await?))
     }
+}
+
+/// Whether a configuration is of the webhook in this namespace.
+fn is_ours(configuration: &MutatingWebhookConfiguration, namespace: &str) -> bool {
+    let labels = configuration.metadata.labels.as_ref();
+    let labelled = labels.and_then(|labels| labels.get(OPERATOR_LABEL)).is_some_and(|of| of == namespace);
+    let mut services = configuration.webhooks.iter().flatten().filter_map(|one| one.client_config.service.as_ref());
+    labelled || services.any(|service| service.namespace == namespace)
 }
 
 /// Entries of the configuration by whose bundle the webhook would not be trusted.

@@ -138,7 +138,9 @@ mod tests {
 
     fn owned(api_version: &str, kind: &str, name: &str, labels: Value) -> Value {
         let owner = json!({"apiVersion": api_version, "kind": kind, "name": name, "uid": "u", "controller": true});
-        json!({"generateName": format!("{name}-"), "labels": labels, "ownerReferences": [owner]})
+        let mut pod = json!({"generateName": format!("{name}-"), "ownerReferences": [owner]});
+        pod["labels"] = labels;
+        pod
     }
 
     #[test]

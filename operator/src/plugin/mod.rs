@@ -1,7 +1,13 @@
 //! `kubectl postern`: the same program by another name, for people.
 
+pub mod analyze;
+pub mod cluster;
+pub mod enable;
 pub mod inject;
 pub mod manifests;
+pub mod status;
+pub mod version;
+pub mod why;
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -26,8 +32,20 @@ struct Plugin {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Tell what is wrong with the routes and clients of files, before they are applied
+    Analyze(analyze::Arguments),
     /// Put the gate into manifests: Deployments, Jobs, pods and whatever else has a template of pods
     Inject(inject::Arguments),
+    /// Show routes and identities, what is wrong with them first; ends with 1 if something is
+    Status(status::Arguments),
+    /// Tell what a gate decides about a request, rule by rule, and the smallest change that would turn it
+    Why(Box<why::Arguments>),
+    /// Let the operator work in namespaces
+    Enable(enable::Arguments),
+    /// Let it not work there any more
+    Disable(enable::Undo),
+    /// Show versions: of this program, of what it writes, of the cluster
+    Version(version::Arguments),
 }
 
 /// How a command has ended that could be carried out.
@@ -42,7 +60,13 @@ pub enum Ended {
 impl Plugin {
     fn run(self, output: &mut dyn Write) -> Result<Ended> {
         match self.command {
+            Command::Analyze(arguments) => analyze::run(&arguments, output),
             Command::Inject(arguments) => inject::run(&arguments, output),
+            Command::Status(arguments) => status::run(&arguments, output),
+            Command::Why(arguments) => why::run(&arguments, output),
+            Command::Enable(arguments) => enable::run(&arguments, output),
+            Command::Disable(arguments) => enable::undo(&arguments, output),
+            Command::Version(arguments) => version::run(&arguments, output),
         }
     }
 }

@@ -10,6 +10,7 @@ use sidecar_config::upstream::{BackendProtocol, BackendTls, BackendTlsMode};
 
 use super::{Context, RenderError, duration, health, some_duration};
 use crate::identity::trust::OUR_BUNDLE;
+use crate::index::{ObjectName, ServicePort};
 
 pub(super) fn backend(
     backend: &spec::BackendRef,
@@ -17,10 +18,10 @@ pub(super) fn backend(
     context: &mut Context<'_>,
 ) -> Result<Backend, RenderError> {
     let Some(target) = backend.target() else {
-        return Err(RenderError::new(place, "write exactly one of localPort, and host with port"));
+        return Err(RenderError::new(place, "write exactly one of localPort, name with port, and host with port"));
     };
     // All but the place, which `target` says.
-    let spec::BackendRef { local_port: _, host: _, port: _, weight, protocol, tls } = backend;
+    let spec::BackendRef { local_port: _, name: _, host: _, port: _, weight, protocol, tls } = backend;
     let rendered = Backend {
         address: None,
         endpoints: None,
@@ -36,6 +37,10 @@ pub(super) fn backend(
     Ok(match target {
         BackendTarget::Local(port) => {
             Backend { address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port))), ..rendered }
+        }
+        BackendTarget::Service { name, port } => {
+            let service = ServicePort { service: ObjectName::new(context.namespace, name), port };
+            Backend { endpoints: Some(service.to_string()), ..rendered }
         }
         BackendTarget::Host { host, port } => Backend { host: Some(host.to_owned()), port: Some(port), ..rendered },
     })

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use postern_crds::ProxyRoute;
 use postern_crds::proxyroute::ProxyRouteSpec;
 use postern_crds::trust::{CaCertificateRef, VouchesFor};
+use serde::{Deserialize, Serialize};
 use sidecar_config::policy::{Forwarding, Limits, Listener, PodSelector, Route};
 use thiserror::Error;
 
@@ -71,7 +72,8 @@ pub struct Needs {
 }
 
 /// Where the certificates of a bundle are, and what it may vouch for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Bundle {
     /// The namespace of the objects.
     pub namespace: String,

@@ -123,9 +123,11 @@ impl Writer {
                 if !surplus.is_empty() {
                     // Server-side apply leaves what others have added.
                     let nothing = |names: &BTreeSet<String>| names.iter().map(|name| (name.clone(), ())).collect();
-                    let (labels, entries): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                        (nothing(&surplus.labels), nothing(&surplus.entries));
-                    let mut patch = json!({"metadata": {"uid": uid, "labels": labels}, "data": entries});
+                    let metadata: [BTreeMap<_, _>; 2] = [&surplus.labels, &surplus.annotations].map(nothing);
+                    let [labels, annotations] = metadata;
+                    let entries: BTreeMap<_, _> = nothing(&surplus.entries);
+                    let metadata = json!({"uid": uid, "labels": labels, "annotations": annotations});
+                    let mut patch = json!({"metadata": metadata, "data": entries});
                     if content.kind == HeldKind::ConfigMap {
                         patch["binaryData"] = json!(entries);
                     }
@@ -181,6 +183,7 @@ fn metadata(content: &Content, uid: Option<String>) -> ObjectMeta {
         name: Some(content.name.name.clone()),
         namespace: Some(content.name.namespace.clone()),
         labels: Some(content.labels.clone()),
+        annotations: Some(content.annotations.clone()).filter(|annotations| !annotations.is_empty()),
         uid,
         ..ObjectMeta::default()
     }

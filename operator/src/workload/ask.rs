@@ -29,6 +29,9 @@ pub struct Answer {
     pub parts: BTreeMap<String, PartAnswer>,
     /// Hash of every route that is served, by name.
     pub routes: BTreeMap<String, String>,
+    /// Ports of backends at which the application can be reached around the gate; `None` while nobody can tell.
+    #[serde(default)]
+    pub exposed_ports: Option<Vec<u16>>,
 }
 
 /// Contract versions, both ends included.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::index::held::{MANAGED_LABEL, PART_LABEL, is_ours};
+use crate::index::held::{MANAGED_LABEL, PART_LABEL, WRITTEN_ANNOTATION, is_ours};
 use crate::index::pod::WORKLOAD_LABEL;
 use crate::index::{ContentDigest, Entries, Held, HeldKind, ObjectName};
 
@@ -17,6 +17,8 @@ pub struct Content {
     pub secret_type: &'static str,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
     /// Its entries.
     pub entries: Entries,
 }
@@ -25,19 +27,37 @@ impl Content {
     /// A ConfigMap that carries a part, of one workload or a namespace.
     #[must_use]
     pub fn config_map(name: ObjectName, part: &str, workload: Option<&str>, entries: Entries) -> Self {
-        Self { kind: HeldKind::ConfigMap, name, secret_type: "", labels: labels(part, workload), entries }
+        let annotations = BTreeMap::new();
+        Self { kind: HeldKind::ConfigMap, name, secret_type: "", labels: labels(part, workload), annotations, entries }
+    }
+
+    /// With an annotation, unless it is empty.
+    #[must_use]
+    pub fn annotated(mut self, name: &str, value: String) -> Self {
+        if !value.is_empty() {
+            self.annotations.insert(name.to_owned(), value);
+        }
+        self
+    }
+
+    /// With the digest of its entries beside them, so that whoever reads them again can tell that nobody else wrote them.
+    #[must_use]
+    pub fn sealed(self) -> Self {
+        let digest = self.entries.digest().to_string();
+        self.annotated(WRITTEN_ANNOTATION, digest)
     }
 
     /// A Secret that carries a part of one workload.
     #[must_use]
     pub fn secret(name: ObjectName, secret_type: &'static str, part: &str, workload: &str, entries: Entries) -> Self {
-        Self { kind: HeldKind::Secret, name, secret_type, labels: labels(part, Some(workload)), entries }
+        let (labels, annotations) = (labels(part, Some(workload)), BTreeMap::new());
+        Self { kind: HeldKind::Secret, name, secret_type, labels, annotations, entries }
     }
 
     /// Tells it apart from others.
     #[must_use]
     pub fn digest(&self) -> ContentDigest {
-        ContentDigest::of(&self.labels, &self.entries)
+        ContentDigest::of(&self.labels, &self.annotations, &self.entries)
     }
 
     /// What has to be done, where the cluster has this of it.
@@ -56,8 +76,12 @@ impl Content {
             return Deed::Nothing;
         }
         let entries = held.names.difference(&self.entries.names()).cloned().collect();
-        let labels = held.labels.keys().filter(|label| is_ours(label) && !self.labels.contains_key(*label));
-        Deed::Update { uid: held.uid.clone(), surplus: Surplus { entries, labels: labels.cloned().collect() } }
+        let surplus = |held: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
+            held.keys().filter(|name| is_ours(name) && !wanted.contains_key(*name)).cloned().collect()
+        };
+        let labels = surplus(&held.labels, &self.labels);
+        let annotations = surplus(&held.annotations, &self.annotations);
+        Deed::Update { uid: held.uid.clone(), surplus: Surplus { entries, labels, annotations } }
     }
 }
 
@@ -97,13 +121,15 @@ pub struct Surplus {
     pub entries: BTreeSet<String>,
     /// Labels that look like ours.
     pub labels: BTreeSet<String>,
+    /// Annotations that look like ours.
+    pub annotations: BTreeSet<String>,
 }
 
 impl Surplus {
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.labels.is_empty()
+        self.entries.is_empty() && self.labels.is_empty() && self.annotations.is_empty()
     }
 }
 
@@ -135,6 +161,7 @@ mod tests {
             uid: "u1".to_owned(),
             version: 1,
             labels: content.labels.clone(),
+            annotations: content.annotations.clone(),
             secret_type: String::new(),
             digest: content.digest(),
             names: content.entries.names(),
@@ -146,10 +173,12 @@ mod tests {
     #[test]
     fn what_is_there_decides_what_is_done() {
         let wanted = content("new");
-        let update = |entries: &[&str], labels: &[&str]| {
+        let update_noted = |entries: &[&str], labels: &[&str], annotations: &[&str]| {
             let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-            Deed::Update { uid: "u1".to_owned(), surplus: Surplus { entries: set(entries), labels: set(labels) } }
+            let surplus = Surplus { entries: set(entries), labels: set(labels), annotations: set(annotations) };
+            Deed::Update { uid: "u1".to_owned(), surplus }
         };
+        let update = |entries: &[&str], labels: &[&str]| update_noted(entries, labels, &[]);
         let same = held(&wanted);
         let other_workload = Content::config_map(wanted.name.clone(), "policy", Some("x"), wanted.entries.clone());
         let other_part = Content::config_map(wanted.name.clone(), "endpoints", Some("orders"), wanted.entries.clone());
@@ -157,12 +186,16 @@ mod tests {
         labelled.labels.insert("team".to_owned(), "blue".to_owned());
         let mut marked = wanted.clone();
         marked.labels.insert("postern.dev/else".to_owned(), "1".to_owned());
+        let noted = wanted.clone().annotated("postern.dev/else", "1".to_owned());
+        let noted_by_others = wanted.clone().annotated("team", "blue".to_owned());
         let more = Content { entries: wanted.entries.clone().with("stray", "x"), ..wanted.clone() };
         let rows = [
             ("nothing there", None, Deed::Create),
             ("the same", Some(same.clone()), Deed::Nothing),
             ("labels of others", Some(held(&labelled)), Deed::Nothing),
             ("a label of ours too many", Some(held(&marked)), update(&[], &["postern.dev/else"])),
+            ("an annotation of ours too many", Some(held(&noted)), update_noted(&[], &[], &["postern.dev/else"])),
+            ("annotations of others", Some(held(&noted_by_others)), Deed::Nothing),
             ("older", Some(held(&content("old"))), update(&[], &[])),
             ("empty", Some(held(&Content { entries: Entries::default(), ..wanted.clone() })), update(&[], &[])),
             ("an entry too many", Some(held(&more)), update(&["stray"], &[])),

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 
 use super::ask::{Answer, AskError};
 use super::board::Heard;
+use super::content::Write;
+use super::names::POLICY_ENTRY;
+use crate::index::held::BUNDLES_ANNOTATION;
 use crate::index::{ObjectName, Pod};
 use crate::limits::UNREACHABLE_AFTER;
 
@@ -30,11 +33,22 @@ impl Memories {
     }
 }
 
+/// A policy as it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WrittenPolicy {
+    /// The document; empty where there is none.
+    pub document: String,
+    /// Where the bundles of its routes are.
+    pub bundles: String,
+}
+
 /// The memory of a workload.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// When part of its policy was written last.
     pub written: Option<Instant>,
+    /// Its policy as it was written last, once somebody had to know.
+    pub policy: Option<WrittenPolicy>,
     /// What was heard of its pods, by UID.
     pub heard: HashMap<String, PodMemory>,
     /// Turns in a row after which somebody lagged behind.
@@ -42,6 +56,19 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Takes note of the policy that was written, unless its name was taken.
+    pub fn remember(&mut self, policy: &Write, taken: &[ObjectName]) {
+        let Write::Set(content) = policy else { return };
+        if taken.contains(&content.name) {
+            return;
+        }
+        let document = content.entries.text(POLICY_ENTRY).unwrap_or_default();
+        let bundles = content.annotations.get(BUNDLES_ANNOTATION).cloned().unwrap_or_default();
+        if self.policy.as_ref().is_none_or(|known| known.document != document || known.bundles != bundles) {
+            self.policy = Some(WrittenPolicy { document: document.to_owned(), bundles });
+        }
+    }
+
     /// The newest contract version that all sidecars read which have said so.
     #[must_use]
     pub fn newest_version(&self, pods: &[Arc<Pod>]) -> ContractVersion {

@@ -3,12 +3,17 @@
 pub mod apply;
 pub mod ask;
 pub mod authorities;
+pub mod backends;
 pub mod board;
 mod client_turn;
 pub mod content;
 pub mod document;
+pub mod enclosed;
+mod kept;
+pub mod last_good;
 pub mod leaf;
 pub mod memory;
+mod merge;
 pub mod names;
 pub mod observe;
 pub mod pack;

@@ -6,6 +6,10 @@ use sha2::{Digest, Sha256};
 pub const TRUST: &str = "postern-trust";
 /// Type of a Secret with part `identity`.
 pub const IDENTITY_TYPE: &str = "postern.dev/identity";
+/// Entry with part `policy`, as it is to be.
+pub const POLICY_ENTRY: &str = "policy.json";
+/// Entry with part `policy`, as every started pod had it last.
+pub const GOOD_POLICY_ENTRY: &str = "policy.good";
 /// Longest name of an object.
 const NAME_BYTES: usize = 253;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use sha2::{Digest, Sha256};
 
-use crate::limits::{CHUNK_BYTES, CHUNKS};
+use crate::limits::CHUNKS;
 
 /// A document in pieces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,15 +31,11 @@ impl fmt::Display for TooLarge {
     }
 }
 
-/// Packs a document. The same bytes are packed in the same way.
+/// Packs a document into pieces of at most so many bytes. The same bytes are packed in the same way.
 ///
 /// # Errors
 /// When it takes more pieces than there may be.
-pub fn pack(document: &[u8]) -> Result<Packed, TooLarge> {
-    pack_within(document, CHUNK_BYTES)
-}
-
-fn pack_within(document: &[u8], limit: usize) -> Result<Packed, TooLarge> {
+pub fn pack(document: &[u8], limit: usize) -> Result<Packed, TooLarge> {
     for count in 1..=CHUNKS {
         let size = document.len().div_ceil(count).max(1);
         let chunks: Vec<_> =
@@ -62,7 +58,7 @@ mod tests {
 
     use ruzstd::decoding::StreamingDecoder;
 
-    use super::pack_within;
+    use super::pack;
     use crate::limits::CHUNKS;
 
     /// Bytes that cannot be made much smaller.
@@ -82,12 +78,8 @@ mod tests {
         const LIMIT: usize = 8 << 10;
         for (length, chunks) in [(2, 1), (1000, 1), (LIMIT - 512, 1), (LIMIT + 512, 2), (3 * LIMIT, 4)] {
             let document = noise(length);
-            let packed = pack_within(&document, LIMIT).expect("it fits");
-            assert_eq!(
-                Ok(&packed),
-                pack_within(&document, LIMIT).as_ref(),
-                "the same bytes are packed in the same way"
-            );
+            let packed = pack(&document, LIMIT).expect("it fits");
+            assert_eq!(Ok(&packed), pack(&document, LIMIT).as_ref(), "the same bytes are packed in the same way");
             let mut read = Vec::new();
             for chunk in &packed.chunks {
                 assert!(chunk.len() <= LIMIT);
@@ -96,6 +88,6 @@ mod tests {
             assert!(read == document && packed.chunks.len() == chunks, "{length} bytes in {}", packed.chunks.len());
             assert_eq!(packed.sums.lines().count(), packed.chunks.len());
         }
-        assert!(pack_within(&noise(CHUNKS * LIMIT), LIMIT).is_err());
+        assert!(pack(&noise(CHUNKS * LIMIT), LIMIT).is_err());
     }
 }

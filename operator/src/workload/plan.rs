@@ -5,21 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postern_crds::Reason;
-use sidecar_config::Part;
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
 use sidecar_config::policy::Policy;
+use sidecar_config::{ContractVersion, Part};
 use sidecar_decide::snapshot::AcceptedTrust;
 use sidecar_decide::{Parts, accept, link};
 
+use super::backends::{self, Backends};
 use super::content::{Content, Write};
 use super::document::document;
+use super::last_good::write_bundles;
 use super::names;
 use super::observe::Observed;
 use super::pack::{self, TooLarge};
-use super::validate::{Refused, Validated, told};
+use super::validate::{Judged, Refused, Validated, told};
+use crate::index::held::BUNDLES_ANNOTATION;
 use crate::index::{Entries, HeldKind, ObjectName};
-use crate::limits::{CHUNKS, DOCUMENT_BYTES};
+use crate::limits::{BUNDLES_BYTES, CHUNKS};
 use crate::pki::authority::Issuer;
 use crate::pki::issue::Request;
 use crate::pki::key::Algorithm;
@@ -56,15 +59,34 @@ pub struct Expected {
     pub identities: String,
     /// Of part `policy`.
     pub policy: String,
+    /// Of part `endpoints`; `None` while what is there stays as it is.
+    pub endpoints: Option<String>,
 }
 
 /// What a plan says of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Its hash, or why it is not served.
+    /// Its hash, or why it is not served as it is.
     pub accepted: Result<String, Refused>,
+    /// The hash of the form that was accepted last, if that is served instead.
+    pub kept: Option<String>,
     /// What it refers to in vain.
-    pub missing: Vec<String>,
+    pub missing: Vec<Missing>,
+}
+
+/// Something that a route refers to in vain.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Missing {
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, and where.
+    pub message: String,
+}
+
+impl Missing {
+    fn not_found(message: impl Into<String>) -> Self {
+        Self { reason: Reason::RefNotFound, message: message.into() }
+    }
 }
 
 /// The certificate of those pods of a workload that run as one service account.
@@ -89,6 +111,12 @@ pub struct Common<'a> {
     pub unreadable: &'a BTreeMap<String, String>,
     /// Clients that the workload has to know.
     pub known: &'a [KnownIdentity],
+    /// Bytes of identities that an object takes.
+    pub chunk_bytes: usize,
+    /// Services that its routes send requests to.
+    pub backends: &'a Backends,
+    /// The newest contract version that all of its sidecars read.
+    pub newest: ContractVersion,
     /// In seconds since the epoch.
     pub now: i64,
 }
@@ -100,12 +128,16 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     let mut verdicts: BTreeMap<_, _> = validated
         .routes
         .iter()
-        .map(|(name, accepted)| (name.clone(), Verdict { accepted: accepted.clone(), missing: Vec::new() }))
+        .map(|(name, Judged { accepted, kept })| {
+            (name.clone(), Verdict { accepted: accepted.clone(), kept: kept.clone(), missing: Vec::new() })
+        })
         .collect();
-    let missing = missing(validated, common);
-    for (name, what) in missing {
+    let sets = backends::sets(common.backends, common.newest);
+    let endpoints = backends::text(&sets);
+    let asked_in_vain = backends::missing(&validated.policy, common.backends, endpoints.is_none());
+    for (name, what) in missing(validated, common, &sets).into_iter().chain(asked_in_vain) {
         if let Some(verdict) = verdicts.get_mut(&name) {
-            verdict.missing.extend(what);
+            verdict.missing.push(what);
         }
     }
     let name = |name: String| ObjectName::new(workload.namespace.clone(), name);
@@ -113,40 +145,37 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     let config_map = |object: String, part: &str, entries: Entries| {
         Content::config_map(name(object), part, Some(&workload.name), entries)
     };
+    let bundles = bundles(validated);
     let good = config_map(
         names::good_policy(&workload.name),
         "policy-good",
-        Entries::default().with("policy.good", policy.as_bytes()),
+        Entries::default().with(names::GOOD_POLICY_ENTRY, policy.as_bytes()),
     );
-    let endpoints = document(Part::Endpoints, &Vec::<EndpointSet>::new());
-    let identities = identities(workload, common.known);
-    let too_large = (policy.len() > DOCUMENT_BYTES)
-        .then_some(TooLarge { what: "policy" })
-        .or_else(|| identities.as_ref().err().copied());
+    let good = good.sealed().annotated(BUNDLES_ANNOTATION, bundles.clone());
+    let identities = identities(workload, common.known, common.chunk_bytes);
+    let too_large = identities.as_ref().err().copied();
     if let Some(error) = too_large {
         let refused = Refused { reason: Reason::TooLarge, message: error.to_string() };
         verdicts.values_mut().for_each(|verdict| verdict.accepted = Err(refused.clone()));
     }
+    let policy_content =
+        config_map(names::policy(&workload.name), "policy", Entries::default().with(names::POLICY_ENTRY, policy));
     let set = |content: Content| if too_large.is_some() { Write::Keep } else { Write::Set(content) };
     let (leaves, next_look) = leaves(observed, validated, common);
     Plan {
         leaves,
         identities: identities.unwrap_or_default(),
-        endpoints: set(config_map(
-            names::endpoints(&workload.name),
-            "endpoints",
-            Entries::default().with("endpoints.json", endpoints),
-        )),
-        policy: set(config_map(
-            names::policy(&workload.name),
-            "policy",
-            Entries::default().with("policy.json", policy),
-        )),
+        endpoints: endpoints.as_ref().map_or(Write::Keep, |text| {
+            let entries = Entries::default().with("endpoints.json", text.as_bytes());
+            set(config_map(names::endpoints(&workload.name), "endpoints", entries))
+        }),
+        policy: set(policy_content.sealed().annotated(BUNDLES_ANNOTATION, bundles)),
         good,
         expected: Expected {
             trust: common.trust.revision.to_string(),
             identities: accept::identities(common.known).map(|one| one.revision.to_string()).unwrap_or_default(),
             policy: validated.accepted.revision.to_string(),
+            endpoints: endpoints.and_then(|_| Some(accept::endpoints(&sets).ok()?.revision.to_string())),
         },
         routes: verdicts,
         next_look,
@@ -154,8 +183,8 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
 }
 
 /// Part `identities` in as many objects as it takes; those that are not needed any more go.
-fn identities(workload: &ObjectName, known: &[KnownIdentity]) -> Result<Vec<Write>, TooLarge> {
-    let packed = pack::pack(document(Part::Identities, &known).as_bytes())?;
+fn identities(workload: &ObjectName, known: &[KnownIdentity], limit: usize) -> Result<Vec<Write>, TooLarge> {
+    let packed = pack::pack(document(Part::Identities, &known).as_bytes(), limit)?;
     let name = |chunk| ObjectName::new(workload.namespace.clone(), names::identities(&workload.name, chunk));
     let mut chunks = packed
         .chunks
@@ -181,24 +210,32 @@ fn identities(workload: &ObjectName, known: &[KnownIdentity]) -> Result<Vec<Writ
     Ok(chunks)
 }
 
+/// Where the bundles are that the routes use: whoever keeps one of their forms needs them after the routes name others.
+fn bundles(validated: &Validated) -> String {
+    let all: BTreeMap<_, _> = validated.needs.values().flat_map(|needs| needs.bundles.clone()).collect();
+    let text = if all.is_empty() { String::new() } else { write_bundles(&all) };
+    // Without them, what is kept after a restart is kept without the callers that they vouch for.
+    if text.len() > BUNDLES_BYTES { String::new() } else { text }
+}
+
 /// What routes refer to in vain, as the sidecar will find it.
-fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Vec<String>> {
-    let mut found: BTreeMap<ObjectName, Vec<String>> = BTreeMap::new();
+fn missing(validated: &Validated, common: Common<'_>, sets: &[EndpointSet]) -> Vec<(ObjectName, Missing)> {
+    let mut found = Vec::new();
     let names: Vec<_> = validated.policy.routes.iter().map(|route| route.name.clone()).collect();
     let object = |name: &str| name.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name));
     for (route, needs) in &validated.needs {
         let unreadable = needs.bundles.keys().filter_map(|bundle| common.unreadable.get(bundle));
-        found.entry(route.clone()).or_default().extend(unreadable.cloned());
+        found.extend(unreadable.map(|why| (route.clone(), Missing::not_found(why))));
     }
     let parts = Parts {
         trust: Some(Arc::clone(common.trust)),
         identities: accept::identities(common.known).ok().map(Arc::new),
-        endpoints: accept::endpoints(&[]).ok().map(Arc::new),
+        endpoints: accept::endpoints(sets).ok().map(Arc::new),
         policy: accept::policy(&for_any_pod(&validated.policy)).ok().map(Arc::new),
         ..Parts::default()
     };
     for problem in link(&parts).1.iter().filter(|problem| problem.part == Part::Policy) {
-        // Keys are looked at by those who hold them.
+        // Keys are looked at by those who hold them; why there are no addresses is known better.
         if matches!(problem.missing_in, Some(Part::Identity | Part::Endpoints)) {
             continue;
         }
@@ -208,12 +245,11 @@ fn missing(validated: &Validated, common: Common<'_>) -> BTreeMap<ObjectName, Ve
         }
         let index = problem.path.strip_prefix("policy.routes[").and_then(|rest| rest.split_once(']')?.0.parse().ok());
         match index.and_then(|index: usize| Some((index, object(names.get(index)?)?))) {
-            Some((index, name)) => found.entry(name).or_default().push(told(problem, index)),
+            Some((index, name)) => found.push((name, Missing::not_found(told(problem, index)))),
             // Of a listener, and so of everybody on it.
             None => {
-                for name in names.iter().filter_map(|name| object(name)) {
-                    found.entry(name).or_default().push(told(problem, usize::MAX));
-                }
+                let told = Missing::not_found(told(problem, usize::MAX));
+                found.extend(names.iter().filter_map(|name| Some((object(name)?, told.clone()))));
             }
         }
     }

@@ -9,18 +9,36 @@ use postern_crds::proxyroute::{ProxyRouteStatus, Totals, WorkloadStatus};
 use postern_crds::{ConditionStatus, ConditionType, ProxyRoute, Reason};
 
 use super::board::{Heard, Report};
+use super::enclosed::{self, Ways};
+use super::plan::Missing;
 use super::validate::Refused;
 use crate::index::ObjectName;
 use crate::index::cluster::selects;
-use crate::limits::{STATUS_WORKLOADS, WORKLOAD_MESSAGE_BYTES};
+use crate::limits::{REFUSED_MESSAGE_BYTES, STATUS_WORKLOADS, WORKLOAD_MESSAGE_BYTES};
+
+/// What becomes of a route whose change is refused.
+const SERVED_ON: &str = "the form that was accepted last is served on";
+
+/// How a form fares that is served instead of what a route says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Pods whose sidecar has started.
+    pub started: u32,
+    /// Those of them that have it.
+    pub loaded: u32,
+}
 
 /// What is known of a route as of one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Why it is not served, if it is not.
+    /// Why it is not served as it is, if it is not.
     pub refused: Option<Refused>,
+    /// The form that was accepted last, if that is served somewhere.
+    pub kept: Option<Kept>,
     /// What it refers to in vain.
-    pub missing: Vec<String>,
+    pub missing: Vec<Missing>,
+    /// What is known of ways around its gates.
+    pub ways: Ways,
     /// Whether it may be ready although there is a way around the gate.
     pub allow_bypass: bool,
     /// Its workloads, by name.
@@ -28,9 +46,15 @@ pub struct View {
 }
 
 impl View {
-    /// Of a route with the reports of all workloads that it selects. `alone` is what is wrong with the route by itself.
+    /// Of a route with the reports of all workloads that it selects. `alone` is what is wrong with the route by itself,
+    /// `services` are those that send past its gates.
     #[must_use]
-    pub fn of(route: &ProxyRoute, alone: Option<Refused>, reports: &BTreeMap<ObjectName, Arc<Report>>) -> Self {
+    pub fn of(
+        route: &ProxyRoute,
+        alone: Option<Refused>,
+        services: Vec<String>,
+        reports: &BTreeMap<ObjectName, Arc<Report>>,
+    ) -> Self {
         let name = ObjectName::of(route);
         let verdicts = || reports.values().filter_map(|report| report.routes.get(&name));
         let refused = alone.or_else(|| verdicts().find_map(|verdict| verdict.accepted.clone().err()));
@@ -38,8 +62,27 @@ impl View {
         missing.sort();
         missing.dedup();
         let workloads = reports.iter().map(|(workload, report)| workload_status(route, &workload.name, report));
-        Self { refused, missing, allow_bypass: route.spec.allow_bypass, workloads: workloads.collect() }
+        let ways = Ways::of(route, services, reports);
+        let kept = refused.as_ref().and_then(|_| kept(route, reports));
+        Self { refused, kept, missing, ways, allow_bypass: route.spec.allow_bypass, workloads: workloads.collect() }
     }
+}
+
+/// How the form fares that was accepted last, in all workloads that have one.
+fn kept(route: &ProxyRoute, reports: &BTreeMap<ObjectName, Arc<Report>>) -> Option<Kept> {
+    let name = ObjectName::of(route);
+    let mut found = None;
+    for report in reports.values() {
+        let Some(hash) = report.routes.get(&name).and_then(|verdict| verdict.kept.as_ref()) else { continue };
+        let kept: &mut Kept = found.get_or_insert_default();
+        let started = report.pods.iter().filter(|(pod, heard)| selects(route, pod) && *heard != Heard::NotStarted);
+        for (_, heard) in started {
+            kept.started += 1;
+            let has_it = matches!(heard, Heard::Answered(answer) if answer.routes.get(&name.to_string()) == Some(hash));
+            kept.loaded += u32::from(has_it);
+        }
+    }
+    found
 }
 
 /// How a route fares in the pods of one workload.
@@ -80,13 +123,13 @@ fn workload_status(route: &ProxyRoute, workload: &str, report: &Report) -> Workl
             }
         }
     }
-    status.message = cut(messages.into_iter().next().unwrap_or_default());
+    status.message = cut(messages.into_iter().next().unwrap_or_default(), WORKLOAD_MESSAGE_BYTES);
     status
 }
 
-/// As much of a message as a status takes.
-fn cut(mut message: String) -> String {
-    let mut end = message.len().min(WORKLOAD_MESSAGE_BYTES);
+/// As much of a message as there is room for.
+fn cut(mut message: String, bytes: usize) -> String {
+    let mut end = message.len().min(bytes);
     while !message.is_char_boundary(end) {
         end -= 1;
     }
@@ -100,17 +143,16 @@ pub fn verdicts(view: &View) -> Vec<Condition> {
     let accepted = match &view.refused {
         None => condition(ConditionType::Accepted, ConditionStatus::True, Reason::Accepted, "it can be served"),
         Some(Refused { reason, message }) => {
-            condition(ConditionType::Accepted, ConditionStatus::False, *reason, message.as_str())
+            let message = match view.kept {
+                None => message.clone(),
+                Some(_) => format!("{}; {SERVED_ON}", cut(message.clone(), REFUSED_MESSAGE_BYTES)),
+            };
+            condition(ConditionType::Accepted, ConditionStatus::False, *reason, message)
         }
     };
     let resolved = resolved(view);
     let programmed = programmed(view);
-    let enclosed = condition(
-        ConditionType::Enclosed,
-        ConditionStatus::Unknown,
-        Reason::NotChecked,
-        "nothing has looked yet whether there is a way around the gate",
-    );
+    let enclosed = enclosed::verdict(&view.ways);
     let ready = ready(&[&accepted, &resolved, &programmed], &enclosed, view.allow_bypass);
     vec![accepted, resolved, programmed, enclosed, ready]
 }
@@ -128,7 +170,11 @@ fn resolved(view: &View) -> Condition {
         None if view.missing.is_empty() => {
             condition(kind, ConditionStatus::True, Reason::ResolvedRefs, "everything it refers to is there")
         }
-        None => condition(kind, ConditionStatus::False, Reason::RefNotFound, view.missing.join("; ")),
+        None => {
+            let reason = view.missing.first().map_or(Reason::RefNotFound, |missing| missing.reason);
+            let told: Vec<_> = view.missing.iter().map(|missing| missing.message.as_str()).collect();
+            condition(kind, ConditionStatus::False, reason, told.join("; "))
+        }
     }
 }
 
@@ -141,7 +187,13 @@ fn programmed(view: &View) -> Condition {
     };
     let Totals { pods, started, programmed, rejected, unreachable, .. } = totals;
     if let Some(Refused { reason, .. }) = &view.refused {
-        return condition(kind, ConditionStatus::False, *reason, "it is not accepted, and so not served");
+        let why = match view.kept {
+            None => "it is not accepted, and so not served".to_owned(),
+            Some(Kept { started, loaded }) => {
+                format!("as it is it is not accepted; {SERVED_ON}: {loaded} of {started} started pods have it")
+            }
+        };
+        return condition(kind, ConditionStatus::False, *reason, why);
     }
     if started == 0 {
         let why = if pods == 0 {

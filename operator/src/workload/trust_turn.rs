@@ -8,12 +8,13 @@ use tracing::{Instrument, error_span};
 
 use super::apply::Applied;
 use super::authorities;
+use super::last_good::read_bundles;
 use super::trust::{accepted, content};
 use super::turn::{TurnError, Worker};
 use crate::identity::directory::Directory;
 use crate::identity::objects::{LEDGER, LEDGER_LABEL};
 use crate::identity::trust::{ExternalBundle, TrustDocument, TrustInput, document};
-use crate::index::held::PART_LABEL;
+use crate::index::held::{BUNDLES_ANNOTATION, PART_LABEL};
 use crate::index::{Cluster, HeldKind, ObjectName, Pod};
 use crate::limits::{AUTHORITIES_AGAIN, AUTHORITY_AGAIN};
 use crate::pki::ledger::Ledger;
@@ -78,8 +79,16 @@ impl Worker {
         }
         let rendered =
             cluster.routes_in(namespace).filter_map(|route| render::route(route, &self.names.trust_domain).ok());
+        let mut bundles: BTreeMap<_, _> = rendered.flat_map(|rendered| rendered.needs.bundles).collect();
+        // What is served is trusted until it is written without: a route may have changed a moment ago, or in vain.
+        for held in cluster.held_in(HeldKind::ConfigMap, namespace) {
+            let served = held.annotations.get(BUNDLES_ANNOTATION).map(|text| read_bundles(text));
+            for (name, bundle) in served.into_iter().flatten() {
+                bundles.entry(name).or_insert(bundle);
+            }
+        }
         Ok(Some(Seen {
-            bundles: rendered.flat_map(|rendered| rendered.needs.bundles).collect(),
+            bundles,
             directory: cluster.directory(&self.names),
             pods: cluster.pods_in(namespace).cloned().collect(),
             ledgers: ledgers(&cluster, &self.operator_namespace)?,

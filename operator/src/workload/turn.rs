@@ -21,8 +21,10 @@ use tracing::{Instrument, error_span};
 use super::apply::{Applied, ApplyError, Writer};
 use super::ask::Asker;
 use super::authorities::Authorities;
+use super::backends;
 use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
+use super::enclosed;
 use super::leaf;
 use super::memory::{Memories, Memory};
 use super::observe::{Observed, observe};
@@ -30,15 +32,17 @@ use super::plan::{Common, Plan, plan};
 use super::status::{View, status};
 use super::touch::{self, TouchError};
 use super::trust::Trusts;
-use super::validate::{Refused, Validated, validate};
+use super::validate::{Refused, Validated, alone};
 use crate::FIELD_MANAGER;
 use crate::authority::{LoadError, Signer};
 use crate::events::Events;
 use crate::events::transition::of_route;
+use crate::identity::directory::Directory;
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
+use crate::inject::audit::{AuditError, Auditor};
 use crate::inject::upkeep::{Upkeep, UpkeepError};
-use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES};
+use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES};
 use crate::metrics::Metrics;
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
@@ -67,9 +71,15 @@ pub enum TurnError {
     /// A ledger cannot be read, and what it revokes must not be forgotten.
     #[error("ledger {0}: {1}")]
     Ledger(ObjectName, String),
+    /// What was written cannot be read.
+    #[error("cannot read {0}: {1}")]
+    Read(ObjectName, Box<kube::Error>),
     /// The webhook could not be looked after.
     #[error(transparent)]
     Webhook(#[from] UpkeepError),
+    /// It cannot be told which pods have no sidecar.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A status could not be written.
     #[error("cannot write the status of {0}: {1}")]
     Status(ObjectName, Box<kube::Error>),
@@ -95,6 +105,19 @@ pub struct Worker {
     pub(crate) started: Instant,
     pub(crate) memories: Memories,
     pub(crate) upkeep: Upkeep,
+    pub(crate) auditor: Auditor,
+}
+
+/// Clients that the sidecars of a workload have to know.
+#[must_use]
+pub fn known(directory: &Directory, validated: &Validated, trust: &AcceptedTrust) -> Vec<KnownIdentity> {
+    let needs = || validated.needs.values();
+    let mut named: BTreeSet<_> = needs().flat_map(|needs| &needs.identities).cloned().collect();
+    for (namespace, labels) in needs().flat_map(|needs| &needs.selectors) {
+        named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
+    }
+    let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
+    directory.known(&named, &bundles)
 }
 
 impl Worker {
@@ -114,9 +137,9 @@ impl Worker {
             return Ok(self.leave(workload));
         }
         let newest = memory.newest_version(&observed.pods);
-        let validated =
-            error_span!("validate").in_scope(|| validate(&observed.routes, &self.names.trust_domain, newest));
-        let known = self.known(&validated, &trust);
+        let validated = self.validate(&observed, newest, &mut memory).instrument(error_span!("validate")).await?;
+        let known = known(&self.index.cluster().directory(&self.names), &validated, &trust);
+        let backends = backends::look(&self.index.cluster(), &validated.policy);
         let now = Timestamp::now().as_second();
         let common = Common {
             issuer: &self.signer.issuer(),
@@ -124,6 +147,9 @@ impl Worker {
             trust: &trust,
             unreadable: &unreadable,
             known: &known,
+            chunk_bytes: CHUNK_BYTES,
+            backends: &backends,
+            newest,
             now,
         };
         let mut plan = error_span!("plan").in_scope(|| plan(&observed, &validated, common));
@@ -136,7 +162,9 @@ impl Worker {
         self.touch(&observed.pods).instrument(error_span!("touch")).await?;
         let heard = self.ask(&observed.pods, &mut memory).instrument(error_span!("ask")).await;
         let is_acknowledged = all_have(&heard, &[("policy", &plan.expected.policy)]);
-        let others = [("trust", &plan.expected.trust), ("identities", &plan.expected.identities)];
+        let expected = &plan.expected;
+        let others = [("trust", &expected.trust), ("identities", &expected.identities)].into_iter();
+        let others: Vec<_> = others.chain(expected.endpoints.iter().map(|revision| ("endpoints", revision))).collect();
         // Nobody tells when what is in the way is gone.
         let is_written = applied.taken.is_empty() && applied.problems.is_empty();
         let is_settled = is_written && is_acknowledged && all_have(&heard, &others);
@@ -160,18 +188,6 @@ impl Worker {
         let until_look = plan.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
         let waits = [Some(pause(workload, memory.lagging)), applied.later, until_look];
         Ok(waits.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
-    }
-
-    /// Clients that the sidecars of a workload have to know.
-    fn known(&self, validated: &Validated, trust: &AcceptedTrust) -> Vec<KnownIdentity> {
-        let directory = self.index.cluster().directory(&self.names);
-        let needs = || validated.needs.values();
-        let mut named: BTreeSet<_> = needs().flat_map(|needs| &needs.identities).cloned().collect();
-        for (namespace, labels) in needs().flat_map(|needs| &needs.selectors) {
-            named.extend(directory.select(namespace, labels).map(|entry| entry.known.name.clone()));
-        }
-        let bundles = trust.bundles.iter().map(|bundle| bundle.name.to_string()).collect();
-        directory.known(&named, &bundles)
     }
 
     /// A workload without pods has nobody to write for, and what was written stays for those that come.
@@ -220,6 +236,7 @@ impl Worker {
         };
         let due: Vec<_> = writes.iter().filter(is_due).collect();
         if due.is_empty() {
+            memory.remember(&plan.policy, &summary.taken);
             return Ok(summary);
         }
         if let Some(wait) = memory.written.and_then(|at| (at + BETWEEN_WRITES).checked_duration_since(Instant::now())) {
@@ -234,6 +251,7 @@ impl Worker {
             }
         }
         memory.written = Some(Instant::now());
+        memory.remember(&plan.policy, &summary.taken);
         Ok(summary)
     }
 
@@ -271,11 +289,11 @@ impl Worker {
     /// # Errors
     /// When it could not be written.
     pub async fn route(&self, name: &ObjectName) -> Result<Outcome, TurnError> {
-        let (route, workloads) = {
+        let (route, workloads, services) = {
             let cluster = self.index.cluster();
             let Some(route) = cluster.route(name).cloned() else { return Ok(Outcome::Done) };
-            let workloads = cluster.workloads_of(&route);
-            (route, workloads)
+            let (workloads, services) = (cluster.workloads_of(&route), enclosed::bypassing(&cluster, &route));
+            (route, workloads, services)
         };
         let mut reports = BTreeMap::new();
         for workload in workloads {
@@ -285,9 +303,8 @@ impl Worker {
                 _ => return Ok(Outcome::Done),
             }
         }
-        let alone = validate(std::slice::from_ref(&route), &self.names.trust_domain, CONTRACT_MAX);
-        let alone = alone.routes.into_values().find_map(Result::err);
-        let view = View::of(&route, alone, &reports);
+        let alone = alone(&route, &self.names.trust_domain, CONTRACT_MAX);
+        let view = View::of(&route, alone, services, &reports);
         let status = status(&route, &view, &Time(Timestamp::now()));
         let generation = route.metadata.generation.unwrap_or_default();
         let is_programmed = status.conditions.iter().any(|condition| {

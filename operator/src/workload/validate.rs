@@ -1,21 +1,26 @@
-//! Which routes of a workload can be served: rendered, and accepted with the sidecar's own code, one after the other.
+//! Which routes of a workload can be served: rendered, accepted with the sidecar's own code each by itself, then together.
 //!
-//! What is refused is left out and its route says so; one bad route never takes another down.
+//! What is refused is left out, or served in the form that was accepted last, and its route says so; one bad route never
+//! takes another down.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use postern_crds::{ProxyRoute, Reason};
-use sidecar_config::policy::{Listener, Policy};
+use sidecar_config::policy::Policy;
 use sidecar_config::{ContractVersion, Part};
 use sidecar_decide::snapshot::AcceptedPolicy;
 use sidecar_decide::{Problem, accept};
 
-use super::document::smallest_version;
-use crate::index::ObjectName;
+use super::document::{document, smallest_version};
+use super::last_good::LastGood;
+use super::merge::{Listeners, Merge, Merged, Unsettled};
+use crate::index::cluster::selects;
+use crate::index::{ObjectName, Pod};
+use crate::limits::DOCUMENT_BYTES;
 use crate::render::{self, Needs, Rendered};
 
-/// Why a route is not served.
+/// Why a route is not served as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// In one word.
@@ -25,9 +30,24 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn new(reason: Reason, message: impl Into<String>) -> Self {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
+}
+
+/// All that decides which routes are served.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// The routes, the oldest first.
+    pub routes: &'a [Arc<ProxyRoute>],
+    /// The workload's pods: two routes meet where both select a pod.
+    pub pods: &'a [Arc<Pod>],
+    /// What was written last, if it is known.
+    pub last: Option<&'a LastGood>,
+    /// The domain of our own names.
+    pub trust_domain: &'a str,
+    /// The newest contract version that all sidecars read which have started.
+    pub newest: ContractVersion,
 }
 
 /// The routes of a workload, judged.
@@ -39,146 +59,148 @@ pub struct Validated {
     pub accepted: AcceptedPolicy,
     /// What the routes that are served refer to, by route.
     pub needs: BTreeMap<ObjectName, Needs>,
-    /// Each route with its hash, or why it is not served.
-    pub routes: BTreeMap<ObjectName, Result<String, Refused>>,
+    /// What there is to say of each route.
+    pub routes: BTreeMap<ObjectName, Judged>,
+    /// Routes that were handed to the sidecar's code, each as often as it was: what all of this costs.
+    pub effort: usize,
 }
 
-/// Judges routes, the oldest first. `newest` is the newest contract version that all sidecars read which have started.
+/// A route, judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Its hash, or why it is not served as it is.
+    pub accepted: Result<String, Refused>,
+    /// The hash of the form that was accepted last, if that is served instead.
+    pub kept: Option<String>,
+}
+
+/// A route with the forms in which it may be served.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) name: ObjectName,
+    /// Numbers of the pods that it selects.
+    pub(super) pods: Vec<usize>,
+    /// As it is.
+    pub(super) new: Result<Rendered, Refused>,
+    /// As it was accepted last.
+    pub(super) kept: Option<Rendered>,
+}
+
+/// Judges routes.
 #[must_use]
-pub fn validate(routes: &[Arc<ProxyRoute>], trust_domain: &str, newest: ContractVersion) -> Validated {
-    let mut judge =
-        Judge { listeners: BTreeMap::new(), policy: Policy::default(), limits: false, forwarding: false, newest };
-    let mut verdicts = BTreeMap::new();
-    let mut needs = BTreeMap::new();
-    let mut rendered = Vec::new();
-    for route in routes {
-        let name = ObjectName::of(&**route);
-        match render::route(route, trust_domain) {
-            Ok(one) => rendered.push((name, one)),
-            Err(error) => drop(verdicts.insert(name, Err(Refused::new(Reason::Invalid, error.to_string())))),
+pub fn validate(input: &Input<'_>) -> Validated {
+    let mut candidates: Vec<_> = input.routes.iter().map(|route| Candidate::of(route, input)).collect();
+    let mut effort = candidates.len();
+    loop {
+        let listeners = Listeners::of(&candidates);
+        match Merge::new(&candidates, &listeners, input.newest).run() {
+            Ok(merged) => return validated(&candidates, merged, effort),
+            Err(Unsettled { index, refused, effort: spent }) => {
+                candidates[index].new = Err(refused);
+                effort += spent;
+            }
         }
-    }
-    // Who defines a listener is heard before those who join it, whatever their ages.
-    for (name, one) in rendered.iter().filter(|(_, one)| !one.joins) {
-        if let Err(refused) = judge.define(name, &one.listener) {
-            verdicts.insert(name.clone(), Err(refused));
-        }
-    }
-    for (name, one) in rendered {
-        if verdicts.contains_key(&name) {
-            continue;
-        }
-        let verdict = judge.add(&one);
-        if verdict.is_ok() {
-            needs.insert(name.clone(), one.needs);
-        }
-        verdicts.insert(name, verdict);
-    }
-    judge.drop_unused();
-    let accepted = judge.accept().unwrap_or_else(|_| nothing());
-    let routes = verdicts.into_iter().map(|(name, verdict)| {
-        let hash = accepted.routes.iter().find(|(route, _)| route.name == name.to_string());
-        let hash = hash.map(|(_, hash)| hash.to_string()).unwrap_or_default();
-        (name, verdict.map(|()| hash))
-    });
-    Validated { routes: routes.collect(), policy: judge.policy, needs, accepted }
-}
-
-/// An empty policy, which nothing can be wrong with.
-fn nothing() -> AcceptedPolicy {
-    let Policy { listeners, limits, forwarding, .. } = Policy::default();
-    debug_assert!(accept::policy(&Policy::default()).is_ok());
-    match accept::policy(&Policy::default()) {
-        Ok(accepted) => accepted,
-        Err(refusal) => AcceptedPolicy {
-            revision: refusal.revision,
-            listeners,
-            routes: Vec::new(),
-            limits,
-            trusted_hops: forwarding.trusted_hops,
-        },
     }
 }
 
-/// The policy in the making.
-struct Judge {
-    /// Who defined a listener, by its port.
-    listeners: BTreeMap<u16, (ObjectName, Listener)>,
-    policy: Policy,
-    limits: bool,
-    forwarding: bool,
+/// What is wrong with a route whatever others there are.
+#[must_use]
+pub fn alone(route: &ProxyRoute, trust_domain: &str, newest: ContractVersion) -> Option<Refused> {
+    judged_alone(route, trust_domain, newest).err()
+}
+
+impl Candidate {
+    fn of(route: &ProxyRoute, input: &Input<'_>) -> Self {
+        let pods = input.pods.iter().enumerate().filter(|(_, pod)| !pod.is_ending && selects(route, pod));
+        let kept = input.last.and_then(|last| last.form(route));
+        Self {
+            name: ObjectName::of(route),
+            pods: pods.map(|(number, _)| number).collect(),
+            new: judged_alone(route, input.trust_domain, input.newest),
+            kept: kept.filter(|kept| acceptable(&policy_of([kept]), &[], input.newest).is_ok()),
+        }
+    }
+}
+
+fn judged_alone(route: &ProxyRoute, trust_domain: &str, newest: ContractVersion) -> Result<Rendered, Refused> {
+    let rendered = render::route(route, trust_domain);
+    let rendered = rendered.map_err(|error| Refused::new(Reason::Invalid, error.to_string()))?;
+    acceptable(&policy_of([&rendered]), &[], newest)?;
+    Ok(rendered)
+}
+
+/// Routes and what they need as one policy. A listener is as the first route has it that is served there.
+pub(super) fn policy_of<'a>(forms: impl IntoIterator<Item = &'a Rendered>) -> Policy {
+    let mut policy = Policy::default();
+    let (mut limits, mut forwarding) = (None, None);
+    for form in forms {
+        if !policy.listeners.iter().any(|known| known.name == form.listener.name) {
+            policy.listeners.push(form.listener.clone());
+        }
+        policy.routes.push(form.route.clone());
+        limits = limits.or_else(|| form.limits.clone());
+        forwarding = forwarding.or(form.forwarding);
+    }
+    policy.listeners.sort_by_key(|listener| listener.address.port());
+    policy.limits = limits.unwrap_or_default();
+    policy.forwarding = forwarding.unwrap_or_default();
+    policy
+}
+
+/// Accepts a policy as sidecars will that read contract versions up to `newest`. `names` are those of its routes, if there
+/// are several.
+pub(super) fn acceptable(
+    policy: &Policy,
+    names: &[&ObjectName],
     newest: ContractVersion,
+) -> Result<AcceptedPolicy, Refused> {
+    let accepted = accept::policy(policy).map_err(|refusal| {
+        let own = policy.routes.len().saturating_sub(1);
+        let told: Vec<_> = refusal.problems.iter().map(|problem| told_of(problem, own, names)).collect();
+        Refused::new(Reason::Invalid, told.join("; "))
+    })?;
+    let needed = smallest_version(Part::Policy, &serde_json::to_value(policy).unwrap_or_default());
+    if needed > newest {
+        let message = format!(
+            "it takes contract {needed}, and a sidecar of the workload reads no more than {newest}; restart its pods with newer sidecars"
+        );
+        return Err(Refused::new(Reason::NeedsNewerSidecar, message));
+    }
+    if document(Part::Policy, policy).len() > DOCUMENT_BYTES {
+        let advice = "write less, or split the workload's routes over several workloads";
+        let message = format!("the policy of the workload would be larger than its object may be; {advice}");
+        return Err(Refused::new(Reason::TooLarge, message));
+    }
+    Ok(accepted)
 }
 
-impl Judge {
-    fn define(&mut self, name: &ObjectName, listener: &Listener) -> Result<(), Refused> {
-        let port = listener.address.port();
-        match self.listeners.get(&port) {
-            None => {
-                self.listeners.insert(port, (name.clone(), listener.clone()));
-                Ok(())
-            }
-            Some((_, known)) if known == listener => Ok(()),
-            Some((older, _)) => {
-                let advice = "make both the same, write only the port, or choose another one";
-                let message = format!("spec.listener: port {port} is defined in another way by {older}; {advice}");
-                Err(Refused::new(Reason::Conflicted, message))
-            }
+fn validated(candidates: &[Candidate], merged: Merged, effort: usize) -> Validated {
+    let Merged { served, mut refused, policy, accepted, effort: spent } = merged;
+    let hashes = accepted.routes.iter().map(|(_, hash)| hash.to_string());
+    let mut served: BTreeMap<_, _> =
+        served.into_iter().zip(hashes).map(|((index, form), hash)| (index, (form, hash))).collect();
+    let (mut needs, mut routes) = (BTreeMap::new(), BTreeMap::new());
+    for (index, candidate) in candidates.iter().enumerate() {
+        let (form, hash) = served.remove(&index).unzip();
+        let judged = match refused.remove(&index) {
+            None => Judged { accepted: Ok(hash.unwrap_or_default()), kept: None },
+            Some(refused) => Judged { accepted: Err(refused), kept: hash },
+        };
+        routes.insert(candidate.name.clone(), judged);
+        if let Some(form) = form {
+            needs.insert(candidate.name.clone(), form.needs);
         }
     }
+    Validated { policy, accepted, needs, routes, effort: effort + spent }
+}
 
-    /// Adds a route if the policy stays acceptable with it.
-    fn add(&mut self, rendered: &Rendered) -> Result<(), Refused> {
-        let before = self.policy.clone();
-        let port = rendered.listener.address.port();
-        let listener = self.listeners.get(&port).map_or(&rendered.listener, |(_, defined)| defined);
-        if !self.policy.listeners.iter().any(|known| known.name == listener.name) {
-            self.policy.listeners.push(listener.clone());
-            self.policy.listeners.sort_by_key(|listener| listener.address.port());
-        }
-        self.policy.routes.push(rendered.route.clone());
-        let sets = (rendered.limits.clone().filter(|_| !self.limits), rendered.forwarding.filter(|_| !self.forwarding));
-        if let Some(limits) = &sets.0 {
-            self.policy.limits = limits.clone();
-        }
-        if let Some(forwarding) = &sets.1 {
-            self.policy.forwarding = *forwarding;
-        }
-        if let Err(refused) = self.judge() {
-            self.policy = before;
-            return Err(refused);
-        }
-        self.limits |= sets.0.is_some();
-        self.forwarding |= sets.1.is_some();
-        Ok(())
-    }
-
-    fn judge(&self) -> Result<(), Refused> {
-        if let Err(problems) = self.accept() {
-            let index = self.policy.routes.len().saturating_sub(1);
-            let told: Vec<_> = problems.iter().map(|problem| told(problem, index)).collect();
-            return Err(Refused::new(Reason::Invalid, told.join("; ")));
-        }
-        let value = serde_json::to_value(&self.policy).unwrap_or_default();
-        let needed = smallest_version(Part::Policy, &value);
-        if needed > self.newest {
-            let newest = self.newest;
-            let message = format!(
-                "it takes contract {needed}, and a sidecar of the workload reads no more than {newest}; restart its pods with newer sidecars"
-            );
-            return Err(Refused::new(Reason::NeedsNewerSidecar, message));
-        }
-        Ok(())
-    }
-
-    fn accept(&self) -> Result<AcceptedPolicy, Vec<Problem>> {
-        accept::policy(&self.policy).map_err(|refusal| refusal.problems)
-    }
-
-    /// A listener nobody is served on would only refuse.
-    fn drop_unused(&mut self) {
-        let Policy { listeners, routes, .. } = &mut self.policy;
-        listeners.retain(|listener| routes.iter().any(|route| route.listener == listener.name));
+/// A problem of a policy in the words of the object that the user wrote: of its own route, or of another's.
+fn told_of(problem: &Problem, own: usize, names: &[&ObjectName]) -> String {
+    let told = told(problem, own);
+    let index = problem.path.strip_prefix("policy.routes[").and_then(|rest| rest.split_once(']')?.0.parse().ok());
+    match index.filter(|index| *index != own).and_then(|index: usize| Some((index, names.get(index)?))) {
+        Some((index, other)) => format!("beside {other}: {}", self::told(problem, index)),
+        None => told,
     }
 }
 

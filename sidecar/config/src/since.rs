@@ -7,6 +7,9 @@ use crate::{CONTRACT_MIN, ContractVersion};
 /// Places of a document that came after 1.0, and the minor version they came with. `[]` is every entry of a list, `*`
 /// every key of a map, `=` a text and `~` the beginning of one.
 const SINCE: &[(&str, u16)] = &[
+    ("endpoints/[]/addresses/[]/ready", 4),
+    ("endpoints/[]/addresses/[]/serving", 4),
+    ("endpoints/[]/addresses/[]/terminating", 4),
     ("settings/stateDir", 2),
     ("settings/tracing", 3),
     ("settings/admin", 3),

@@ -30,6 +30,10 @@ pub struct Status {
     pub leaf_not_after: Option<String>,
     /// Whether `/readyz` answers 200.
     pub ready: bool,
+    /// Ports of backends on loopback at which somebody listens on other addresses too: ways around the gate. Absent where
+    /// nobody can tell. Since 1.4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposed_ports: Option<Vec<u16>>,
 }
 
 /// Contract versions a sidecar reads, both ends included.

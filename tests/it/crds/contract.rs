@@ -64,7 +64,8 @@ const ORIGINS: &[(&str, Origin)] = &[
     ("/identities/[]/recognise/[]/sfdi", From("ClientIdentity spec.external.sfdi")),
     ("/identities/[]/recognise/[]/serial", From("ClientIdentity spec.external.serials")),
     ("/identities/[]/recognise/[]/spki", From("ClientIdentity spec.external.spki")),
-    ("/endpoints", Absent("the operator reads no EndpointSlices yet; `host` takes a Service by its name in DNS")),
+    ("/endpoints/[]/name", From("ProxyRoute spec.rules[].backendRefs[].name")),
+    ("/endpoints/[]/addresses", Made("what the EndpointSlices of the Service say")),
     ("/policy/forwarding", Same("ProxyRoute spec.forwarding")),
     ("/policy/limits", Same("ProxyRoute spec.limits")),
     ("/policy/listeners/[]/name", From("ProxyRoute spec.listener.port")),
@@ -83,7 +84,7 @@ const ORIGINS: &[(&str, Origin)] = &[
     ("/policy/routes/[]/rules/[]/backends", From("ProxyRoute spec.rules[].backendRefs")),
     ("/policy/routes/[]/rules/[]/backends/[]", Same("ProxyRoute spec.rules[].backendRefs[]")),
     ("/policy/routes/[]/rules/[]/backends/[]/address", From("ProxyRoute spec.rules[].backendRefs[].localPort")),
-    ("/policy/routes/[]/rules/[]/backends/[]/endpoints", Absent("as /endpoints")),
+    ("/policy/routes/[]/rules/[]/backends/[]/endpoints", From("ProxyRoute spec.rules[].backendRefs[].name")),
     (
         "/policy/routes/[]/rules/[]/backends/[]/tls/trust",
         From("ProxyRoute spec.rules[].backendRefs[].tls.caCertificateRefs"),

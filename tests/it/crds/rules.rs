@@ -204,15 +204,17 @@ fn paths() -> Vec<Row> {
 
 fn backends() -> Vec<Row> {
     let backend = |value: Value| with("everything", &[("/spec/rules/0/backendRefs/0", value)]);
-    let one = "backendRefs[]: write exactly one of localPort, and host with port";
-    let port = "backendRefs[].port is required with host, and left out with localPort";
+    let one = "backendRefs[]: write exactly one of localPort, name with port, and host with port";
+    let port = "backendRefs[].port is required with name and host, and left out with localPort";
     let tls = "backendRefs[].tls: write serverName, peers or both: encryption to anybody protects nobody";
     let way = "backendPolicy.healthCheck: write exactly one of http, tcp and grpc";
     let outlier = "outlierDetection.maxEjectionTime is shorter than baseEjectionTime; write the same or a longer time";
     vec![
         row("spec.rules[0].backendRefs[0]", one, backend(json!({"weight": 1}))),
         row("spec.rules[0].backendRefs[0]", one, backend(json!({"localPort": 80, "host": "b", "port": 80}))),
+        row("spec.rules[0].backendRefs[0]", one, backend(json!({"name": "a", "host": "b", "port": 80}))),
         row("spec.rules[0].backendRefs[0]", port, backend(json!({"host": "a"}))),
+        row("spec.rules[0].backendRefs[0]", port, backend(json!({"name": "a"}))),
         row("spec.rules[0].backendRefs[0]", port, backend(json!({"localPort": 80, "port": 80}))),
         row("spec.rules[0].backendRefs[0].tls", tls, backend(json!({"localPort": 80, "tls": {}}))),
         row(

@@ -120,6 +120,7 @@ fn reading() -> Value {
         ],
         "backendRefs": [
             {"localPort": 8080, "weight": 2, "protocol": "HTTP"},
+            {"name": "stock", "port": 80},
             {"host": "orders.example.com", "port": 443, "tls": {
                 "mode": "Mutual", "serverName": "orders.example.com",
                 "caCertificateRefs": [{"kind": "ConfigMap", "name": "example-ca"}],

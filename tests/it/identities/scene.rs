@@ -15,7 +15,8 @@ use postern_operator::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, 
 use postern_operator::pki::fresh;
 use postern_operator::pki::key::Algorithm;
 use postern_operator::pki::names::Names;
-use postern_tests::apiserver::{ApiServer, MASTERS, Namespace};
+use postern_tests::apiserver::{ApiServer, Namespace};
+use postern_tests::rights::Account;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
@@ -42,9 +43,8 @@ impl Scene {
         let server = ApiServer::shared().unwrap();
         let namespace = server.namespace(name).unwrap();
         let own = server.namespace(&format!("{name}-own")).unwrap();
-        let user = format!("identities-{}", namespace.name);
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let kubeconfig = server.user(&user, MASTERS).unwrap();
+        let Account { user, kubeconfig } = Account::make(&own, &[&namespace]).unwrap();
         let client = runtime.block_on(connect(&kubeconfig));
         let names =
             Names { trust_domain: "demo.local".into(), cluster_domain: "cluster.local".into(), extra: BTreeMap::new() };
@@ -85,7 +85,7 @@ impl Scene {
     pub(super) fn sweep(&self, now: i64) {
         self.runtime.block_on(async {
             let uids: BTreeSet<_> = self.all().await.iter().filter_map(ResourceExt::uid).collect();
-            self.reconciler().sweep(&self.namespace.name, || uids.clone(), now).await.unwrap();
+            self.reconciler().sweep(&self.namespace.name, move || uids.clone(), now).await.unwrap();
         });
     }
 

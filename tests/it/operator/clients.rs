@@ -1,5 +1,6 @@
 //! Clients of every kind, by calls through a gate that the operator has configured: who is known, and who is not.
 
+use std::path::Path;
 use std::process::Command;
 
 use postern_tests::ca::{Authority, Issued, LeafOptions};
@@ -40,8 +41,15 @@ fn start_with(allow: &Value, partner: Option<&Authority>) -> Scene {
     scene
 }
 
-fn identity(name: &str, spec: &Value) -> Value {
+pub(super) fn identity(name: &str, spec: &Value) -> Value {
     json!({"apiVersion": "postern.dev/v1alpha1", "kind": "ClientIdentity", "metadata": {"name": name}, "spec": spec})
+}
+
+/// A request for a certificate by somebody who keeps the key in a file, in base64.
+pub(super) fn request(key: &Path) -> String {
+    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=meter"];
+    let request = openssl(&[&["req", "-new", "-keyout", key.to_str().unwrap()], &curve[..]].concat(), "");
+    openssl(&["base64", "-A"], &request)
 }
 
 fn openssl(arguments: &[&str], input: &str) -> String {
@@ -59,11 +67,7 @@ fn call_with(scene: &Scene, name: &str, issued: &Issued) -> Answer {
 #[test]
 fn a_client_with_a_key_of_its_own_is_issued_a_certificate() {
     let scene = start(&json!([{"identity": {"name": "meter"}}]));
-    let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=meter"];
-    let key = scene.file("meter.key");
-    let request = openssl(&[&["req", "-new", "-keyout", key.to_str().unwrap()], &curve[..]].concat(), "");
-    let request = openssl(&["base64", "-A"], &request);
-    scene.apply(&identity("meter", &json!({"csr": {"request": request}})));
+    scene.apply(&identity("meter", &json!({"csr": {"request": request(&scene.file("meter.key"))}})));
     scene.wait_condition("proxyroute/orders", "Programmed", "True", "Programmed");
     scene.wait_condition("clientidentity/meter", "Ready", "True", "Ready");
     let object = scene.namespace.object("clientidentity/meter").unwrap().unwrap();

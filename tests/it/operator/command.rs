@@ -2,9 +2,10 @@
 
 use std::process::{Command, Stdio};
 
-use postern_tests::apiserver::{ApiServer, MASTERS};
+use postern_tests::apiserver::ApiServer;
 use postern_tests::clients::run;
 use postern_tests::process::built;
+use postern_tests::rights::Account;
 use postern_tests::wait::{PATIENCE, eventually};
 
 #[test]
@@ -21,7 +22,7 @@ fn wrong_settings_are_told_all_at_once_and_nothing_is_started() {
 fn it_ends_when_it_is_told_to() {
     let server = ApiServer::shared().unwrap();
     let own = server.namespace("postern").unwrap();
-    let kubeconfig = server.user("ends", MASTERS).unwrap();
+    let kubeconfig = Account::make(&own, &[&own]).unwrap().kubeconfig;
     let mut command = Command::new(built("postern-operator").unwrap());
     command.arg("run").arg(format!("--kubeconfig={}", kubeconfig.display()));
     command.args([format!("--operator-namespace={0}", own.name), format!("--namespaces={0}", own.name)]);

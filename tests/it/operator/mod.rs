@@ -1,15 +1,19 @@
 //! The real operator on a real API server, with real sidecars in front of an application.
 
+mod backends;
 mod clients;
 mod command;
+mod enclosed;
 mod events;
 mod leading;
 mod mended;
 mod monitor;
+mod plugin;
 mod prober;
 mod revocation;
+mod rights;
 mod scale;
-mod scene;
+pub(crate) mod scene;
 mod stand_in;
 mod taken;
 

@@ -296,9 +296,13 @@ impl Scene {
     }
 
     pub(crate) fn curl(&self, pod: &str, client: Option<&str>) -> Curl {
+        self.curl_path(pod, client, "/")
+    }
+
+    pub(crate) fn curl_path(&self, pod: &str, client: Option<&str>, path: &str) -> Curl {
         let address = self.kubelet.with(pod, |pod| Ok(pod.address())).unwrap();
         let host = self.host();
-        let curl = Curl::new(format!("https://{host}:{PORT}/")).within(Duration::from_secs(10));
+        let curl = Curl::new(format!("https://{host}:{PORT}{path}")).within(Duration::from_secs(10));
         let curl = curl.authority("ca.pem").folder(self.folder.path());
         let curl = curl.arg("--resolve").arg(format!("{host}:{PORT}:{address}"));
         client.into_iter().fold(curl, |curl, client| curl.certificate(client))

@@ -34,6 +34,7 @@ impl StandIn {
             leaf_serial: None,
             leaf_not_after: None,
             ready: false,
+            exposed_ports: None,
         }));
         let listener = TcpListener::bind(SocketAddr::from((address, STATUS_PORT))).unwrap();
         let shared = Arc::clone(&status);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, VolumeProjection};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
@@ -50,6 +50,30 @@ impl Objects {
         let secret = self.secrets.get(&format!("postern-id-{workload}-{account}"));
         files.extend(bytes(secret.and_then(|secret| secret.data.as_ref())));
         files
+    }
+}
+
+impl Objects {
+    /// The files of a projected volume but its labels.
+    pub(super) fn projected(&self, sources: &[VolumeProjection]) -> Vec<File> {
+        let files = sources.iter().flat_map(|source| {
+            let (found, items) = match (&source.config_map, &source.secret) {
+                (Some(named), _) => {
+                    let map = self.maps.get(&named.name);
+                    let texts = map.and_then(|map| map.data.as_ref()).into_iter().flatten();
+                    let texts = texts.map(|(key, text)| (key.clone(), text.clone().into_bytes()));
+                    (texts.chain(bytes(map.and_then(|map| map.binary_data.as_ref()))).collect(), &named.items)
+                }
+                (_, Some(named)) => {
+                    let secret = self.secrets.get(&named.name);
+                    (bytes(secret.and_then(|secret| secret.data.as_ref())).collect(), &named.items)
+                }
+                _ => (Vec::new(), &None),
+            };
+            // What is chosen goes into folders, which nothing here has a need of.
+            if items.is_some() { Vec::new() } else { found }
+        });
+        files.collect()
     }
 }
 

@@ -1,11 +1,12 @@
 //! One pod on the node: its address, the folder that is its volume, and its sidecar.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Pod as PodObject;
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Container, Pod as PodObject, VolumeProjection};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -61,6 +62,8 @@ pub struct Pod {
     account: String,
     address: Ipv4Addr,
     has_sidecar: bool,
+    /// The container and its volume, where they were put in by the webhook and not by a test.
+    injected: Option<(Container, Vec<VolumeProjection>)>,
     restarts: u32,
     seen: Seen,
     mounted: Vec<File>,
@@ -104,6 +107,7 @@ impl Pod {
             account: object.spec.as_ref().and_then(|spec| spec.service_account_name.clone()).unwrap_or_default(),
             address,
             has_sidecar: annotation(object, NO_SIDECAR).is_none(),
+            injected: injected(object),
             restarts: 0,
             seen: Seen::of(object),
             mounted: Vec::new(),
@@ -173,7 +177,10 @@ impl Pod {
     /// Writes the volume if it has changed, and runs the sidecar if it does not run yet.
     pub(super) fn mount(&mut self, objects: &Objects) -> Result<Option<Start>> {
         let is_first = self.mounted.is_empty();
-        let mut files = objects.files(&self.workload, &self.account);
+        let mut files = match &self.injected {
+            Some((_, sources)) => objects.projected(sources),
+            None => objects.files(&self.workload, &self.account),
+        };
         let labels = self.seen.labels.iter().map(|(label, value)| format!("{label}=\"{value}\""));
         files.push(("labels".to_owned(), labels.collect::<Vec<_>>().join("\n").into_bytes()));
         if files != self.mounted {
@@ -192,6 +199,53 @@ impl Pod {
     }
 
     fn run(&mut self) -> Result<()> {
+        let launch = match &self.injected {
+            Some((container, _)) => self.variables(container)?,
+            None => self.usual_variables(),
+        };
+        let launch =
+            launch.iter().fold(Launch::new(self.volume.path())?, |launch, (name, value)| launch.variable(name, value));
+        self.sidecar = Some(launch.ends_with_thread().start()?);
+        Ok(())
+    }
+
+    /// What an injected container says, with folders of this machine for those it mounts, and the pod's address for all
+    /// addresses: a pod has a network of its own.
+    fn variables(&self, container: &Container) -> Result<Vec<(String, String)>> {
+        ensure!(
+            container.args.as_deref() == Some(&["run", "--config", "/etc/postern"].map(str::to_owned)),
+            "the container's arguments are {:?}",
+            container.args
+        );
+        let mut variables = vec![
+            ("POSTERN__LISTEN_ADDRESS".to_owned(), self.address.to_string()),
+            ("POSTERN__LOG__FLUSH_EVERY".to_owned(), "20ms".to_owned()),
+        ];
+        for variable in container.env.iter().flatten() {
+            let field = variable.value_from.as_ref().and_then(|from| from.field_ref.as_ref());
+            let value = match field.map(|field| field.field_path.as_str()) {
+                Some("metadata.name") => self.name.clone(),
+                Some("metadata.uid") => self.uid.clone(),
+                Some("metadata.namespace") => self.namespace.clone(),
+                Some(other) => anyhow::bail!("{} is of {other}", variable.name),
+                None => variable.value.clone().unwrap_or_default(),
+            };
+            let earlier =
+                variables.iter().fold(value, |value, (name, known)| value.replace(&format!("$({name})"), known));
+            let mounted = [("/run/postern", "run"), ("/var/lib/postern", "log")];
+            let value = mounted.iter().fold(earlier, |value, (path, folder)| match value.strip_prefix(path) {
+                Some(rest) => format!("{}{rest}", self.data.path().join(folder).display()),
+                None => value,
+            });
+            variables.push((variable.name.clone(), value.replace("0.0.0.0", &self.address.to_string())));
+        }
+        for folder in ["run", "log"] {
+            fs::create_dir_all(self.data.path().join(folder))?;
+        }
+        Ok(variables)
+    }
+
+    fn usual_variables(&self) -> Vec<(String, String)> {
         let file = |name: &str| self.data.path().join(name).display().to_string();
         let launch = [
             ("STATUS_ADDRESS", format!("{}:{STATUS_PORT}", self.address)),
@@ -205,12 +259,21 @@ impl Pod {
             ("POD__NAMESPACE", self.namespace.clone()),
             ("POD__WORKLOAD", self.workload.clone()),
         ];
-        let launch = launch.iter().fold(Launch::new(self.volume.path())?, |launch, (name, value)| {
-            launch.variable(&format!("POSTERN__{name}"), value)
-        });
-        self.sidecar = Some(launch.ends_with_thread().start()?);
-        Ok(())
+        launch.map(|(name, value)| (format!("POSTERN__{name}"), value)).into()
     }
+}
+
+/// The sidecar's container and what its volume is made of, if the webhook has put it in.
+fn injected(object: &PodObject) -> Option<(Container, Vec<VolumeProjection>)> {
+    let spec = object.spec.as_ref()?;
+    let container = spec.init_containers.iter().flatten().find(|container| container.name == SIDECAR_CONTAINER)?;
+    container.env.as_ref()?;
+    let volume = spec
+        .volumes
+        .iter()
+        .flatten()
+        .find_map(|volume| volume.projected.as_ref().filter(|_| volume.name == "postern-config"));
+    Some((container.clone(), volume?.sources.clone()?))
 }
 
 fn annotation(object: &PodObject, name: &str) -> Option<String> {

@@ -61,6 +61,8 @@ impl Loaded {
             routes: self.routes.clone(),
             leaf_serial: self.leaf.clone(),
             leaf_not_after: None,
+            // Nothing listens there but what answers this.
+            exposed_ports: Some(Vec::new()),
             ready: self.is_startable(),
         }
     }

@@ -232,6 +232,8 @@ impl Running {
             format!("--namespaces={served}"),
             "--identities-per-namespace=100000".to_owned(),
             "--status-address=127.0.0.1:0".to_owned(),
+            // Everything shares two cores with the API server: who leads is not what is measured.
+            "--leader-election=Off".to_owned(),
         ];
         let program = Program { name: "operator".to_owned(), path: operator.to_owned(), arguments };
         Ok(Self { programs: Together::start(&folder, &[program])?, folder })

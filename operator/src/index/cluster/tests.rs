@@ -38,6 +38,7 @@ fn pod(namespace: &str, name: &str, workload: &str, app: &str) -> Pod {
         workload: workload.to_owned(),
         service_account: "default".to_owned(),
         labels: [("app".to_owned(), app.to_owned())].into(),
+        ports: [].into(),
         address: None,
         is_started: false,
         is_ending: false,

@@ -17,6 +17,7 @@ fn pod(uid: &str) -> Pod {
         workload: "orders".to_owned(),
         service_account: "default".to_owned(),
         labels: [].into(),
+        ports: [].into(),
         address: Some(Ipv4Addr::LOCALHOST.into()),
         is_started: true,
         is_ending: false,

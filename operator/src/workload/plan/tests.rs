@@ -5,12 +5,14 @@ use std::sync::{Arc, LazyLock};
 
 use postern_crds::{ProxyRoute, Reason};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use sidecar_config::identities::KnownIdentity;
 use sidecar_config::{CONTRACT_MAX, Document};
 
 use super::{Common, Plan, Write, plan};
 use crate::identity::directory::Directory;
 use crate::identity::trust::{TrustInput, document};
-use crate::index::{Held, HeldKind, ObjectName, Pod};
+use crate::index::{Cluster, Held, HeldKind, ObjectName, Pod};
 use crate::pki::authority::{AuthoritySettings, Issuer, Root};
 use crate::pki::fresh;
 use crate::pki::key::Algorithm;
@@ -18,10 +20,13 @@ use crate::pki::names::Names;
 use crate::pki::rotate;
 use crate::workload::content::{Content, Deed};
 use crate::workload::observe::Observed;
-use crate::workload::{leaf, trust, validate};
+use crate::workload::{backends, leaf, trust, validate};
 
 const NOW: i64 = 1_800_000_000;
 const DAY: i64 = 86_400;
+
+/// Bytes of identities that an object takes here.
+const CHUNK_BYTES: usize = 1 << 10;
 
 /// Who signs in all of these tests.
 static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
@@ -63,6 +68,7 @@ fn pod(name: &str, account: &str) -> Arc<Pod> {
         workload: "orders".to_owned(),
         service_account: account.to_owned(),
         labels: [("app".to_owned(), "orders".to_owned())].into(),
+        ports: [].into(),
         address: None,
         is_started: true,
         is_ending: false,
@@ -76,12 +82,29 @@ fn observed(routes: Vec<Arc<ProxyRoute>>, pods: Vec<Arc<Pod>>, secrets: Vec<Arc<
 }
 
 fn planned(observed: &Observed, now: i64) -> Plan {
+    planned_for(observed, &[], now)
+}
+
+fn planned_for(observed: &Observed, known: &[KnownIdentity], now: i64) -> Plan {
     let names = names();
     let (directory, bundles, unreadable) = (Directory::default(), BTreeMap::new(), BTreeMap::new());
     let input = TrustInput { issuer: &ISSUER, names: &names, directory: &directory, ledgers: &[], bundles: &bundles };
     let trust = Arc::new(trust::accepted(&document(&input)).expect("good trust"));
-    let validated = validate::validate(&observed.routes, "demo.local", CONTRACT_MAX);
-    let common = Common { issuer: &ISSUER, names: &names, trust: &trust, unreadable: &unreadable, known: &[], now };
+    let (routes, pods) = (&observed.routes, &observed.pods);
+    let input = validate::Input { routes, pods, last: None, trust_domain: "demo.local", newest: CONTRACT_MAX };
+    let validated = validate::validate(&input);
+    let backends = backends::look(&Cluster::default(), &validated.policy);
+    let common = Common {
+        issuer: &ISSUER,
+        names: &names,
+        trust: &trust,
+        unreadable: &unreadable,
+        known,
+        chunk_bytes: CHUNK_BYTES,
+        backends: &backends,
+        newest: CONTRACT_MAX,
+        now,
+    };
     plan(observed, &validated, common)
 }
 
@@ -99,6 +122,7 @@ fn held(content: &Content) -> Arc<Held> {
         uid: "u".to_owned(),
         version: 1,
         labels: content.labels.clone(),
+        annotations: content.annotations.clone(),
         secret_type: content.secret_type.to_owned(),
         digest: content.digest(),
         names: content.entries.names(),
@@ -189,22 +213,31 @@ fn a_certificate_is_made_anew_when_it_is_due_or_damaged_or_its_names_change() {
 #[test]
 fn what_a_route_refers_to_in_vain_is_told() {
     let identity = json!({"identity": {"name": "nobody"}});
-    let rows = [(route(&[], &json!({"verified": {}})), None), (route(&[], &identity), Some("spec.rules[0].allow[0]"))];
-    for (route, expected) in rows {
+    let mut asking = (*route(&[], &json!({"verified": {}}))).clone();
+    asking.spec.rules[0].backend_refs =
+        serde_json::from_value(json!([{"name": "stock", "port": 80}])).expect("a Service");
+    let rows = [
+        (route(&[], &json!({"verified": {}})), None, Reason::RefNotFound),
+        (route(&[], &identity), Some("spec.rules[0].allow[0]"), Reason::RefNotFound),
+        (Arc::new(asking), Some("spec.rules[0].backendRefs[0]"), Reason::BackendNotFound),
+    ];
+    for (route, expected, reason) in rows {
         let plan = planned(&observed(vec![route], vec![pod("a", "default")], vec![]), NOW);
         let verdict = &plan.routes[&ObjectName::new("shop", "orders")];
         assert!(verdict.accepted.is_ok(), "{verdict:?}");
         match (expected, &verdict.missing[..]) {
             (None, []) => {}
-            (Some(place), [told]) => assert!(told.starts_with(place), "{told}"),
+            (Some(place), [told]) => {
+                assert!(told.message.starts_with(place), "{told:?}");
+                assert_eq!(told.reason, reason, "{told:?}");
+            }
             (expected, found) => panic!("{expected:?} and not {found:?}"),
         }
     }
 }
 
-#[test]
-fn what_does_not_fit_is_kept_as_it_was() {
-    // As long as the API lets a route be.
+/// As long as the API lets a route be.
+fn large() -> Arc<ProxyRoute> {
     let rules = (0..64).map(|rule| {
         let paths = (0..16).map(|number| {
             let start = format!("/{rule}/{number}/");
@@ -216,8 +249,35 @@ fn what_does_not_fit_is_kept_as_it_was() {
     });
     let mut large = (*route(&[], &json!({"verified": {}}))).clone();
     large.spec.rules = rules.map(|rule| serde_json::from_value(rule).expect("a rule")).collect();
-    let plan = planned(&observed(vec![Arc::new(large)], vec![pod("a", "default")], vec![]), NOW);
-    assert_eq!((&plan.policy, &plan.endpoints), (&Write::Keep, &Write::Keep));
+    large.metadata.name = Some("large".to_owned());
+    Arc::new(large)
+}
+
+#[test]
+fn a_route_that_does_not_fit_takes_no_other_down() {
+    let routes = vec![route(&[], &json!({"verified": {}})), large()];
+    let plan = planned(&observed(routes, vec![pod("a", "default")], vec![]), NOW);
+    let accepted = |name: &str| plan.routes[&ObjectName::new("shop", name)].accepted.clone();
+    assert_eq!(accepted("large").expect_err("it is told").reason, Reason::TooLarge);
+    assert!(accepted("orders").is_ok());
+    let text = content(&plan.policy).entries.text("policy.json").expect("text");
+    assert!(text.contains("shop/orders") && !text.contains("shop/large"));
+}
+
+#[test]
+fn what_does_not_fit_is_kept_as_it_was() {
+    // Digests cannot be made much smaller.
+    let digest = |number: usize| -> String {
+        Sha256::digest(number.to_le_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let known = (0..200).map(|number| {
+        let recognise = json!([{"bundle": "postern", "fingerprint": format!("sha256:{}", digest(number))}]);
+        serde_json::from_value(json!({"name": format!("shop/c{number}"), "recognise": recognise})).expect("an identity")
+    });
+    let known: Vec<KnownIdentity> = known.collect();
+    let routes = vec![route(&[], &json!({"verified": {}}))];
+    let plan = planned_for(&observed(routes, vec![pod("a", "default")], vec![]), &known, NOW);
+    assert_eq!((&plan.identities[..], &plan.policy, &plan.endpoints), (&[][..], &Write::Keep, &Write::Keep));
     let refused = plan.routes[&ObjectName::new("shop", "orders")].accepted.clone().expect_err("it is told");
     assert_eq!(refused.reason, Reason::TooLarge);
     assert_eq!(plan.leaves.len(), 1, "certificates do not wait for it");

@@ -7,8 +7,10 @@ use postern_crds::proxyroute::WorkloadStatus;
 use postern_crds::{ConditionStatus, ConditionType, ProxyRoute, Reason};
 use serde_json::json;
 
-use super::{View, status, verdicts};
+use super::{Kept, View, status, verdicts};
 use crate::limits::STATUS_WORKLOADS;
+use crate::workload::enclosed::Ways;
+use crate::workload::plan::Missing;
 use crate::workload::validate::Refused;
 
 /// A workload by its counts: pods, started, programmed, rejected, unreachable.
@@ -19,7 +21,23 @@ fn workload(name: &str, [pods, started, programmed, rejected, unreachable]: [u32
 
 fn view(counts: &[[u32; 5]]) -> View {
     let workloads = counts.iter().enumerate().map(|(number, counts)| workload(&format!("w{number:02}"), *counts));
-    View { refused: None, missing: Vec::new(), allow_bypass: false, workloads: workloads.collect() }
+    View {
+        refused: None,
+        kept: None,
+        missing: Vec::new(),
+        ways: ways(0, 0),
+        allow_bypass: false,
+        workloads: workloads.collect(),
+    }
+}
+
+/// So many pods have started, and so many of them have told of no way around the gate.
+fn ways(started: u32, told: u32) -> Ways {
+    Ways { started, told, is_local: true, ..Ways::default() }
+}
+
+fn missing(message: &str) -> Missing {
+    Missing { reason: Reason::RefNotFound, message: message.to_owned() }
 }
 
 fn of(found: &[Condition], kind: ConditionType) -> &Condition {
@@ -53,12 +71,16 @@ fn programmed_is_what_pods_say() {
 fn ready_gives_the_reason_of_what_is_missing() {
     use ConditionStatus::{False, True, Unknown};
     let good = View { allow_bypass: true, ..view(&[[1, 1, 1, 0, 0]]) };
+    let around = || Ways { services: vec!["shop/direct".to_owned()], ..ways(1, 1) };
     let refused = Refused { reason: Reason::Conflicted, message: "shop/older has it".to_owned() };
     let rows = [
         ("good", good.clone(), True, Reason::Ready),
         ("a way around may be there", View { allow_bypass: false, ..good.clone() }, Unknown, Reason::NotChecked),
+        ("no way around", View { allow_bypass: false, ways: ways(1, 1), ..good.clone() }, True, Reason::Ready),
+        ("a way around", View { allow_bypass: false, ways: around(), ..good.clone() }, False, Reason::ServiceBypasses),
+        ("a way around that may be", View { ways: around(), ..good.clone() }, True, Reason::Ready),
         ("refused", View { refused: Some(refused), ..good.clone() }, False, Reason::Conflicted),
-        ("refers in vain", View { missing: vec!["it".to_owned()], ..good.clone() }, False, Reason::RefNotFound),
+        ("refers in vain", View { missing: vec![missing("it")], ..good.clone() }, False, Reason::RefNotFound),
         ("no pods", View { workloads: Vec::new(), ..good.clone() }, False, Reason::NoPods),
         ("silent", View { workloads: view(&[[1, 1, 0, 0, 1]]).workloads, ..good }, Unknown, Reason::Unreachable),
     ];
@@ -78,6 +100,13 @@ impl Chance {
         u32::try_from(self.0 >> 33).unwrap_or_default() % bound
     }
 
+    fn ways(&mut self) -> Ways {
+        let some = |is_so: bool| if is_so { vec!["a way".to_owned()] } else { Vec::new() };
+        let started = self.below(3);
+        let (services, pods) = (some(self.below(4) == 0), some(self.below(4) == 0));
+        Ways { services, pods, is_local: self.below(4) > 0, ..ways(started, self.below(started + 1)) }
+    }
+
     fn view(&mut self) -> View {
         let workloads = self.below(4);
         let counts = (0..workloads).map(|_| {
@@ -89,9 +118,12 @@ impl Chance {
         });
         let counts: Vec<_> = counts.collect();
         let refused = Refused { reason: Reason::Invalid, message: "why".to_owned() };
+        let is_refused = self.below(4) == 0;
         View {
-            refused: (self.below(4) == 0).then_some(refused),
-            missing: if self.below(4) == 0 { vec!["what".to_owned()] } else { Vec::new() },
+            refused: is_refused.then_some(refused),
+            kept: (is_refused && self.below(2) == 0).then_some(Kept { started: 2, loaded: 2 }),
+            missing: if self.below(4) == 0 { vec![missing("what")] } else { Vec::new() },
+            ways: self.ways(),
             allow_bypass: self.below(2) == 0,
             ..view(&counts)
         }
@@ -121,7 +153,10 @@ fn conditions_never_contradict_each_other() {
             True
         };
         assert_eq!(says(Ready), ready, "{view:?}");
-        assert_ne!(says(Enclosed), True, "nobody has looked");
+        let is_around = !view.ways.services.is_empty() || !view.ways.pods.is_empty();
+        assert_eq!(says(Enclosed) == False, is_around, "{view:?}");
+        let all_told = view.ways.started > 0 && view.ways.told == view.ways.started;
+        assert_eq!(says(Enclosed) == True, !is_around && (all_told || !view.ways.is_local), "{view:?}");
         if says(Accepted) == False {
             assert_eq!((says(Programmed), of(&found, Programmed).reason), (False, of(&found, Accepted).reason));
             assert_ne!(says(ResolvedRefs), True, "{view:?}");
@@ -134,7 +169,20 @@ fn conditions_never_contradict_each_other() {
             assert!(found.iter().any(|one| one.kind != Ready && one.reason == of(&found, Ready).reason), "{view:?}");
         }
     }
-    assert_eq!(seen.len(), 8, "all that there can be have come up: {seen:?}");
+    assert_eq!(seen.len(), 24, "all that there can be have come up: {seen:?}");
+}
+
+#[test]
+fn what_is_served_on_is_told() {
+    let refused = Refused { reason: Reason::Invalid, message: "why".repeat(400) };
+    let view = View { refused: Some(refused), kept: Some(Kept { started: 3, loaded: 2 }), ..view(&[[3, 3, 0, 0, 0]]) };
+    let found = verdicts(&view);
+    let (accepted, programmed) = (of(&found, ConditionType::Accepted), of(&found, ConditionType::Programmed));
+    let served_on = "the form that was accepted last is served on";
+    assert!(accepted.message.starts_with("whywhy") && accepted.message.ends_with(&format!("; {served_on}")));
+    assert!(accepted.message.len() <= 1024, "{}", accepted.message.len());
+    let expected = format!("as it is it is not accepted; {served_on}: 2 of 3 started pods have it");
+    assert_eq!((programmed.status, &programmed.message), (ConditionStatus::False, &expected));
 }
 
 fn route() -> ProxyRoute {

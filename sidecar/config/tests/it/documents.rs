@@ -66,6 +66,7 @@ fn notations_agree() {
         "tracing-1.3",
         "names",
         "pod-1.3",
+        "endpoints-1.4",
         "upstream-tls",
     ] {
         let read = |ending| read_file(&folder("good").join(format!("{name}.{ending}"))).unwrap();
@@ -88,6 +89,7 @@ fn what_is_written_back_reads_the_same() {
         "backends.json",
         "filters.json",
         "health.json",
+        "endpoints-1.4.json",
         "limits-1.3.json",
         "names.json",
         "pod-1.3.json",
@@ -197,8 +199,8 @@ const BAD: &[(&str, &str)] = &[
     ("malformed.toml", "not valid TOML: line 2, column 10: unclosed table, expected `]`"),
     ("malformed.yaml", "not valid YAML: line 2, column 19: mismatched bracket '[' closed by '}'"),
     ("no-allow.toml", "`policy.routes[0].rules[0]`: missing field `allow`"),
-    ("no-version.toml", r#"`version` is missing; write `version = "1.3"` at the top"#),
-    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.3"`"#),
+    ("no-version.toml", r#"`version` is missing; write `version = "1.4"` at the top"#),
+    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.4"`"#),
     (
         "outlier.yaml",
         "`policy.routes[0].backendPolicy.outlierDetection.interval`: unknown field `interval`, expected one of `consecutiveLocalOriginFailures`, `consecutiveGatewayErrors`, `baseEjectionTime`, `maxEjectionTime`, `maxEjectionPercent`",
@@ -265,12 +267,12 @@ const BAD: &[(&str, &str)] = &[
         "`policy.routes[0].rules[0].backends[0].tls.mode`: unknown variant `None`, expected `Simple` or `Mutual`",
     ),
     ("upstream-tls-no-trust.json", "`policy.routes[0].rules[0].backends[0].tls`: missing field `trust`"),
-    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.3"`"#),
+    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.4"`"#),
     (
         "version-unsupported.yaml",
-        "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.3: use one of those, or a sidecar that reads 2.0",
+        "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.4: use one of those, or a sidecar that reads 2.0",
     ),
-    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.3`"),
+    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.4`"),
     ("weight.json", "`policy.routes[0].rules[0].backends[0].weight`: invalid value: integer `-1`, expected u32"),
     ("wrong-type.json", "`identities`: invalid type: map, expected a sequence"),
 ];

@@ -22,13 +22,14 @@ fn status() -> Status {
         leaf_serial: Some("5a01".to_owned()),
         leaf_not_after: None,
         ready: false,
+        exposed_ports: Some(vec![8080]),
     }
 }
 
 #[test]
 fn its_words_are_fixed() {
     let expected = json!({
-        "contract": { "min": "1.0", "max": "1.3" },
+        "contract": { "min": "1.0", "max": "1.4" },
         "podUid": "",
         "parts": {
             "trust": { "loaded": "0123456789ab", "refused": "ba9876543210", "why": "bundle `ours` has no roots", "keptSince": "2026-11-21T00:00:00Z" },
@@ -40,6 +41,7 @@ fn its_words_are_fixed() {
         "routes": { "demo/orders": "aabbccddeeff" },
         "leafSerial": "5a01",
         "ready": false,
+        "exposedPorts": [8080],
     });
     assert_eq!(serde_json::to_value(status()).unwrap(), expected);
 }

@@ -40,6 +40,7 @@ fn an_unknown_field_is_refused_in_every_object() {
         ("rewrites-1.3.json", 18),
         ("tracing-1.3.json", 2),
         ("pod-1.3.json", 7),
+        ("endpoints-1.4.json", 6),
     ] {
         let full = serde_json::to_value(read_file(&folder.join(name)).unwrap()).unwrap();
         let mut places = Vec::new();

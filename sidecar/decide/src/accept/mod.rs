@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use crate::certificate::Certificate;
 use crate::crl::RevocationList;
 
-pub use endpoints::endpoints;
+pub use endpoints::{endpoints, usable};
 pub use identities::identities;
 pub use identity::identity;
 pub use policy::policy;

@@ -1,6 +1,7 @@
 //! Which rule a request falls under: host, path, method, headers, query.
 
 mod candidate;
+mod claim;
 mod conditions;
 mod host;
 mod paths;
@@ -13,6 +14,7 @@ use http::{HeaderMap, Method};
 use sidecar_config::policy::{Match, Route, Rule};
 
 use self::candidate::{Candidate, Search};
+pub use self::claim::{RouteClaim, claims};
 use self::conditions::Conditions;
 use self::host::HostCondition;
 pub(crate) use self::paths::path_pattern;

@@ -25,6 +25,7 @@ mod policy;
 mod purity;
 mod reason;
 mod route;
+mod route_claims;
 mod route_conditions;
 mod route_paths;
 mod server;

@@ -1,0 +1,172 @@
+//! What `why` is asked about: from a cluster, or from files.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, anyhow, bail};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use postern_crds::{ClientIdentity, ProxyRoute};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::Arguments;
+use super::world::{Common, From, Question, World};
+use crate::index::ObjectName;
+use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, Issuer, ROOT_SECONDS, Root};
+use crate::pki::fresh;
+use crate::pki::key::Algorithm;
+use crate::pki::names::Names;
+use crate::plugin::cluster::run as wait;
+use crate::plugin::manifests;
+
+/// Objects of files without a namespace are in this one, as with kubectl.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Reads all that it takes.
+pub(super) fn read(arguments: &Arguments) -> Result<(World, Common, Question)> {
+    let (mut world, namespace) = if arguments.filename.is_empty() { cluster(arguments)? } else { files(arguments)? };
+    let to = name(&arguments.to, &namespace);
+    let route = world.routes.iter().find(|route| ObjectName::of(*route) == to);
+    let route = route.with_context(|| format!("ProxyRoute {to} does not exist"))?;
+    // A pod that has what the route asks for, where there is none to look at.
+    if world.labels.is_empty() {
+        world.labels.clone_from(&route.spec.pod_selector.match_labels);
+    }
+    let host = match (&arguments.host, route.spec.hostnames.first()) {
+        (Some(host), _) => host.clone(),
+        (None, Some(host)) => host.replacen("*.", "any.", 1),
+        (None, None) => format!("{}.{}.svc", to.name, to.namespace),
+    };
+    let names = Names {
+        trust_domain: arguments.trust_domain.clone(),
+        cluster_domain: "cluster.local".to_owned(),
+        extra: BTreeMap::new(),
+    };
+    let (method, target) = arguments.request.split_once(' ').unwrap_or(("GET", &arguments.request));
+    let (path, query) =
+        target.trim().split_once('?').map_or((target.trim(), None), |(path, query)| (path, Some(query)));
+    let question = Question {
+        from: from(&arguments.from, &to.namespace, &names),
+        to,
+        method: Method::from_bytes(method.trim().as_bytes()).with_context(|| format!("`{method}` is no method"))?,
+        path: path.to_owned(),
+        query: query.map(str::to_owned),
+        host,
+        headers: headers(&arguments.header)?,
+    };
+    let now = Timestamp::now().as_second();
+    Ok((world, Common { issuer: somebody(now)?, names, now }, question))
+}
+
+/// `NAMESPACE/NAME`, or a name in a namespace.
+fn name(text: &str, namespace: &str) -> ObjectName {
+    let (namespace, name) = text.split_once('/').unwrap_or((namespace, text));
+    ObjectName::new(namespace, name)
+}
+
+fn from(text: &str, namespace: &str, names: &Names) -> From {
+    if text == "nobody" {
+        return From::Nobody;
+    }
+    if text.starts_with("spiffe://") {
+        return From::Spiffe(text.to_owned());
+    }
+    match text.strip_prefix("serviceaccount:") {
+        Some(account) => {
+            let account = name(account, namespace);
+            From::Spiffe(names.service_account(&account.namespace, &account.name))
+        }
+        None => From::Identity(name(text, namespace)),
+    }
+}
+
+fn headers(fields: &[String]) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    for field in fields {
+        let (name, value) = field.split_once(':').with_context(|| format!("`{field}` is no header field"))?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).with_context(|| format!("`{field}`"))?;
+        headers.append(name, HeaderValue::from_str(value.trim()).with_context(|| format!("`{field}`"))?);
+    }
+    Ok(headers)
+}
+
+/// Whose certificates they are decides nothing here, but no bundle is without some.
+pub(super) fn somebody(now: i64) -> Result<Issuer> {
+    let settings = AuthoritySettings {
+        algorithm: Algorithm::EcdsaP256,
+        root_seconds: ROOT_SECONDS,
+        intermediate_seconds: INTERMEDIATE_SECONDS,
+        organisation: "why".to_owned(),
+    };
+    let root = Root::make(&settings, fresh::key(settings.algorithm)?, fresh::serial()?, now)?;
+    let root = Root::read(&root, now)?;
+    let key = fresh::key(settings.algorithm)?;
+    let files = root.make_intermediate(&settings, &key, fresh::serial()?, now)?;
+    Ok(Issuer::read(&files, &root, now)?)
+}
+
+fn cluster(arguments: &Arguments) -> Result<(World, String)> {
+    wait(async {
+        let cluster = arguments.connection.open().await?;
+        let to = name(&arguments.to, &cluster.namespace);
+        let all = ListParams::default();
+        let routes = Api::<ProxyRoute>::namespaced(cluster.client.clone(), &to.namespace).list(&all).await;
+        let routes = routes.context("list ProxyRoutes")?.items;
+        let identities = Api::<ClientIdentity>::all(cluster.client.clone()).list(&all).await;
+        let identities = match identities {
+            Ok(list) => list.items,
+            // Whoever may look into their own namespaces only is answered for those.
+            Err(kube::Error::Api(error)) if error.code == 403 => {
+                let own = Api::<ClientIdentity>::namespaced(cluster.client.clone(), &to.namespace).list(&all).await;
+                own.context("list ClientIdentities")?.items
+            }
+            Err(error) => return Err(error).context("list ClientIdentities"),
+        };
+        let mut labels = BTreeMap::new();
+        if let Some(route) = routes.iter().find(|route| ObjectName::of(*route) == to) {
+            let wanted = &route.spec.pod_selector.match_labels;
+            let selector = wanted.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",");
+            let pods = Api::<Pod>::namespaced(cluster.client.clone(), &to.namespace);
+            let pods = pods.list_metadata(&all.clone().labels(&selector).limit(1)).await.context("list pods")?;
+            labels = pods.items.first().map(|pod| pod.labels().clone()).unwrap_or_default();
+        }
+        Ok((World { routes, identities, labels }, cluster.namespace))
+    })
+}
+
+fn files(arguments: &Arguments) -> Result<(World, String)> {
+    let namespace = arguments.connection.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let mut world = World::default();
+    for path in &arguments.filename {
+        for manifest in manifests::read(path, arguments.recursive)? {
+            for object in manifest.objects() {
+                add(&mut world, object, &namespace)
+                    .with_context(|| format!("{}: {}", manifest.file, manifests::title(object)))?;
+            }
+        }
+    }
+    if world.routes.is_empty() {
+        bail!("there is no ProxyRoute in these files");
+    }
+    Ok((world, namespace))
+}
+
+fn add(world: &mut World, object: &Value, namespace: &str) -> Result<()> {
+    match object["kind"].as_str() {
+        Some("ProxyRoute") => world.routes.push(typed(object, namespace)?),
+        Some("ClientIdentity") => world.identities.push(typed(object, namespace)?),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn typed<T: DeserializeOwned>(object: &Value, namespace: &str) -> Result<T> {
+    let mut object = object.clone();
+    if object["metadata"]["namespace"].is_null() {
+        object["metadata"]["namespace"] = json!(namespace);
+    }
+    serde_json::from_value(object).map_err(|error| anyhow!("{error}"))
+}

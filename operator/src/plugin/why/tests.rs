@@ -1,0 +1,240 @@
+//! Questions and what there is to say of them, as tables.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::change::edited;
+use super::read::somebody;
+use super::world::{Common, From, Question, World};
+use super::{Explanation, explain};
+use crate::index::ObjectName;
+use crate::pki::names::Names;
+
+const NOW: i64 = 1_790_000_000;
+
+fn common() -> Common {
+    let names =
+        Names { trust_domain: "cluster.local".into(), cluster_domain: "cluster.local".into(), extra: BTreeMap::new() };
+    Common { names, issuer: somebody(NOW).expect("somebody who signs"), now: NOW }
+}
+
+/// Route `shop/orders` with rules `read` (GET of `/orders`, for billing), `all` (below `/admin`, for ops and for those of
+/// service account web/front) and `trial` (`/trial`, which only watches); route `shop/other` on another host.
+fn world() -> World {
+    let backend = json!([{"localPort": 8080}]);
+    let path = |kind: &str, value: &str| json!({"path": {"type": kind, "value": value}});
+    let mut read = path("Exact", "/orders");
+    read["method"] = json!("GET");
+    let rules = json!([
+        {"name": "read", "matches": [read], "allow": [{"identity": {"name": "billing"}}], "backendRefs": backend},
+        {
+            "name": "admin",
+            "matches": [path("PathPrefix", "/admin")],
+            "allow": [
+                {"identity": {"name": "ops"}},
+                {"identitySelector": {"matchLabels": {"team": "ops"}}},
+                {"serviceAccount": {"namespace": "web", "name": "front"}},
+            ],
+            "backendRefs": backend,
+        },
+        {
+            "name": "trial",
+            "matches": [path("Exact", "/trial")],
+            "allow": [{"identity": {"name": "ops"}}],
+            "mode": "Audit",
+            "backendRefs": backend,
+        },
+    ]);
+    let route = |name: &str, listener: Value, hosts: Value, rules: &Value| {
+        let spec = json!({
+            "podSelector": {"matchLabels": {"app": "orders"}},
+            "listener": listener,
+            "hostnames": hosts,
+            "rules": rules,
+        });
+        let metadata = json!({"namespace": "shop", "name": name});
+        json!({"apiVersion": "postern.dev/v1alpha1", "kind": "ProxyRoute", "metadata": metadata, "spec": spec})
+    };
+    let everything = json!([{"name": "all", "allow": [{"verified": {}}], "backendRefs": backend}]);
+    let routes = [
+        route("orders", json!({"port": 8443, "protocol": "HTTPS"}), json!(["orders.example"]), &rules),
+        route("other", json!({"port": 8443}), json!(["other.example"]), &everything),
+    ];
+    let identity = |name: &str, labels: Value, spec: Value| {
+        let metadata = json!({"namespace": "shop", "name": name, "labels": labels});
+        json!({"apiVersion": "postern.dev/v1alpha1", "kind": "ClientIdentity", "metadata": metadata, "spec": spec})
+    };
+    let issue = |name: &str| json!({"issue": {"secretName": name}});
+    let mut gone = issue("gone");
+    gone["state"] = json!("Suspended");
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let partner =
+        json!({"external": {"trust": {"caCertificateRefs": [{"name": "partner-ca"}]}, "fingerprints": [digest]}});
+    let identities = [
+        identity("billing", json!({}), issue("billing")),
+        identity("ops", json!({"team": "ops"}), issue("ops")),
+        identity("gone", json!({"team": "ops"}), gone),
+        identity("partner", json!({}), partner),
+    ];
+    let typed = |objects: &[Value]| serde_json::from_value(json!(objects)).expect("objects");
+    World {
+        routes: serde_json::from_value(json!(routes)).expect("routes"),
+        identities: typed(&identities),
+        labels: BTreeMap::from([("app".to_owned(), "orders".to_owned())]),
+    }
+}
+
+fn question(from: &str, request: &str) -> Question {
+    let (method, path) = request.split_once(' ').expect("a method and a path");
+    let from = match from {
+        "nobody" => From::Nobody,
+        uri if uri.starts_with("spiffe:") => From::Spiffe(uri.to_owned()),
+        name => From::Identity(ObjectName::new("shop", name)),
+    };
+    Question {
+        from,
+        to: ObjectName::new("shop", "orders"),
+        method: method.parse().expect("a method"),
+        path: path.to_owned(),
+        query: None,
+        host: "orders.example".to_owned(),
+        headers: http::HeaderMap::new(),
+    }
+}
+
+fn said(explanation: &Explanation, question: &Question) -> (String, Vec<String>) {
+    let text = explanation.text(question);
+    let first = text.lines().next().unwrap_or_default().to_owned();
+    let change = explanation.change.iter().flatten().map(ToString::to_string).collect();
+    (first, change)
+}
+
+/// Who asks for what, what is said of it, and what would turn it.
+type Row = ((&'static str, &'static str), &'static str, Vec<String>);
+
+fn route(text: &str) -> String {
+    format!("ProxyRoute shop/orders: {text}")
+}
+
+fn of_those_that_pass() -> Vec<Row> {
+    vec![
+        (
+            ("billing", "GET /orders"),
+            "allowed by rule read of shop/orders",
+            vec![route("remove spec.rules[0].allow[0]; a rule that allows nobody goes")],
+        ),
+        (
+            ("ops", "GET /admin/users"),
+            "allowed by rule admin of shop/orders",
+            vec!["ClientIdentity shop/ops: write `spec.state: Suspended`".to_owned()],
+        ),
+        (
+            ("billing", "GET /trial"),
+            "allowed, because the rule only watches; else refused (policy_not_allowed) by rule trial of shop/orders",
+            vec![route("write `spec.rules[2].mode: Enforce`")],
+        ),
+        (
+            ("spiffe://cluster.local/ns/web/sa/front", "GET /admin"),
+            "allowed by rule admin of shop/orders",
+            vec![route("remove spec.rules[1].allow[2]; a rule that allows nobody goes")],
+        ),
+    ]
+}
+
+fn of_those_that_do_not() -> Vec<Row> {
+    vec![
+        (
+            ("ops", "GET /orders"),
+            "refused (policy_not_allowed) by rule read of shop/orders",
+            vec![route(r#"add {"identity":{"name":"ops"}} to spec.rules[0].allow"#)],
+        ),
+        (
+            ("billing", "POST /orders"),
+            "refused: route_no_method",
+            vec![route(r#"add {"path":{"type":"Exact","value":"/orders"},"method":"POST"} to spec.rules[0].matches"#)],
+        ),
+        (
+            ("gone", "GET /admin/users"),
+            "refused (policy_identity_suspended) by rule admin of shop/orders",
+            vec!["ClientIdentity shop/gone: write `spec.state: Active`".to_owned()],
+        ),
+        (
+            ("gone", "GET /orders"),
+            "refused (policy_identity_suspended) by rule read of shop/orders",
+            vec![
+                "ClientIdentity shop/gone: write `spec.state: Active`".to_owned(),
+                route(r#"add {"identity":{"name":"gone"}} to spec.rules[0].allow"#),
+            ],
+        ),
+        (
+            ("spiffe://cluster.local/ns/web/sa/back", "GET /admin"),
+            "refused (policy_no_identity) by rule admin of shop/orders",
+            vec![route(r#"add {"spiffe":"spiffe://cluster.local/ns/web/sa/back"} to spec.rules[1].allow"#)],
+        ),
+        (
+            ("partner", "GET /orders"),
+            "refused: tls_unknown_ca",
+            vec![
+                route(
+                    r#"add {"name":"partner","caCertificateRefs":[{"kind":"ConfigMap","name":"partner-ca"}]} to spec.listener.tls.trust"#,
+                ),
+                route(r#"add {"identity":{"name":"partner"}} to spec.rules[0].allow"#),
+            ],
+        ),
+        (
+            ("nobody", "GET /orders"),
+            "refused: tls_no_certificate",
+            vec![
+                route("write `spec.listener.tls.clientAuth: Optional`"),
+                route(r#"add {"anyone":{}} to spec.rules[0].allow"#),
+            ],
+        ),
+        (("billing", "GET /a/%2e%2e/b"), "refused: route_bad_path", vec![]),
+    ]
+}
+
+#[test]
+fn the_smallest_change_turns_the_verdict() {
+    let (world, common) = (world(), common());
+    for ((from, request), first, change) in of_those_that_pass().into_iter().chain(of_those_that_do_not()) {
+        let question = question(from, request);
+        let explanation = explain(&world, &common, &question).expect("an answer");
+        assert_eq!(said(&explanation, &question), (first.to_owned(), change), "{from} {request}");
+        // What is said turns it, and turns it back.
+        if let Some(edits) = &explanation.change {
+            let after = edited(&world, edits).decide(&common, &question).expect("a decision");
+            let before = super::passes_at_all(&explanation.outcome);
+            assert_ne!(super::passes_at_all(&after), before, "{from} {request}");
+        }
+    }
+}
+
+#[test]
+fn every_rule_says_what_it_would_say_alone() {
+    let (world, common) = (world(), common());
+    let question = question("ops", "GET /admin/users");
+    let expected = "\
+allowed by rule admin of shop/orders
+  rule read: does not match: route_no_path
+  rule admin: matches, allowed, by allow[0] and allow[1]
+  rule trial: does not match: route_no_path
+It would be refused by this change, the smallest:
+  ClientIdentity shop/ops: write `spec.state: Suspended`
+";
+    assert_eq!(explain(&world, &common, &question).expect("an answer").text(&question), expected);
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let (world, common) = (world(), common());
+    let refused = |question: &Question| explain(&world, &common, question).expect_err("no answer");
+    let nobody = "ClientIdentity shop/stranger does not exist; make it, or write --from spiffe://…";
+    assert_eq!(refused(&question("stranger", "GET /")), nobody);
+    let elsewhere = Question { to: ObjectName::new("shop", "none"), ..question("ops", "GET /") };
+    assert_eq!(refused(&elsewhere), "ProxyRoute shop/none does not exist, or does not select the pod");
+    // Another route takes the request: its own words, and who it is.
+    let other = Question { host: "other.example".to_owned(), ..question("ops", "GET /") };
+    let explanation = explain(&world, &common, &other).expect("an answer");
+    assert_eq!(said(&explanation, &other).0, "allowed by rule all of shop/other");
+}
