@@ -99,7 +99,7 @@ pub const HEARTBEAT_LATE: Duration = Duration::from_secs(30);
 /// gives nobody else a chance to run.
 pub const TURN_STUCK: Duration = Duration::from_secs(90);
 
-/// Changed routes whose way to all sidecars is timed at once.
+/// Routes whose changes are timed on their way to all sidecars; of more there is no time.
 pub const CHANGES_KNOWN: usize = 4096;
 /// Largest review of the webhook: the API server takes requests of 3 MiB, and a review says a little more.
 pub const REVIEW_BYTES: usize = 4 << 20;
