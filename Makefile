@@ -91,6 +91,14 @@ revocations: ## Suspend a client of 20 pods 200 times: prints how long it takes 
 	$(call part,build,cargo build --workspace --bins)
 	$(call part,revocations,REVOCATION_PODS=20 REVOCATION_SAMPLES=200 cargo test --quiet --package postern-tests --test it -- --nocapture a_suspension_reaches_every_pod)
 
+.PHONY: bench-operator
+bench-operator: ## Measure the operator with 200 workloads, 1,000 pods, 2,000 clients: time, requests, memory; ends by itself
+	@scripts/need cc cargo curl go
+	$(call part,control plane,scripts/kubernetes)
+	$(call part,build,cargo build --release --package postern-operator --bin postern-operator)
+	$(call part,harness,cargo build --package postern-tests --bin postern-scale)
+	$(call part,figures,timeout 1800 "$(CARGO_TARGET_DIR)/debug/postern-scale" "$(CARGO_TARGET_DIR)/release/postern-operator")
+
 .PHONY: soak
 soak: ## Have everything around a busy gate fail at random for SOAK_SECONDS=600: its rows are what clients count
 	@scripts/need cc cargo curl sqlite3

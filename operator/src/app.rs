@@ -14,12 +14,13 @@ use tracing::{Instrument, Span, error_span};
 
 use crate::api;
 use crate::authority::{self, Signer};
+use crate::events::{self, Events};
 use crate::identity::Reconciler;
 use crate::index::Index;
 use crate::inject::audit::Auditor;
 use crate::inject::upkeep::Upkeep;
 use crate::lease::{Election, Leadership, Lost};
-use crate::limits::{STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
+use crate::limits::{CLIENT_TURNS, EVENTS_STOP_TIMEOUT, STOP_TIMEOUT, TURN_TIMEOUT, TURNS, URGENT_TURNS};
 use crate::metrics::Metrics;
 use crate::monitor::{Heartbeat, Monitor, Watched};
 use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECONDS};
@@ -60,8 +61,10 @@ pub async fn run(settings: Settings, metrics: Arc<Metrics>, stop: impl Future<Ou
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { heartbeat.beat().await });
     index.watch(&client, &settings.scope, &settings.operator_namespace, &mut tasks);
+    // On a connection of its own: what turns have under way does not hold up a renewal.
+    let lease_client = api::connect(&settings, &metrics, &leadership).await?;
     let election = settings.lease.map(|times| {
-        Election::new(client.clone(), &settings.operator_namespace, identity(), times, Arc::clone(&leadership))
+        Election::new(lease_client, &settings.operator_namespace, identity(), times, Arc::clone(&leadership))
     });
     let parts = Parts { settings, client, queue, index, metrics };
     let led = async {
@@ -99,10 +102,14 @@ async fn lost(election: Option<&Election>) -> Lost {
 
 /// Who this process is among those that may lead: its pod, and nothing that another process was before in the same pod.
 fn identity() -> String {
-    let host = uname().nodename().to_string_lossy().into_owned();
     // Without randomness there are no keys either, which is said when one is made.
     let own = fresh::password().map(|drawn| drawn[..8].to_owned()).unwrap_or_else(|_| std::process::id().to_string());
-    format!("{host}_{own}")
+    format!("{}_{own}", host())
+}
+
+/// What the machine is called: in a pod, the pod's name.
+fn host() -> String {
+    uname().nodename().to_string_lossy().into_owned()
 }
 
 /// What whoever leads works with.
@@ -117,7 +124,10 @@ struct Parts {
 impl Parts {
     /// Takes turns until it is told to stop.
     async fn serve(&self, stop: Pin<Box<impl Future<Output = ()>>>) -> Result<()> {
-        let worker = Arc::new(self.worker().await?);
+        let (events, publisher) = events::channel(self.client.clone(), host(), Arc::clone(&self.metrics));
+        let mut telling = JoinSet::new();
+        telling.spawn(publisher.run());
+        let worker = Arc::new(self.worker(events).await?);
         let queue = &self.queue;
         queue.open();
         let everything = self.index.cluster().everything();
@@ -130,6 +140,9 @@ impl Parts {
         for _ in 0..URGENT_TURNS {
             turns.spawn(take_urgent_turns(Arc::clone(&worker), Arc::clone(queue), Arc::clone(&self.metrics)));
         }
+        for _ in 0..CLIENT_TURNS {
+            turns.spawn(take_client_turns(Arc::clone(&worker), Arc::clone(queue), Arc::clone(&self.metrics)));
+        }
         stop.await;
         tracing::info!("stopping");
         queue.close();
@@ -137,10 +150,13 @@ impl Parts {
             tracing::warn!("some turns did not end in time; the next start goes on from there");
             turns.shutdown().await;
         }
+        // Nobody can tell anything any more; what waits is written, as far as that goes.
+        drop(worker);
+        let _late = timeout(EVENTS_STOP_TIMEOUT, telling.join_next()).await;
         Ok(())
     }
 
-    async fn worker(&self) -> Result<Worker> {
+    async fn worker(&self, events: Events) -> Result<Worker> {
         let Self { settings, client, queue, index, metrics } = self;
         let authority = AuthoritySettings {
             algorithm: settings.authority_algorithm,
@@ -156,6 +172,7 @@ impl Parts {
             index: Arc::clone(index),
             queue: Arc::clone(queue),
             metrics: Arc::clone(metrics),
+            events: events.clone(),
             board: Board::default(),
             asker: Asker::new(settings.status_port),
             writer: Writer::new(client.clone(), Arc::clone(index)),
@@ -163,7 +180,7 @@ impl Parts {
             names: names(settings),
             trusts: Trusts::default(),
             authorities: Authorities::new(client.clone()),
-            reconciler: Reconciler::new(client.clone(), settings.operator_namespace.clone()),
+            reconciler: Reconciler::new(client.clone(), settings.operator_namespace.clone()).telling(events),
             quota: settings.identities_per_namespace,
             operator_namespace: settings.operator_namespace.clone(),
             started: Instant::now(),
@@ -201,6 +218,13 @@ async fn take_turns(worker: Arc<Worker>, queue: Arc<Queue>, metrics: Arc<Metrics
 /// The same with urgent ones alone.
 async fn take_urgent_turns(worker: Arc<Worker>, queue: Arc<Queue>, metrics: Arc<Metrics>) {
     while let Some(turn) = queue.next_urgent().await {
+        take_turn(&worker, &metrics, turn).await;
+    }
+}
+
+/// The same with those of clients alone.
+async fn take_client_turns(worker: Arc<Worker>, queue: Arc<Queue>, metrics: Arc<Metrics>) {
+    while let Some(turn) = queue.next_client().await {
         take_turn(&worker, &metrics, turn).await;
     }
 }

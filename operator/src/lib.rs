@@ -3,6 +3,7 @@
 pub mod api;
 pub mod app;
 pub mod authority;
+pub mod events;
 pub mod identity;
 pub mod index;
 pub mod inject;

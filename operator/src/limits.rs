@@ -7,6 +7,8 @@ pub const GATHER: Duration = Duration::from_millis(30);
 
 /// How long statuses wait that only count sidecars: a rollout changes the count of every client with every pod.
 pub const CALM: Duration = Duration::from_secs(3);
+/// So much longer for each client, of whom each status is a write: never more than some seventy a second.
+pub const CALM_EACH: Duration = Duration::from_millis(15);
 
 /// Time between two writes of one workload's policy, identities and endpoints: a sidecar makes a generation of each.
 pub const BETWEEN_WRITES: Duration = Duration::from_secs(1);
@@ -20,6 +22,8 @@ pub const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 pub const TURNS: usize = 16;
 /// Further turns for what is urgent: all others may be waiting for sidecars that do not answer.
 pub const URGENT_TURNS: usize = 4;
+/// Further turns for clients: workloads go before them, and may be many.
+pub const CLIENT_TURNS: usize = 4;
 
 /// Sidecars asked at once, of all workloads.
 pub const ASKS: usize = 64;
@@ -101,7 +105,7 @@ pub const HEARTBEAT_LATE: Duration = Duration::from_secs(30);
 /// gives nobody else a chance to run.
 pub const TURN_STUCK: Duration = Duration::from_secs(90);
 
-/// Changed routes whose way to all sidecars is timed at once.
+/// Routes whose changes are timed on their way to all sidecars; of more there is no time.
 pub const CHANGES_KNOWN: usize = 4096;
 /// Largest review of the webhook: the API server takes requests of 3 MiB, and a review says a little more.
 pub const REVIEW_BYTES: usize = 4 << 20;
@@ -123,6 +127,14 @@ pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// How often it is looked whether the webhook's certificate, and who API servers trust in it, are as they should be:
 /// neither is watched, and while they are not, no pod is made.
 pub const WEBHOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Events that wait to be written; what is more is lost, and counted. A start with 2,000 clients has as many.
+pub const EVENTS_WAITING: usize = 2048;
+/// Time between two events: they are the first thing that an API server can do without, and the recorder remembers all of
+/// the last six minutes.
+pub const EVENT_EVERY: Duration = Duration::from_millis(50);
+/// How long events may take to be written at the end.
+pub const EVENTS_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often it is looked for pods without the sidecar that they should have: one request for each namespace that asks.
 pub const AUDIT_AGAIN: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::index::ObjectName;
-use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, CALM, GATHER};
+use crate::limits::{BACK_OFF_FIRST, BACK_OFF_LONGEST, GATHER};
 
 /// What a turn is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,8 +75,8 @@ pub enum Pace {
     Now,
     /// When what belongs together has come: changes rarely come alone.
     Gathered,
-    /// When things have calmed down: of what is only counted.
-    Calm,
+    /// When things have calmed down, after so long: of what is only counted.
+    After(Duration),
 }
 
 /// How a turn ended.
@@ -101,8 +101,8 @@ pub struct Queue {
 struct State {
     /// When each waiting key's turn is.
     due: BTreeMap<Key, Place>,
-    /// The same in order: first all that is urgent, then the rest.
-    lanes: [BTreeSet<(Instant, Key)>; 2],
+    /// The same in order: first all that is urgent, then the rest, then clients, of which there are thousands.
+    lanes: [BTreeSet<(Instant, Key)>; 3],
     /// Keys whose turn it is.
     running: HashMap<Key, Running>,
     /// Failures in a row.
@@ -139,6 +139,12 @@ struct Place {
 
 const URGENT: usize = 0;
 const USUAL: usize = 1;
+const CLIENTS: usize = 2;
+
+/// The lane of a key that is not urgent. A start with thousands of clients would else put off every workload's next turn.
+fn lane(key: &Key) -> usize {
+    if matches!(key, Key::Identity(_) | Key::Ledger(_)) { CLIENTS } else { USUAL }
+}
 
 impl State {
     /// Gives a key a place, unless it has an earlier one.
@@ -157,13 +163,13 @@ impl State {
         self.due.insert(key, place);
     }
 
-    /// The first key of the first lanes whose time has come, or the time to wait for.
-    fn take(&mut self, lanes: usize, now: Instant) -> Result<(Key, Place), Option<Instant>> {
-        let first = self.lanes.iter().take(lanes).filter_map(BTreeSet::first);
+    /// The first key of these lanes whose time has come, or the time to wait for.
+    fn take(&mut self, lanes: &[usize], now: Instant) -> Result<(Key, Place), Option<Instant>> {
+        let first = lanes.iter().filter_map(|lane| self.lanes.get(*lane)?.first());
         let Some((at, key)) = first.clone().find(|(at, _)| *at <= now).cloned() else {
             return Err(first.map(|(at, _)| *at).min());
         };
-        let place = self.due.remove(&key).unwrap_or(Place { lane: USUAL, at });
+        let place = self.due.remove(&key).unwrap_or(Place { lane: lane(&key), at });
         self.lanes[place.lane].remove(&(at, key.clone()));
         self.running.insert(key.clone(), Running { since: now, again: None });
         Ok((key, place))
@@ -188,9 +194,9 @@ impl Queue {
         let now = Instant::now();
         let place = match pace {
             Pace::Urgent => Place { lane: URGENT, at: now },
-            Pace::Now => Place { lane: USUAL, at: now },
-            Pace::Gathered => Place { lane: USUAL, at: now + GATHER },
-            Pace::Calm => Place { lane: USUAL, at: now + CALM },
+            Pace::Now => Place { lane: lane(&key), at: now },
+            Pace::Gathered => Place { lane: lane(&key), at: now + GATHER },
+            Pace::After(calm) => Place { lane: lane(&key), at: now + calm },
         };
         let mut state = self.state();
         if state.is_held {
@@ -203,15 +209,20 @@ impl Queue {
 
     /// Waits for the next turn; `None` once the queue is closed.
     pub async fn next(self: &Arc<Self>) -> Option<Turn> {
-        self.next_of(USUAL + 1).await
+        self.next_of(&[URGENT, USUAL, CLIENTS]).await
     }
 
     /// The same for whoever takes urgent turns only, so that those who wait for something hold none of them up.
     pub async fn next_urgent(self: &Arc<Self>) -> Option<Turn> {
-        self.next_of(URGENT + 1).await
+        self.next_of(&[URGENT]).await
     }
 
-    async fn next_of(self: &Arc<Self>, lanes: usize) -> Option<Turn> {
+    /// The same for whoever takes turns of clients only: nobody waits for ever for a certificate either.
+    pub async fn next_client(self: &Arc<Self>) -> Option<Turn> {
+        self.next_of(&[CLIENTS]).await
+    }
+
+    async fn next_of(self: &Arc<Self>, lanes: &[usize]) -> Option<Turn> {
         loop {
             let mut changed = pin!(self.changed.notified());
             // From here on it is told of every change.
@@ -262,7 +273,7 @@ impl Queue {
                 if let Outcome::Again(wait) = outcome { Some(wait) } else { None }
             }
         };
-        for place in [asked, wait.map(|wait| Place { lane: USUAL, at: now + wait })].into_iter().flatten() {
+        for place in [asked, wait.map(|wait| Place { lane: lane(key), at: now + wait })].into_iter().flatten() {
             state.place(key.clone(), place);
         }
         drop(state);
@@ -318,7 +329,11 @@ impl Turn {
     /// Whether it went before everything else.
     #[must_use]
     pub fn lane(&self) -> &'static str {
-        if self.place.lane == URGENT { "urgent" } else { "usual" }
+        match self.place.lane {
+            URGENT => "urgent",
+            CLIENTS => "clients",
+            _ => "usual",
+        }
     }
 
     /// When it was taken.

@@ -25,6 +25,8 @@ pub mod process;
 pub mod python;
 pub mod rationed;
 pub mod rights;
+#[cfg(feature = "cluster")]
+pub mod scale;
 pub mod soak;
 pub mod tls_server;
 pub mod together;

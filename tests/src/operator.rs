@@ -57,8 +57,6 @@ impl Operator {
             format!("--kubeconfig={}", account.kubeconfig.display()),
             format!("--operator-namespace={}", own.name),
             format!("--namespaces={}", names.join(",")),
-            // Tests end it without a word, and would wait for the Lease of the one before.
-            "--leader-election=Off".to_owned(),
             "--status-address=127.0.0.1:0".to_owned(),
         ];
         let program = Program { name: OPERATOR.to_owned(), path: built(OPERATOR)?, arguments: arguments.into() };
@@ -66,6 +64,11 @@ impl Operator {
             program.arguments.push((*flag).to_owned());
             program
         });
+        let mut program = program;
+        if !flags.iter().any(|flag| flag.starts_with("--leader-election")) {
+            // Tests end it without a word, and would wait for the Lease of the one before.
+            program.arguments.push("--leader-election=Off".to_owned());
+        }
         // The programs remove it when they end.
         let programs = Some(Together::start(&folder.keep(), &[program])?);
         Ok(Self { programs, account, audit: own.server.audit() })

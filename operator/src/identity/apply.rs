@@ -1,7 +1,7 @@
 //! Does what was planned: the ledger first, so that no certificate is ever given away that is not remembered; then the
 //! finalizer, so that none is forgotten; then the Secret, whole.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use postern_crds::ClientIdentity;
@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 
 use super::directory::full_name;
 use super::error::ReconcileError;
+use super::ledgers::Ledgers;
 use super::objects::{self, Content, FINALIZER, KEY, PASSWORD, PASSWORD_TYPE};
-use super::observe::{Observed, read_ledger};
+use super::observe::Observed;
 use super::plan::{has_finalizer, held, uid};
 use super::validate::{Issued, Target};
 use crate::FIELD_MANAGER;
@@ -24,13 +25,10 @@ use crate::pki::ledger::{Entry, Ledger, LedgerError};
 use crate::pki::rotate::renewal_time;
 use crate::pki::{fresh, keystore};
 
-/// Tries to write the ledger of a namespace, which others of the namespace are written to meanwhile.
-const LEDGER_TRIES: usize = 8;
-
 /// What is needed to write.
 pub(super) struct Writer<'a> {
     pub(super) client: &'a Client,
-    pub(super) operator_namespace: &'a str,
+    pub(super) ledgers: &'a Ledgers,
     pub(super) identity: &'a ClientIdentity,
     pub(super) now: i64,
 }
@@ -183,52 +181,15 @@ impl Writer<'_> {
             not_after: not_after.map_err(ReconcileError::Ledger)?,
             revoked: false,
         };
-        self.change_ledger(|ledger| ledger.remember(&facts.serial, entry.clone(), self.now).map(|()| true)).await
+        let (serial, now) = (facts.serial.clone(), self.now);
+        let remember = move |ledger: &mut Ledger| ledger.remember(&serial, entry.clone(), now).map(|()| true);
+        self.ledgers.change(self.namespace(), now, remember).await
     }
 
     /// Revokes all that was issued to the identity.
     pub(super) async fn revoke(&self) -> Result<(), ReconcileError> {
-        self.change_ledger(|ledger| Ok(ledger.revoke(uid(self.identity)))).await
-    }
-
-    async fn change_ledger(
-        &self,
-        change: impl Fn(&mut Ledger) -> Result<bool, LedgerError>,
-    ) -> Result<(), ReconcileError> {
-        change_ledger(self.client, self.operator_namespace, self.namespace(), self.now, change).await
-    }
-}
-
-/// Changes the ledger of a namespace; what has expired is forgotten on the way.
-pub(super) async fn change_ledger(
-    client: &Client,
-    operator_namespace: &str,
-    namespace: &str,
-    now: i64,
-    change: impl Fn(&mut Ledger) -> Result<bool, LedgerError>,
-) -> Result<(), ReconcileError> {
-    let objects: Api<ConfigMap> = Api::namespaced(client.clone(), operator_namespace);
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let (before, mut ledger) = read_ledger(client, operator_namespace, namespace).await?;
-        let has_expired = ledger.forget(now);
-        if !change(&mut ledger).map_err(ReconcileError::Ledger)? && !has_expired {
-            return Ok(());
-        }
-        let document = ledger.document().map_err(ReconcileError::Ledger)?;
-        let object = objects::ledger(operator_namespace, namespace, before, document);
-        let name = objects::ledger_name(namespace);
-        let written = if object.metadata.resource_version.is_some() {
-            objects.replace(&name, &post(), &object).await
-        } else {
-            objects.create(&post(), &object).await
-        };
-        match written.map_err(ReconcileError::kube("write the ledger")) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.is_conflict() && tries < LEDGER_TRIES => {}
-            Err(error) => return Err(error),
-        }
+        let uid = uid(self.identity).to_owned();
+        self.ledgers.change(self.namespace(), self.now, move |ledger| Ok(ledger.revoke(&uid))).await
     }
 }
 

@@ -1,5 +1,7 @@
 //! What goes wrong when an identity is reconciled, and whether trying again helps.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::pki::issue::IssueError;
@@ -30,6 +32,12 @@ pub enum ReconcileError {
     /// The keystore.
     #[error("{0}")]
     Keystore(#[from] KeystoreError),
+    /// What was to be written together with others.
+    #[error("{0}")]
+    Together(Arc<ReconcileError>),
+    /// Whoever was to write it along was ended.
+    #[error("the ledger was not written: it took too long")]
+    Interrupted,
     /// The directory does not know it: it was changed meanwhile.
     #[error("identity `{0}` is not known")]
     Unknown(String),
@@ -49,7 +57,8 @@ impl ReconcileError {
                 _ => true,
             },
             Self::Ledger(_) | Self::Issue(_) | Self::Keystore(_) => false,
-            Self::Key(_) | Self::Unknown(_) => true,
+            Self::Together(error) => error.is_transient(),
+            Self::Key(_) | Self::Unknown(_) | Self::Interrupted => true,
         }
     }
 

@@ -7,6 +7,7 @@ mod apply;
 pub mod directory;
 pub mod enforced;
 mod error;
+mod ledgers;
 pub mod objects;
 pub mod observe;
 pub mod plan;

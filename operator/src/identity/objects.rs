@@ -29,7 +29,7 @@ pub(super) const KEY: &str = "tls.key";
 pub(super) const ROOTS: &str = "ca.crt";
 pub(super) const KEYSTORE: &str = "keystore.p12";
 pub(super) const PASSWORD: &str = "password";
-pub(super) const LEDGER: &str = "ledger.json";
+pub(crate) const LEDGER: &str = "ledger.json";
 
 /// Longest value of a label.
 const LABEL_MAX_BYTES: usize = 63;

@@ -8,16 +8,20 @@ use kube::{Api, Client, Resource};
 use postern_crds::ClientIdentity;
 use postern_crds::clientidentity::State;
 use serde_json::json;
+use tracing::{Instrument, error_span};
 
-use super::apply::{Placed, Writer, change_ledger, in_place};
+use super::apply::{Placed, Writer, in_place};
 use super::directory::{Directory, Entry, full_name};
 use super::enforced::{ToKnow, TrustView};
 use super::error::ReconcileError;
+use super::ledgers::Ledgers;
 use super::observe::{Observed, observe};
 use super::plan::{AGAIN_SECONDS, Around, Plan, Standing, held, plan, uid, usable};
 use super::status::{Facts, Outcome, Told, status};
 use super::validate::{Issued, Refusal, Valid, validate};
 use crate::FIELD_MANAGER;
+use crate::events::Events;
+use crate::events::transition::of_identity;
 use crate::pki::authority::Issuer;
 use crate::pki::names::Names;
 
@@ -53,14 +57,22 @@ pub struct Done {
 #[derive(Clone)]
 pub struct Reconciler {
     client: Client,
-    operator_namespace: String,
+    ledgers: Ledgers,
+    /// Where it is told what became of identities, if anywhere.
+    events: Option<Events>,
 }
 
 impl Reconciler {
     /// With a client that may write, and the namespace where ledgers are kept.
     #[must_use]
     pub fn new(client: Client, operator_namespace: impl Into<String>) -> Self {
-        Self { client, operator_namespace: operator_namespace.into() }
+        Self { ledgers: Ledgers::new(client.clone(), operator_namespace.into()), client, events: None }
+    }
+
+    /// The same, telling of what becomes of identities.
+    #[must_use]
+    pub fn telling(self, events: Events) -> Self {
+        Self { events: Some(events), ..self }
     }
 
     /// Brings one identity's objects and status into order.
@@ -74,11 +86,10 @@ impl Reconciler {
         let newest = self.newest(identity).await?;
         let Some(identity) = newest.as_deref() else { return Ok(Done::default()) };
         let valid = validate(identity, entry, around.names, around.quota);
-        let observed = observe(&self.client, &self.operator_namespace, identity, &valid).await?;
+        let observed = observe(&self.client, self.ledgers.operator_namespace(), identity, &valid).await?;
         let seen = Around { now: around.now, issuer: around.issuer, is_ending: around.is_ending };
         let turn = Turn { identity, entry, valid: &valid, observed: &observed, around };
-        let writer =
-            Writer { client: &self.client, operator_namespace: &self.operator_namespace, identity, now: around.now };
+        let writer = Writer { client: &self.client, ledgers: &self.ledgers, identity, now: around.now };
         let (outcome, done) = match plan(identity, &valid, &observed, seen) {
             Plan::Leave => return Ok(Done::default()),
             Plan::Release => return release(&writer, around.is_ending).await,
@@ -121,11 +132,10 @@ impl Reconciler {
     pub async fn sweep(
         &self,
         namespace: &str,
-        uids: impl Fn() -> BTreeSet<String>,
+        uids: impl Fn() -> BTreeSet<String> + Send + Sync + 'static,
         now: i64,
     ) -> Result<(), ReconcileError> {
-        let change = |ledger: &mut crate::pki::ledger::Ledger| Ok(ledger.revoke_all_but(&uids()));
-        change_ledger(&self.client, &self.operator_namespace, namespace, now, change).await
+        self.ledgers.change(namespace, now, move |ledger| Ok(ledger.revoke_all_but(&uids()))).await
     }
 
     /// Writes the status, where it says something new.
@@ -163,8 +173,13 @@ impl Reconciler {
             "status": status,
         });
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
-        let told = identities.patch_status(name, &parameters, &Patch::Apply(patch)).await;
-        told.map(|_| ()).map_err(ReconcileError::kube("write the status"))
+        let patch = Patch::Apply(patch);
+        let told = identities.patch_status(name, &parameters, &patch).instrument(error_span!("report")).await;
+        told.map_err(ReconcileError::kube("write the status"))?;
+        if let Some(events) = &self.events {
+            events.tell(identity, of_identity(identity, identity.status.as_ref(), &status));
+        }
+        Ok(())
     }
 }
 

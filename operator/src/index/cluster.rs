@@ -167,7 +167,10 @@ impl Cluster {
             }
             Object::Identity(identity) => {
                 let old = self.identities.insert(ObjectName::of(&*identity), Arc::clone(&identity));
-                self.directory = None;
+                // Of thousands most news are of statuses, and of those the directory knows nothing.
+                if old.as_ref().is_none_or(|old| !is_same_but_status(old, &identity)) {
+                    self.directory = None;
+                }
                 concern::of_identity(self, old.as_deref(), Some(&identity))
             }
             Object::Pod(pod) => {
@@ -439,6 +442,15 @@ impl Cluster {
     pub fn held_in<'a>(&'a self, kind: HeldKind, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Held>> {
         self.held.values().filter(move |held| held.kind == kind && held.name.namespace == namespace)
     }
+}
+
+/// Whether two states of a client differ in what others say of it at most.
+fn is_same_but_status(old: &ClientIdentity, new: &ClientIdentity) -> bool {
+    let (before, now) = (&old.metadata, &new.metadata);
+    old.spec == new.spec
+        && (&before.uid, &before.labels) == (&now.uid, &now.labels)
+        && (&before.creation_timestamp, &before.deletion_timestamp)
+            == (&now.creation_timestamp, &now.deletion_timestamp)
 }
 
 /// Whether a route's selector chooses a pod.

@@ -10,7 +10,9 @@ use super::cluster::selects;
 use super::held::{BUNDLES_ANNOTATION, PART_LABEL};
 use super::{Cluster, Grant, Held, HeldKind, ObjectName, Pod, Service, Slice};
 use crate::authority::AUTHORITY_PART;
-use crate::identity::objects::{IDENTITY_LABEL, LEDGER_LABEL, label_value};
+use crate::identity::objects::{IDENTITY_LABEL, LEDGER, LEDGER_LABEL, label_value};
+use crate::limits::CALM;
+use crate::pki::ledger::Ledger;
 use crate::queue::{Key, Pace};
 
 type Turns = Vec<(Key, Pace)>;
@@ -21,7 +23,7 @@ fn gathered(keys: impl IntoIterator<Item = Key>) -> Turns {
 
 /// Everything there is, whatever became of it before.
 pub(super) fn of_everything(cluster: &Cluster) -> Turns {
-    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now), (Key::Audit, Pace::Calm)];
+    let mut turns = vec![(Key::Authority, Pace::Gathered), (Key::Webhook, Pace::Now), (Key::Audit, Pace::After(CALM))];
     for namespace in cluster.namespaces() {
         turns.extend(cluster.workloads_in(&namespace).cloned().map(|name| (Key::Workload(name), Pace::Gathered)));
         // Clients that went while nobody looked.
@@ -125,6 +127,12 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
         return gathered(its.map(Key::Identity));
     }
     if held.labels.get(LEDGER_LABEL.0).is_some_and(|part| part == LEDGER_LABEL.1) {
+        if let (Some(old), Some(new)) = (old.and_then(revoked), new.and_then(revoked))
+            && old == new
+        {
+            // Somebody was issued something, which nobody has to be told.
+            return Turns::new();
+        }
         // It revokes in all namespaces: certificates are shown wherever their owners like.
         return cluster.namespaces().into_iter().map(|namespace| (Key::Trust(namespace), Pace::Urgent)).collect();
     }
@@ -132,6 +140,12 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
         return vec![(Key::Trust(namespace.clone()), Pace::Urgent)];
     }
     Turns::new()
+}
+
+/// What a ledger revokes; `None` of one that cannot be read, which somebody has to be told.
+fn revoked(ledger: &Held) -> Option<BTreeSet<String>> {
+    let text = ledger.entries.as_deref()?.text(LEDGER)?;
+    Some(Ledger::read(Some(text)).ok()?.revoked().map(str::to_owned).collect())
 }
 
 /// A Service gives its name to the workloads whose pods it sends requests to, and its addresses to those that ask it.

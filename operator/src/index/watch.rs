@@ -315,11 +315,17 @@ impl Listing {
             watcher::Event::Init => self.seen.clear(),
             watcher::Event::InitApply(object) => {
                 self.seen.insert(ObjectName::of(&object));
+                if self.kind == ObjectKind::Route {
+                    // What changed while nobody watched is timed from when it is seen.
+                    let generation = object.meta().generation.unwrap_or_default();
+                    index.metrics.route_seen(&ObjectName::of(&object), generation, !self.is_first);
+                }
                 self.set(index, object, Source::List, prune);
             }
             watcher::Event::Apply(object) => {
                 if self.kind == ObjectKind::Route {
-                    index.metrics.route_changed(&ObjectName::of(&object), object.meta().generation.unwrap_or_default());
+                    let generation = object.meta().generation.unwrap_or_default();
+                    index.metrics.route_seen(&ObjectName::of(&object), generation, true);
                 }
                 self.set(index, object, Source::Change, prune);
             }

@@ -35,8 +35,10 @@ pub struct Metrics {
     queue_depth: IntGaugeVec,
     requests: IntCounterVec,
     touches: IntCounter,
+    events: IntCounterVec,
     programmed: Histogram,
-    changes: Mutex<HashMap<ObjectName, (i64, Instant)>>,
+    /// The newest generation of each route, and since when it is waited for.
+    changes: Mutex<HashMap<ObjectName, (i64, Option<Instant>)>>,
     certificates: IntGaugeVec,
     leader: IntGauge,
     without_sidecar: IntGaugeVec,
@@ -122,6 +124,11 @@ impl Metrics {
                 "postern_operator_touches_total",
                 "Pods whose kubelet was told to look at once.",
             ))?,
+            events: make.counters(
+                "postern_operator_events_total",
+                "Events that were published, could not be, or were dropped because too many waited.",
+                &["outcome"],
+            )?,
             programmed: make.enter(Histogram::with_opts(programmed.buckets(PROGRAMMED_SECONDS.to_vec())))?,
             changes: Mutex::default(),
             certificates: make.gauges(
@@ -176,12 +183,18 @@ impl Metrics {
         }
     }
 
-    /// A route has changed, and it is waited for that everybody has it.
-    pub(crate) fn route_changed(&self, route: &ObjectName, generation: i64) {
+    /// What became of an event.
+    pub(crate) fn event(&self, outcome: &str) {
+        self.events.with_label_values(&[outcome]).inc();
+    }
+
+    /// A route was seen: as it was already, or as it has just become. Then it is waited for that everybody has it.
+    pub(crate) fn route_seen(&self, route: &ObjectName, generation: i64, is_change: bool) {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        // News of a status are of a generation that is known.
         let is_known = changes.get(route).is_some_and(|(known, _)| *known >= generation);
         if !is_known && (changes.len() < CHANGES_KNOWN || changes.contains_key(route)) {
-            changes.insert(route.clone(), (generation, Instant::now()));
+            changes.insert(route.clone(), (generation, is_change.then(Instant::now)));
         }
     }
 
@@ -194,8 +207,8 @@ impl Metrics {
     pub(crate) fn route_programmed(&self, route: &ObjectName, generation: i64) {
         let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         // It counts once: that a pod comes later is no change of the route.
-        if let Some((_, at)) = changes.get(route).filter(|(known, _)| *known <= generation).copied() {
-            changes.remove(route);
+        let waiting = changes.get_mut(route).filter(|(known, _)| *known <= generation);
+        if let Some(at) = waiting.and_then(|(_, since)| since.take()) {
             self.programmed.observe(at.elapsed().as_secs_f64());
         }
     }
@@ -259,14 +272,18 @@ mod tests {
         let route = ObjectName::new("shop", "orders");
         metrics.route_programmed(&route, 1);
         assert_eq!(metrics.programmed.get_sample_count(), 0, "nobody has changed it");
-        metrics.route_changed(&route, 2);
-        metrics.route_changed(&route, 2);
+        metrics.route_seen(&route, 1, false);
+        metrics.route_programmed(&route, 1);
+        assert_eq!(metrics.programmed.get_sample_count(), 0, "it was so before");
+        metrics.route_seen(&route, 2, true);
+        metrics.route_seen(&route, 2, true);
         metrics.route_programmed(&route, 1);
         assert_eq!(metrics.programmed.get_sample_count(), 0, "what is programmed is older");
         metrics.route_programmed(&route, 2);
+        metrics.route_seen(&route, 2, true);
         metrics.route_programmed(&route, 2);
         assert_eq!(metrics.programmed.get_sample_count(), 1);
-        metrics.route_changed(&route, 3);
+        metrics.route_seen(&route, 3, true);
         metrics.route_gone(&route);
         metrics.route_programmed(&route, 3);
         assert_eq!(metrics.programmed.get_sample_count(), 1);

@@ -205,7 +205,7 @@ async fn it_tells_how_much_there_is_to_do_and_for_how_long() {
     let queue = Arc::new(Queue::default());
     queue.add(workload("a"), Pace::Now);
     queue.add(workload("b"), Pace::Now);
-    queue.add(workload("c"), Pace::Calm);
+    queue.add(workload("c"), Pace::After(Duration::from_secs(3)));
     queue.add(trust(), Pace::Urgent);
     let second = Duration::from_secs(1);
     advance(second).await;
@@ -218,4 +218,20 @@ async fn it_tells_how_much_there_is_to_do_and_for_how_long() {
     assert_eq!(queue.longest(), Some((trust().to_string(), second)));
     turn.end(Outcome::Done);
     assert_eq!(queue.longest(), Some((workload("a").to_string(), Duration::ZERO)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_clients_put_off_no_workload_and_wait_for_nobody_either() {
+    let queue = Arc::new(Queue::default());
+    let client = |number: u32| Key::Identity(ObjectName::new("shop", number.to_string()));
+    (0..100).for_each(|number| queue.add(client(number), Pace::Now));
+    advance(Duration::from_secs(1)).await;
+    queue.add(workload("a"), Pace::Gathered);
+    advance(GATHER).await;
+    queue.add(trust(), Pace::Urgent);
+    let own = timeout(Duration::ZERO, queue.next_client()).await.ok().flatten().expect("a client's turn");
+    assert_eq!((own.key().kind(), own.lane()), ("identity", "clients"));
+    let next = [at_once(&queue).await, at_once(&queue).await, at_once(&queue).await];
+    let kinds: Vec<_> = next.iter().flatten().map(|turn| turn.key().kind()).collect();
+    assert_eq!(kinds, ["trust", "workload", "identity"]);
 }

@@ -1,5 +1,6 @@
 //! A client's turn: what it asks for, and how many sidecars know what is revoked of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
@@ -10,7 +11,7 @@ use super::turn::{TurnError, Worker};
 use crate::identity::Surroundings;
 use crate::identity::enforced::{SidecarSeen, TrustView};
 use crate::index::ObjectName;
-use crate::limits::{FIRST_WORD, FIRST_WORD_AGAIN};
+use crate::limits::{CALM, CALM_EACH, FIRST_WORD, FIRST_WORD_AGAIN};
 use crate::queue::{Key, Outcome, Pace};
 
 impl Worker {
@@ -53,9 +54,10 @@ impl Worker {
     /// # Errors
     /// When the ledger could not be read or written.
     pub async fn sweep(&self, namespace: &str) -> Result<Outcome, TurnError> {
-        let uids = || {
-            let cluster = self.index.cluster();
-            let own = cluster.identities().filter(|one| one.metadata.namespace.as_deref() == Some(namespace));
+        let (index, own) = (Arc::clone(&self.index), namespace.to_owned());
+        let uids = move || {
+            let cluster = index.cluster();
+            let own = cluster.identities().filter(|one| one.metadata.namespace.as_deref() == Some(own.as_str()));
             own.filter_map(|one| one.metadata.uid.clone()).collect()
         };
         self.reconciler.sweep(namespace, uids, Timestamp::now().as_second()).await?;
@@ -77,7 +79,10 @@ impl Worker {
     pub(super) fn wake_clients(&self) {
         let turns: Vec<_> = {
             let cluster = self.index.cluster();
-            let pace = |identity: &ClientIdentity| if is_concerned(identity) { Pace::Gathered } else { Pace::Calm };
+            // So many statuses are written for a pod that comes or goes that the API server is left time for other things.
+            let calm = CALM + CALM_EACH * u32::try_from(cluster.identities().count()).unwrap_or(u32::MAX);
+            let pace =
+                |identity: &ClientIdentity| if is_concerned(identity) { Pace::Gathered } else { Pace::After(calm) };
             cluster.identities().map(|one| (Key::Identity(ObjectName::of(&**one)), pace(one))).collect()
         };
         turns.into_iter().for_each(|(key, pace)| self.queue.add(key, pace));

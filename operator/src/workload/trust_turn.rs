@@ -15,7 +15,7 @@ use super::names;
 use super::trust::{accepted, content, written};
 use super::turn::{TurnError, Worker};
 use crate::identity::directory::Directory;
-use crate::identity::objects::LEDGER_LABEL;
+use crate::identity::objects::{LEDGER, LEDGER_LABEL};
 use crate::identity::trust::{ExternalBundle, TrustDocument, TrustInput, document};
 use crate::index::held::{BUNDLES_ANNOTATION, PART_LABEL};
 use crate::index::{Cluster, HeldKind, ObjectName, Pod};
@@ -23,9 +23,6 @@ use crate::limits::{AUTHORITIES_AGAIN, AUTHORITY_AGAIN, DOCUMENT_BYTES};
 use crate::pki::ledger::Ledger;
 use crate::queue::{Key, Outcome, Pace};
 use crate::render::{self, Bundle};
-
-/// Entry of a ledger's ConfigMap.
-const LEDGER_ENTRY: &str = "ledger.json";
 
 /// What there is to know for part `trust` of a namespace.
 struct Seen {
@@ -178,7 +175,7 @@ fn ledgers(cluster: &Cluster, operator_namespace: &str) -> Result<Vec<Ledger>, T
     let held = cluster.held_in(HeldKind::ConfigMap, operator_namespace);
     let ledgers = held.filter(|held| held.labels.get(PART_LABEL).is_some_and(|part| part == LEDGER_LABEL.1));
     let read = ledgers.map(|held| {
-        let text = held.entries.as_deref().and_then(|entries| entries.text(LEDGER_ENTRY));
+        let text = held.entries.as_deref().and_then(|entries| entries.text(LEDGER));
         let wrong = |error: crate::pki::ledger::LedgerError| TurnError::Ledger(held.name.clone(), error.to_string());
         Ledger::read(text).map_err(wrong)
     });

@@ -35,6 +35,8 @@ use super::trust::Trusts;
 use super::validate::{Refused, Validated, alone};
 use crate::FIELD_MANAGER;
 use crate::authority::{LoadError, Signer};
+use crate::events::Events;
+use crate::events::transition::of_route;
 use crate::identity::directory::Directory;
 use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod};
@@ -89,6 +91,7 @@ pub struct Worker {
     pub(crate) index: Arc<Index>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Events,
     pub(crate) board: Board,
     pub(crate) asker: Asker,
     pub(crate) writer: Writer,
@@ -322,6 +325,8 @@ impl Worker {
                 if is_programmed {
                     self.metrics.route_programmed(name, generation);
                 }
+                let before = route.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+                self.events.tell(&*route, of_route(before, &status.conditions));
                 written.metadata.managed_fields = None;
                 self.index.written(Object::Route(Arc::new(written)));
                 Ok(Outcome::Done)

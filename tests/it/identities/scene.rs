@@ -85,7 +85,7 @@ impl Scene {
     pub(super) fn sweep(&self, now: i64) {
         self.runtime.block_on(async {
             let uids: BTreeSet<_> = self.all().await.iter().filter_map(ResourceExt::uid).collect();
-            self.reconciler().sweep(&self.namespace.name, || uids.clone(), now).await.unwrap();
+            self.reconciler().sweep(&self.namespace.name, move || uids.clone(), now).await.unwrap();
         });
     }
 

@@ -9,6 +9,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use postern_tests::apiserver::{ApiServer, Namespace};
 use postern_tests::ca::Authority;
+use postern_tests::operator::Operator;
 use postern_tests::rights::{Account, objects};
 use postern_tests::wait::{PATIENCE, eventually};
 use serde_json::{Value, json};
@@ -59,7 +60,9 @@ fn shipped(server: &ApiServer) -> BTreeSet<Right> {
 /// All that an operator does, seen by the API server: what it asks for is what it may ask for, to the verb.
 #[test]
 fn every_right_is_used_and_none_is_missing() {
-    let scene = Scene::start();
+    let mut scene = Scene::start();
+    let leading = Operator::start_with(&scene.own, &scene.namespace, &["--leader-election=On"]).unwrap();
+    drop(std::mem::replace(&mut scene.operator, leading));
     everything(&scene);
     let (own, served) = (&scene.own.name, &scene.namespace.name);
     let rights = shipped(scene.own.server);
@@ -104,6 +107,12 @@ fn everything(scene: &Scene) {
     let patch = |namespace: &Namespace<'_>, object: &str, patch: &Value| {
         namespace.run(&["patch", object, "--type=merge", "--patch", &patch.to_string()]).unwrap();
     };
+    // What is told twice is counted.
+    for state in ["Suspended", "Active", "Suspended", "Active"] {
+        scene.patch_identity("billing", &json!({"state": state}));
+        let (status, reason) = if state == "Active" { ("True", "Ready") } else { ("False", state) };
+        scene.wait_condition("clientidentity/billing", "Ready", status, reason);
+    }
     // What is edited is mended; a chunk of identities that there is no use for goes.
     patch(&scene.namespace, "secret/postern-id-orders-orders", &json!({"data": {"stray": "eA=="}}));
     patch(&scene.namespace, "configmap/postern-trust", &json!({"data": {"stray": "x"}}));

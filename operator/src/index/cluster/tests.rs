@@ -169,3 +169,40 @@ fn what_is_older_than_what_is_known_is_not_believed() {
     let route = cluster.route(&ObjectName::new("shop", "orders")).expect("it is there");
     assert_eq!(route.spec.hostnames, ["a.example"]);
 }
+
+/// A ledger of these certificates: serial number, and whether it is revoked.
+fn ledger(version: u64, certificates: &[(&str, bool)]) -> Object {
+    let entry = |(serial, revoked): &(&str, bool)| {
+        let entry = json!({
+            "identity": "a", "uid": "u", "notAfter": "2026-11-20T00:00:00Z", "revoked": revoked,
+        });
+        ((*serial).to_owned(), entry)
+    };
+    let certificates: serde_json::Map<_, _> = certificates.iter().map(entry).collect();
+    let document = json!({"version": 1, "certificates": certificates}).to_string();
+    let object = json!({
+        "metadata": {
+            "name": "postern-ledger-shop", "namespace": "postern", "resourceVersion": version.to_string(),
+            "labels": {"app.kubernetes.io/managed-by": "postern", "postern.dev/part": "ledger"},
+        },
+        "data": {"ledger.json": document},
+    });
+    let object = serde_json::from_value(object).expect("a ConfigMap");
+    Object::Held(Arc::new(Held::of_config_map(object).expect("ours")))
+}
+
+#[test]
+fn what_is_issued_wakes_nobody_and_what_is_revoked_everybody() {
+    let mut cluster = Cluster::default();
+    drop(cluster.set(route("shop", "orders", &json!({}), 1), Source::List));
+    let all = keys(["trust shop"]);
+    for (version, certificates, expected) in [
+        (1, &[("01", false)] as &[_], &all),
+        (2, &[("01", false), ("02", false)], &keys([])),
+        (3, &[("01", false), ("02", true)], &all),
+        (4, &[("01", false), ("02", true), ("03", false)], &keys([])),
+        (5, &[("01", false), ("03", false)], &all),
+    ] {
+        assert_eq!(of(cluster.set(ledger(version, certificates), Source::Change)), *expected, "{certificates:?}");
+    }
+}
