@@ -82,6 +82,14 @@ impl Maker {
     }
 }
 
+impl Maker {
+    fn programmed(&self) -> Made<Histogram> {
+        let help = "Time from a route's change being seen to Programmed being true of it.";
+        let family = HistogramOpts::new("postern_operator_programmed_seconds", help);
+        self.enter(Histogram::with_opts(family.buckets(PROGRAMMED_SECONDS.to_vec())))
+    }
+}
+
 impl Metrics {
     /// Everything at nought.
     ///
@@ -89,10 +97,6 @@ impl Metrics {
     /// When two families have one name, which a test would have found.
     pub fn new() -> Made<Self> {
         let make = Maker(Registry::new());
-        let programmed = HistogramOpts::new(
-            "postern_operator_programmed_seconds",
-            "Time from a route's change being seen to Programmed being true of it.",
-        );
         Ok(Self {
             turns: make.counters(
                 "postern_operator_turns_total",
@@ -129,7 +133,7 @@ impl Metrics {
                 "Events that were published, could not be, or were dropped because too many waited.",
                 &["outcome"],
             )?,
-            programmed: make.enter(Histogram::with_opts(programmed.buckets(PROGRAMMED_SECONDS.to_vec())))?,
+            programmed: make.programmed()?,
             changes: Mutex::default(),
             certificates: make.gauges(
                 "postern_operator_certificates",
