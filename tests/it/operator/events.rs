@@ -61,7 +61,11 @@ fn what_becomes_of_routes_and_clients_is_told_once_and_not_by_a_restart() {
     wait_told(&scene, &all);
     // The same again is counted.
     scene.patch_identity("billing", &json!({"state": "Suspended"}));
-    let again = || Ok(told(&scene).contains(&(suspended.to_owned(), 2)).then_some(()));
+    let again = || {
+        let told = told(&scene);
+        let is_counted = |event: &str| told.contains(&(event.to_owned(), 2));
+        Ok((is_counted(suspended) && is_counted(enforced)).then_some(()))
+    };
     scene.operator.wait_for("the second time", again).unwrap();
     let before = told(&scene);
     scene.restart_operator();

@@ -78,7 +78,7 @@ fn whoever_has_not_seen_everything_is_alive_and_not_ready() {
     assert_eq!(operator.page("/livez").text(), "ok");
     let ready = operator.page("/readyz");
     assert_eq!(ready.status, Some(503));
-    let listing = "configmap, endpointslice, identity, pod, route, secret, service";
+    let listing = "configmap, endpointslice, identity, pod, referencegrant, route, secret, service";
     assert_eq!(ready.text(), format!("not all has been seen yet: {listing}"));
     assert_eq!(operator.page("/other").status, Some(404));
 }

@@ -16,7 +16,6 @@ use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
 use super::clients::{identity, request};
-use super::leading::Process;
 use super::scene::Scene;
 
 /// Rights that no test uses, and why they are there nonetheless.
@@ -131,19 +130,6 @@ fn everything(scene: &Scene) {
     // An intermediate that is broken is made anew, and what it signed with it.
     patch(&scene.own, "secret/postern-intermediate", &json!({"data": {"tls.crt": "eA=="}}));
     scene.namespace.run(&["delete", "clientidentity/meter"]).unwrap();
-    // Alone, without a Lease, are those of other tests.
-    let mut leader = Process::start(
-        scene.operator.kubeconfig(),
-        &[
-            format!("--operator-namespace={}", scene.own.name),
-            format!("--namespaces={}", scene.namespace.name),
-            "--lease-retry-period=300ms".to_owned(),
-        ],
-    );
-    leader.wait_leads();
-    // It gives the Lease back.
-    leader.signal("TERM");
-    assert!(leader.wait_end().success(), "{}", leader.log());
 }
 
 /// A namespace that is served, one that is not, the operator's own, and its account, which nobody works with.

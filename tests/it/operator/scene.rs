@@ -219,7 +219,8 @@ impl Scene {
                 if now != last.0 {
                     last = (now, Instant::now());
                 }
-                Ok((last.1.elapsed() > Duration::from_secs(2)).then(|| last.0.clone()))
+                // Statuses that nobody waits for are written after three seconds.
+                Ok((last.1.elapsed() > Duration::from_secs(5)).then(|| last.0.clone()))
             })
             .unwrap()
     }
