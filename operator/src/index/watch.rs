@@ -121,8 +121,10 @@ impl Index {
 
     /// Takes in what a write was answered, so that nobody compares with what was there before.
     pub fn written(&self, object: Object) {
-        // Whoever wrote it needs no turn for that.
-        drop(self.cluster().set(object, Source::Change));
+        let mut turns = self.cluster().set(object, Source::Change);
+        // Whoever wrote it needs no turn for that. A namespace does whose policy uses other authorities than before.
+        turns.retain(|(key, pace)| matches!((key, pace), (Key::Trust(_), Pace::Gathered)));
+        self.ask_for(turns);
     }
 
     /// Takes in that something was just removed.
