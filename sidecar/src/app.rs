@@ -118,7 +118,6 @@ impl App {
                 cells: state.counted.worker(),
                 handshakes: Arc::clone(&state.handshakes),
                 under_way: state.under_way.clone(),
-                trims: Arc::clone(&state.trims),
                 upstreams: Arc::clone(&state.upstreams),
                 drain_timeout: settings.drain_timeout.as_std(),
             };

@@ -6,7 +6,6 @@
 
 mod admin;
 mod alarm;
-pub mod allocator;
 pub mod app;
 mod balance;
 pub mod cli;

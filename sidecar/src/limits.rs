@@ -64,11 +64,6 @@ pub const PROBE_HEADERS: usize = 16;
 /// Series of metrics about rules, listeners and backends: those of a thousand rules with some reasons each. A page of them
 /// is a megabyte, made in some milliseconds; what is new beyond it is counted under `other`.
 pub const METRIC_SERIES: usize = 10_000;
-/// Free blocks of one size that a worker keeps for the next requests: as many as may be answered between two looks at what
-/// the network has brought.
-pub const KEPT_BLOCKS: usize = 64;
-/// Bytes of all of them.
-pub const KEPT_BYTES: usize = 1 << 20;
 /// How often open connections are counted to see whether a burst of them is over.
 pub const TRIM_CHECK: Duration = Duration::from_secs(1);
 /// How many must have closed for their memory to be worth giving back: some 40 KiB each, below what a quiet gate has.

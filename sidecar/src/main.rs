@@ -3,11 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use postern_sidecar::allocator::Allocator;
 use postern_sidecar::cli::Cli;
-
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     Cli::parse().run()

@@ -8,7 +8,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::limits::{TRIM_CHECK, TRIM_CONNECTIONS, TRIM_PAUSE};
@@ -17,8 +16,6 @@ use crate::metrics::Handshakes;
 /// How often memory was given back, and how long that took.
 #[derive(Debug, Default)]
 pub struct Trims {
-    /// Tells workers to give back what they keep.
-    pub begins: Notify,
     count: AtomicU64,
     microseconds: AtomicU64,
 }
@@ -50,13 +47,10 @@ pub async fn give_back(connections: &Handshakes, trims: &Trims) {
     trim();
     loop {
         checks.tick().await;
-        if bursts.is_over(connections.open(), Instant::now()) {
-            // A block that somebody keeps has its page stay, and workers take no second to give theirs back.
-            trims.begins.notify_waiters();
-            checks.tick().await;
-            let begun = Instant::now();
+        let now = Instant::now();
+        if bursts.is_over(connections.open(), now) {
             let _trimmed = tokio::task::spawn_blocking(trim).await;
-            let took = begun.elapsed();
+            let took = now.elapsed();
             trims.add(took);
             tracing::debug!(?took, "memory given back");
         }

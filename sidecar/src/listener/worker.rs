@@ -16,13 +16,11 @@ use tokio::time::timeout;
 
 use super::accept::Acceptor;
 use super::bind::Sockets;
-use crate::allocator::{give_back_blocks, keep_blocks};
 use crate::config::{Generation, ListenerKey};
 use crate::flow::{Door, Gate};
 use crate::limit::UnderWay;
 use crate::limits::{WORKER_ANSWER, WORKER_UPDATES};
 use crate::log;
-use crate::memory::Trims;
 use crate::metrics::{Cells, Handshakes};
 use crate::pool::Pool;
 use crate::telemetry::Tracer;
@@ -56,8 +54,6 @@ pub struct Handles {
     pub handshakes: Arc<Handshakes>,
     /// Where all workers count what is under way.
     pub under_way: UnderWay,
-    /// By which they are told when memory is given back.
-    pub trims: Arc<Trims>,
     /// What its connections to upstreams count in.
     pub upstreams: Arc<Budget>,
     /// Time for connections to finish.
@@ -83,7 +79,6 @@ pub fn spawn(index: usize, generation: Arc<Generation>, handles: Handles) -> io:
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         // Dropped when the thread ends, by a panic too.
         let _alive = alive;
-        keep_blocks();
         match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
             Ok(runtime) => runtime.block_on(run(generation, handles, received)),
             Err(error) => tracing::error!(%error, "cannot make the worker's runtime"),
@@ -136,7 +131,7 @@ struct Listening {
 }
 
 async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::Receiver<Update>) {
-    let Handles { log, tracer, cells, handshakes, under_way, trims, upstreams, drain_timeout } = handles;
+    let Handles { log, tracer, cells, handshakes, under_way, upstreams, drain_timeout } = handles;
     let gate = Rc::new(Gate::new(generation, Pool::new(upstreams), (log, tracer), cells, handshakes, under_way));
     let mut listeners: HashMap<ListenerKey, Listening> = HashMap::new();
     let mut acceptors = JoinSet::new();
@@ -169,7 +164,6 @@ async fn run(generation: Arc<Generation>, handles: Handles, mut updates: mpsc::R
             },
             Some(_ended) = acceptors.join_next() => {}
             () = gate.live.tend() => {}
-            () = trims.begins.notified() => give_back_blocks(),
         }
     }
     for listening in listeners.values() {
