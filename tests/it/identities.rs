@@ -4,6 +4,7 @@ mod authorities;
 mod scene;
 
 use postern_operator::pki::issue::CLIENT_SECONDS;
+use postern_tests::wait::{PATIENCE, eventually};
 use serde_json::json;
 
 use self::scene::{DAY, NOW, Scene, openssl};
@@ -327,6 +328,34 @@ fn who_undoes_every_certificate_gets_no_more_of_them() {
     assert_eq!(scene.conditions("billing")[1], "Issued False IssueFailed");
     assert!(scene.message("billing", "Issued").starts_with("32 certificates of this identity are still valid"));
     assert_eq!(done.next_look, Some(NOW + 60));
+}
+
+/// What no Secret takes has been given to nobody, however often it is tried.
+#[test]
+fn a_secret_that_is_refused_uses_nothing_up() {
+    let scene = Scene::new("refused");
+    scene.namespace.run(&["create", "quota", "none", "--hard=secrets=0"]).unwrap();
+    // What a controller would do.
+    let status = json!({"status": {"hard": {"secrets": "0"}, "used": {"secrets": "0"}}}).to_string();
+    let quota = "resourcequota/none";
+    scene.namespace.run(&["patch", quota, "--subresource=status", "--type=merge", "--patch", &status]).unwrap();
+    let is_refused = || Ok(scene.namespace.run(&["create", "secret", "generic", "any", "--dry-run=server"]).err());
+    eventually("a Secret to be refused", PATIENCE, is_refused).unwrap();
+    scene.apply("billing", &issue());
+    for _ in 0..3 {
+        drop(scene.turn_at("billing", NOW));
+        assert_eq!(scene.live("billing"), [""; 0]);
+    }
+    assert!(scene.secret("billing-client").is_none());
+    let issued = scene.conditions("billing").into_iter().find(|condition| condition.starts_with("Issued"));
+    assert_eq!(issued.as_deref(), Some("Issued False IssueFailed"));
+    scene.namespace.run(&["delete", quota]).unwrap();
+    let is_issued = || {
+        drop(scene.turn_at("billing", NOW));
+        Ok(scene.secret("billing-client"))
+    };
+    eventually("the Secret", PATIENCE, is_issued).unwrap();
+    assert_eq!(scene.live("billing").len(), 1);
 }
 
 #[test]

@@ -67,7 +67,14 @@ impl Writer<'_> {
         let Leaf { certificate, chain_pem } = leaf;
         let chain = match &private {
             Some(key) => {
-                self.write_secret(issued, observed, issuer, (&chain_pem, key)).await?;
+                let written = self.write_secret(issued, observed, issuer, (&chain_pem, key)).await;
+                if let Err(error) = written {
+                    // A Secret that is refused each time would use up all that an identity may have.
+                    if !error.is_open() {
+                        self.forget(&certificate).await?;
+                    }
+                    return Err(error);
+                }
                 None
             }
             None => Some(chain_pem),
@@ -184,6 +191,12 @@ impl Writer<'_> {
         let (serial, now) = (facts.serial.clone(), self.now);
         let remember = move |ledger: &mut Ledger| ledger.remember(&serial, entry.clone(), now).map(|()| true);
         self.ledgers.change(self.namespace(), now, remember).await
+    }
+
+    /// Takes a certificate out of the ledger that nobody was given.
+    async fn forget(&self, certificate: &Certificate) -> Result<(), ReconcileError> {
+        let serial = certificate.facts.serial.clone();
+        self.ledgers.change(self.namespace(), self.now, move |ledger| Ok(ledger.take_back(&serial))).await
     }
 
     /// Revokes all that was issued to the identity.

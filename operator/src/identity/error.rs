@@ -62,6 +62,19 @@ impl ReconcileError {
         }
     }
 
+    /// Whether what was to be written may be there nonetheless: nobody answered, or not whether it was taken.
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::Kube { source, .. } => match &**source {
+                kube::Error::Api(status) => !(400..500).contains(&status.code),
+                _ => true,
+            },
+            Self::Together(error) => error.is_open(),
+            Self::Interrupted => true,
+            Self::Ledger(_) | Self::Issue(_) | Self::Key(_) | Self::Keystore(_) | Self::Unknown(_) => false,
+        }
+    }
+
     /// Whether somebody else has written meanwhile.
     pub(super) fn is_conflict(&self) -> bool {
         match self {

@@ -108,6 +108,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// Takes out a certificate that was given to nobody; `false` where it is not there. What is revoked stays revoked.
+    pub fn take_back(&mut self, serial: &str) -> bool {
+        let is_there = self.entries.get(serial).is_some_and(|entry| !entry.revoked);
+        if is_there {
+            self.entries.remove(serial);
+        }
+        is_there
+    }
+
     /// Revokes all certificates of an identity; `false` where nothing changes.
     pub fn revoke(&mut self, uid: &str) -> bool {
         self.revoke_where(|entry| entry.uid == uid)
@@ -189,6 +198,15 @@ mod tests {
         ledger.remember("0a:02", entry("billing", "u1"), 0).unwrap();
         ledger.remember("0b:01", entry("front", "u2"), 0).unwrap();
         ledger
+    }
+
+    #[test]
+    fn what_is_taken_back_is_gone_unless_it_is_revoked() {
+        let mut ledger = ledger();
+        assert!(ledger.take_back("0a:01") && !ledger.take_back("0a:01"));
+        assert_eq!(ledger.live("u1", 0).collect::<Vec<_>>(), ["0a:02"]);
+        assert!(ledger.revoke("u1") && !ledger.take_back("0a:02"));
+        assert_eq!(ledger.revoked().collect::<Vec<_>>(), ["0a:02"]);
     }
 
     #[test]
