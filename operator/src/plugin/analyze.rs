@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
@@ -15,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Ended;
-use super::manifests::{self, Manifest, title};
+use super::manifests::{Files, Manifest, title};
 use crate::identity::directory::Directory;
 use crate::identity::validate::validate as validate_identity;
 use crate::index::{ObjectName, Pod};
@@ -31,12 +30,8 @@ const POD_LABELS: [&str; 3] = ["/spec/jobTemplate/spec/template/metadata", "/spe
 /// What `analyze` is told.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// File or folder with manifests, - for standard input; may be given more than once
-    #[arg(short, long, value_name = "FILE", required = true)]
-    filename: Vec<PathBuf>,
-    /// Folders of folders, too
-    #[arg(short = 'R', long)]
-    recursive: bool,
+    #[command(flatten)]
+    files: Files,
     /// Namespace of objects that do not say theirs
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
@@ -56,10 +51,7 @@ pub struct Arguments {
 /// # Errors
 /// When something cannot be read, or there is nothing to analyze.
 pub fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<Ended> {
-    let mut manifests = Vec::new();
-    for path in &arguments.filename {
-        manifests.extend(manifests::read(path, arguments.recursive)?);
-    }
+    let manifests = arguments.files.read()?;
     let found = analyze(&manifests, arguments);
     if found.objects == 0 {
         bail!("there is no ProxyRoute or ClientIdentity in it");
@@ -295,12 +287,11 @@ fn is_empty(value: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Arguments, analyze};
-    use crate::plugin::manifests::parse;
+    use crate::plugin::manifests::{Files, parse};
 
     fn lines(text: &str) -> Vec<String> {
         let arguments = Arguments {
-            filename: Vec::new(),
-            recursive: false,
+            files: Files::default(),
             namespace: "shop".to_owned(),
             trust_domain: "cluster.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),

@@ -1,14 +1,13 @@
 //! `inject`: puts the gate into manifests, as the webhook does with pods, without a cluster.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::Value;
 
 use super::Ended;
-use super::manifests::{self, title};
+use super::manifests::{self, Files, title};
 use crate::inject::{self, Common, Injected, Maker, Verdict};
 
 /// Where the objects that make pods have their template.
@@ -17,12 +16,8 @@ const TEMPLATES: [&str; 2] = ["/spec/jobTemplate/spec/template", "/spec/template
 /// What `inject` is told.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// File or folder with manifests, - for standard input; may be given more than once
-    #[arg(short, long, value_name = "FILE", required = true)]
-    filename: Vec<PathBuf>,
-    /// Folders of folders, too
-    #[arg(short = 'R', long)]
-    recursive: bool,
+    #[command(flatten)]
+    files: Files,
     /// Image of the sidecar
     #[arg(long, value_name = "IMAGE", default_value = inject::IMAGE)]
     sidecar_image: String,
@@ -40,17 +35,15 @@ pub fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<Ended> {
         Common { image: arguments.sidecar_image.clone(), image_pull_policy: None, status_port: arguments.status_port };
     let mut documents = Vec::new();
     let mut told = Told::default();
-    for path in &arguments.filename {
-        for mut manifest in manifests::read(path, arguments.recursive)? {
-            let file = manifest.file.clone();
-            if manifests::is_list(&manifest.object) {
-                let items = manifest.object["items"].as_array_mut();
-                items.into_iter().flatten().for_each(|item| told.inject(item, &file, &common));
-            } else {
-                told.inject(&mut manifest.object, &file, &common);
-            }
-            documents.push(manifest.object);
+    for mut manifest in arguments.files.read()? {
+        let file = manifest.file.clone();
+        if manifests::is_list(&manifest.object) {
+            let items = manifest.object["items"].as_array_mut();
+            items.into_iter().flatten().for_each(|item| told.inject(item, &file, &common));
+        } else {
+            told.inject(&mut manifest.object, &file, &common);
         }
+        documents.push(manifest.object);
     }
     for warning in &told.warnings {
         writeln!(io::stderr(), "warning: {warning}")?;

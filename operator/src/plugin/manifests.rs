@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use serde_json::Value;
 use serde_saphyr::UserMessageFormatter;
 
@@ -12,6 +13,31 @@ use serde_saphyr::UserMessageFormatter;
 const FILE_BYTES: u64 = 32 << 20;
 /// Endings of files that are read of a folder, as kubectl does.
 const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
+
+/// Which files a command reads.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Files {
+    /// File or folder with manifests, - for standard input; may be given more than once
+    #[arg(short, long, value_name = "FILE", required = true)]
+    filename: Vec<PathBuf>,
+    /// Folders of folders, too
+    #[arg(short = 'R', long)]
+    recursive: bool,
+}
+
+impl Files {
+    /// All that is in them.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn read(&self) -> Result<Vec<Manifest>> {
+        let mut manifests = Vec::new();
+        for path in &self.filename {
+            manifests.extend(read(path, self.recursive)?);
+        }
+        Ok(manifests)
+    }
+}
 
 /// A document of a stream.
 #[derive(Clone, Debug, PartialEq)]

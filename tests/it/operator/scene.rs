@@ -56,6 +56,21 @@ impl Scene {
         }
     }
 
+    /// One with a pod that serves route `orders` to `billing`; `reports` is known, too.
+    pub(crate) fn serving() -> Self {
+        let scene = Self::start();
+        scene.apply(&scene.service());
+        scene.apply(&scene.route(&["billing"]));
+        for client in ["billing", "reports"] {
+            scene.client(client);
+            scene.keep_certificate(client);
+        }
+        scene.pods(&["orders-1"]);
+        scene.wait_programmed(1);
+        scene.wait_answer("orders-1", "billing", (Some(200), None));
+        scene
+    }
+
     /// Ends the operator and starts another.
     pub(crate) fn restart_operator(&mut self) {
         let another = Operator::start(&self.own, &self.namespace).unwrap();
