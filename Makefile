@@ -24,7 +24,7 @@ endef
 help: ## List the targets
 	@echo "usage: make TARGET [KEEP=1] [BENCH_SECONDS=400] [BENCH_NAME=latest] [SOAK_SECONDS=600]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 leaves it running
@@ -112,6 +112,14 @@ bench: ## Compare with HAProxy what a request, a connection and an idle connecti
 	$(call part,client,cargo build --release --package postern-bench)
 	@mkdir -p bench/results
 	$(call part,rounds,"$(CARGO_TARGET_DIR)/release/postern-bench" "$(CARGO_TARGET_DIR)/dist/postern-sidecar" $(BENCH_SECONDS) bench/results/$(BENCH_NAME))
+
+.PHONY: up
+up: ## Bring up a Kubernetes: KUBECONFIG's where it is set, else kind's, else a single node of this machine's own processes
+	@scripts/cluster up
+
+.PHONY: down
+down: ## Remove it, with all that it has left on this machine
+	@scripts/cluster down
 
 .PHONY: clean
 clean: ## Remove what was built
