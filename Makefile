@@ -123,13 +123,27 @@ charts: ## Lint the charts and render each of their values
 	$(call part,lint,"$$(scripts/kubernetes where helm)" lint charts/postern-crds charts/postern)
 	$(call part,render,tests/charts/render "$$(scripts/kubernetes where helm)")
 
+.PHONY: images
+images: ## Make container images of static binaries that are built here, into the build folder; no engine, nothing is pulled
+	$(call part,images,scripts/images "$(CARGO_TARGET_DIR)/images")
+
+.PHONY: cluster
+cluster: images
+	@scripts/kubernetes kubectl helm
+	$(call part,cluster,scripts/cluster up)
+	$(call part,images into the cluster,scripts/cluster load "$(CARGO_TARGET_DIR)"/images/*.tar)
+
 .PHONY: up
-up: ## Bring up a Kubernetes: KUBECONFIG's where it is set, else kind's, else a single node of this machine's own processes
-	@scripts/cluster up
+up: cluster ## Bring up a Kubernetes (KUBECONFIG's, else kind's, else a node of this machine's processes) with Postern and a demo
+	@scripts/demo-in-cluster
 
 .PHONY: down
 down: ## Remove it, with all that it has left on this machine
 	@scripts/cluster down
+
+.PHONY: up-and-down
+up-and-down: images ## Bring up a node, remove it, also after all of it was killed: the machine has to be as it was
+	$(call part,up and down,tests/cluster/test "$(CARGO_TARGET_DIR)/images/postern-e2e.tar")
 
 .PHONY: clean
 clean: ## Remove what was built

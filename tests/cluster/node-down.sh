@@ -7,7 +7,7 @@ down() {
         exec 9>"$state/lock"
         flock 9
         # Nothing that ends is to be started anew, nothing that is removed written anew.
-        for part in kubelet kube-proxy kube-scheduler kube-controller-manager; do stop "$part"; done
+        for part in kubelet coredns kube-proxy kube-scheduler kube-controller-manager; do stop "$part"; done
         containers
         stop containerd
         stop kube-apiserver

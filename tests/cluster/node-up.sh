@@ -29,19 +29,20 @@ up() {
     control_plane
     runtime
     node
+    names
     echo "ready: export KUBECONFIG=$state/kubeconfig"
 }
 
 # Keys and certificates of all parts, and of an administrator.
 authority() {
     [ ! -e "$state/kubeconfig" ] || return 0
-    local names="DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
+    local own="DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
     (
         cd "$state/pki"
         umask 077
         key ca
         openssl req -x509 -new -key ca.key -subj "/CN=postern-cluster" -days 3650 -out ca.crt
-        issue kube-apiserver /CN=kube-apiserver "$names,DNS:localhost,IP:127.0.0.1,IP:${services%.*}.1,IP:$address"
+        issue kube-apiserver /CN=kube-apiserver "$own,DNS:localhost,IP:127.0.0.1,IP:${services%.*}.1,IP:$address"
         issue admin /O=system:masters/CN=admin
         issue kube-controller-manager /CN=system:kube-controller-manager
         issue kube-scheduler /CN=system:kube-scheduler
@@ -49,7 +50,8 @@ authority() {
         issue kubelet /O=system:nodes/CN=system:node:node "DNS:node,IP:$address"
         openssl genrsa -out account.key 2048 2>/dev/null
         openssl rsa -in account.key -pubout -out account.pub 2>/dev/null
-        for name in kube-controller-manager kube-scheduler kube-proxy kubelet admin; do
+        issue coredns /O=system:masters/CN=coredns
+        for name in kube-controller-manager kube-scheduler kube-proxy kubelet coredns admin; do
             kubeconfig $name >$name.conf
         done
         mv admin.conf "$state/kubeconfig"
@@ -165,7 +167,7 @@ authorization: {mode: Webhook}
 tlsCertFile: $state/pki/kubelet.crt
 tlsPrivateKeyFile: $state/pki/kubelet.key
 featureGates: {PodCertificateRequest: true, ClusterTrustBundle: true, ClusterTrustBundleProjection: true}
-clusterDNS: [${services%.*}.10]
+clusterDNS: [$address]
 clusterDomain: cluster.local
 resolvConf: $state/resolv.conf
 podLogsDir: $state/pod-logs
@@ -190,4 +192,34 @@ END
     eventually "the node" kubectl wait node/node --for=condition=Ready --timeout=1s
     eventually "an account of the default namespace" kubectl get serviceaccount default
     eventually "rules of kube-proxy" nft list chain ip kube-proxy services
+}
+
+# Beside the pods and not in one: its image could not be pulled.
+names() {
+    cat >"$state/Corefile" <<END
+cluster.local:53 {
+    bind $address
+    errors
+    cache 5
+    kubernetes cluster.local {
+        kubeconfig $state/pki/coredns.conf
+        ttl 5
+    }
+}
+END
+    begin coredns "$(program coredns)" -conf "$state/Corefile"
+    eventually "names of Services" in_dns
+}
+
+# Asks for the address of kubernetes.default.svc.cluster.local, and succeeds where there is one.
+in_dns() {
+    python3 - "$address" <<'END'
+import socket, sys
+asked = b"\0\1\1\0\0\1\0\0\0\0\0\0" + b"".join(bytes([len(part)]) + part for part in b"kubernetes.default.svc.cluster.local".split(b".")) + b"\0\0\1\0\1"
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+    channel.settimeout(2)
+    channel.sendto(asked, (sys.argv[1], 53))
+    answer = channel.recv(512)
+sys.exit(answer[3] & 15 or answer[6:8] == b"\0\0")
+END
 }
