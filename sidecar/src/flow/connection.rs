@@ -318,7 +318,9 @@ impl Connection {
         let listener = generation.snapshot.listeners.get(generation.listener(&self.listener)?)?;
         let server = generation.snapshot.server.as_ref()?;
         // Who would be shown none any more has nowhere to move to.
-        let now = server.choose(self.sni.as_deref(), self.reached, listener.unknown_server_name).ok()?;
+        let now = server
+            .choose(&listener.certificates, self.sni.as_deref(), self.reached, listener.unknown_server_name)
+            .ok()?;
         let (shown, now) = (self.certificate.as_ref()?.facts()?, server.certificates.get(now)?.facts()?);
         (shown.sha256 != now.sha256).then(|| u64::try_from(shown.not_after).unwrap_or(0).saturating_add(1))
     }
@@ -375,7 +377,7 @@ impl Connection {
         let (Some(server), Some(shown), Some(listener)) = (&snapshot.server, &self.certificate, listener) else {
             return false;
         };
-        server.is_misdirected(shown, host, listener.unknown_server_name)
+        server.is_misdirected(&listener.certificates, shown, host, listener.unknown_server_name)
     }
 
     /// Why what it carries would not be let in any more, if it would not. What is asked on it is decided each time; what
