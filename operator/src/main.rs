@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn run(settings: Settings) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new()?);
-    telemetry::start(settings.log_level, Some(&metrics));
+    telemetry::start(settings.log, Some(&metrics));
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -57,7 +57,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
 }
 
 fn run_injector(settings: inject::settings::Settings) -> anyhow::Result<()> {
-    telemetry::start(settings.log_level, None);
+    telemetry::start(settings.log, None);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

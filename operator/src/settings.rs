@@ -68,6 +68,9 @@ pub struct Flags {
     /// Least severe diagnostic that is printed: Error, Warn, Info, Debug [Info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// How diagnostics are written: Json, Text [Json]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
     /// File that says where the API server is [that of the service account, or $KUBECONFIG]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<String>,
@@ -100,8 +103,8 @@ pub struct Settings {
     pub lease: Option<Times>,
     /// Names of the webhook beside those of its Service.
     pub webhook_names: Vec<String>,
-    /// Least severe diagnostic.
-    pub log_level: LogLevel,
+    /// What is logged, and how.
+    pub log: Log,
     /// Where the API server is; `None` for the usual places.
     pub kubeconfig: Option<PathBuf>,
 }
@@ -159,7 +162,7 @@ impl Settings {
                 flags.lease_retry_period,
             ),
             webhook_names: reader.value("--webhook-names", flags.webhook_names, "", dns_names),
-            log_level: reader.value("--log-level", flags.log_level, "Info", level),
+            log: reader.log(flags.log_level, flags.log_format),
             kubeconfig: reader.value("--kubeconfig", flags.kubeconfig, "", |text| {
                 Ok((!text.is_empty()).then(|| PathBuf::from(text)))
             }),
@@ -205,6 +208,13 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
 }
 
 impl<V: Fn(&str) -> Option<String>> Reader<V> {
+    pub(crate) fn log(&mut self, level: Option<String>, format: Option<String>) -> Log {
+        Log {
+            level: self.value("--log-level", level, "Info", log_level),
+            format: self.value("--log-format", format, "Json", log_format),
+        }
+    }
+
     fn lease(
         &mut self,
         election: Option<String>,
@@ -235,6 +245,25 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
 /// The variable of a flag.
 fn variable_of(flag: &str) -> String {
     format!("{PREFIX}{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// Least severe diagnostic that is printed.
+    pub level: LogLevel,
+    /// What a line is.
+    pub format: LogFormat,
+}
+
+/// What a line of the log is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// An object of JSON, as the sidecar writes it: for whatever gathers a pod's output.
+    #[default]
+    Json,
+    /// Words, for people.
+    Text,
 }
 
 /// Least severe diagnostic that is printed.
@@ -325,7 +354,7 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     found.ok_or_else(|| format!("is not a kind of keys; write one of {names}"))
 }
 
-pub(crate) fn level(text: &str) -> Result<LogLevel, String> {
+fn log_level(text: &str) -> Result<LogLevel, String> {
     let levels = [
         ("error", LevelFilter::ERROR),
         ("warn", LevelFilter::WARN),
@@ -334,6 +363,12 @@ pub(crate) fn level(text: &str) -> Result<LogLevel, String> {
     ];
     let found = levels.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
     found.map(|(_, level)| LogLevel(level)).ok_or_else(|| "is not a level; write Error, Warn, Info or Debug".to_owned())
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+    let found = formats.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
+    found.map(|(_, format)| format).ok_or_else(|| "is not a format; write Json or Text".to_owned())
 }
 
 /// `shop=a,b;web=c`.

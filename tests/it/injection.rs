@@ -204,10 +204,7 @@ fn pods_without_a_gate_are_told_of() {
     let operator = Operator::start(&own, &namespace).unwrap();
     let told = operator.wait_for("what the auditor tells", || {
         let text = |value: &Value| value.as_str().map(str::to_owned);
-        let told = operator
-            .log()
-            .into_iter()
-            .filter_map(|line| Some((text(&line["fields"]["pod"])?, text(&line["fields"]["message"])?)));
+        let told = operator.log().into_iter().filter_map(|line| Some((text(&line["pod"])?, text(&line["message"])?)));
         Ok(Some(told.collect::<Vec<_>>()).filter(|told| told.len() >= 2))
     });
     let expected = [

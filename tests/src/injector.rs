@@ -51,11 +51,7 @@ impl Injector {
     #[must_use]
     pub fn log(&self) -> Vec<Value> {
         let lines = self.programs.output(OPERATOR);
-        lines
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .map(|mut line| line["fields"].take())
-            .collect()
+        lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Mounts the Secret with its certificate as it is now, as the kubelet does, and waits until it is in use.

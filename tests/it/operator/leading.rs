@@ -54,10 +54,15 @@ impl Process {
         let line = || {
             let log = self.log();
             let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let found = lines.find(|line| line["fields"]["message"] == message);
-            Ok(found.map(|line| line["fields"][field].as_str().unwrap_or_default().to_owned()))
+            let found = lines.find(|line| line["message"] == message);
+            Ok(found.map(|line| line[field].as_str().unwrap_or_default().to_owned()))
         };
         eventually(message, PATIENCE, line).unwrap_or_else(|error| panic!("{error:#}: {}", self.log()))
+    }
+
+    pub(crate) fn wait_log(&self, text: &str) {
+        let waited = eventually(text, PATIENCE, || Ok(self.log().contains(text).then_some(())));
+        waited.unwrap_or_else(|error| panic!("{error:#}: {}", self.log()));
     }
 
     pub(crate) fn page(&self, path: &str) -> Answer {

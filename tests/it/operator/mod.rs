@@ -22,6 +22,7 @@ pub(crate) mod scene;
 mod silent;
 mod stand_in;
 mod taken;
+mod telemetry;
 mod unused;
 
 use postern_tests::minikubelet::{ADDRESS, NO_SIDECAR, pod};
