@@ -13,4 +13,5 @@ mod cluster;
 mod hops;
 mod installed;
 mod jobs;
+mod rolling;
 mod scene;
