@@ -23,7 +23,7 @@ use crate::index::Index;
 use crate::limits::{
     ACCEPT_AGAIN, HEARTBEAT_LATE, MONITOR_CONNECTIONS, MONITOR_HEAD_TIMEOUT, MONITOR_TIMEOUT, TURN_STUCK,
 };
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PAGE};
 use crate::queue::Queue;
 
 pub use self::heartbeat::Heartbeat;
@@ -155,7 +155,7 @@ fn missing(index: &Index) -> Option<String> {
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
-    let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let kind = header::HeaderValue::from_static(PAGE);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }

@@ -2,14 +2,20 @@
 
 mod scene;
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use postern_operator::inject::{self, Common, Verdict};
-use postern_tests::clients::Curl;
+use postern_tests::clients::{Curl, run};
 use postern_tests::injector::Meddler;
 use postern_tests::operator::Operator;
 use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
 use self::scene::{Webhook, app, gate, named, of_deployment};
+use crate::operator::monitor::series;
 use crate::operator::scene::Scene;
 
 fn common() -> Common {
@@ -186,6 +192,43 @@ fn from_injection_to_a_call() {
 }
 
 /// Pods that were made before their namespace asked for gates.
+#[test]
+fn what_is_reviewed_is_counted_and_measured() {
+    let webhook = Webhook::shared();
+    let namespace = webhook.namespace(Some("enabled"));
+    let value = |name: &str| series(&webhook.metrics().unwrap(), name);
+    let result = |result: &str| value(&format!("postern_injector_reviews_total{{result=\"{result}\"}}"));
+    let results = || ["injected", "untouched", "refused"].map(result);
+    let before = results();
+    webhook.create(&namespace, &named(app(), "gated")).unwrap();
+    let mut on_the_node = named(app(), "on-the-node");
+    on_the_node["spec"]["hostNetwork"] = json!(true);
+    webhook.create(&namespace, &on_the_node).unwrap();
+    let mut wrong = named(app(), "wrong");
+    wrong["metadata"]["annotations"] = json!({"config.postern.dev/log-level": "Loud"});
+    webhook.create(&namespace, &wrong).unwrap_err();
+    // Other tests have pods reviewed at the same time.
+    let grown =
+        |before: [f64; 3]| results().iter().zip(before).map(|(after, before)| after - before).collect::<Vec<_>>();
+    assert!(grown(before).iter().all(|more| *more >= 1.0), "{before:?} {:?}", results());
+    // Whoever speaks no TLS there.
+    let failed = value("postern_injector_handshakes_failed_total");
+    TcpStream::connect(("127.0.0.1", webhook.port())).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    webhook.wait_for("the handshake to be counted", || {
+        Ok((value("postern_injector_handshakes_failed_total") > failed).then_some(()))
+    });
+    let page = webhook.metrics().unwrap();
+    let checked = run(Command::new("promtool").args(["check", "metrics"]), page.as_bytes(), PATIENCE).unwrap();
+    assert_eq!(format!("{}{}", checked.text(), checked.stderr), "", "{page}");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let left = series(&page, "postern_injector_certificate_not_after_timestamp_seconds") - now;
+    assert!((1.0..=400.0 * 86_400.0).contains(&left), "{left} of {page}");
+    assert!(series(&page, "postern_injector_review_duration_seconds_count") >= 3.0, "{page}");
+    assert!(series(&page, "process_resident_memory_bytes") > 0.0, "{page}");
+    assert_eq!(series(&page, "postern_injector_reviews_total{result=\"unreadable\"}"), 0.0);
+    assert!(page.contains("result=\"unreadable\"} 0"), "what has not happened yet is told, too: {page}");
+}
+
 #[test]
 fn pods_without_a_gate_are_told_of() {
     let webhook = Webhook::shared();

@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod certificate;
+mod metrics;
 pub mod overrides;
 mod patch;
 mod probes;
