@@ -135,7 +135,7 @@ impl Metrics {
             ))?,
             events: make.counters(
                 "postern_operator_events_total",
-                "Events that were published, could not be, or were dropped because too many waited.",
+                "Events that were published, were known already, could not be, or were dropped because too many waited.",
                 &["outcome"],
             )?,
             programmed: make.programmed()?,
@@ -151,7 +151,7 @@ impl Metrics {
             ))?,
             without_sidecar: make.gauges(
                 "postern_operator_pods_without_sidecar",
-                "Pods that should have a sidecar and have none, or an old one.",
+                "Pods that should have a sidecar and have none, an old one, or one of no workload.",
                 &["reason"],
             )?,
             watches: make.gauges(
@@ -238,11 +238,9 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
-    /// How many pods were found to have no sidecar, or an old one, that should have it.
-    pub fn set_pods_without_sidecar(&self, missing: usize, old: usize) {
-        for (reason, count) in [("missing", missing), ("old", old)] {
-            self.without_sidecar.with_label_values(&[reason]).set(number(count));
-        }
+    /// How many pods were found that should have a sidecar, and by one of the reasons have not.
+    pub(crate) fn set_pods_without_sidecar(&self, reason: &str, count: usize) {
+        self.without_sidecar.with_label_values(&[reason]).set(number(count));
     }
 
     /// A watch failed.
