@@ -187,7 +187,12 @@ impl Parts {
             operator_namespace: settings.operator_namespace.clone(),
             started: Instant::now(),
             memories: Memories::default(),
-            auditor: Auditor::new(client.clone(), Arc::clone(index), settings.scope.clone(), settings.operator_namespace.clone()),
+            auditor: Auditor::new(
+                client.clone(),
+                Arc::clone(index),
+                settings.scope.clone(),
+                settings.operator_namespace.clone(),
+            ),
             upkeep: Upkeep::new(client.clone(), settings.operator_namespace.clone(), settings.webhook_names.clone()),
         })
     }

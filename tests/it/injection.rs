@@ -281,7 +281,12 @@ fn pods_without_a_gate_are_told_of() {
         }
         events(&namespace)
     });
-    let told = ["forged Warning SidecarMissing", "old Normal SidecarOld", "plain Warning SidecarMissing", "stray Warning SidecarStray"];
+    let told = [
+        "forged Warning SidecarMissing",
+        "old Normal SidecarOld",
+        "plain Warning SidecarMissing",
+        "stray Warning SidecarStray",
+    ];
     assert_eq!(events, [told, told]);
     let shown = namespace.run(&["events", "--for", "pod/plain"]).unwrap();
     assert!(shown.contains("SidecarMissing") && shown.contains(missing), "{shown}");

@@ -103,7 +103,8 @@ impl Publisher {
     /// Writes an event under a name that is the same whoever writes it, unless it is there.
     async fn once(&self, event: &Event, about: &ObjectReference) -> kube::Result<&'static str> {
         let namespace = about.namespace.clone().unwrap_or_default();
-        let name = format!("postern.{}.{}", about.uid.as_deref().unwrap_or_default(), event.reason.to_ascii_lowercase());
+        let name =
+            format!("postern.{}.{}", about.uid.as_deref().unwrap_or_default(), event.reason.to_ascii_lowercase());
         let object = EventObject {
             metadata: ObjectMeta { name: Some(name), namespace: Some(namespace.clone()), ..ObjectMeta::default() },
             event_time: Some(MicroTime(Timestamp::now())),
