@@ -118,7 +118,9 @@ async fn serve(listener: TcpListener, watched: Arc<Watched>) -> io::Result<Infal
 
 fn answer(watched: &Watched, method: &Method, path: &str) -> Response<Full<Bytes>> {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET".to_owned());
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET".to_owned());
+        refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        return refused;
     }
     let probed = |wrong: Option<String>| match wrong {
         None => text(StatusCode::OK, "ok".to_owned()),

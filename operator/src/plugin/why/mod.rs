@@ -15,8 +15,8 @@ use sidecar_decide::{Reason, Verdict};
 
 use self::change::{Edit, admitting_entries, edited, passes_at_all, smallest};
 use self::world::{Common, Outcome, Question, Unanswered, World};
-use super::Ended;
 use super::cluster::Connection;
+use super::{Ended, printable};
 use crate::index::ObjectName;
 
 /// What `why` is told.
@@ -57,9 +57,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<Ended> {
     let read::Read { world, common, question, notes } = read::read(arguments)?;
     let explanation = explain(&world, &common, &question).map_err(|error| anyhow!(error))?;
-    output.write_all(explanation.text(&question).as_bytes())?;
-    for note in notes {
-        writeln!(output, "note: {note}")?;
+    let notes = notes.iter().map(|note| format!("note: {note}"));
+    for line in explanation.text(&question).lines().map(str::to_owned).chain(notes) {
+        writeln!(output, "{}", printable(&line))?;
     }
     let is_answered = matches!(explanation.outcome, Outcome::Decided { unanswered: None, .. });
     Ok(if passes_at_all(&explanation.outcome) && is_answered { Ended::Well } else { Ended::Found })
