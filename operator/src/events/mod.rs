@@ -1,5 +1,5 @@
-//! Events: what became of routes and clients, and of pods without a sidecar, for `kubectl describe` and `kubectl events`. They are sent beside the turns,
-//! slowly, and are lost rather than waited for.
+//! Events: what became of routes and clients, and of pods without a sidecar, for `kubectl describe` and `kubectl events`.
+//! They are sent beside the turns, slowly, and are lost rather than waited for.
 
 pub mod transition;
 
