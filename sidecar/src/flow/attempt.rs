@@ -397,6 +397,7 @@ struct Again<'a> {
 }
 
 /// What became of a request that got no response.
+#[derive(Clone, Copy)]
 enum Unanswered {
     /// None of it was sent, and it is in its place again.
     Unsent,
