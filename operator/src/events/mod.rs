@@ -1,18 +1,18 @@
 //! Events: what became of routes and clients, for `kubectl describe` and `kubectl events`. They are sent beside the turns,
 //! slowly, and are lost rather than waited for.
 
+mod record;
 pub mod transition;
 
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::record::Recorder;
 use self::transition::Told;
-use crate::FIELD_MANAGER;
 use crate::limits::{EVENT_EVERY, EVENTS_WAITING};
 use crate::metrics::Metrics;
 
@@ -34,8 +34,7 @@ pub struct Publisher {
 #[must_use]
 pub fn channel(client: Client, instance: String, metrics: Arc<Metrics>) -> (Events, Publisher) {
     let (sender, waiting) = mpsc::channel(EVENTS_WAITING);
-    let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(instance) };
-    let recorder = Recorder::new(client, reporter);
+    let recorder = Recorder::new(client, instance);
     (Events { waiting: sender, metrics: Arc::clone(&metrics) }, Publisher { waiting, recorder, metrics })
 }
 
@@ -59,18 +58,11 @@ impl Publisher {
         next.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while let Some((reference, told)) = self.waiting.recv().await {
             next.tick().await;
-            let event = Event {
-                type_: if told.is_warning { EventType::Warning } else { EventType::Normal },
-                reason: told.reason,
-                note: Some(told.note).filter(|note| !note.is_empty()),
-                action: told.action.to_owned(),
-                secondary: None,
-            };
-            let published = self.recorder.publish(&event, &reference).await;
+            let published = self.recorder.publish(&reference, &told).await;
             self.metrics.event(if published.is_ok() { "published" } else { "failed" });
             if let Err(error) = published {
                 // Of a namespace that ends, or without the right to: nothing depends on it.
-                tracing::debug!(%error, reason = event.reason, "an event could not be written");
+                tracing::debug!(%error, reason = told.reason, "an event could not be written");
             }
         }
     }
