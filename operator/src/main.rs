@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use postern_operator::metrics::Metrics;
 use postern_operator::settings::{Flags, Settings};
-use postern_operator::{app, inject, plugin, telemetry};
+use postern_operator::{app, heap, inject, plugin, telemetry};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
+    heap::prepare();
     let metrics = Arc::new(Metrics::new()?);
     telemetry::start(settings.log_level, Some(&metrics));
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::ListParams;
@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use thiserror::Error;
 
 use super::{INJECT_LABEL, VERSION, VERSION_LABEL, cannot_have_one};
-use crate::index::{ObjectName, Scope};
+use crate::index::{Index, ObjectName, Scope};
 use crate::limits::{AUDIT_AGAIN, AUDITED_NAMESPACES, AUDITED_PODS};
 use crate::queue::Outcome;
 use crate::workload::turn::{TurnError, Worker};
@@ -48,7 +48,7 @@ pub type Findings = BTreeMap<ObjectName, Fault>;
 /// Looks for them, and remembers what was told.
 pub struct Auditor {
     client: Client,
-    scope: Scope,
+    index: Arc<Index>,
     operator_namespace: String,
     told: Mutex<Findings>,
 }
@@ -56,8 +56,8 @@ pub struct Auditor {
 impl Auditor {
     /// For the namespaces that are served.
     #[must_use]
-    pub fn new(client: Client, scope: Scope, operator_namespace: String) -> Self {
-        Self { client, scope, operator_namespace, told: Mutex::default() }
+    pub fn new(client: Client, index: Arc<Index>, operator_namespace: String) -> Self {
+        Self { client, index, operator_namespace, told: Mutex::default() }
     }
 
     /// Looks, and tells of what is new.
@@ -66,15 +66,17 @@ impl Auditor {
     /// When the API server does not answer.
     pub async fn look(&self) -> Result<Findings, AuditError> {
         let mut found = Findings::new();
-        for namespace in self.asking().await? {
+        let scope = self.index.scope();
+        for namespace in self.asking(&scope).await? {
             let selector = format!("{INJECT_LABEL}!=disabled,!{VERSION_LABEL}");
             self.gather(Some(&namespace), &selector, Fault::Missing, &mut found).await?;
         }
         let asking = format!("{INJECT_LABEL}=enabled,!{VERSION_LABEL}");
         let old = format!("{VERSION_LABEL},{VERSION_LABEL}!={VERSION},{INJECT_LABEL}!=disabled");
-        let everywhere: Vec<_> = match &self.scope {
+        let everywhere: Vec<_> = match &scope {
             Scope::Cluster => vec![None],
             Scope::Namespaces(names) => names.iter().map(Some).collect(),
+            Scope::Enabled => Vec::new(),
         };
         for namespace in everywhere {
             let namespace = namespace.map(String::as_str);
@@ -86,7 +88,7 @@ impl Auditor {
     }
 
     /// Namespaces that ask for sidecars.
-    async fn asking(&self) -> Result<Vec<String>, AuditError> {
+    async fn asking(&self, scope: &Scope) -> Result<Vec<String>, AuditError> {
         let api = Api::<Namespace>::all(self.client.clone());
         let mut parameters = ListParams::default().labels(&format!("{INJECT_LABEL}=enabled")).limit(AUDITED_NAMESPACES);
         let mut names = Vec::new();
@@ -98,7 +100,7 @@ impl Auditor {
                 None => break,
             }
         }
-        names.retain(|name| self.scope.contains(name));
+        names.retain(|name| scope.contains(name));
         Ok(names)
     }
 

@@ -3,6 +3,7 @@
 mod backends;
 mod clients;
 mod command;
+mod enabled;
 mod enclosed;
 mod events;
 mod grants;
