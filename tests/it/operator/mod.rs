@@ -1,5 +1,6 @@
 //! The real operator on a real API server, with real sidecars in front of an application.
 
+mod away;
 mod backends;
 mod clients;
 mod command;
