@@ -24,7 +24,7 @@ endef
 help: ## List the targets
 	@echo "usage: make TARGET [KEEP=1] [BENCH_SECONDS=400] [BENCH_NAME=latest] [SOAK_SECONDS=600]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 leaves it running
@@ -35,11 +35,12 @@ demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 le
 
 .PHONY: test
 test: ## Check format and lints, build, and run all tests
-	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl promtool sqlite3 sslscan
+	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl promtool python3 sqlite3 sslscan
 	$(call part,control plane,scripts/kubernetes)
 	$(call part,format,cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check)
-	$(call part,lints,cargo clippy --workspace --all-targets -- --deny warnings)
+	$(call part,lints,cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings)
 	$(call part,lints of the fuzz targets,cargo clippy --manifest-path fuzz/Cargo.toml --no-default-features --locked -- --deny warnings)
+	$(call part,generated files of the chart,scripts/chart --check)
 	$(call part,build,cargo build --workspace --bins)
 	$(call part,tests,cargo test --workspace --lib --bins --tests --no-fail-fast)
 
@@ -57,12 +58,13 @@ fmt: ## Format the code
 .PHONY: lint
 lint: ## Run clippy; a warning is an error
 	@scripts/need cc cargo
-	@cargo clippy --workspace --all-targets -- --deny warnings
+	@cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings
 
 .PHONY: generate
 generate: ## Write the generated files anew: JSON Schemas, definitions of the API, its reference
-	@scripts/need cc cargo
+	@scripts/need cc cargo python3
 	@cargo run --quiet --package postern-crds --features generate --bin crdgen
+	@scripts/chart
 	@UPDATE=1 cargo test --quiet --package sidecar-config --test it schema
 
 .PHONY: figures
@@ -112,6 +114,40 @@ bench: ## Compare with HAProxy what a request, a connection and an idle connecti
 	$(call part,client,cargo build --release --package postern-bench)
 	@mkdir -p bench/results
 	$(call part,rounds,"$(CARGO_TARGET_DIR)/release/postern-bench" "$(CARGO_TARGET_DIR)/dist/postern-sidecar" $(BENCH_SECONDS) bench/results/$(BENCH_NAME))
+
+.PHONY: charts
+charts: ## Lint the charts and render each of their values
+	@scripts/need python3
+	@scripts/kubernetes helm
+	$(call part,generated files,scripts/chart --check)
+	$(call part,lint,"$$(scripts/kubernetes where helm)" lint charts/postern-crds charts/postern)
+	$(call part,render,tests/charts/render "$$(scripts/kubernetes where helm)")
+
+.PHONY: images
+images: ## Make container images of static binaries that are built here, into the build folder; no engine, nothing is pulled
+	$(call part,images,scripts/images "$(CARGO_TARGET_DIR)/images")
+
+.PHONY: cluster
+cluster: images
+	@scripts/kubernetes kubectl helm
+	$(call part,cluster,scripts/cluster up)
+	$(call part,images into the cluster,scripts/cluster load "$(CARGO_TARGET_DIR)"/images/*.tar)
+
+.PHONY: up
+up: cluster ## Bring up a Kubernetes (KUBECONFIG's, else kind's, else a node of this machine's processes) with Postern and a demo
+	@scripts/demo-in-cluster
+
+.PHONY: down
+down: ## Remove it, with all that it has left on this machine
+	@scripts/cluster down
+
+.PHONY: e2e
+e2e: cluster charts ## Bring up a Kubernetes, install Postern, and call through gates in pods: black box, from images to rows
+	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e)
+
+.PHONY: up-and-down
+up-and-down: images ## Bring up a node, remove it, also after all of it was killed: the machine has to be as it was
+	$(call part,up and down,tests/cluster/test "$(CARGO_TARGET_DIR)/images/postern-e2e.tar")
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use sidecar_config::Duration;
+use sidecar_config::settings::Tracing;
+use sidecar_config::{Duration, Ratio};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::index::Scope;
@@ -69,6 +70,18 @@ pub struct Flags {
     /// Least severe diagnostic that is printed: Error, Warn, Info, Debug [Info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// How diagnostics are written: Json, Text [Json]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Collector that traces of turns are sent to, `http://HOST:PORT`; without it there are none
+    #[arg(long, value_name = "URL")]
+    tracing_endpoint: Option<String>,
+    /// Which part of the turns is traced, 0 to 1 [1]
+    #[arg(long, value_name = "RATIO")]
+    tracing_sampling_ratio: Option<String>,
+    /// What the operator is called in traces [postern-operator]
+    #[arg(long, value_name = "NAME")]
+    tracing_service_name: Option<String>,
     /// File that says where the API server is [that of the service account, or $KUBECONFIG]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<String>,
@@ -101,8 +114,10 @@ pub struct Settings {
     pub lease: Option<Times>,
     /// Names of the webhook beside those of its Service.
     pub webhook_names: Vec<String>,
-    /// Least severe diagnostic.
-    pub log_level: LogLevel,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Where traces go, if anywhere.
+    pub tracing: Option<Tracing>,
     /// Where the API server is; `None` for the usual places.
     pub kubeconfig: Option<PathBuf>,
 }
@@ -160,7 +175,8 @@ impl Settings {
                 flags.lease_retry_period,
             ),
             webhook_names: reader.value("--webhook-names", flags.webhook_names, "", dns_names),
-            log_level: reader.value("--log-level", flags.log_level, "Info", level),
+            log: reader.log(flags.log_level, flags.log_format),
+            tracing: reader.tracing(flags.tracing_endpoint, flags.tracing_sampling_ratio, flags.tracing_service_name),
             kubeconfig: reader.value("--kubeconfig", flags.kubeconfig, "", |text| {
                 Ok((!text.is_empty()).then(|| PathBuf::from(text)))
             }),
@@ -206,6 +222,25 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
 }
 
 impl<V: Fn(&str) -> Option<String>> Reader<V> {
+    pub(crate) fn log(&mut self, level: Option<String>, format: Option<String>) -> Log {
+        Log {
+            level: self.value("--log-level", level, "Info", log_level),
+            format: self.value("--log-format", format, "Json", log_format),
+        }
+    }
+
+    fn tracing(&mut self, endpoint: Option<String>, ratio: Option<String>, name: Option<String>) -> Option<Tracing> {
+        let endpoint = self.value("--tracing-endpoint", endpoint, "", collector);
+        let ratio = self.value("--tracing-sampling-ratio", ratio, "1", |text| part_of_whole(text).map(Some));
+        let name = self.value("--tracing-service-name", name, "postern-operator", |text| Ok(text.to_owned()));
+        // Of what is not traced nothing is to be told; a ratio that is wrong is told all the same.
+        endpoint.zip(ratio).map(|(endpoint, sampling_ratio)| Tracing {
+            endpoint,
+            sampling_ratio,
+            service_name: Some(name),
+        })
+    }
+
     fn lease(
         &mut self,
         election: Option<String>,
@@ -236,6 +271,25 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
 /// The variable of a flag.
 fn variable_of(flag: &str) -> String {
     format!("{PREFIX}{}", flag.trim_start_matches('-').replace('-', "_").to_ascii_uppercase())
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// Least severe diagnostic that is printed.
+    pub level: LogLevel,
+    /// What a line is.
+    pub format: LogFormat,
+}
+
+/// What a line of the log is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// An object of JSON, as the sidecar writes it: for whatever gathers a pod's output.
+    #[default]
+    Json,
+    /// Words, for people.
+    Text,
 }
 
 /// Least severe diagnostic that is printed.
@@ -328,7 +382,21 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     found.ok_or_else(|| format!("is not a kind of keys; write one of {names}"))
 }
 
-pub(crate) fn level(text: &str) -> Result<LogLevel, String> {
+/// The address of a collector, if one is named.
+fn collector(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = "is no address of a collector; write `http://HOST:PORT`, TLS is not spoken";
+    postern_telemetry::collector(text).map(|_| Some(text.to_owned())).map_err(|_| wrong.to_owned())
+}
+
+fn part_of_whole(text: &str) -> Result<Ratio, String> {
+    let ratio = serde_json::from_str::<Ratio>(text);
+    ratio.map_err(|_| "is no part of a whole; write a number from 0 to 1, such as `0.05`".to_owned())
+}
+
+fn log_level(text: &str) -> Result<LogLevel, String> {
     let levels = [
         ("error", LevelFilter::ERROR),
         ("warn", LevelFilter::WARN),
@@ -337,6 +405,12 @@ pub(crate) fn level(text: &str) -> Result<LogLevel, String> {
     ];
     let found = levels.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
     found.map(|(_, level)| LogLevel(level)).ok_or_else(|| "is not a level; write Error, Warn, Info or Debug".to_owned())
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    let formats = [("json", LogFormat::Json), ("text", LogFormat::Text)];
+    let found = formats.into_iter().find(|(name, _)| text.eq_ignore_ascii_case(name));
+    found.map(|(_, format)| format).ok_or_else(|| "is not a format; write Json or Text".to_owned())
 }
 
 /// `shop=a,b;web=c`.

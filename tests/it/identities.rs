@@ -37,7 +37,9 @@ fn an_identity_is_given_a_certificate_that_verifies_and_then_left_alone() {
     assert_eq!(identity["metadata"]["finalizers"], json!(["postern.dev/revoke"]));
     assert_eq!(secret.object["metadata"]["ownerReferences"][0]["uid"], identity["metadata"]["uid"]);
     let before = scene.writes();
-    assert_eq!(scene.turn_at("billing", NOW + DAY).unwrap(), done);
+    let again = scene.turn_at("billing", NOW + DAY).unwrap();
+    assert_eq!((again.next_look, again.revoked), (done.next_look, false));
+    assert!(done.written.is_some() && again.written.is_none());
     assert_eq!(scene.writes(), before, "nothing has changed, so nothing is written");
 }
 

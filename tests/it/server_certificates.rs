@@ -139,6 +139,30 @@ fn a_host_of_another_certificate_is_misdirected() {
 }
 
 #[test]
+fn a_listener_with_its_own_certificate_shows_that_before_the_others() {
+    let mut gate = two_listeners();
+    // As a device's: no name that a client could ask for.
+    gate.keep("device", &server(&gate, "device", &[], &[])).unwrap();
+    gate.keep("web", &server(&gate, "web", &["localhost"], &[])).unwrap();
+    let pair = |name: &str| json!({ "name": name, "chain": format!("{name}.pem"), "key": format!("{name}.key") });
+    load(&mut gate, |document| {
+        let certificates = document["identity"]["certificates"].as_array_mut().unwrap();
+        certificates.extend([pair("device"), pair("web")]);
+        document["policy"]["listeners"][1]["tls"]["certificates"] = json!(["device", "web"]);
+    });
+    let table = [
+        ("gate", None, "gate"),
+        ("gate", Some("localhost"), "gate"),
+        ("strict", None, "device"),
+        ("strict", Some("localhost"), "web"),
+        ("strict", Some("shop.example"), "shop"),
+    ];
+    for (listener, name, expected) in table {
+        assert_eq!(shown(&gate, listener, name, "-tls1_3"), Ok(expected.to_owned()), "{listener} {name:?}");
+    }
+}
+
+#[test]
 fn a_client_that_comes_by_address_is_shown_the_certificate_of_the_address() {
     let mut gate = Gate::start_with(|document| {
         document["policy"]["listeners"][0]["address"] = json!("[::]:0");

@@ -75,11 +75,11 @@ fn a_file_that_is_no_document() {
         ("list.json", "[]", "the top level is not a table of parts; start with `version = \"1.4\"`"),
         ("unversioned.toml", "policy = {}", "`version` is missing; write `version = \"1.4\"` at the top"),
         ("number.yaml", "version: 1.0", "`version`: 1.0 is not text; write it in quotes, `\"1.4\"`"),
-        ("word.json", "{\"version\": \"new\"}", "`version`: `new` is not a contract version; write it as `1.4`"),
+        ("word.json", "{\"version\": \"new\"}", "`version`: `new` is not a contract version; write it as `1.5`"),
         (
             "newer.toml",
             "version = \"2.0\"",
-            "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.4: use one of those, or a sidecar that reads 2.0",
+            "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.5: use one of those, or a sidecar that reads 2.0",
         ),
         (
             "part.toml",

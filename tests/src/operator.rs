@@ -108,11 +108,16 @@ impl Operator {
         self.programs = None;
     }
 
+    /// Everything that it has said.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.programs.as_ref().map(|programs| programs.output(OPERATOR)).unwrap_or_default()
+    }
+
     /// What it has logged: a value for each line that is JSON.
     #[must_use]
     pub fn log(&self) -> Vec<Value> {
-        let text = self.programs.as_ref().map(|programs| programs.output(OPERATOR)).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        self.output().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Where its probes and metrics are.
@@ -122,8 +127,8 @@ impl Operator {
     pub fn status_address(&self) -> Result<String> {
         self.wait_for("its status address", || {
             let log = self.log();
-            let line = log.iter().find(|line| line["fields"]["message"] == "answering probes");
-            Ok(line.and_then(|line| Some(line["fields"]["address"].as_str()?.to_owned())))
+            let line = log.iter().find(|line| line["message"] == "answering probes");
+            Ok(line.and_then(|line| Some(line["address"].as_str()?.to_owned())))
         })
     }
 

@@ -1,5 +1,5 @@
-//! Events: what became of routes and clients, for `kubectl describe` and `kubectl events`. They are sent beside the turns,
-//! slowly, and are lost rather than waited for.
+//! Events: what became of routes and clients, and of pods without a sidecar, for `kubectl describe` and `kubectl events`.
+//! They are sent beside the turns, slowly, and are lost rather than waited for.
 
 mod record;
 pub mod transition;
@@ -19,13 +19,21 @@ use crate::metrics::Metrics;
 /// Where turns leave what there is to tell.
 #[derive(Clone, Debug)]
 pub struct Events {
-    waiting: mpsc::Sender<(ObjectReference, Told)>,
+    waiting: mpsc::Sender<Waiting>,
     metrics: Arc<Metrics>,
+}
+
+/// What is to be sent.
+struct Waiting {
+    about: ObjectReference,
+    told: Told,
+    /// Whether it is told once for each object and reason, whoever leads.
+    is_once: bool,
 }
 
 /// What sends it.
 pub struct Publisher {
-    waiting: mpsc::Receiver<(ObjectReference, Told)>,
+    waiting: mpsc::Receiver<Waiting>,
     recorder: Recorder,
     metrics: Arc<Metrics>,
 }
@@ -35,18 +43,27 @@ pub struct Publisher {
 pub fn channel(client: Client, instance: String, metrics: Arc<Metrics>) -> (Events, Publisher) {
     let (sender, waiting) = mpsc::channel(EVENTS_WAITING);
     let recorder = Recorder::new(client, instance);
-    (Events { waiting: sender, metrics: Arc::clone(&metrics) }, Publisher { waiting, recorder, metrics })
+    let publisher = Publisher { waiting, recorder, metrics: Arc::clone(&metrics) };
+    (Events { waiting: sender, metrics }, publisher)
 }
 
 impl Events {
     /// Tells of an object, unless too much waits to be told already.
     pub fn tell<K: Resource<DynamicType = ()>>(&self, object: &K, told: impl IntoIterator<Item = Told>) {
-        for told in told {
-            // Of any version, so that the same again is counted and not told anew.
-            let reference = ObjectReference { resource_version: None, ..object.object_ref(&()) };
-            if self.waiting.try_send((reference, told)).is_err() {
-                self.metrics.event("dropped");
-            }
+        told.into_iter().for_each(|told| self.send(object, told, false));
+    }
+
+    /// The same of what nothing in the cluster says to have been told: for as long as the API server keeps the event,
+    /// nobody tells it again.
+    pub fn tell_once<K: Resource<DynamicType = ()>>(&self, object: &K, told: Told) {
+        self.send(object, told, true);
+    }
+
+    fn send<K: Resource<DynamicType = ()>>(&self, object: &K, told: Told, is_once: bool) {
+        // Of any version, so that the same again is counted and not told anew.
+        let about = ObjectReference { resource_version: None, ..object.object_ref(&()) };
+        if self.waiting.try_send(Waiting { about, told, is_once }).is_err() {
+            self.metrics.event("dropped");
         }
     }
 }
@@ -56,10 +73,13 @@ impl Publisher {
     pub async fn run(mut self) {
         let mut next = interval(EVENT_EVERY);
         next.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while let Some((reference, told)) = self.waiting.recv().await {
+        while let Some(Waiting { about, told, is_once }) = self.waiting.recv().await {
             next.tick().await;
-            let published = self.recorder.publish(&reference, &told).await;
-            self.metrics.event(if published.is_ok() { "published" } else { "failed" });
+            let published = match is_once {
+                true => self.recorder.once(&about, &told).await,
+                false => self.recorder.publish(&about, &told).await.map(|()| "published"),
+            };
+            self.metrics.event(published.as_ref().unwrap_or(&"failed"));
             if let Err(error) = published {
                 // Of a namespace that ends, or without the right to: nothing depends on it.
                 tracing::debug!(%error, reason = told.reason, "an event could not be written");

@@ -59,7 +59,8 @@ impl Recorder {
             }
             None => {
                 let known = Known { first: now.as_nanosecond(), count: 1, last: now };
-                events.create(&PostParams::default(), &self.event(object, told, &known)).await?;
+                let event = self.event(object, told, name(object, known.first), now);
+                events.create(&PostParams::default(), &event).await?;
                 known
             }
         };
@@ -67,15 +68,23 @@ impl Recorder {
         Ok(())
     }
 
-    fn event(&self, object: &ObjectReference, told: &Told, known: &Known) -> Event {
+    /// Writes an event under a name that is the same whoever writes it, unless it is there.
+    pub(super) async fn once(&self, object: &ObjectReference, told: &Told) -> kube::Result<&'static str> {
+        let events = Api::<Event>::namespaced(self.client.clone(), object.namespace.as_deref().unwrap_or("default"));
+        let uid = object.uid.as_deref().unwrap_or_default();
+        let name = format!("postern.{uid}.{}", told.reason.to_ascii_lowercase());
+        match events.create(&PostParams::default(), &self.event(object, told, name, Timestamp::now())).await {
+            Ok(_) => Ok("published"),
+            Err(kube::Error::Api(error)) if error.code == 409 => Ok("known"),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn event(&self, object: &ObjectReference, told: &Told, name: String, now: Timestamp) -> Event {
         Event {
             action: Some(told.action.to_owned()),
-            event_time: Some(MicroTime(known.last)),
-            metadata: ObjectMeta {
-                name: Some(name(object, known.first)),
-                namespace: object.namespace.clone(),
-                ..ObjectMeta::default()
-            },
+            event_time: Some(MicroTime(now)),
+            metadata: ObjectMeta { name: Some(name), namespace: object.namespace.clone(), ..ObjectMeta::default() },
             note: Some(told.note.clone()).filter(|note| !note.is_empty()),
             reason: Some(told.reason.clone()),
             regarding: Some(object.clone()),

@@ -45,12 +45,21 @@ pub struct Surroundings<'a> {
 }
 
 /// What came of a turn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Done {
     /// When to look again if nothing happens before, in seconds since the epoch.
     pub next_look: Option<i64>,
     /// Whether the ledger was written: part `trust` of all namespaces may have to say more.
     pub revoked: bool,
+    /// The identity with the status that was written, if one was: whoever compares with the one before writes it, and
+    /// tells of it, again.
+    pub written: Option<Box<ClientIdentity>>,
+}
+
+impl Done {
+    fn again_at(next_look: Option<i64>) -> Self {
+        Self { next_look, ..Self::default() }
+    }
 }
 
 /// Reconciles identities.
@@ -97,13 +106,13 @@ impl Reconciler {
                 if revoke {
                     writer.revoke().await?;
                 }
-                (turn.stays(certificate), Done { next_look, revoked: revoke })
+                (turn.stays(certificate), Done { revoked: revoke, ..Done::again_at(next_look) })
             }
             Plan::Rewrite { next_look } => turn.rewrite(&writer, next_look).await?,
             Plan::Make(_) => turn.make(&writer).await?,
         };
-        self.tell(&turn, &outcome).await?;
-        Ok(done)
+        let written = self.tell(&turn, &outcome).await?;
+        Ok(Done { written, ..done })
     }
 
     /// The identity as it is now, where its status is where its certificate is: one that was just written would be issued
@@ -139,7 +148,7 @@ impl Reconciler {
     }
 
     /// Writes the status, where it says something new.
-    async fn tell(&self, turn: &Turn<'_>, outcome: &Outcome) -> Result<(), ReconcileError> {
+    async fn tell(&self, turn: &Turn<'_>, outcome: &Outcome) -> Result<Option<Box<ClientIdentity>>, ReconcileError> {
         let identity = turn.identity;
         let ledger = &turn.observed.ledger;
         let mut serials: Vec<_> = ledger.revoked_of(uid(identity)).map(str::to_owned).collect();
@@ -159,7 +168,7 @@ impl Reconciler {
         };
         let status = status(&facts);
         if identity.status.as_ref() == Some(&status) {
-            return Ok(());
+            return Ok(None);
         }
         let meta = &identity.metadata;
         let identities: Api<ClientIdentity> =
@@ -175,11 +184,12 @@ impl Reconciler {
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let patch = Patch::Apply(patch);
         let told = identities.patch_status(name, &parameters, &patch).instrument(error_span!("report")).await;
-        told.map_err(ReconcileError::kube("write the status"))?;
+        let mut written = told.map_err(ReconcileError::kube("write the status"))?;
+        written.metadata.managed_fields = None;
         if let Some(events) = &self.events {
             events.tell(identity, of_identity(identity, identity.status.as_ref(), &status));
         }
-        Ok(())
+        Ok(Some(Box::new(written)))
     }
 }
 
@@ -222,12 +232,12 @@ impl Turn<'_> {
         };
         match writer.make(issued, self.observed, issuer).await {
             Ok(placed) => {
-                let done = Done { next_look: Some(placed.renewal), revoked: false };
+                let done = Done::again_at(Some(placed.renewal));
                 Ok((Outcome::Good(told(placed)), done))
             }
             Err(error) if error.is_transient() => Err(error),
             Err(error) => {
-                let done = Done { next_look: Some(self.around.now + AGAIN_SECONDS), revoked: false };
+                let done = Done::again_at(Some(self.around.now + AGAIN_SECONDS));
                 Ok((self.stuck(error.to_string(), false), done))
             }
         }
@@ -238,7 +248,7 @@ impl Turn<'_> {
             writer.rewrite(issued, self.observed, issuer).await?;
         }
         let outcome = self.stays(Standing::Good { renewal: next_look });
-        Ok((outcome, Done { next_look: Some(next_look), revoked: false }))
+        Ok((outcome, Done::again_at(Some(next_look))))
     }
 
     fn stays(&self, standing: Standing) -> Outcome {
@@ -284,5 +294,5 @@ async fn release(writer: &Writer<'_>, is_ending: bool) -> Result<Done, Reconcile
         Err(error) => return Err(error),
     }
     writer.remove_finalizer().await?;
-    Ok(Done { next_look: None, revoked: true })
+    Ok(Done { revoked: true, ..Done::default() })
 }

@@ -107,13 +107,9 @@ impl Object {
     fn version(&self) -> u64 {
         match self {
             Self::Route(route) => version_of(route.metadata.resource_version.as_deref()),
+            Self::Identity(identity) => version_of(identity.metadata.resource_version.as_deref()),
             Self::Held(held) => held.version,
-            Self::Identity(_)
-            | Self::Pod(_)
-            | Self::Service(_)
-            | Self::Slice(_)
-            | Self::Grant(_)
-            | Self::Namespace { .. } => u64::MAX,
+            Self::Pod(_) | Self::Service(_) | Self::Slice(_) | Self::Grant(_) | Self::Namespace { .. } => u64::MAX,
         }
     }
 
@@ -204,21 +200,37 @@ impl Cluster {
         }
     }
 
-    /// Whether something newer is known of an object.
+    /// Takes in what an own write was answered, and tells whose turn it is: for what was written nobody's, but the answer
+    /// has in it what somebody else has changed a moment before, which the watch tells too late to be believed.
+    pub fn set_written(&mut self, object: Object) -> Vec<(Key, Pace)> {
+        let own = match &object {
+            Object::Identity(identity) => Some(Key::Identity(ObjectName::of(&**identity))),
+            _ => None,
+        };
+        let is_held = matches!(object, Object::Held(_));
+        let mut turns = self.set(object, Source::Change);
+        if is_held {
+            // All of it is as it was written. A namespace has to see which authorities its policies use now.
+            turns.retain(|(key, pace)| matches!((key, pace), (Key::Trust(_), Pace::Gathered)));
+        } else if turns.iter().all(|(key, _)| Some(key) == own.as_ref()) {
+            turns.clear();
+        }
+        turns
+    }
+
+    /// Whether this of an object, or something newer, is known.
     fn is_old(&self, object: &Object) -> bool {
         let (kind, name) = (object.kind(), object.name());
         let known = match kind {
             ObjectKind::Route => self.routes.get(&name).map(|route| Object::Route(Arc::clone(route))),
             ObjectKind::Held(held) => self.held.get(&(held, name.clone())).map(|held| Object::Held(Arc::clone(held))),
-            ObjectKind::Identity
-            | ObjectKind::Pod
-            | ObjectKind::Service
-            | ObjectKind::Slice
-            | ObjectKind::Grant
-            | ObjectKind::Namespace => None,
+            ObjectKind::Identity => self.identities.get(&name).map(|identity| Object::Identity(Arc::clone(identity))),
+            ObjectKind::Pod | ObjectKind::Service | ObjectKind::Slice | ObjectKind::Grant | ObjectKind::Namespace => {
+                None
+            }
         };
         let newest = known.map(|known| known.version()).into_iter().chain(self.gone.get(&(kind, name)).copied()).max();
-        newest.is_some_and(|newest| object.version() < newest)
+        newest.is_some_and(|newest| object.version() <= newest)
     }
 
     /// Takes in that an object went as of a version, and tells whose turn it is.

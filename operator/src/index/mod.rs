@@ -15,12 +15,13 @@ mod serving;
 pub mod slice;
 mod watch;
 
-pub use backends::{ServicePort, Unresolved};
-pub use cluster::{Cluster, Object, ObjectKind};
+pub use backends::{ServicePort, Unresolved, named_services};
+pub use cluster::{Cluster, Object, ObjectKind, Source};
 pub use grant::Grant;
 pub use held::{ContentDigest, Entries, Held, HeldKind};
 pub(crate) use kinds::essentials;
 pub use name::ObjectName;
+pub use optional::served;
 pub use pairs::Pairs;
 pub use pod::Pod;
 pub use service::Service;

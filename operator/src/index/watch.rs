@@ -116,9 +116,7 @@ impl Index {
 
     /// Takes in what a write was answered, so that nobody compares with what was there before.
     pub fn written(&self, object: Object) {
-        let mut turns = self.cluster().set(object, Source::Change);
-        // Whoever wrote it needs no turn for that. A namespace does whose policy uses other authorities than before.
-        turns.retain(|(key, pace)| matches!((key, pace), (Key::Trust(_), Pace::Gathered)));
+        let turns = self.cluster().set_written(object);
         self.ask_for(turns);
     }
 

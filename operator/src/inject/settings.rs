@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::overrides::{image, pull_policy};
 use super::{Common, IMAGE, STATUS_PORT};
-use crate::settings::{LogLevel, Reader, SettingsError, environment, level, port};
+use crate::settings::{Log, Reader, SettingsError, environment, port};
 
 /// Flags of `inject`. Each may be given as a variable as well: `--sidecar-image` is `POSTERN_OPERATOR_SIDECAR_IMAGE`.
 #[derive(Args, Clone, Debug, Default)]
@@ -33,6 +33,9 @@ pub struct Flags {
     /// Least severe diagnostic that is printed: Error, Warn, Info, Debug [Info]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// How diagnostics are written: Json, Text [Json]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
 }
 
 /// How the webhook runs.
@@ -46,8 +49,8 @@ pub struct Settings {
     pub certificate_folder: PathBuf,
     /// What all sidecars have in common.
     pub common: Common,
-    /// Least severe diagnostic.
-    pub log_level: LogLevel,
+    /// What is logged, and how.
+    pub log: Log,
 }
 
 impl Settings {
@@ -79,7 +82,7 @@ impl Settings {
                 ),
                 status_port: reader.value("--status-port", flags.status_port, &status_port, port),
             },
-            log_level: reader.value("--log-level", flags.log_level, "Info", level),
+            log: reader.log(flags.log_level, flags.log_format),
         };
         if reader.errors.is_empty() { Ok(settings) } else { Err(SettingsError(reader.errors)) }
     }

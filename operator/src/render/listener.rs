@@ -62,5 +62,6 @@ fn listener_tls(tls: &spec::ListenerTls, context: &mut Context<'_>) -> ListenerT
             spec::UnknownServerName::Default => UnknownServerName::Default,
             spec::UnknownServerName::Refuse => UnknownServerName::Refuse,
         },
+        certificates: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Flags, LogLevel, Settings};
+use super::{Flags, Log, LogFormat, LogLevel, Settings};
 use crate::index::Scope;
 use crate::pki::key::Algorithm;
 
@@ -27,6 +27,9 @@ fn flags_go_before_variables_and_those_before_defaults() {
         ("POSTERN_OPERATOR_NAMESPACES", "shop, web"),
         ("POSTERN_OPERATOR_STATUS_PORT", "7190"),
         ("POSTERN_OPERATOR_LOG_LEVEL", "debug"),
+        ("POSTERN_OPERATOR_LOG_FORMAT", "text"),
+        ("POSTERN_OPERATOR_TRACING_ENDPOINT", "http://collector:4318"),
+        ("POSTERN_OPERATOR_TRACING_SAMPLING_RATIO", "0.25"),
         ("POSTERN_OPERATOR_KUBECONFIG", "some/where"),
         ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "rsa-3072"),
         ("POSTERN_OPERATOR_EXTRA_DNS_NAMES", "shop=*.a.example, b.example; web=c.example"),
@@ -37,7 +40,11 @@ fn flags_go_before_variables_and_those_before_defaults() {
     assert_eq!(settings.trust_domain, "flag.local");
     assert_eq!(settings.scope, Scope::Namespaces(BTreeSet::from(["shop".to_owned(), "web".to_owned()])));
     assert_eq!((settings.status_port, settings.authority_algorithm), (7190, Algorithm::Rsa3072));
-    assert_eq!(settings.log_level, LogLevel(LevelFilter::DEBUG));
+    assert_eq!(settings.log, Log { level: LogLevel(LevelFilter::DEBUG), format: LogFormat::Text });
+    assert_eq!(defaults.log, Log { level: LogLevel(LevelFilter::INFO), format: LogFormat::Json });
+    let tracing = settings.tracing.expect("a collector");
+    assert_eq!((&*tracing.endpoint, tracing.sampling_ratio.millionths()), ("http://collector:4318", 250_000));
+    assert_eq!((tracing.service_name.as_deref(), defaults.tracing), (Some("postern-operator"), None));
     assert_eq!(settings.kubeconfig, Some(PathBuf::from("some/where")));
     let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let expected = [("shop", names(&["*.a.example", "b.example"])), ("web", names(&["c.example"]))];
@@ -51,13 +58,19 @@ fn everything_that_is_wrong_is_told_at_once() {
         ("POSTERN_OPERATOR_NAMESPACES", "shop,,web"),
         ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "RSA-1024"),
         ("POSTERN_OPERATOR_LOG_LEVEL", "loud"),
+        ("POSTERN_OPERATOR_LOG_FORMAT", "logfmt"),
+        ("POSTERN_OPERATOR_TRACING_ENDPOINT", "https://collector:4318"),
+        ("POSTERN_OPERATOR_TRACING_SAMPLING_RATIO", "1.5"),
     ];
     let expected = "\
         --trust-domain: `A B` is not a SPIFFE trust domain; write lower-case letters, digits, dots, hyphens and underscores\n\
         POSTERN_OPERATOR_NAMESPACES: `shop,,web` are not namespaces; write `enabled`, `all`, or names with commas between them\n\
         --status-port: `0` is not a port; write 1 to 65535\n\
         POSTERN_OPERATOR_AUTHORITY_ALGORITHM: `RSA-1024` is not a kind of keys; write one of ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096\n\
-        POSTERN_OPERATOR_LOG_LEVEL: `loud` is not a level; write Error, Warn, Info or Debug";
+        POSTERN_OPERATOR_LOG_LEVEL: `loud` is not a level; write Error, Warn, Info or Debug\n\
+        POSTERN_OPERATOR_LOG_FORMAT: `logfmt` is not a format; write Json or Text\n\
+        POSTERN_OPERATOR_TRACING_ENDPOINT: `https://collector:4318` is no address of a collector; write `http://HOST:PORT`, TLS is not spoken\n\
+        POSTERN_OPERATOR_TRACING_SAMPLING_RATIO: `1.5` is no part of a whole; write a number from 0 to 1, such as `0.05`";
     assert_eq!(read(flags, &variables), Err(expected.to_owned()));
 }
 

@@ -10,7 +10,7 @@ use postern_crds::{ConditionStatus, ConditionType};
 use super::turn::{TurnError, Worker};
 use crate::identity::Surroundings;
 use crate::identity::enforced::TrustView;
-use crate::index::ObjectName;
+use crate::index::{Object, ObjectName};
 use crate::limits::{CALM, CALM_EACH, FIRST_WORD, FIRST_WORD_AGAIN};
 use crate::queue::{Key, Outcome, Pace};
 
@@ -41,6 +41,9 @@ impl Worker {
             is_ending,
         };
         let done = self.reconciler.reconcile(&identity, around).await?;
+        if let Some(written) = done.written {
+            self.index.written(Object::Identity(written.into()));
+        }
         if done.revoked {
             let namespaces = self.index.cluster().namespaces();
             namespaces.into_iter().for_each(|namespace| self.queue.add(Key::Trust(namespace), Pace::Urgent));

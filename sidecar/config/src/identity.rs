@@ -16,11 +16,14 @@ pub struct Identity {
     pub certificates: Vec<CertificatePair>,
 }
 
-/// A certificate that is shown to clients that ask for one of its names.
+/// A certificate beside the default one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertificatePair {
+    /// What listeners call it that show it. One without a name is shown on all of them. Since 1.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// PEM file with the leaf certificate first, then its intermediates. Its DNS and IP subject alternative names choose it.
     pub chain: String,
     /// PEM file with the leaf's private key (PKCS#8, SEC1 or PKCS#1).

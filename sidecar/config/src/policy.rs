@@ -79,13 +79,17 @@ pub struct ListenerTls {
     /// What becomes of a client that asks for a name that no certificate has. Since 1.2.
     #[serde(default, skip_serializing_if = "UnknownServerName::is_default")]
     pub unknown_server_name: UnknownServerName,
+    /// Names of certificates of part `identity` that are shown here before all others. The first of them takes the place
+    /// of the default one. Since 1.5.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
 }
 
 /// What becomes of a client that asks for a name (SNI) that no certificate of part `identity` has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum UnknownServerName {
-    /// It is shown the first certificate, `chain` and `key`.
+    /// It is shown the listener's first certificate, or the default one, `chain` and `key`.
     #[default]
     Default,
     /// Its handshake is refused.

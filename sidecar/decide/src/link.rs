@@ -169,6 +169,7 @@ impl<'a> PolicyLinker<'a> {
                 }
             }
         }
+        let certificates = self.certificates(index, tls.map_or(&[][..], |tls| &tls.certificates));
         Listener {
             name: document.name.as_str().into(),
             address: document.address,
@@ -177,8 +178,25 @@ impl<'a> PolicyLinker<'a> {
             min_version: tls.map(|tls| tls.min_version).unwrap_or_default(),
             unknown_server_name: tls.map(|tls| tls.unknown_server_name).unwrap_or_default(),
             bundles,
+            certificates,
             table: crate::RouteTable::default(),
         }
+    }
+
+    /// Where the certificates of a listener are. It serves with the others while one of them is missing.
+    fn certificates(&mut self, listener: usize, names: &[String]) -> Box<[usize]> {
+        let known = self.snapshot.server.as_ref().map_or(&[][..], |server| &server.certificates);
+        let mut found = Vec::new();
+        for (number, name) in names.iter().enumerate() {
+            match known.iter().position(|certificate| certificate.name.as_deref() == Some(name)) {
+                Some(index) => found.push(index),
+                None => {
+                    let place = format!("listeners[{listener}].tls.certificates[{number}]");
+                    missing(&mut self.problems, &place, "certificate", name, Part::Identity);
+                }
+            }
+        }
+        found.into()
     }
 
     fn route(&mut self, index: usize, route: &'a Route) {
@@ -314,6 +332,10 @@ fn backend_name(backend: &BackendDocument) -> String {
 struct Missing;
 
 fn missing(problems: &mut Problems, place: &str, what: &str, name: &str, part: Part) {
-    let list = if part == Part::Trust { "trust.bundles" } else { part.name() };
+    let list = match part {
+        Part::Trust => "trust.bundles",
+        Part::Identity => "identity.certificates",
+        Part::Identities | Part::Policy | Part::Endpoints => part.name(),
+    };
     problems.add_missing(place, format_args!("there is no {what} `{name}`; name one of {list}"), part);
 }

@@ -181,6 +181,8 @@ pub struct Listener {
     pub unknown_server_name: UnknownServerName,
     /// Bundles whose certificates it accepts, in the order of the document.
     pub bundles: Vec<BundleIndex>,
+    /// Certificates of its own, as indices of those of [`Snapshot::server`].
+    pub certificates: Box<[usize]>,
     /// Its routes.
     pub table: RouteTable,
 }

@@ -115,6 +115,7 @@ fn bundle(bundle: &Bundle) -> Value {
 fn identity(part: &AcceptedIdentity) -> Value {
     let certificates = part.certificates.iter().map(|certificate| {
         json!({
+            "name": certificate.name,
             "chain": facts_of(&certificate.chain),
             "key": { "file": certificate.key_file, "content": REDACTED },
             "isDefault": certificate.is_default,

@@ -88,7 +88,12 @@ impl Generation {
     /// Whether another generation presents another certificate.
     pub fn presents_another(&self, other: &Self) -> bool {
         let revision = |generation: &Self| generation.snapshot.server.as_ref().map(|server| server.revision.clone());
-        revision(self) != revision(other)
+        let own = |generation: &Self| {
+            let listeners = generation.listener_keys.iter().zip(&generation.snapshot.listeners);
+            let own = listeners.filter(|(_, listener)| !listener.certificates.is_empty());
+            own.map(|(key, listener)| (key.clone(), listener.certificates.clone())).collect::<Vec<_>>()
+        };
+        revision(self) != revision(other) || own(self) != own(other)
     }
 
     /// Where a listener stands, if this generation still has it.

@@ -41,7 +41,7 @@ pub(super) struct Connection {
     session: OnceCell<Session>,
     pub(super) is_resumed: bool,
     negotiated: Negotiated,
-    pub(super) sni: Option<Box<str>>,
+    pub(super) sni: Option<Arc<str>>,
     /// Where the client has reached the gate, if it asked for no name.
     reached: Option<IpAddr>,
     /// The certificate of the gate's own that it was shown; `None` without TLS.
@@ -54,6 +54,8 @@ pub(super) struct Connection {
     /// Requests begun on it.
     requests: Cell<u64>,
     view: RefCell<Option<Rc<View>>>,
+    /// The host that it was asked for last.
+    pub(super) host: RefCell<Option<Arc<str>>>,
     /// What requests wait with that come one after the other.
     pub(super) alarm: RefCell<Alarm>,
     pub(super) tunnels: Tunnels,
@@ -139,6 +141,7 @@ async fn plain(
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        host: RefCell::default(),
         alarm: RefCell::default(),
         tunnels: Tunnels::default(),
     });
@@ -187,6 +190,7 @@ async fn secured(
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        host: RefCell::default(),
         alarm: RefCell::default(),
         tunnels: Tunnels::default(),
     });
@@ -234,7 +238,7 @@ struct Refusal<'a> {
     client: SocketAddr,
     arrival: Arrival,
     peer: Option<&'a TlsPeer>,
-    sni: &'a Option<Box<str>>,
+    sni: &'a Option<Arc<str>>,
 }
 
 fn refuse(gate: &Gate, listener: &ListenerKey, refusal: &Refusal<'_>, reason: Reason) {
@@ -314,7 +318,9 @@ impl Connection {
         let listener = generation.snapshot.listeners.get(generation.listener(&self.listener)?)?;
         let server = generation.snapshot.server.as_ref()?;
         // Who would be shown none any more has nowhere to move to.
-        let now = server.choose(self.sni.as_deref(), self.reached, listener.unknown_server_name).ok()?;
+        let now = server
+            .choose(&listener.certificates, self.sni.as_deref(), self.reached, listener.unknown_server_name)
+            .ok()?;
         let (shown, now) = (self.certificate.as_ref()?.facts()?, server.certificates.get(now)?.facts()?);
         (shown.sha256 != now.sha256).then(|| u64::try_from(shown.not_after).unwrap_or(0).saturating_add(1))
     }
@@ -371,7 +377,7 @@ impl Connection {
         let (Some(server), Some(shown), Some(listener)) = (&snapshot.server, &self.certificate, listener) else {
             return false;
         };
-        server.is_misdirected(shown, host, listener.unknown_server_name)
+        server.is_misdirected(&listener.certificates, shown, host, listener.unknown_server_name)
     }
 
     /// Why what it carries would not be let in any more, if it would not. What is asked on it is decided each time; what

@@ -11,7 +11,7 @@ use sidecar_decide::{Reason, ServerCertificate};
 
 use super::key::ServerKey;
 
-/// All certificates of part `identity` with their keys; the same for every listener.
+/// All certificates of part `identity` with their keys.
 #[derive(Clone, Debug)]
 pub struct OwnCertificates {
     identity: Arc<AcceptedIdentity>,
@@ -35,14 +35,16 @@ impl OwnCertificates {
         self.certified.first().map(Arc::clone)
     }
 
-    /// The one for a client that asks for `name`, or for none and has reached `address`.
+    /// The one for a client of a listener with certificates of its `own`, which asks for `name`, or for none and has
+    /// reached `address`.
     pub(super) fn choose(
         &self,
+        own: &[usize],
         name: Option<&str>,
         address: Option<IpAddr>,
         unknown: UnknownServerName,
     ) -> Result<Chosen, Reason> {
-        let index = self.identity.choose(name, address, unknown)?;
+        let index = self.identity.choose(own, name, address, unknown)?;
         // Both lists have this index; a client could not be told otherwise than that it has come to nobody.
         let certificate = self.identity.certificates.get(index).ok_or(Reason::TlsUnknownSni)?;
         let certified = self.certified.get(index).ok_or(Reason::TlsUnknownSni)?;

@@ -41,6 +41,8 @@ pub struct TlsContext {
     protocols: &'static [&'static [u8]],
     trust: Arc<Trust>,
     certificates: OwnCertificates,
+    /// Those of the listener's own.
+    own: Box<[usize]>,
     unknown_server_name: UnknownServerName,
     tickets: TicketKeys,
     binding: Sum,
@@ -72,6 +74,7 @@ impl TlsContext {
             protocols,
             trust: Arc::new(trust),
             certificates,
+            own: listener.certificates.clone(),
             unknown_server_name: listener.unknown_server_name,
             tickets,
             binding: binding(snapshot, listener),
@@ -107,11 +110,12 @@ impl TlsContext {
 }
 
 /// What a session is resumed under, or not at all: its listener with its mode and bundles, the trust, and the gate's own
-/// certificate, which a client that resumes does not get to see.
+/// certificates, which a client that resumes does not get to see.
 fn binding(snapshot: &Snapshot, listener: &Listener) -> Sum {
     let bundles: Vec<_> = listener.bundles.iter().map(|index| &snapshot.bundles[*index].name).collect();
     let name = (listener.address.port() == 0).then_some(&listener.name);
     let server = snapshot.server.as_ref().map(|server| &server.revision);
+    let server = (server, &listener.certificates);
     let bound = (listener.address, name, listener.client_auth, bundles, &snapshot.trust_revision, server);
     // Derived and therefore unambiguous; it never leaves the process.
     Sha256::digest(format!("{bound:?}")).into()
@@ -180,7 +184,7 @@ impl Slots {
 
     /// The certificate for a client that asks for `name`, or for none and has reached `address`.
     pub(super) fn choose(&self, name: Option<&str>, address: Option<IpAddr>) -> Result<Chosen, Reason> {
-        self.context.certificates.choose(name, address, self.context.unknown_server_name)
+        self.context.certificates.choose(&self.context.own, name, address, self.context.unknown_server_name)
     }
 
     /// One for a handshake in these groups.

@@ -164,11 +164,8 @@ fn a_service_that_is_not_there_refuses_its_rule_alone() {
     scene.namespace.run(&["delete", "service/stock"]).unwrap();
     scene.apply(&stock(8080));
     // Between the two there is no Service, for the same reason with other words.
-    let has_another_port = || {
-        let message = resolved("False", "BackendNotFound");
-        Ok(message.ends_with("has no port 80 for TCP; it has 8080").then_some(()))
-    };
-    scene.operator.wait_for("the port that there is", has_another_port).unwrap();
+    let words = "has no port 80 for TCP; it has 8080";
+    scene.wait_words("proxyroute/orders", "ResolvedRefs", "False", "BackendNotFound", words);
 
     scene.namespace.run(&["delete", "service/stock"]).unwrap();
     scene.apply(&stock(80));

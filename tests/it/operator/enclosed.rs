@@ -81,8 +81,7 @@ fn an_application_that_listens_beyond_loopback_is_told() {
 
     // Whoever cannot tell has not told that there is no way around.
     let stand_in = StandIn::start(&scene, "orders-3");
-    let message = scene.wait_condition(ROUTE, "Enclosed", "Unknown", "NotChecked");
-    assert!(message.starts_with("2 of 3 started pods"), "{message}");
+    scene.wait_words(ROUTE, "Enclosed", "Unknown", "NotChecked", "2 of 3 started pods");
     let hash = scene.kubelet.with("orders-1", |pod| Ok(crate::observed::status(pod.sidecar()?).routes)).unwrap();
     stand_in.change(|status| {
         status.routes = hash;

@@ -17,8 +17,8 @@ fn wait_kept(scene: &Scene) {
     let message = scene.wait_condition("proxyroute/orders", "Accepted", "False", "Invalid");
     assert!(message.starts_with("spec.rules[0].matches[0].path.value: "), "{message}");
     assert!(message.ends_with(&format!("; {SERVED_ON}")), "{message}");
-    let message = scene.wait_condition("proxyroute/orders", "Programmed", "False", "Invalid");
-    assert_eq!(message, format!("as it is it is not accepted; {SERVED_ON}: 1 of 1 started pods have it"));
+    let words = format!("as it is it is not accepted; {SERVED_ON}: 1 of 1 started pods have it");
+    scene.wait_words("proxyroute/orders", "Programmed", "False", "Invalid", &words);
 }
 
 fn answers(scene: &Scene) -> [Option<u16>; 2] {
@@ -146,11 +146,8 @@ fn authorities_are_trusted_as_long_as_what_is_served_names_them() {
 
     // Two that do not fit into one object: what was written last stays, and the route says so.
     scene.apply(&trusting(&["one", "two"], &all));
-    let is_told = || {
-        let message = scene.wait_condition("proxyroute/orders", "ResolvedRefs", "False", "RefNotFound");
-        Ok(message.contains("would be larger than its object may be (1000 KiB)").then_some(()))
-    };
-    scene.operator.wait_for("why they are not trusted", is_told).unwrap();
+    let words = "would be larger than its object may be (1000 KiB)";
+    scene.wait_words("proxyroute/orders", "ResolvedRefs", "False", "RefNotFound", words);
     assert_eq!(trusted(), ["three"]);
     // A revocation would not fit either, and says so instead of counting as known.
     scene.client("billing");

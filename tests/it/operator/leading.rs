@@ -54,10 +54,15 @@ impl Process {
         let line = || {
             let log = self.log();
             let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let found = lines.find(|line| line["fields"]["message"] == message);
-            Ok(found.map(|line| line["fields"][field].as_str().unwrap_or_default().to_owned()))
+            let found = lines.find(|line| line["message"] == message);
+            Ok(found.map(|line| line[field].as_str().unwrap_or_default().to_owned()))
         };
         eventually(message, PATIENCE, line).unwrap_or_else(|error| panic!("{error:#}: {}", self.log()))
+    }
+
+    pub(crate) fn wait_log(&self, text: &str) {
+        let waited = eventually(text, PATIENCE, || Ok(self.log().contains(text).then_some(())));
+        waited.unwrap_or_else(|error| panic!("{error:#}: {}", self.log()));
     }
 
     pub(crate) fn page(&self, path: &str) -> Answer {
@@ -67,6 +72,20 @@ impl Process {
 
     pub(crate) fn leads(&self) -> bool {
         self.page("/metrics").text().lines().any(|line| line == "postern_operator_leader 1")
+    }
+
+    /// How many of its threads have this name.
+    pub(crate) fn threads(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+        names.filter(|found| found.trim() == name).count()
+    }
+
+    /// Waits until a turn has ended.
+    pub(crate) fn wait_turns(&self) {
+        let is_turn = |line: &str| line.starts_with("postern_operator_turns_total{kind=\"authority\"");
+        let ended = || Ok(self.page("/metrics").text().lines().any(is_turn).then_some(()));
+        eventually("a turn", PATIENCE, ended).unwrap_or_else(|error| panic!("{error:#}: {}", self.log()));
     }
 
     pub(crate) fn wait_leads(&self) {

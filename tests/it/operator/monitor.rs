@@ -1,17 +1,20 @@
 //! What the kubelet and Prometheus ask the operator.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::Command;
 
 use postern_tests::clients::run;
 use postern_tests::wait::PATIENCE;
+use tempfile::TempDir;
 
 use super::leading::Process;
 use super::scene::Scene;
 
 /// The value of one series, written as on the page; 0 where it is not there.
-fn series(page: &str, series: &str) -> f64 {
+pub(crate) fn series(page: &str, series: &str) -> f64 {
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().unwrap())
 }
@@ -65,15 +68,21 @@ fn metrics_are_valid_and_tell_what_was_done() {
     assert_eq!(touched, series(&page, by_resource));
 }
 
-/// Without an API server it lives, and is not ready.
-#[test]
-fn whoever_has_not_seen_everything_is_alive_and_not_ready() {
+/// A file that says of an API server where there is none.
+pub(crate) fn nobody() -> (TempDir, PathBuf) {
     let nobody = r#"{"apiVersion": "v1", "kind": "Config", "current-context": "a",
         "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}], "users": [{"name": "a", "user": {}}],
         "clusters": [{"name": "a", "cluster": {"server": "http://127.0.0.1:1"}}]}"#;
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("nobody.conf");
-    std::fs::write(&kubeconfig, nobody).unwrap();
+    fs::write(&kubeconfig, nobody).unwrap();
+    (folder, kubeconfig)
+}
+
+/// Without an API server it lives, and is not ready.
+#[test]
+fn whoever_has_not_seen_everything_is_alive_and_not_ready() {
+    let (_folder, kubeconfig) = nobody();
     let operator = Process::start(&kubeconfig, &["--namespaces=shop".to_owned()]);
     assert_eq!(operator.page("/livez").text(), "ok");
     let ready = operator.page("/readyz");

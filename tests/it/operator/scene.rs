@@ -86,7 +86,12 @@ impl Scene {
 
     /// Ends the operator and starts another.
     pub(crate) fn restart_operator(&mut self) {
-        let another = Operator::start(&self.own, &self.namespace).unwrap();
+        self.restart_operator_with(&[]);
+    }
+
+    /// The same with further flags.
+    pub(crate) fn restart_operator_with(&mut self, flags: &[&str]) {
+        let another = Operator::start_with(&self.own, &self.namespace, flags).unwrap();
         drop(std::mem::replace(&mut self.operator, another));
     }
 
@@ -167,6 +172,17 @@ impl Scene {
             Ok(met.map(|told| told.2.clone()))
         });
         waited.unwrap_or_else(|error| panic!("expected {status}/{reason}, it was {last:?}: {error:#}"))
+    }
+
+    /// Waits until a condition says so in these words, which may come later than its reason.
+    pub(crate) fn wait_words(&self, object: &str, kind: &str, status: &str, reason: &str, words: &str) {
+        let mut last = None;
+        let waited = self.operator.wait_for(&format!("{kind} {status} of {object}"), || {
+            last = self.condition(object, kind);
+            let are_said = |told: &Told| told.0 == status && told.1 == reason && told.2.contains(words);
+            Ok(last.as_ref().is_some_and(are_said).then_some(()))
+        });
+        waited.unwrap_or_else(|error| panic!("expected {status}/{reason} {words:?}, it was {last:?}: {error:#}"));
     }
 
     /// Waits until so many sidecars have started, and all of them know an identity's state.

@@ -250,7 +250,7 @@ impl Running {
     fn page(&self) -> Result<String> {
         let log = self.programs.output("operator");
         let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        let address = lines.filter_map(|line| Some(line["fields"]["address"].as_str()?.to_owned())).next();
+        let address = lines.filter_map(|line| Some(line["address"].as_str()?.to_owned())).next();
         let address = address.context("the operator's status address")?;
         Ok(Curl::new(format!("http://{address}/metrics")).within(PATIENCE).call()?.text())
     }

@@ -24,8 +24,8 @@ fn route(namespace: &str, name: &str, spec: &Value, version: u64) -> Object {
     Object::Route(Arc::new(serde_json::from_value::<ProxyRoute>(object).expect("a route")))
 }
 
-fn identity(name: &str, spec: &Value) -> Object {
-    let metadata = json!({"name": name, "namespace": "shop"});
+fn identity(name: &str, spec: &Value, version: u64) -> Object {
+    let metadata = json!({"name": name, "namespace": "shop", "resourceVersion": version.to_string()});
     let kind = "ClientIdentity";
     let object = json!({"apiVersion": "postern.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
     Object::Identity(Arc::new(serde_json::from_value::<ClientIdentity>(object).expect("a client")))
@@ -43,6 +43,7 @@ fn pod(namespace: &str, name: &str, workload: &str, app: &str) -> Pod {
         is_started: false,
         is_ending: false,
         touched: None,
+        gate: crate::inject::gate::Gate::There,
     }
 }
 
@@ -122,16 +123,17 @@ fn a_client_concerns_its_namespace_and_everybody_once_it_is_restricted() {
         "workload shop/canary",
         "workload shop/stock",
     ];
-    assert_eq!(of(cluster.set(identity("billing", &issue), Source::Change)), keys(shop));
-    assert_eq!(of(cluster.set(identity("billing", &issue), Source::Change)), keys(["identity shop/billing"]));
+    assert_eq!(of(cluster.set(identity("billing", &issue, 1), Source::Change)), keys(shop));
+    assert_eq!(of(cluster.set(identity("billing", &issue, 2), Source::Change)), keys(["identity shop/billing"]));
+    assert_eq!(of(cluster.set(identity("billing", &issue, 2), Source::Change)), keys([]), "known already");
     let suspended = json!({"issue": {"secretName": "billing"}, "state": "Suspended"});
     let mut everybody = keys(shop);
     everybody.insert("workload web/front".to_owned());
-    assert_eq!(of(cluster.set(identity("billing", &suspended), Source::Change)), everybody);
+    assert_eq!(of(cluster.set(identity("billing", &suspended, 3), Source::Change)), everybody);
     let allow = json!([{"name": "all", "allow": [{"identity": {"name": "x", "namespace": "shop"}}], "backendRefs": [{"localPort": 1}]}]);
     let elsewhere = json!({"podSelector": {"matchLabels": {"app": "front"}}, "rules": allow});
     cluster.set(route("web", "front", &elsewhere, 1), Source::Change);
-    let other = of(cluster.set(identity("other", &issue), Source::Change));
+    let other = of(cluster.set(identity("other", &issue, 4), Source::Change));
     assert!(other.contains("workload web/front"), "a route there names clients of this namespace: {other:?}");
 }
 
@@ -171,6 +173,25 @@ fn what_is_older_than_what_is_known_is_not_believed() {
 }
 
 /// A ledger of these certificates: serial number, and whether it is revoked.
+/// An own status overtakes what somebody else has changed before it, and brings it.
+#[test]
+fn what_others_change_before_an_own_write_is_not_missed() {
+    let mut cluster = cluster();
+    cluster.set(route("shop", "orders", &json!({}), 5), Source::Change);
+    assert_eq!(of(cluster.set_written(route("shop", "orders", &json!({}), 6))), keys([]), "what was written");
+    let changed = json!({"allowBypass": true});
+    let turns = of(cluster.set_written(route("shop", "orders", &changed, 8)));
+    assert!(turns.contains("workload shop/orders"), "{turns:?}");
+    assert_eq!(of(cluster.set(route("shop", "orders", &changed, 7), Source::Change)), keys([]), "told too late");
+
+    let (active, suspended) = (json!({}), json!({"state": "Suspended"}));
+    cluster.set(identity("billing", &active, 5), Source::Change);
+    assert_eq!(of(cluster.set_written(identity("billing", &active, 6))), keys([]), "what was written");
+    let turns = of(cluster.set_written(identity("billing", &suspended, 8)));
+    assert!(turns.contains("identity shop/billing") && turns.contains("trust shop"), "{turns:?}");
+    assert_eq!(of(cluster.set(identity("billing", &suspended, 7), Source::Change)), keys([]), "told too late");
+}
+
 fn ledger(version: u64, certificates: &[(&str, bool)]) -> Object {
     let entry = |(serial, revoked): &(&str, bool)| {
         let entry = json!({

@@ -82,7 +82,7 @@ fn services_that_send_past_the_gate_are_found() {
 /// What a sidecar says: whether it has the route, and which ports it finds exposed.
 fn answered(has_route: bool, exposed: &Value) -> Heard {
     let routes = if has_route { json!({"shop/orders": "aaaaaaaaaaaa"}) } else { json!({}) };
-    let mut answer = json!({"contract": {"min": "1.0", "max": "1.4"}, "podUid": "", "parts": {}, "routes": routes});
+    let mut answer = json!({"contract": {"min": "1.0", "max": "1.5"}, "podUid": "", "parts": {}, "routes": routes});
     if !exposed.is_null() {
         answer["exposedPorts"] = exposed.clone();
     }

@@ -1,18 +1,20 @@
 //! Accepts part `identity`: each key and chain as a pair, all pairs or none.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sidecar_config::Part;
 use sidecar_config::identity::Identity;
 
-use super::Files;
+use super::policy::taken;
+use super::{Files, name_error};
 use crate::Revision;
 use crate::problem::{Problems, Refusal};
 use crate::server::{ServerCertificate, ServerNames};
 use crate::snapshot::AcceptedIdentity;
 
 /// Certificates beside the first: more names than a workload's listeners have; a handshake looks through all of them.
-const CERTIFICATES_MAX: usize = 64;
+pub(super) const CERTIFICATES_MAX: usize = 64;
 
 /// Accepts the server's certificates with their keys.
 ///
@@ -20,9 +22,12 @@ const CERTIFICATES_MAX: usize = 64;
 /// Every problem of the part; a key that is not its leaf's among them.
 pub fn identity(document: &Identity, files: &Files) -> Result<AcceptedIdentity, Refusal> {
     let mut problems = Problems::of(Part::Identity);
-    let default = Pair { place: String::new(), chain: &document.chain, key: &document.key, is_default: true };
+    let default =
+        Pair { place: String::new(), name: None, chain: &document.chain, key: &document.key, is_default: true };
+    check_names(document, &mut problems);
     let more = document.certificates.iter().enumerate().map(|(index, pair)| Pair {
         place: format!("certificates[{index}]."),
+        name: pair.name.as_deref(),
         chain: &pair.chain,
         key: &pair.key,
         is_default: false,
@@ -45,10 +50,26 @@ pub fn identity(document: &Identity, files: &Files) -> Result<AcceptedIdentity, 
     })
 }
 
+/// Names are what listeners refer to: one stands for one certificate.
+fn check_names(document: &Identity, problems: &mut Problems) {
+    let mut names = HashSet::new();
+    for (index, name) in
+        document.certificates.iter().enumerate().filter_map(|(index, pair)| Some((index, pair.name.as_ref()?)))
+    {
+        let place = format_args!("certificates[{index}].name");
+        if let Some(error) = name_error(name) {
+            problems.add(place, error);
+        } else if !names.insert(name) {
+            problems.add(place, taken("certificate", name));
+        }
+    }
+}
+
 /// A chain and its key, as they are written.
 struct Pair<'a> {
     /// In front of the names of its fields.
     place: String,
+    name: Option<&'a str>,
     chain: &'a str,
     key: &'a str,
     is_default: bool,
@@ -73,12 +94,14 @@ impl Pair<'_> {
             (Some(Ok(_)), _) => {}
         }
         let names = chain.first().map(|leaf| ServerNames::of(&leaf.facts)).unwrap_or_default();
-        if !self.is_default && !chain.is_empty() && names.is_empty() {
+        // A listener that names it shows it to those who ask for none.
+        if !self.is_default && self.name.is_none() && !chain.is_empty() && names.is_empty() {
             let detail = "has neither DNS nor IP subject alternative names, so no client could ask for it; issue it with \
                           the names it is for";
             problems.add(format_args!("{place}chain"), detail);
         }
-        ServerCertificate { chain, key_file: self.key.to_owned(), names, is_default: self.is_default }
+        let name = self.name.map(Into::into);
+        ServerCertificate { name, chain, key_file: self.key.to_owned(), names, is_default: self.is_default }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use sidecar_config::policy::{Allow, Listener, Protocol, Route};
 use sidecar_config::upstream::BackendProtocol;
 
+use super::identity::CERTIFICATES_MAX;
 use super::name_error;
 use super::policy::taken;
 use crate::problem::Problems;
@@ -27,6 +28,20 @@ pub(super) fn check_listeners(listeners: &[Listener], problems: &mut Problems) {
         }
         if let Some(error) = tls_error(listener) {
             problems.add(format_args!("{place}.tls"), error);
+        }
+        check_certificates(listener, &place, problems);
+    }
+}
+
+fn check_certificates(listener: &Listener, place: &str, problems: &mut Problems) {
+    let names = listener.tls.as_ref().map_or(&[][..], |tls| &tls.certificates);
+    if names.len() > CERTIFICATES_MAX {
+        let detail = format_args!("are {}; at most {CERTIFICATES_MAX} are allowed", names.len());
+        problems.add(format_args!("{place}.tls.certificates"), detail);
+    }
+    for (number, name) in names.iter().enumerate() {
+        if let Some(error) = name_error(name) {
+            problems.add(format_args!("{place}.tls.certificates[{number}]"), error);
         }
     }
 }

@@ -447,6 +447,24 @@ fn a_missing_bundle_refuses_what_names_it() {
 }
 
 #[test]
+fn a_missing_certificate_leaves_a_listener_the_others() {
+    let mut documents = complete();
+    documents.policy["listeners"][0]["tls"]["certificates"] = json!(["a/web", "a/old"]);
+    let (snapshot, problems) = documents.link();
+    let row = |number| {
+        let name = ["a/web", "a/old"][number];
+        let detail = format!("there is no certificate `{name}`; name one of identity.certificates");
+        (format!("policy.listeners[0].tls.certificates[{number}]"), detail)
+    };
+    let rows = [row(0), row(1)];
+    let rows: Vec<_> = rows.iter().map(|(place, detail)| (place.as_str(), detail.as_str())).collect();
+    assert_eq!(told(&problems), expected(&rows));
+    assert!(problems.iter().all(|problem| problem.missing_in == Some(sidecar_config::Part::Identity)));
+    assert_eq!(snapshot.listeners[0].certificates, [].into());
+    assert_eq!(decisions(&snapshot, "x", "ours"), [ALLOWED; 3]);
+}
+
+#[test]
 fn a_revocation_of_somebody_else_is_no_problem() {
     let states = json!([{"name": "a/z", "state": "Revoked"}, {"name": "a/y", "state": "Revoked"}]);
     let (snapshot, problems) = Documents { trust: trust_document(&states), ..complete() }.link();

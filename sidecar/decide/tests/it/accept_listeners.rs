@@ -42,6 +42,17 @@ fn tls_settings_are_where_tls_is() {
 }
 
 #[test]
+fn names_of_certificates_are_names_and_few() {
+    let mut with = listener("main", 1);
+    with["tls"]["certificates"] = json!(["a/web", ""]);
+    let detail = "is empty; give it a name";
+    problems(&with, &json!([]), &[("policy.listeners[0].tls.certificates[1]", detail)]);
+    with["tls"]["certificates"] = json!(vec!["a/web"; 65]);
+    let detail = "are 65; at most 64 are allowed";
+    problems(&with, &json!([]), &[("policy.listeners[0].tls.certificates", detail)]);
+}
+
+#[test]
 fn without_certificates_only_anyone_is_allowed() {
     const DETAIL: &str = "nobody has a certificate on listener `main`, which is `HTTP`; \
                           write `allow = [{ anyone = {} }]`, or serve the route on a listener with TLS";

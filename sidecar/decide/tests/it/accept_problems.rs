@@ -221,6 +221,22 @@ fn identity_with_more_certificates() {
              it is for",
         )],
     );
+    let named = |name: &str| {
+        let mut pair = pair("server.pem", "server.key");
+        pair["name"] = json!(name);
+        pair
+    };
+    assert!(
+        accept::identity(&with(json!([named("a/web")])), &files()).is_ok(),
+        "a listener shows it, whatever it says"
+    );
+    refused(
+        json!([named("a/web"), named("a web"), named("a/web")]),
+        &[
+            ("identity.certificates[1].name", "has ' ' in it; leave out white space and control characters"),
+            ("identity.certificates[2].name", "`a/web` is taken by an earlier certificate; names are unique"),
+        ],
+    );
     let many = |count| Value::from(vec![pair("shop.pem", "shop.key"); count]);
     assert!(accept::identity(&with(many(64)), &files()).is_ok());
     refused(

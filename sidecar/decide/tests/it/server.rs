@@ -26,6 +26,10 @@ fn four() -> AcceptedIdentity {
 }
 
 fn accepted(table: &[(&str, &[&str], &[&str])]) -> AcceptedIdentity {
+    accepted_with(table, |_| ())
+}
+
+fn accepted_with(table: &[(&str, &[&str], &[&str])], change: impl FnOnce(&mut Value)) -> AcceptedIdentity {
     let mut files = Files::default();
     for (digest, (name, dns_names, addresses)) in (0..).zip(table) {
         let facts = CertificateFacts {
@@ -39,6 +43,7 @@ fn accepted(table: &[(&str, &[&str], &[&str])]) -> AcceptedIdentity {
     let pair = |name: &str| json!({"chain": format!("{name}.pem"), "key": format!("{name}.key")});
     let mut document = pair(table[0].0);
     document["certificates"] = Value::from_iter(table[1..].iter().map(|(name, ..)| pair(name)));
+    change(&mut document);
     accept::identity(&read(document), &files).expect("a good document")
 }
 
@@ -73,8 +78,8 @@ fn the_name_chooses_the_certificate() {
         ("192.0.2.8", known(DEFAULT)),
     ];
     for (name, (by_default, strictly)) in rows {
-        assert_eq!(identity.choose(Some(name), None, Default), by_default, "{name}");
-        assert_eq!(identity.choose(Some(name), None, Refuse), strictly, "{name}");
+        assert_eq!(identity.choose(&[], Some(name), None, Default), by_default, "{name}");
+        assert_eq!(identity.choose(&[], Some(name), None, Refuse), strictly, "{name}");
     }
 }
 
@@ -86,7 +91,7 @@ fn without_a_name_the_address_chooses() {
     for (address, expected) in rows {
         let address = address.map(|address| address.parse::<IpAddr>().expect("an address"));
         for unknown in [Default, Refuse] {
-            assert_eq!(identity.choose(None, address, unknown), Ok(expected), "{address:?}");
+            assert_eq!(identity.choose(&[], None, address, unknown), Ok(expected), "{address:?}");
         }
     }
 }
@@ -120,8 +125,8 @@ fn a_host_belongs_to_the_certificate_that_was_shown() {
     ];
     for (shown, host, by_default, strictly) in rows {
         let certificate = &identity.certificates[shown];
-        assert_eq!(identity.is_misdirected(certificate, host, Default), by_default, "{shown} {host}");
-        assert_eq!(identity.is_misdirected(certificate, host, Refuse), strictly, "{shown} {host}");
+        assert_eq!(identity.is_misdirected(&[], certificate, host, Default), by_default, "{shown} {host}");
+        assert_eq!(identity.is_misdirected(&[], certificate, host, Refuse), strictly, "{shown} {host}");
     }
 }
 
@@ -130,12 +135,77 @@ fn one_certificate_is_for_every_host_unless_unknown_names_are_refused() {
     let one = accepted(&[("only", &["only.example"], &[])]);
     let rows = [("only.example", false, false), ("other.example", false, true), ("10.0.0.1:8443", false, false)];
     for (host, by_default, strictly) in rows {
-        assert_eq!(one.is_misdirected(&one.certificates[0], host, Default), by_default, "{host}");
-        assert_eq!(one.is_misdirected(&one.certificates[0], host, Refuse), strictly, "{host}");
+        assert_eq!(one.is_misdirected(&[], &one.certificates[0], host, Default), by_default, "{host}");
+        assert_eq!(one.is_misdirected(&[], &one.certificates[0], host, Refuse), strictly, "{host}");
     }
     // A connection from before a change was shown a certificate that is not there any more.
     let before = four();
-    assert!(one.is_misdirected(&before.certificates[SHOP], "only.example", Default));
-    assert!(!one.is_misdirected(&before.certificates[SHOP], "shop.example", Default));
-    assert!(!one.is_misdirected(&before.certificates[DEFAULT], "shop.example", Default));
+    assert!(one.is_misdirected(&[], &before.certificates[SHOP], "only.example", Default));
+    assert!(!one.is_misdirected(&[], &before.certificates[SHOP], "shop.example", Default));
+    assert!(!one.is_misdirected(&[], &before.certificates[DEFAULT], "shop.example", Default));
+}
+
+/// The default, one for every listener, and three that listeners name: the first of them has no name of a host.
+fn named() -> AcceptedIdentity {
+    let table: [(&str, &[&str], &[&str]); 5] = [
+        ("ours", &["orders.shop.svc"], &[]),
+        ("shared", &["shop.example"], &[]),
+        ("device", &[], &[]),
+        ("web", &["*.shop.svc", "web.example"], &["192.0.2.7"]),
+        ("old-web", &["web.example", "shop.example"], &[]),
+    ];
+    accepted_with(&table, |document| {
+        for (index, name) in [(1, "demo/device"), (2, "demo/web"), (3, "demo/old-web")] {
+            document["certificates"][index]["name"] = json!(name);
+        }
+    })
+}
+
+#[test]
+fn a_listener_shows_its_own_certificates_before_all_others() {
+    let identity = named();
+    let (ours, shared, device, web, old_web) = (0, 1, 2, 3, 4);
+    let rows: [(&[usize], Option<&str>, usize); 14] = [
+        // What a listener has not named it does not show.
+        (&[], Some("web.example"), ours),
+        (&[], None, ours),
+        (&[], Some("shop.example"), shared),
+        (&[web], Some("web.example"), web),
+        // Its own, by a wildcard too, before the very name of another.
+        (&[web], Some("orders.shop.svc"), web),
+        (&[old_web], Some("shop.example"), old_web),
+        (&[old_web], Some("orders.shop.svc"), ours),
+        (&[web], Some("shop.example"), shared),
+        // The first is for whoever asks for no name, or for one that nobody has.
+        (&[web], Some("other.example"), web),
+        (&[web, device], None, web),
+        (&[device, web], None, device),
+        (&[device, web], Some("other.example"), device),
+        (&[device, old_web, web], Some("web.example"), old_web),
+        (&[device, web], Some("web.example"), web),
+    ];
+    for (own, name, expected) in rows {
+        assert_eq!(identity.choose(own, name, None, Default), Ok(expected), "{own:?} {name:?}");
+    }
+    let address = Some("192.0.2.7".parse().expect("an address"));
+    assert_eq!(identity.choose(&[device, web], None, address, Default), Ok(web));
+    assert_eq!(identity.choose(&[device], None, address, Default), Ok(device));
+    assert_eq!(identity.choose(&[device], Some("other.example"), None, Refuse), Err(Reason::TlsUnknownSni));
+    // Which hosts belong to which of them: own, shown, host, whether it is misdirected.
+    let rows: [(&[usize], usize, &str, bool); 8] = [
+        (&[web], web, "a.shop.svc", false),
+        (&[web], web, "other.example", false),
+        (&[web], shared, "other.example", true),
+        (&[web], web, "shop.example", true),
+        (&[web], ours, "web.example", true),
+        (&[device, web], device, "other.example", false),
+        (&[device, web], web, "other.example", true),
+        // A connection from before the listener had one of its own.
+        (&[web], ours, "other.example", false),
+    ];
+    for (own, shown, host, expected) in rows {
+        let certificate = &identity.certificates[shown];
+        assert_eq!(identity.is_misdirected(own, certificate, host, Default), expected, "{own:?} {shown} {host}");
+    }
+    assert!(identity.is_misdirected(&[web], &identity.certificates[web], "other.example", Refuse));
 }
