@@ -4,6 +4,7 @@ pub mod api;
 pub mod app;
 pub mod authority;
 pub mod events;
+pub mod heap;
 pub mod identity;
 pub mod index;
 pub mod inject;

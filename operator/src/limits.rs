@@ -61,6 +61,18 @@ pub const DOCUMENT_BYTES: usize = 1000 << 10;
 /// Longest message of why a route is refused where more is to be said: a condition takes 1024.
 pub const REFUSED_MESSAGE_BYTES: usize = 900;
 
+/// How often memory is given back: a look at the heap takes some milliseconds.
+pub const HEAP_TRIM: Duration = Duration::from_secs(10);
+/// Heaps of the process. Its two threads seldom meet there, and what one has freed the other can use.
+pub const HEAP_ARENAS: i32 = 1;
+/// Blocks of so many bytes are mappings of their own, which go back when they are freed, and leave no hole in which
+/// something small would hold them up. glibc would raise this with each that is freed.
+pub const HEAP_BLOCK_BYTES: i32 = 64 << 10;
+
+/// Objects that a list asks for at once: of Secrets they are some megabytes, as bytes and as objects, which the heap keeps
+/// for long after a start.
+pub const LISTED_AT_ONCE: u32 = 100;
+
 /// How often it is asked whether a kind is served by now that was not: whoever installs Gateway API waits that long.
 pub const OPTIONAL_AGAIN: Duration = Duration::from_secs(10);
 

@@ -35,6 +35,17 @@ pub(super) fn of_everything(cluster: &Cluster) -> Turns {
     turns
 }
 
+/// Everything there is in a namespace, which was not served before.
+pub(super) fn of_everything_in(cluster: &Cluster, namespace: &str) -> Turns {
+    let is_in = |name: &ObjectName| name.namespace == namespace;
+    let routes = cluster.routes_in(namespace).map(|route| Key::Route(ObjectName::of(&**route)));
+    let clients = cluster.identities().map(|one| ObjectName::of(&**one)).filter(is_in).map(Key::Identity);
+    let workloads = cluster.workloads_in(namespace).cloned().map(Key::Workload);
+    let mut turns = gathered(workloads.chain(routes).chain(clients));
+    turns.push((Key::Trust(namespace.to_owned()), Pace::Urgent));
+    turns
+}
+
 /// A route concerns the workloads it selects, before or now, and its own status.
 pub(super) fn of_route(cluster: &Cluster, old: Option<&ProxyRoute>, new: Option<&ProxyRoute>) -> Turns {
     // What was written to its status by us or others changes nothing that is planned.
@@ -113,7 +124,8 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
     let Some(held) = new.or(old) else { return Turns::new() };
     let namespace = &held.name.namespace;
     if let Some(workload) = held.workload() {
-        let bundles = |held: Option<&Held>| held.and_then(|held| held.annotations.get(BUNDLES_ANNOTATION).cloned());
+        let bundles =
+            |held: Option<&Held>| held.and_then(|held| held.annotations.get(BUNDLES_ANNOTATION).map(str::to_owned));
         // A namespace trusts what its policies use, until they are written without it.
         let trust = (bundles(old) != bundles(new)).then(|| Key::Trust(namespace.clone()));
         return gathered(trust.into_iter().chain([Key::Workload(workload)]));
@@ -123,7 +135,7 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
     }
     if let Some(label) = held.labels.get(IDENTITY_LABEL) {
         let identities = cluster.identities().map(|identity| ObjectName::of(&**identity));
-        let its = identities.filter(|name| name.namespace == *namespace && label_value(&name.name) == *label);
+        let its = identities.filter(|name| name.namespace == *namespace && label_value(&name.name) == label);
         return gathered(its.map(Key::Identity));
     }
     if held.labels.get(LEDGER_LABEL.0).is_some_and(|part| part == LEDGER_LABEL.1) {

@@ -69,6 +69,13 @@ impl Memory {
         }
     }
 
+    /// What a sidecar answers, kept once for all pods that say the same, as those of a workload do.
+    #[must_use]
+    pub fn shared(&self, answer: Answer) -> Arc<Answer> {
+        let mut known = self.heard.values().filter_map(|pod| pod.answer.as_ref());
+        known.find(|known| ***known == answer).cloned().unwrap_or_else(|| Arc::new(answer))
+    }
+
     /// The newest contract version that all sidecars read which have said so.
     #[must_use]
     pub fn newest_version(&self, pods: &[Arc<Pod>]) -> ContractVersion {
@@ -86,10 +93,9 @@ pub struct PodMemory {
 
 impl PodMemory {
     /// What is to be said of a sidecar after it was asked.
-    pub fn hear(&mut self, answer: Result<Answer, AskError>, now: Instant) -> Heard {
+    pub fn hear(&mut self, answer: Result<Arc<Answer>, AskError>, now: Instant) -> Heard {
         match answer {
             Ok(answer) => {
-                let answer = Arc::new(answer);
                 *self = Self { answer: Some(Arc::clone(&answer)), silent_since: None };
                 Heard::Answered(answer)
             }

@@ -85,7 +85,7 @@ impl Worker {
         let mut bundles: BTreeMap<_, _> = rendered.flat_map(|rendered| rendered.needs.bundles).collect();
         // What is served is trusted until it is written without: a route may have changed a moment ago, or in vain.
         for held in cluster.held_in(HeldKind::ConfigMap, namespace) {
-            let served = held.annotations.get(BUNDLES_ANNOTATION).map(|text| read_bundles(text));
+            let served = held.annotations.get(BUNDLES_ANNOTATION).map(read_bundles);
             for (name, bundle) in served.into_iter().flatten() {
                 bundles.entry(name).or_insert(bundle);
             }

@@ -39,7 +39,7 @@ use crate::events::Events;
 use crate::events::transition::of_route;
 use crate::identity::directory::Directory;
 use crate::identity::{ReconcileError, Reconciler};
-use crate::index::{Index, Object, ObjectName, Pod};
+use crate::index::{Index, Object, ObjectName, Pod, essentials};
 use crate::inject::audit::{AuditError, Auditor};
 use crate::inject::upkeep::{Upkeep, UpkeepError};
 use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES};
@@ -274,7 +274,10 @@ impl Worker {
         let heard = pods.iter().zip(answers).map(|(pod, answer)| {
             let heard = match answer {
                 None => Heard::NotStarted,
-                Some(answer) => memory.heard.entry(pod.uid.clone()).or_default().hear(answer, now),
+                Some(answer) => {
+                    let answer = answer.map(|answer| memory.shared(answer));
+                    memory.heard.entry(pod.uid.clone()).or_default().hear(answer, now)
+                }
             };
             (Arc::clone(pod), heard)
         });
@@ -327,7 +330,7 @@ impl Worker {
                 }
                 let before = route.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
                 self.events.tell(&*route, of_route(before, &status.conditions));
-                written.metadata.managed_fields = None;
+                essentials(&mut written.metadata);
                 self.index.written(Object::Route(Arc::new(written)));
                 Ok(Outcome::Done)
             }

@@ -53,7 +53,7 @@ impl Worker {
         };
         let now = Timestamp::now().as_second();
         let since = objects.iter().filter_map(|held| held.annotations.get(UNUSED_ANNOTATION)).max();
-        match decide(since.map(String::as_str), now) {
+        match decide(since, now) {
             Unused::Mark => {
                 self.writer.annotate(marked, UNUSED_ANNOTATION, &now.to_string()).await?;
                 Ok(Outcome::Again(UNUSED_KEPT))
@@ -76,7 +76,7 @@ impl Worker {
         let kinds = [HeldKind::Secret, HeldKind::ConfigMap];
         let all = kinds.into_iter().flat_map(|kind| cluster.held_in(kind, &workload.namespace));
         let mut all: Vec<_> = all.filter(|held| held.workload().as_ref() == Some(workload)).cloned().collect();
-        all.sort_by_key(|held| held.annotations.contains_key(UNUSED_ANNOTATION));
+        all.sort_by_key(|held| held.annotations.get(UNUSED_ANNOTATION).is_some());
         all
     }
 }

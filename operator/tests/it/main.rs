@@ -10,6 +10,7 @@
 mod identity_directory;
 mod identity_fixture;
 mod identity_validate;
+mod kept_bytes;
 mod pki_authority;
 mod pki_fixture;
 mod pki_issue;

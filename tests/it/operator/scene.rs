@@ -45,9 +45,22 @@ impl Scene {
 
     /// The same on another API server.
     pub(crate) fn start_on(server: &'static ApiServer) -> Self {
+        Self::start_with(server, |own, namespace| Operator::start(own, namespace).unwrap())
+    }
+
+    /// With an operator that serves what is enabled, which its namespace is not yet.
+    pub(crate) fn start_enabled() -> Self {
+        let enabled = |own: &Namespace<'_>, later: &Namespace<'_>| Operator::start_enabled(own, &[later]).unwrap();
+        Self::start_with(ApiServer::shared().unwrap(), enabled)
+    }
+
+    fn start_with(
+        server: &'static ApiServer,
+        operator: impl FnOnce(&Namespace<'_>, &Namespace<'_>) -> Operator,
+    ) -> Self {
         let (namespace, own) = (server.namespace("shop").unwrap(), server.namespace("postern").unwrap());
         Self {
-            operator: Operator::start(&own, &namespace).unwrap(),
+            operator: operator(&own, &namespace),
             kubelet: MiniKubelet::start(&namespace).unwrap(),
             namespace,
             own,
@@ -272,8 +285,13 @@ impl Scene {
 
     /// Writes a client's certificate out of its Secret, and the authorities it trusts.
     pub(crate) fn keep_certificate(&self, client: &str) {
+        self.keep_certificate_of(&self.namespace, client);
+    }
+
+    /// The same of a client of another namespace.
+    pub(crate) fn keep_certificate_of(&self, namespace: &Namespace<'_>, client: &str) {
         let secret = self.operator.wait_for("the client's Secret", || {
-            let secret = self.namespace.object(&format!("secret/{client}-client"))?;
+            let secret = namespace.object(&format!("secret/{client}-client"))?;
             Ok(secret.filter(|secret| secret["data"]["tls.crt"].is_string()))
         });
         let secret = secret.unwrap();
