@@ -14,7 +14,7 @@ mod watch;
 
 pub use backends::{ServicePort, Unresolved};
 pub use cluster::{Cluster, Object, ObjectKind};
-pub use grant::Grant;
+pub use grant::{Grant, Granted};
 pub use held::{ContentDigest, Entries, Held, HeldKind};
 pub use name::ObjectName;
 pub use pod::Pod;

@@ -13,6 +13,7 @@ use sidecar_decide::snapshot::AcceptedTrust;
 use sidecar_decide::{Parts, accept, link};
 
 use super::backends::{self, Backends};
+use super::certificates::{self, Carried, Certificates};
 use super::content::{Content, Write};
 use super::document::document;
 use super::last_good::write_bundles;
@@ -63,6 +64,15 @@ pub struct Expected {
     pub endpoints: Option<String>,
 }
 
+impl Expected {
+    /// All but the policy's, by part.
+    #[must_use]
+    pub fn others(&self) -> Vec<(&'static str, &String)> {
+        let others = [("trust", &self.trust), ("identities", &self.identities)].into_iter();
+        others.chain(self.endpoints.iter().map(|revision| ("endpoints", revision))).collect()
+    }
+}
+
 /// What a plan says of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
@@ -96,6 +106,8 @@ pub struct Leaf {
     pub name: ObjectName,
     /// Why it has to be made, and with what; `None` if the one that is there is good.
     pub due: Option<(rotate::Reason, Request)>,
+    /// What its Secret carries beside it.
+    pub carried: Carried,
 }
 
 /// What all workloads have in common.
@@ -115,6 +127,8 @@ pub struct Common<'a> {
     pub chunk_bytes: usize,
     /// Services that its routes send requests to.
     pub backends: &'a Backends,
+    /// Certificates of users that its listeners show.
+    pub certificates: &'a Certificates,
     /// The newest contract version that all of its sidecars read.
     pub newest: ContractVersion,
     /// In seconds since the epoch.
@@ -135,7 +149,10 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     let sets = backends::sets(common.backends, common.newest);
     let endpoints = backends::text(&sets);
     let asked_in_vain = backends::missing(&validated.policy, common.backends, endpoints.is_none());
-    for (name, what) in missing(validated, common, &sets).into_iter().chain(asked_in_vain) {
+    let (leaves, next_look) = leaves(observed, validated, common);
+    let left_out = leaves.iter().flat_map(|leaf| leaf.carried.left_out.iter().cloned()).collect();
+    let shown = certificates::missing(&validated.policy, &observed.routes, common.certificates, &left_out, common.now);
+    for (name, what) in missing(validated, common, &sets).into_iter().chain(asked_in_vain).chain(shown) {
         if let Some(verdict) = verdicts.get_mut(&name) {
             verdict.missing.push(what);
         }
@@ -161,7 +178,6 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     let policy_content =
         config_map(names::policy(&workload.name), "policy", Entries::default().with(names::POLICY_ENTRY, policy));
     let set = |content: Content| if too_large.is_some() { Write::Keep } else { Write::Set(content) };
-    let (leaves, next_look) = leaves(observed, validated, common);
     Plan {
         leaves,
         identities: identities.unwrap_or_default(),
@@ -266,10 +282,8 @@ fn for_any_pod(policy: &Policy) -> Policy {
 /// Which certificates the pods need, and which of them are due.
 fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Vec<Leaf>, Option<i64>) {
     let workload = &observed.workload;
-    let accounts: BTreeSet<_> =
-        observed.pods.iter().filter(|pod| !pod.is_ending).map(|pod| pod.service_account.as_str()).collect();
-    let mut next_look: Option<i64> = None;
-    let leaves = accounts.into_iter().map(|account| {
+    let mut next_look = certificates::next_look(common.certificates, common.now);
+    let leaves = observed.accounts().into_iter().map(|account| {
         let name = ObjectName::new(workload.namespace.clone(), names::identity(&workload.name, account));
         let dns_names = dns_names(observed, account, validated, common.names);
         let request = Request::pod(common.names, &workload.namespace, account, dns_names);
@@ -292,7 +306,8 @@ fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Ve
             }
             Decision::Renew(reason) => Some((reason, request)),
         };
-        Leaf { name, due }
+        let carried = certificates::carried(&validated.policy, common.certificates, entries, common.now);
+        Leaf { name, due, carried }
     });
     (leaves.collect(), next_look)
 }

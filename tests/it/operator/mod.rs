@@ -1,6 +1,7 @@
 //! The real operator on a real API server, with real sidecars in front of an application.
 
 mod backends;
+mod certificates;
 mod clients;
 mod command;
 mod enclosed;

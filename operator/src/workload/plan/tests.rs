@@ -102,6 +102,7 @@ fn planned_for(observed: &Observed, known: &[KnownIdentity], now: i64) -> Plan {
         known,
         chunk_bytes: CHUNK_BYTES,
         backends: &backends,
+        certificates: &BTreeMap::new(),
         newest: CONTRACT_MAX,
         now,
     };
@@ -188,7 +189,7 @@ fn a_certificate_is_made_anew_when_it_is_due_or_damaged_or_its_names_change() {
     let first = planned(&observed(routes(), pods(), vec![]), NOW);
     let leaf = &first.leaves[0];
     let (_, request) = leaf.due.as_ref().expect("it is due");
-    let secret = leaf::make(&ISSUER, &leaf.name, "orders", request, NOW).expect("a certificate");
+    let secret = leaf::make(&ISSUER, &leaf.name, "orders", request, &leaf.carried, NOW).expect("a certificate");
     let good = held(&secret);
     let why = |routes, secret: &Arc<Held>, now| {
         let plan = planned(&observed(routes, pods(), vec![Arc::clone(secret)]), now);
@@ -206,7 +207,7 @@ fn a_certificate_is_made_anew_when_it_is_due_or_damaged_or_its_names_change() {
     assert_eq!(why(routes(), &held(&broken), NOW).0, Some(rotate::Reason::Damaged));
     // What is right but for something beside it is mended, and nothing is issued.
     let stray = Content { entries: secret.entries.clone().with("stray", "x"), ..secret.clone() };
-    let mended = leaf::mended(&stray.entries, &leaf.name, "orders");
+    let mended = leaf::mended(&stray.entries, &leaf.name, "orders", &leaf.carried);
     assert_eq!((mended.deed(Some(&good)), mended.entries), (Deed::Nothing, secret.entries));
 }
 
