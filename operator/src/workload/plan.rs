@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postern_crds::Reason;
+use sha2::{Digest, Sha256};
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
 use sidecar_config::policy::Policy;
@@ -37,6 +38,8 @@ pub struct Plan {
     pub leaves: Vec<Leaf>,
     /// Part `identities`, in the order in which it is written: the digest of all of it last.
     pub identities: Vec<Write>,
+    /// Digest of its document.
+    pub identities_document: [u8; 32],
     /// Part `endpoints`.
     pub endpoints: Write,
     /// Part `policy`.
@@ -123,6 +126,8 @@ pub struct Common<'a> {
     pub unreadable: &'a BTreeMap<String, String>,
     /// Clients that the workload has to know.
     pub known: &'a [KnownIdentity],
+    /// Digest of the document of identities that is written as it was packed, if there is one.
+    pub written_identities: Option<[u8; 32]>,
     /// Bytes of identities that an object takes.
     pub chunk_bytes: usize,
     /// Services that its routes send requests to.
@@ -169,7 +174,13 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
         Entries::default().with(names::GOOD_POLICY_ENTRY, policy.as_bytes()),
     );
     let good = good.sealed().annotated(BUNDLES_ANNOTATION, bundles.clone());
-    let identities = identities(workload, common.known, common.chunk_bytes);
+    let identities_text = document(Part::Identities, &common.known);
+    let identities_document = Sha256::digest(&identities_text).into();
+    let identities = if common.written_identities == Some(identities_document) {
+        Ok(Vec::new())
+    } else {
+        identities(workload, identities_text.as_bytes(), common.chunk_bytes)
+    };
     let too_large = identities.as_ref().err().copied();
     if let Some(error) = too_large {
         let refused = Refused { reason: Reason::TooLarge, message: error.to_string() };
@@ -181,6 +192,7 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     Plan {
         leaves,
         identities: identities.unwrap_or_default(),
+        identities_document,
         endpoints: endpoints.as_ref().map_or(Write::Keep, |text| {
             let entries = Entries::default().with("endpoints.json", text.as_bytes());
             set(config_map(names::endpoints(&workload.name), "endpoints", entries))
@@ -199,8 +211,8 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
 }
 
 /// Part `identities` in as many objects as it takes; those that are not needed any more go.
-fn identities(workload: &ObjectName, known: &[KnownIdentity], limit: usize) -> Result<Vec<Write>, TooLarge> {
-    let packed = pack::pack(document(Part::Identities, &known).as_bytes(), limit)?;
+fn identities(workload: &ObjectName, document: &[u8], limit: usize) -> Result<Vec<Write>, TooLarge> {
+    let packed = pack::pack(document, limit)?;
     let name = |chunk| ObjectName::new(workload.namespace.clone(), names::identities(&workload.name, chunk));
     let mut chunks = packed
         .chunks

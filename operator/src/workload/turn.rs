@@ -26,7 +26,7 @@ use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
 use super::enclosed;
 use super::leaf;
-use super::memory::{Memories, Memory};
+use super::memory::{Memories, Memory, PackedIdentities};
 use super::observe::{Observed, observe};
 use super::plan::{Common, Plan, plan};
 use super::status::{View, status};
@@ -144,12 +144,14 @@ impl Worker {
         let backends = backends::look(&self.index.cluster(), &validated.policy);
         let certificates = self.certificates(&observed, &validated.policy).await;
         let now = Timestamp::now().as_second();
+        let written = memory.identities.as_ref().filter(|last| last.is_there(&self.index.cluster(), workload));
         let common = Common {
             issuer: &self.signer.issuer(),
             names: &self.names,
             trust: &trust,
             unreadable: &unreadable,
             known: &known,
+            written_identities: written.map(|last| last.document),
             chunk_bytes: CHUNK_BYTES,
             backends: &backends,
             certificates: &certificates,
@@ -231,6 +233,9 @@ impl Worker {
                 }
             };
             summary.enter(&content.name, self.writer.set(&content).await?);
+        }
+        if !plan.identities.is_empty() {
+            memory.identities = Some(PackedIdentities::of(plan));
         }
         let writes: Vec<_> = plan.identities.iter().chain([&plan.endpoints, &plan.policy]).collect();
         let is_due = |write: &&&Write| match write {

@@ -86,6 +86,11 @@ fn planned(observed: &Observed, now: i64) -> Plan {
 }
 
 fn planned_for(observed: &Observed, known: &[KnownIdentity], now: i64) -> Plan {
+    planned_after(observed, known, [0; 32], now)
+}
+
+/// The same where these identities are written.
+fn planned_after(observed: &Observed, known: &[KnownIdentity], written: [u8; 32], now: i64) -> Plan {
     let names = names();
     let (directory, bundles, unreadable) = (Directory::default(), BTreeMap::new(), BTreeMap::new());
     let input = TrustInput { issuer: &ISSUER, names: &names, directory: &directory, ledgers: &[], bundles: &bundles };
@@ -100,6 +105,7 @@ fn planned_for(observed: &Observed, known: &[KnownIdentity], now: i64) -> Plan {
         trust: &trust,
         unreadable: &unreadable,
         known,
+        written_identities: Some(written),
         chunk_bytes: CHUNK_BYTES,
         backends: &backends,
         certificates: &BTreeMap::new(),
@@ -161,6 +167,11 @@ fn the_same_is_planned_again() {
         assert_eq!(content(second).deed(Some(&held(content(first)))), Deed::Nothing);
     }
     assert_eq!(first.identities, second.identities);
+    // What is there as it was packed is not packed again; of another document all is.
+    let [known, other] =
+        [first.identities_document, [0; 32]].map(|written| planned_after(&observed, &[], written, NOW));
+    assert_eq!((known.identities, known.expected), (Vec::new(), first.expected.clone()));
+    assert_eq!(other.identities, first.identities);
     assert_eq!((first.expected, first.routes), (second.expected, second.routes));
 }
 
