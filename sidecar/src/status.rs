@@ -22,9 +22,9 @@ pub(crate) async fn ask(address: &str) -> Result<Status> {
     let mut headers = HeaderMap::new();
     headers.insert(HOST, address.parse()?);
     let head = Head { method: Method::GET, target: Uri::from_static("/status"), headers };
-    let answer = match connection.send(Outgoing { head, body: Body::EMPTY }).await {
+    let answer = match connection.send(&mut Outgoing { head, body: Body::EMPTY }).await {
         Ok(answer) => answer,
-        Err(NotSent::Unsent(_) | NotSent::Refused) => bail!("it closed the connection"),
+        Err(NotSent::Unsent | NotSent::Refused) => bail!("it closed the connection"),
         Err(NotSent::Broken { error, .. }) => return Err(error.into()),
     };
     if answer.status != StatusCode::OK {

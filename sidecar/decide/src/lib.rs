@@ -17,6 +17,7 @@ pub mod path;
 mod pattern;
 pub mod policy;
 mod problem;
+mod quick;
 pub mod reason;
 pub mod route;
 pub mod server;

@@ -6,19 +6,21 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::Uri;
 use sidecar_config::backend::{LoadBalancerType, Timeouts};
 use sidecar_decide::{Backend, EndpointIndex, Limiter, Reason, Target};
 use tokio::time::{Instant, timeout_at};
 
 use super::body::Upload;
 use super::gate::{Asked, Gate, Served};
+use super::kept::KeptHead;
 use super::record::{Draft, microseconds};
 use super::watch::{Watch, members};
 use crate::alarm::{Alarm, within};
 use crate::balance::{Balancer, Choice, Chosen, Random};
 use crate::limits::{ATTEMPTS, REFUSALS, RESPONSE_HEAD_TIMEOUT};
 use crate::pool::{Lease, Shelf};
-use crate::protocol::{Body, Head, NotSent, Outgoing, Received, Upstream};
+use crate::protocol::{Body, NotSent, Outgoing, Received, Upstream};
 use crate::upstream::EndpointState;
 
 /// Where a request may go.
@@ -154,6 +156,10 @@ pub(super) struct Answered {
 
 /// A request that is being tried.
 pub(super) struct Exchange<'a> {
+    /// In place until a try sends it, so that it is not moved from one to the next.
+    pub(super) outgoing: Outgoing,
+    /// What it asks for, whether it was sent or not.
+    pub(super) target: &'a Uri,
     pub(super) candidates: Candidates<'a>,
     pub(super) patience: Patience,
     /// Its body, if it has one.
@@ -167,25 +173,22 @@ pub(super) struct Exchange<'a> {
     pub(super) is_trying: bool,
 }
 
-/// A try that brought no response, with the request where it may be sent again.
+/// A try that brought no response.
 struct Failed {
     reason: Reason,
-    again: Option<Box<Outgoing>>,
+    /// Whether the request is there again, and may go to another endpoint.
+    may_go_on: bool,
 }
 
 impl Exchange<'_> {
     /// Tries until there is a response, within the time that all of it may take.
-    pub(super) async fn run(mut self, outgoing: Outgoing) -> Result<Answered, Reason> {
-        let Some(end) = self.patience.whole else { return self.try_all(outgoing).await };
-        let answered = timeout_at(end, self.try_all(outgoing)).await;
-        answered.unwrap_or_else(|_| Err(self.failed(self.stalled(), None)))
-    }
-
-    /// Whose fault it is that nothing moves: the client's while it owes a part of its body, and the upstream's where that
-    /// does not take what is there. A call of gRPC may leave its side open and owe nothing.
-    fn stalled(&self) -> Reason {
-        let is_owed = self.upload.as_ref().is_some_and(|upload| upload.is_awaited());
-        if is_owed && !self.draft.is_grpc() { Reason::ClientTimeout } else { Reason::UpstreamTimeout }
+    pub(super) async fn run(&mut self) -> Result<Answered, Reason> {
+        let Some(end) = self.patience.whole else { return self.try_all().await };
+        let answered = timeout_at(end, self.try_all()).await;
+        answered.unwrap_or_else(|_| {
+            let stalled = stalled(self.upload.as_deref(), self.draft);
+            Err(self.failed(stalled, None))
+        })
     }
 
     /// The try that was begun has failed, by a limit if there is one to name.
@@ -200,7 +203,7 @@ impl Exchange<'_> {
     }
 
     /// Tries endpoint after endpoint while none of the request's bytes were sent.
-    async fn try_all(&mut self, mut outgoing: Outgoing) -> Result<Answered, Reason> {
+    async fn try_all(&mut self) -> Result<Answered, Reason> {
         let mut failed = None;
         let mut tried = [0; ATTEMPTS];
         let mut may_repeat = true;
@@ -210,39 +213,31 @@ impl Exchange<'_> {
                 Err(reason) => return Err(failed.unwrap_or(reason)),
             };
             tried[attempts] = chosen.endpoint;
-            match self.try_one(chosen, outgoing, &mut may_repeat).await {
+            match self.try_one(chosen, &mut may_repeat).await {
                 Ok(answered) => return Ok(answered),
-                Err(Failed { reason: why, again: Some(again) }) => {
-                    outgoing = *again;
-                    failed = Some(why);
-                }
-                Err(Failed { reason, again: None }) => return Err(reason),
+                Err(Failed { reason, may_go_on: true }) => failed = Some(reason),
+                Err(Failed { reason, may_go_on: false }) => return Err(reason),
             }
         }
         Err(failed.unwrap_or(Reason::UpstreamNoEndpoint))
     }
 
     /// One endpoint: an idle connection if there is one, and a new one where that turns out to be gone.
-    async fn try_one(
-        &mut self,
-        chosen: Chosen,
-        mut outgoing: Outgoing,
-        may_repeat: &mut bool,
-    ) -> Result<Answered, Failed> {
+    async fn try_one(&mut self, chosen: Chosen, may_repeat: &mut bool) -> Result<Answered, Failed> {
         let mut again = Again { may_repeat, refusals: 0 };
         loop {
             let (mut lease, begun) = match self.lease(chosen, again.refusals > 0).await {
                 Ok(leased) => leased,
                 // Another endpoint may have room, and another may take connections.
-                Err(reason) => return Err(Failed { reason, again: Some(Box::new(outgoing)) }),
+                Err(reason) => return Err(Failed { reason, may_go_on: true }),
             };
             if let Some(upload) = self.upload.as_ref().filter(|_| lease.is_shared()) {
                 upload.keep();
             }
-            let copy = self.copy(&lease, &outgoing.head, *again.may_repeat);
+            let kept = self.keep(&lease, *again.may_repeat);
             let heard = lease.connection.wire().heard();
             let deadline = self.patience.end_of_attempt(begun);
-            let unanswered = match self.answer(&mut lease.connection, outgoing, begun, deadline).await {
+            let unanswered = match self.answer(&mut lease.connection, begun, deadline).await {
                 Ok(received) => {
                     self.draft.edit(|record| record.upstream_us = Some(microseconds(begun.elapsed())));
                     if let Some(upload) = &self.upload {
@@ -256,7 +251,7 @@ impl Exchange<'_> {
             if matches!(unanswered, Unanswered::Sent { reason: Reason::UpstreamTimeout, .. }) {
                 lease.doubt(heard);
             }
-            outgoing = self.again(unanswered, copy, lease.is_reused, &mut again)?;
+            self.again(unanswered, kept, lease.is_reused, &mut again)?;
         }
     }
 
@@ -289,52 +284,58 @@ impl Exchange<'_> {
         Ok((lease, now))
     }
 
-    /// The request to send once more to the same endpoint, on another connection; or why not there, or not at all.
+    /// Has the request sent once more to the same endpoint, on another connection; or says why not there, or not at all.
     fn again(
         &mut self,
         unanswered: Unanswered,
-        copy: Option<Head>,
+        kept: Option<KeptHead>,
         is_reused: bool,
         again: &mut Again<'_>,
-    ) -> Result<Outgoing, Failed> {
+    ) -> Result<(), Failed> {
         again.refusals += 1;
         // One that does not take a request on a connection of its own takes none.
         let is_over = !is_reused || again.refusals > REFUSALS;
         match unanswered {
-            Unanswered::Unsent(outgoing) if is_over => {
-                Err(Failed { reason: self.failed(Reason::UpstreamConnect, None), again: Some(outgoing) })
+            Unanswered::Unsent if is_over => {
+                Err(Failed { reason: self.failed(Reason::UpstreamConnect, None), may_go_on: true })
             }
-            Unanswered::Unsent(outgoing) => Ok(*outgoing),
+            Unanswered::Unsent => Ok(()),
             Unanswered::Refused => {
-                let outgoing = copy.filter(|_| self.can_repeat()).map(|head| Outgoing { head, body: self.body() });
-                match outgoing {
-                    Some(outgoing) if !is_over => Ok(outgoing),
-                    again => {
-                        Err(Failed { reason: self.failed(Reason::UpstreamReset, None), again: again.map(Box::new) })
-                    }
+                let may_go_on = self.can_repeat() && self.renew(kept);
+                if may_go_on && !is_over {
+                    return Ok(());
                 }
+                Err(Failed { reason: self.failed(Reason::UpstreamReset, None), may_go_on })
             }
             Unanswered::Sent { reason, is_silent } => {
                 let may = is_silent && is_reused && *again.may_repeat && self.is_unbegun();
-                let Some(head) = copy.filter(|head| may && head.method.is_idempotent()) else {
+                if !self.renew(kept.filter(|head| may && head.method().is_idempotent())) {
                     // Ended in silence after use, it was closed as idle connections are, and nobody failed.
                     if is_silent && is_reused {
                         self.watch = None;
                     }
                     self.failed(reason, None);
-                    return Err(Failed { reason, again: None });
-                };
+                    return Err(Failed { reason, may_go_on: false });
+                }
                 *again.may_repeat = false;
-                Ok(Outgoing { head, body: self.body() })
+                Ok(())
             }
         }
     }
 
+    /// Puts the request in its place once more; false where nothing was kept of it.
+    fn renew(&mut self, kept: Option<KeptHead>) -> bool {
+        let Some(head) = kept.and_then(|kept| kept.head(self.target)) else { return false };
+        self.outgoing = Outgoing { head, body: self.body() };
+        true
+    }
+
     /// A head to send once more: what may be asked for twice (RFC 9110 §9.2.2) where the connection may be closing, and
     /// anything where the upstream may say that it has not begun.
-    fn copy(&self, lease: &Lease, head: &Head, may_repeat: bool) -> Option<Head> {
+    fn keep(&self, lease: &Lease, may_repeat: bool) -> Option<KeptHead> {
+        let head = &self.outgoing.head;
         let may_repeat = lease.is_reused && may_repeat && head.method.is_idempotent() && self.is_unbegun();
-        (may_repeat || lease.is_shared()).then(|| head.clone())
+        (may_repeat || lease.is_shared()).then(|| KeptHead::of(head))
     }
 
     /// Whether all of the body is there, or is kept.
@@ -353,14 +354,13 @@ impl Exchange<'_> {
 
     /// Sends on one connection, and waits for the response's head as long as it may take.
     async fn answer(
-        &self,
+        &mut self,
         connection: &mut Upstream,
-        outgoing: Outgoing,
         begun: Instant,
         deadline: Option<Instant>,
     ) -> Result<Received, Unanswered> {
         let upload = self.upload.as_deref();
-        let mut sending = pin!(connection.send(outgoing));
+        let mut sending = pin!(connection.send(&mut self.outgoing));
         let latest = || match self.patience.head {
             Some(time) => Some(last_progress(begun, upload) + time),
             None => deadline,
@@ -370,11 +370,11 @@ impl Exchange<'_> {
             match within(self.alarm, end, sending.as_mut()).await {
                 Some(outcome) => break outcome,
                 None if latest() > Some(end) => {}
-                None => return Err(Unanswered::Sent { reason: self.stalled(), is_silent: false }),
+                None => return Err(Unanswered::Sent { reason: stalled(upload, self.draft), is_silent: false }),
             }
         };
         outcome.map_err(|error| match error {
-            NotSent::Unsent(again) => Unanswered::Unsent(again),
+            NotSent::Unsent => Unanswered::Unsent,
             NotSent::Refused => match upload.and_then(Upload::failed) {
                 Some(reason) => Unanswered::Sent { reason, is_silent: false },
                 None => Unanswered::Refused,
@@ -398,8 +398,8 @@ struct Again<'a> {
 
 /// What became of a request that got no response.
 enum Unanswered {
-    /// None of it was sent.
-    Unsent(Box<Outgoing>),
+    /// None of it was sent, and it is in its place again.
+    Unsent,
     /// Some of it was, and the upstream has done nothing with it.
     Refused,
     /// It was, in whole or in part.
@@ -408,6 +408,13 @@ enum Unanswered {
         /// Whether the upstream ended the connection without a byte.
         is_silent: bool,
     },
+}
+
+/// Whose fault it is that nothing moves: the client's while it owes a part of its body, and the upstream's where that does
+/// not take what is there. A call of gRPC may leave its side open and owe nothing.
+fn stalled(upload: Option<&Upload>, draft: &Draft) -> Reason {
+    let is_owed = upload.is_some_and(Upload::is_awaited);
+    if is_owed && !draft.is_grpc() { Reason::ClientTimeout } else { Reason::UpstreamTimeout }
 }
 
 fn last_progress(begun: Instant, upload: Option<&Upload>) -> Instant {

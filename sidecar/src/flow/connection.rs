@@ -41,7 +41,7 @@ pub(super) struct Connection {
     session: OnceCell<Session>,
     pub(super) is_resumed: bool,
     negotiated: Negotiated,
-    pub(super) sni: Option<Box<str>>,
+    pub(super) sni: Option<Arc<str>>,
     /// Where the client has reached the gate, if it asked for no name.
     reached: Option<IpAddr>,
     /// The certificate of the gate's own that it was shown; `None` without TLS.
@@ -54,6 +54,8 @@ pub(super) struct Connection {
     /// Requests begun on it.
     requests: Cell<u64>,
     view: RefCell<Option<Rc<View>>>,
+    /// The host that it was asked for last.
+    pub(super) host: RefCell<Option<Arc<str>>>,
     /// What requests wait with that come one after the other.
     pub(super) alarm: RefCell<Alarm>,
     pub(super) tunnels: Tunnels,
@@ -139,6 +141,7 @@ async fn plain(
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        host: RefCell::default(),
         alarm: RefCell::default(),
         tunnels: Tunnels::default(),
     });
@@ -187,6 +190,7 @@ async fn secured(
         arrival,
         requests: Cell::new(0),
         view: RefCell::default(),
+        host: RefCell::default(),
         alarm: RefCell::default(),
         tunnels: Tunnels::default(),
     });
@@ -234,7 +238,7 @@ struct Refusal<'a> {
     client: SocketAddr,
     arrival: Arrival,
     peer: Option<&'a TlsPeer>,
-    sni: &'a Option<Box<str>>,
+    sni: &'a Option<Arc<str>>,
 }
 
 fn refuse(gate: &Gate, listener: &ListenerKey, refusal: &Refusal<'_>, reason: Reason) {

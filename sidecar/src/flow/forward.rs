@@ -55,14 +55,21 @@ pub(super) async fn forward(
     let names = &generation.snapshot.gate_names;
     let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names)));
     draft.uploads(upload.clone());
-    let outgoing = Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) };
     draft.trace(|trace| trace.ask(&passage.target));
-    let patience = Patience::of(&rule.timeouts);
-    // Requests of one connection come one after the other, but for those of HTTP/2.
     let own = RefCell::default();
-    let alarm = if connection.version == Version::Http1 { &connection.alarm } else { &own };
-    let exchange = Exchange { candidates, patience, upload, draft: &mut draft, alarm, watch: None, is_trying: false };
-    match exchange.run(outgoing).await {
+    let mut exchange = Exchange {
+        outgoing: Outgoing { head, body: upload.as_ref().map_or(Body::EMPTY, Upload::body) },
+        target: &passage.target,
+        candidates,
+        patience: Patience::of(&rule.timeouts),
+        upload,
+        draft: &mut draft,
+        // Requests of one connection come one after the other, but for those of HTTP/2.
+        alarm: if connection.version == Version::Http1 { &connection.alarm } else { &own },
+        watch: None,
+        is_trying: false,
+    };
+    match exchange.run().await {
         Ok(answered) if answered.received.status == StatusCode::SWITCHING_PROTOCOLS => match asked {
             Some(asked) => tunnel::switch(connection, asked, answered, &rule.filters.response, draft),
             // Nothing was to be switched, so nobody can speak what would follow.
@@ -94,13 +101,12 @@ fn outgoing_head(
     draft: &Draft,
 ) -> Result<Head, Reason> {
     let Head { method, mut headers, .. } = head;
-    strip_hop_by_hop(&mut headers);
+    // The gate itself answers 100 (Continue) as soon as the upstream takes the body (RFC 9110 §10.1.1).
+    strip_hop_by_hop(&mut headers, &EXPECT);
     if let Some(upgrade) = upgrade {
         upgrade.ask(&mut headers);
     }
     upstream_host(&mut headers, &passage.host);
-    // The gate itself answers 100 (Continue) as soon as the upstream takes the body (RFC 9110 §10.1.1).
-    headers.remove(EXPECT);
     let snapshot = &view.served.generation.snapshot;
     let rule = &snapshot.rules[passage.rule];
     let (request_id, traceparent) = (draft.request_id(), draft.traceparent());
@@ -111,9 +117,8 @@ fn outgoing_head(
 
 /// The head of a response as the client is to get it.
 pub(super) fn returned_head(mut headers: HeaderMap, changes: &HeaderChanges) -> HeaderMap {
-    strip_hop_by_hop(&mut headers);
     // Only the gate speaks for the gate.
-    headers.remove(&POSTERN_REASON);
+    strip_hop_by_hop(&mut headers, &POSTERN_REASON);
     changes.apply(&mut headers);
     headers
 }

@@ -21,7 +21,7 @@ use super::grpc::{self, is_grpc};
 use super::record::Draft;
 use crate::filter::{self, Ids};
 use crate::limit::Pend;
-use crate::log::{Kind, Record, clip};
+use crate::log::{Kind, Record, clip, clip_shared};
 use crate::protocol::{Body, Head, Inbound, Request, Response, Upgrade, Version};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
@@ -34,7 +34,7 @@ pub(super) struct Passage {
     /// What the upstream is asked for: the path that was matched, as its rule rewrites it, with the client's query.
     pub(super) target: Uri,
     /// Whom it is asked for.
-    pub(super) host: String,
+    pub(super) host: Arc<str>,
 }
 
 impl Passage {
@@ -100,7 +100,8 @@ fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, id
     record.method = Some(head.method.clone());
     record.path = Some(clip(head.target.path()));
     let (gate, ending) = (Rc::clone(&connection.gate), Rc::clone(&connection.ending));
-    let mut draft = Draft::new(gate, ending, Arc::clone(&view.scope), begun, Box::new(record));
+    let record = gate.log.place(record);
+    let mut draft = Draft::new(gate, ending, Arc::clone(&view.scope), begun, record);
     if let Some(mut trace) = trace {
         trace.is_tls = connection.is_tls();
         draft.traces(trace);
@@ -122,9 +123,9 @@ fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut D
     if head.method == Method::CONNECT {
         return Err(Reason::RouteNoMethod);
     }
-    let host = host_of(head)?;
-    draft.edit(|record| record.host = Some(clip(host)));
-    if connection.is_misdirected(view, host) {
+    let host = known_host(connection, head)?;
+    draft.edit(|record| record.host = Some(clip_shared(&host)));
+    if connection.is_misdirected(view, &host) {
         return Err(Reason::RouteMisdirected);
     }
     let path = path::normalise(head.target.path())?;
@@ -132,14 +133,14 @@ fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut D
         draft.edit(|record| record.path = Some(clip(path)));
     }
     let snapshot = &view.served.generation.snapshot;
-    let index = rule_of(view, head, host, &path)?;
+    let index = rule_of(view, head, &host, &path)?;
     let rule = &snapshot.rules[index];
     draft.trace(|trace| trace.path_pattern.clone_from(&rule.path_pattern));
     let path = match &rule.filters.path {
         Some(change) => Cow::Owned(change.apply(&path)),
         None => path,
     };
-    let passage = Passage { rule: index, target: upstream_target(&head.target, path)?, host: host.to_owned() };
+    let passage = Passage { rule: index, target: upstream_target(&head.target, path)?, host };
     let decision = snapshot.decide(rule, &view.caller);
     let scope = &view.served.generation.rule_scopes[index];
     draft.decided(scope, decision.verdict, decision.reason);
@@ -193,16 +194,39 @@ fn allowed_methods(view: &View, head: &Head) -> HeaderValue {
     (!tunnel).then(methods).flatten().unwrap_or_else(|| HeaderValue::from_static(""))
 }
 
-/// The one host a request is for: of its target, else of its one `Host` (RFC 9112 §3.2).
+/// The one host a request is for, as its connection has it where that was asked for the same one before.
+fn known_host(connection: &Connection, head: &Head) -> Result<Arc<str>, Reason> {
+    let named = named_host(head)?;
+    let mut known = connection.host.borrow_mut();
+    match &*known {
+        Some(host) if host.as_bytes() == named => Ok(Arc::clone(host)),
+        _ => {
+            let host: Arc<str> = checked_host(named)?.into();
+            *known = Some(Arc::clone(&host));
+            Ok(host)
+        }
+    }
+}
+
+/// The one host a request is for.
 fn host_of(head: &Head) -> Result<&str, Reason> {
+    checked_host(named_host(head)?)
+}
+
+/// What a request names as its host: in its target, else in its one `Host` (RFC 9112 §3.2).
+fn named_host(head: &Head) -> Result<&[u8], Reason> {
     let mut fields = head.headers.get_all(HOST).iter();
     let field = match (fields.next(), fields.next()) {
         (field, None) => field,
         (_, Some(_)) => return Err(Reason::ClientMalformed),
     };
-    let authority = head.target.authority().map(http::uri::Authority::as_str);
-    let host = authority.or_else(|| field.and_then(|field| field.to_str().ok())).ok_or(Reason::ClientMalformed)?;
-    if route::is_host(host) { Ok(host) } else { Err(Reason::ClientMalformed) }
+    let authority = head.target.authority().map(|authority| authority.as_str().as_bytes());
+    authority.or_else(|| field.map(HeaderValue::as_bytes)).ok_or(Reason::ClientMalformed)
+}
+
+fn checked_host(named: &[u8]) -> Result<&str, Reason> {
+    let host = std::str::from_utf8(named).ok().filter(|host| route::is_host(host));
+    host.ok_or(Reason::ClientMalformed)
 }
 
 fn declared_length(headers: &HeaderMap) -> Option<u64> {

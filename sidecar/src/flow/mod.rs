@@ -7,6 +7,7 @@ mod forward;
 mod gate;
 mod grpc;
 mod http;
+mod kept;
 mod live;
 mod record;
 mod relay;

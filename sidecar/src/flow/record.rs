@@ -249,6 +249,9 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
+        if self.record.is_none() {
+            return;
+        }
         let failure = self.ending.cut_reason().unwrap_or(Reason::ClientClosed);
         self.edit(|record| {
             if record.kind == Kind::Request {

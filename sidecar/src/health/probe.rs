@@ -171,11 +171,15 @@ async fn ask_grpc(stream: Transport, authority: &str, check: &GrpcCheck) -> Resu
 }
 
 /// One request on a connection, which the response needs until it is read.
-async fn exchange(stream: Transport, version: Version, request: Outgoing) -> Result<(Received, Upstream), ProbeError> {
+async fn exchange(
+    stream: Transport,
+    version: Version,
+    mut request: Outgoing,
+) -> Result<(Received, Upstream), ProbeError> {
     let no_answer = |error: &dyn ToString| ProbeError::NoAnswer(error.to_string());
     let mut connection = protocol::connect(stream, version, &Rc::default()).await.map_err(|error| no_answer(&error))?;
-    let received = connection.send(request).await.map_err(|error| match error {
-        NotSent::Unsent(_) => no_answer(&"the connection ended"),
+    let received = connection.send(&mut request).await.map_err(|error| match error {
+        NotSent::Unsent => no_answer(&"the connection ended"),
         NotSent::Refused => no_answer(&"the request was refused unread"),
         NotSent::Broken { error, .. } => no_answer(&error),
     })?;

@@ -28,7 +28,9 @@ pub use follow::follow;
 pub use guard::bound_memory;
 pub use print::Output;
 pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
-pub use record::{Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip};
+pub use record::{
+    Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip, clip_shared,
+};
 pub use stats::{DropReason, Stats};
 pub use store::StoreError;
 pub use writer::{Summary, Writer, WriterOptions, start};

@@ -17,6 +17,10 @@ use super::stats::{DropReason, Stats};
 /// slots, and with paths of usual length 4 MiB of records at worst.
 pub const QUEUE_ROWS: usize = 8192;
 
+/// Places of records that were written, kept for others: two batches of a busy gate. A place that is freed by another thread
+/// than it was made by costs each of them more than writing into it does.
+const SPARES: usize = 512;
+
 /// Records on their way into one transaction; boxed as the queue has them, because unboxing would copy each once more.
 pub(super) type Batch = Vec<Box<Record>>;
 
@@ -45,6 +49,7 @@ pub(super) fn channel_with(
         flush_rows: flush_rows.clamp(1, capacity),
         stats,
         refusals: Mutex::new(refusals),
+        spares: Mutex::default(),
         writer: OnceLock::new(),
         closed: AtomicBool::new(false),
         stop_at: OnceLock::new(),
@@ -60,6 +65,19 @@ pub struct Sender {
 }
 
 impl Sender {
+    /// A place for `record`: one that is no longer used, if there is any.
+    #[must_use]
+    pub fn place(&self, record: Record) -> Box<Record> {
+        let spare = self.shared.spares.try_lock().ok().and_then(|mut spares| spares.pop());
+        match spare {
+            Some(mut place) => {
+                *place = record;
+                place
+            }
+            None => Box::new(record),
+        }
+    }
+
     /// Queues `record` without ever waiting for the writer; where there is no place for it, it is counted as dropped.
     /// Refusals before authentication are queued as far as they are to be rows of their own.
     pub fn send(&self, record: Box<Record>) {
@@ -187,6 +205,20 @@ impl Receiver {
         }
     }
 
+    /// Empties a batch that was written; its places are kept as far as there is room. Their texts go with them, to be freed
+    /// by whoever made them; what belongs to a generation or to a connection does not stay.
+    pub(super) fn recycle(&self, batch: &mut Batch) {
+        for record in &mut *batch {
+            (record.scope, record.peer) = (None, None);
+        }
+        {
+            let mut spares = self.shared.spares.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = SPARES.saturating_sub(spares.len()).min(batch.len());
+            spares.extend(batch.drain(..room));
+        }
+        batch.clear();
+    }
+
     /// Takes what is queued and held, and drops it; how many decisions that was.
     pub(super) fn discard(&self) -> u64 {
         let mut lost = decisions(&self.take_refusals(true));
@@ -259,6 +291,8 @@ struct Shared {
     stats: Arc<Stats>,
     /// Locked once for each refused handshake, which costs far more, and once for each batch.
     refusals: Mutex<Refusals>,
+    /// Locked by the writer for each batch. A worker that meets it then does without.
+    spares: Mutex<Batch>,
     writer: OnceLock<Thread>,
     closed: AtomicBool,
     stop_at: OnceLock<Instant>,

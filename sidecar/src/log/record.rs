@@ -37,7 +37,7 @@ pub struct Record {
     /// Who asked; absent where there is no fact of TLS at all.
     pub peer: Option<Arc<Peer>>,
     /// The server name the client asked for.
-    pub sni: Option<Box<str>>,
+    pub sni: Option<Arc<str>>,
     /// Whether the TLS session was resumed.
     pub resumed: bool,
     /// `HTTP/1.1` or `HTTP/2`.
@@ -45,7 +45,7 @@ pub struct Record {
     /// The request's method.
     pub method: Option<Method>,
     /// The request's authority.
-    pub host: Option<Box<str>>,
+    pub host: Option<Arc<str>>,
     /// The request's path, without its query.
     pub path: Option<Box<str>>,
     /// Status of the answer.
@@ -306,6 +306,12 @@ pub fn clip(text: &str) -> Box<str> {
         whole if whole.len() == text.len() => whole.into(),
         cut => format!("{cut}…").into_boxed_str(),
     }
+}
+
+/// The same of a text that others have too.
+#[must_use]
+pub fn clip_shared(text: &Arc<str>) -> Arc<str> {
+    if clipped(text).len() == text.len() { Arc::clone(text) } else { clip(text).into() }
 }
 
 /// At most [`TEXT_MAX`] bytes of `text` and the ellipsis [`clip`] adds.

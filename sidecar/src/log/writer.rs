@@ -130,7 +130,7 @@ impl Worker {
             if !wrote {
                 lost += decisions(&batch);
             }
-            batch.clear();
+            self.receiver.recycle(&mut batch);
             if !wrote || self.out_of_time() {
                 break;
             }

@@ -3,12 +3,15 @@
 use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
+
+use super::wakes::Wakes;
 
 /// Why a body ended before its end.
 #[derive(Debug, Error)]
@@ -54,16 +57,18 @@ pub struct Inbound {
     /// Whether its end is not its end unless the stream says so: hyper takes a stream that was reset without an error for
     /// one that has ended.
     must_end: bool,
+    /// Of the task that receives it, where it comes by HTTP/1.1 from an upstream.
+    wakes: Option<Arc<Wakes>>,
 }
 
 impl Inbound {
     pub(super) fn new(incoming: Incoming) -> Self {
-        Self { incoming, must_end: false }
+        Self { incoming, must_end: false, wakes: None }
     }
 
-    /// A response's.
-    pub(super) fn of_response(incoming: Incoming, version: http::Version) -> Self {
-        Self { incoming, must_end: version == http::Version::HTTP_2 }
+    /// A response's; by HTTP/2 there are no `wakes`.
+    pub(super) fn of_response(incoming: Incoming, wakes: Option<&Arc<Wakes>>) -> Self {
+        Self { incoming, must_end: wakes.is_none(), wakes: wakes.cloned() }
     }
 }
 
@@ -72,7 +77,15 @@ impl http_body::Body for Inbound {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let Self { incoming, wakes, .. } = &mut *self;
+        let mut take = || {
+            let frame = Pin::new(&mut *incoming).poll_frame(cx);
+            (frame, incoming.is_end_stream())
+        };
+        let frame = ready!(match wakes {
+            Some(wakes) => wakes.while_taking(take),
+            None => take().0,
+        });
         if frame.is_none() && self.must_end && !self.incoming.is_end_stream() {
             return Poll::Ready(Some(Err(BodyError::Reset)));
         }
@@ -99,6 +112,12 @@ pub enum Body {
 impl Body {
     /// No body.
     pub const EMPTY: Self = Self::Bytes(Bytes::new());
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::EMPTY
+    }
 }
 
 impl http_body::Body for Body {

@@ -1,7 +1,11 @@
 //! One connection to an upstream: HTTP/1.1, one request after the other, or HTTP/2, many at once.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use http::header::UPGRADE;
 use http::{HeaderMap, StatusCode};
@@ -15,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::multiplex::{self, Streams};
+use super::wakes::Wakes;
 use super::wire::{Watched, Wire};
 use super::{Body, Head, Inbound, Version};
 use crate::duplex::Opened;
@@ -35,12 +40,14 @@ enum Sender {
         asked_to_switch: Rc<Cell<bool>>,
         /// What is left of the connection, if it was asked to switch.
         driver: JoinHandle<Option<Opened>>,
+        wakes: Arc<Wakes>,
     },
     /// One of those that share a connection, which ends with the last of them.
     Http2(Streams),
 }
 
 /// A request on its way to an upstream.
+#[derive(Default)]
 pub struct Outgoing {
     /// Its head; the target in origin form (RFC 9112 §3.2.1).
     pub head: Head,
@@ -60,8 +67,8 @@ pub struct Received {
 
 /// A request that got no response.
 pub enum NotSent {
-    /// None of its bytes were sent, and here it is again.
-    Unsent(Box<Outgoing>),
+    /// None of its bytes were sent, and it is where it was.
+    Unsent,
     /// Some of it was sent, and the upstream says that it has done nothing with it.
     Refused,
     /// It was sent, in whole or in part, and the connection broke.
@@ -94,9 +101,17 @@ async fn connect_http1(stream: Watched, wire: &Wire) -> Result<Sender, hyper::Er
     let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
     let asked_to_switch = Rc::new(Cell::new(false));
     let was_asked = Rc::clone(&asked_to_switch);
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let woken = Arc::clone(&wakes);
     // How the connection ends is told to whoever waits for a response on it.
     let driver = tokio::task::spawn_local(async move {
-        let parts = connection.without_shutdown().await.ok()?;
+        let mut driven = pin!(connection.without_shutdown());
+        let ended = poll_fn(|cx| {
+            woken.wake_with(cx);
+            driven.as_mut().poll(&mut Context::from_waker(&waker))
+        });
+        let parts = ended.await.ok()?;
         let mut stream = parts.io.into_inner();
         if was_asked.get() {
             return Some(Opened { stream: Box::new(stream), first: parts.read_buf });
@@ -105,7 +120,7 @@ async fn connect_http1(stream: Watched, wire: &Wire) -> Result<Sender, hyper::Er
         None
     });
     wire.driven_by(driver.abort_handle());
-    Ok(Sender::Http1 { sender, asked_to_switch, driver })
+    Ok(Sender::Http1 { sender, asked_to_switch, driver, wakes })
 }
 
 impl Upstream {
@@ -148,11 +163,11 @@ impl Upstream {
         &self.wire
     }
 
-    /// Sends a request and waits for its response's head.
+    /// Sends a request, which is taken from its place, and waits for its response's head.
     ///
     /// # Errors
-    /// With the request again where none of it was sent.
-    pub async fn send(&mut self, request: Outgoing) -> Result<Received, NotSent> {
+    /// When there is none. Where none of the request was sent, it is in its place again.
+    pub async fn send(&mut self, request: &mut Outgoing) -> Result<Received, NotSent> {
         let heard = self.wire.heard();
         let sent = match &mut self.sender {
             Sender::Http1 { sender, asked_to_switch, .. } => {
@@ -162,7 +177,7 @@ impl Upstream {
             Sender::Http2(streams) => streams.send(request).await,
         };
         match sent {
-            Ok(response) => Ok(Received::of(response)),
+            Ok(response) => Ok(Received::of(response, self.wakes())),
             Err(NotSent::Broken { error, answered, .. }) => {
                 // Of several requests at once nobody knows whose bytes came.
                 let is_alone = matches!(self.sender, Sender::Http1 { .. });
@@ -170,6 +185,13 @@ impl Upstream {
                 Err(NotSent::Broken { error, answered, failure: self.wire.failure() })
             }
             Err(error) => Err(error),
+        }
+    }
+
+    fn wakes(&self) -> Option<&Arc<Wakes>> {
+        match &self.sender {
+            Sender::Http1 { wakes, .. } => Some(wakes),
+            Sender::Http2(_) => None,
         }
     }
 
@@ -185,14 +207,18 @@ impl Upstream {
 
 async fn send_http1(
     sender: &mut http1::SendRequest<Body>,
-    request: Outgoing,
+    request: &mut Outgoing,
 ) -> Result<http::Response<Incoming>, NotSent> {
     // The one whose last response has just ended needs a moment, or finds out that it is closed.
     if !sender.is_ready() && !matches!(timeout(UPSTREAM_READY_TIME, sender.ready()).await, Ok(Ok(()))) {
-        return Err(NotSent::Unsent(Box::new(request)));
+        return Err(NotSent::Unsent);
     }
-    sender.try_send_request(request.into_message()).await.map_err(|mut error| match error.take_message() {
-        Some(message) => NotSent::Unsent(Box::new(Outgoing::of(message))),
+    let sending = sender.try_send_request(std::mem::take(request).into_message());
+    sending.await.map_err(|mut error| match error.take_message() {
+        Some(message) => {
+            *request = Outgoing::of(message);
+            NotSent::Unsent
+        }
         None => NotSent::Broken { error: error.into_error(), answered: false, failure: None },
     })
 }
@@ -208,9 +234,9 @@ impl Drop for Upstream {
 }
 
 impl Received {
-    fn of(response: http::Response<Incoming>) -> Self {
+    fn of(response: http::Response<Incoming>, wakes: Option<&Arc<Wakes>>) -> Self {
         let (parts, body) = response.into_parts();
-        let body = Inbound::of_response(body, parts.version);
+        let body = Inbound::of_response(body, wakes);
         Self { status: parts.status, headers: parts.headers, body }
     }
 }

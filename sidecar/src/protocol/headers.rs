@@ -2,7 +2,7 @@
 
 use http::header::{CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 
-/// The fixed list. `Connection` and `TE` are asked for by their places in it.
+/// The fixed list, in the order of [`place`]. `Connection` and `TE` are asked for by their places in it.
 static FIXED: [HeaderName; 6] = [
     CONNECTION,
     TE,
@@ -12,17 +12,24 @@ static FIXED: [HeaderName; 6] = [
     UPGRADE,
 ];
 
-/// Removes what is between two neighbours only: the fixed list, and whatever `Connection` names.
+/// Removes what is between two neighbours only: the fixed list, and whatever `Connection` names. And `other`, because to
+/// look for one name more costs least here.
 ///
 /// `TE: trailers` survives, because gRPC requires it end to end (RFC 9110 §10.1.4 lets a proxy pass it on).
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, other: &HeaderName) {
     // Most messages have none or one of them. Comparing the names that are there is cheaper than looking for each that
     // may be, because a lookup hashes its name.
     let mut found = [false; FIXED.len()];
+    let (mut has_other, other) = (false, other.as_str());
     for name in headers.keys() {
-        if let Some(index) = FIXED.iter().position(|fixed| fixed == name) {
-            found[index] = true;
+        let name = name.as_str();
+        if let Some(place) = place(name) {
+            found[place] = true;
         }
+        has_other |= name == other;
+    }
+    if has_other {
+        headers.remove(other);
     }
     let [has_connection, has_te, ..] = found;
     let named = if has_connection { named_by_connection(headers) } else { Vec::new() };
@@ -32,6 +39,19 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Which of the fixed list a name is. Spelled out, most names are told from all of these by their length.
+fn place(name: &str) -> Option<usize> {
+    match name {
+        "connection" => Some(0),
+        "te" => Some(1),
+        "keep-alive" => Some(2),
+        "proxy-connection" => Some(3),
+        "transfer-encoding" => Some(4),
+        "upgrade" => Some(5),
+        _ => None,
     }
 }
 
@@ -46,6 +66,8 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(CONNECTION)
         .iter()
+        // What it says nearly always.
+        .filter(|value| *value != "keep-alive" && *value != "close")
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .map(str::trim)
@@ -76,5 +98,18 @@ pub fn upstream_host(headers: &mut HeaderMap, host: &str) {
         if let Ok(value) = HeaderValue::from_bytes(&joined) {
             headers.insert(COOKIE, value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::HeaderName;
+
+    use super::{FIXED, place};
+
+    #[test]
+    fn each_of_the_fixed_list_has_its_place() {
+        let places: Vec<_> = FIXED.iter().map(HeaderName::as_str).map(place).collect();
+        assert_eq!(places, (0..FIXED.len()).map(Some).collect::<Vec<_>>());
     }
 }

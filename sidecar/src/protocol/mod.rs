@@ -10,6 +10,7 @@ mod runtime;
 mod server;
 mod stream;
 mod upgrade;
+mod wakes;
 mod wire;
 
 use http::{HeaderMap, Method, StatusCode, Uri};
@@ -61,7 +62,7 @@ pub struct Request {
 }
 
 /// A request's head.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Head {
     /// The method.
     pub method: Method,

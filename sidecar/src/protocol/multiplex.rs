@@ -104,10 +104,16 @@ impl Streams {
     }
 
     /// Sends a request and waits for its response's head.
-    pub(super) async fn send(&mut self, request: Outgoing) -> Result<http::Response<hyper::body::Incoming>, NotSent> {
-        let sending = self.sender.try_send_request(with_authority(request, &self.scheme));
+    pub(super) async fn send(
+        &mut self,
+        request: &mut Outgoing,
+    ) -> Result<http::Response<hyper::body::Incoming>, NotSent> {
+        let sending = self.sender.try_send_request(with_authority(std::mem::take(request), &self.scheme));
         sending.await.map_err(|mut error| match error.take_message() {
-            Some(message) => NotSent::Unsent(Box::new(with_host(message))),
+            Some(message) => {
+                *request = with_host(message);
+                NotSent::Unsent
+            }
             None => not_sent(error.into_error()),
         })
     }

@@ -194,6 +194,10 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.unless_ended(cx, |stream, cx| stream.poll_write_vectored(cx, buffers))
+        match buffers {
+            // Most heads come alone, and to send one piece costs the kernel less than to gather one.
+            [alone] => self.unless_ended(cx, |stream, cx| stream.poll_write(cx, alone)),
+            _ => self.unless_ended(cx, |stream, cx| stream.poll_write_vectored(cx, buffers)),
+        }
     }
 }

@@ -32,7 +32,7 @@ pub struct Accepted {
     /// The client.
     pub peer: TlsPeer,
     /// The name it asked for.
-    pub sni: Option<Box<str>>,
+    pub sni: Option<Arc<str>>,
     /// Whether it resumed a session instead of showing its certificate.
     pub is_resumed: bool,
     /// Whether its chain was known from an earlier handshake; `None` where it presented none.
@@ -52,7 +52,7 @@ pub struct Failure {
     /// The client, as far as it got.
     pub peer: TlsPeer,
     /// The name it asked for.
-    pub sni: Option<Box<str>>,
+    pub sni: Option<Arc<str>>,
 }
 
 impl Failure {
@@ -92,7 +92,7 @@ pub async fn accept(stream: TcpStream, slots: &Slots, turns: &Turns) -> Result<A
         }
         Err(_) => return Err(Box::new(Failure::early(hello.take_io(), Some(Reason::TlsTimeout)))),
     };
-    let sni: Option<Box<str>> = hello.client_hello().server_name().map(Into::into);
+    let sni: Option<Arc<str>> = hello.client_hello().server_name().map(Into::into);
     let reached = if sni.is_none() { local_address(&hello.io) } else { None };
     let chosen = match slots.choose(sni.as_deref(), reached) {
         Ok(chosen) => chosen,

@@ -1,8 +1,8 @@
 //! What competes for a request once host and path fit: method, headers, query, then the order of the document.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use http::Method;
@@ -10,6 +10,7 @@ use http::header::HeaderName;
 
 use super::conditions::{Conditions, decoded, header_value, parameter_value};
 use super::{Request, RuleIndex};
+use crate::quick::{QuickHasher, QuickMap};
 use crate::reason::Reason;
 
 /// Which candidate goes first, as values that sort so (Gateway API: method, number of headers, number of parameters).
@@ -91,7 +92,7 @@ pub(super) struct Candidates {
 struct Group {
     names: Names,
     /// By the hash of what they want of method and exact values; in the order of the document.
-    buckets: HashMap<u64, Vec<Candidate>>,
+    buckets: QuickMap<u64, Vec<Candidate>>,
 }
 
 /// What candidates ask for, without its values. Their ranks differ in the order of the document alone.
@@ -113,7 +114,7 @@ impl Candidates {
         let names = candidate.names();
         let place = self.groups.partition_point(|group| group.names < names);
         if self.groups.get(place).is_none_or(|group| group.names != names) {
-            self.groups.insert(place, Group { names, buckets: HashMap::new() });
+            self.groups.insert(place, Group { names, buckets: QuickMap::default() });
         }
         let bucket = self.groups[place].buckets.entry(candidate.key()).or_default();
         bucket.push(candidate);
@@ -167,11 +168,11 @@ impl Ord for SortedHeader {
 }
 
 /// The hash of a method and values. Only a filter, for whoever is in the bucket is compared: nobody gains by a collision.
-struct Key(DefaultHasher);
+struct Key(QuickHasher);
 
 impl Key {
     fn of(method: Option<&Method>) -> Self {
-        let mut hasher = DefaultHasher::new();
+        let mut hasher = QuickHasher::default();
         method.hash(&mut hasher);
         Self(hasher)
     }

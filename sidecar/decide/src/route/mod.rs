@@ -7,7 +7,6 @@ mod host;
 mod paths;
 mod template;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
@@ -20,6 +19,7 @@ use self::host::HostCondition;
 pub(crate) use self::paths::path_pattern;
 use self::paths::{HostTable, PathCondition};
 use crate::path::match_key;
+use crate::quick::QuickMap;
 use crate::reason::Reason;
 
 pub(crate) use self::conditions::header_name;
@@ -52,9 +52,9 @@ pub struct Request<'a> {
 /// goes first and does not fit hides none behind it.
 #[derive(Debug, Default)]
 pub struct RouteTable {
-    hosts: HashMap<Box<str>, HostTable>,
+    hosts: QuickMap<Box<str>, HostTable>,
     /// By what stands behind `*.`.
-    wildcards: HashMap<Box<str>, HostTable>,
+    wildcards: QuickMap<Box<str>, HostTable>,
     /// Bounds what a host of many labels costs.
     longest_wildcard_bytes: usize,
     any_host: HostTable,

@@ -1,7 +1,5 @@
 //! The paths of one host: whole, by template, by prefix, by regular expression.
 
-use std::collections::HashMap;
-
 use sidecar_config::policy::{Match, PathMatch, PathMatchType};
 
 use super::RuleIndex;
@@ -9,6 +7,7 @@ use super::candidate::{Candidate, Candidates, Search};
 use super::template::{Template, Templates};
 use crate::path::match_key;
 use crate::pattern::Pattern;
+use crate::quick::QuickMap;
 
 /// Places in the tree of templates that one request may have to look at: alternatives multiply with every segment
 /// (`/{a}/b` beside `/a/{b}`), and a thousand templates could make them thousands.
@@ -46,10 +45,10 @@ impl PathCondition {
 /// The compiled routes of one host.
 #[derive(Debug, Default)]
 pub(super) struct HostTable {
-    exact: HashMap<Box<str>, Candidates>,
+    exact: QuickMap<Box<str>, Candidates>,
     templates: Templates,
     /// Without their trailing slash; the root is the empty string.
-    prefixes: HashMap<Box<str>, Candidates>,
+    prefixes: QuickMap<Box<str>, Candidates>,
     /// Bounds what a request costs: without it, a long path of short segments is hashed once for each of them.
     longest_prefix_bytes: usize,
     patterns: Vec<(Box<str>, Pattern, Candidates)>,
@@ -138,5 +137,7 @@ pub(crate) fn path_pattern(matches: &[Match]) -> Option<String> {
 /// Every prefix of a path that ends between segments, longest first: `/a/b`, `/a`, and the empty root.
 fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     let whole = path.strip_suffix('/').unwrap_or(path);
-    std::iter::successors(Some(whole), |longer| longer.rfind('/').map(|slash| &longer[..slash]))
+    std::iter::successors(Some(whole), |longer| {
+        longer.bytes().rposition(|byte| byte == b'/').map(|slash| &longer[..slash])
+    })
 }

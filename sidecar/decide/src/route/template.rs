@@ -1,12 +1,13 @@
 //! Path templates: `/orders/{id}` and `/files/{rest...}`, and the tree of segments that finds them.
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::str::Split;
 
 use super::RuleIndex;
 use super::candidate::{Candidate, Candidates, Rank, Search};
 use crate::path::{match_key, normalise};
+use crate::quick::QuickMap;
 
 /// Segments of a template: a request descends the tree once for each.
 const TEMPLATE_SEGMENTS_MAX: usize = 64;
@@ -91,7 +92,7 @@ pub(super) struct Templates(Node);
 
 #[derive(Debug, Default)]
 struct Node {
-    literals: HashMap<Box<str>, Node>,
+    literals: QuickMap<Box<str>, Node>,
     parameter: Option<Box<Node>>,
     /// Of templates that end here.
     ends: Option<Leaf>,

@@ -1,5 +1,6 @@
 //! From the queue into the file: complete, bounded, and through every failure of the store.
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -302,4 +303,28 @@ fn a_damaged_file_is_set_aside_and_a_new_one_begun() {
         assert!(fs::metadata(&aside).unwrap().len() > 4000, "{damage}");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600, "{damage}");
     }
+}
+
+#[test]
+fn places_of_what_was_written_are_used_again() {
+    let (_folder, path) = folder();
+    let log = Log::start(&path, LARGE);
+    let scope = Arc::new(scope());
+    let record = log.sender.place(Record { scope: Some(Arc::clone(&scope)), ..request(1) });
+    let place = &raw const *record;
+    log.sender.send(record);
+    // What a generation owns is not kept with it: the next row may be long in coming.
+    wait("the row is let go", || Arc::strong_count(&scope) == 1);
+    // Held on to, or the next one could have their place by chance.
+    let others = RefCell::new(Vec::new());
+    wait("its place is there again", || {
+        let record = log.sender.place(request(2));
+        let is_same = std::ptr::eq(&raw const *record, place);
+        others.borrow_mut().push(record);
+        is_same
+    });
+    let again = others.borrow_mut().pop().unwrap();
+    log.sender.send(again);
+    assert_eq!(log.stop(), Summary { written: 2, lost: 0, clean: true });
+    assert_eq!(ask(&path, "SELECT path FROM decision ORDER BY seq"), "/orders/1\n/orders/2");
 }
