@@ -141,8 +141,8 @@ up: cluster ## Bring up a Kubernetes (KUBECONFIG's, else kind's, else a node of 
 down: ## Remove it, with all that it has left on this machine
 	@scripts/cluster down
 
-.PHONY: e2e
-e2e: cluster charts ## Bring up a Kubernetes, install Postern, and call through gates in pods: black box, from images to rows
+.PHONY: cluster-tests
+cluster-tests: cluster charts ## Bring up a Kubernetes, install Postern, and call through gates in pods: black box, from images to rows
 	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e)
 
 .PHONY: up-and-down

@@ -104,16 +104,21 @@ impl Scene {
     /// A call of the application through its Service, from pod `client`, with what a client was given. A pod that is ready is
     /// not yet one that the Service sends to, and until then its connections are refused.
     pub(crate) fn call(&self, certificate: Option<&str>, path: &str) -> Finished {
-        let url = format!("https://orders.{}.svc.cluster.local:{PORT}{path}", self.namespace);
-        let mut words = vec!["-n", &self.namespace, "exec", "client", "--", "curl", "-sS", "--max-time", "20"];
-        words.extend(["--retry", "10", "--retry-connrefused"]);
-        words.extend(["--write-out", "\n%{http_code}", "--cacert", "/clients/billing/ca.crt"]);
-        let files = certificate.map(|name| [format!("/clients/{name}/tls.crt"), format!("/clients/{name}/tls.key")]);
-        if let Some([chain, key]) = &files {
-            words.extend(["--cert", chain, "--key", key]);
-        }
-        words.push(&url);
+        let calling = self.calling(certificate, path);
+        let words = [["-n", self.namespace.as_str(), "exec", "client", "--"].as_slice(), &as_words(&calling)].concat();
         self.cluster.kubectl(&words, "").unwrap()
+    }
+
+    /// The same as a command line in pod `client`.
+    pub(crate) fn calling(&self, certificate: Option<&str>, path: &str) -> Vec<String> {
+        let words = "curl -sS --max-time 20 --retry 10 --retry-connrefused --cacert /clients/billing/ca.crt";
+        let mut words: Vec<_> = words.split(' ').map(str::to_owned).collect();
+        words.extend(["--write-out".to_owned(), "\n%{http_code}".to_owned()]);
+        for (flag, file) in [("--cert", "tls.crt"), ("--key", "tls.key")] {
+            words.extend(certificate.iter().flat_map(|name| [flag.to_owned(), format!("/clients/{name}/{file}")]));
+        }
+        words.push(format!("https://orders.{}.svc.cluster.local:{PORT}{path}", self.namespace));
+        words
     }
 
     /// Rows of a gate, as its own command tells them, once there are so many.
@@ -136,6 +141,10 @@ impl Drop for Scene {
             let _ = self.cluster.run(&["delete", "namespace", &self.namespace, "--wait=false"]);
         }
     }
+}
+
+pub(crate) fn as_words(line: &[String]) -> Vec<&str> {
+    line.iter().map(String::as_str).collect()
 }
 
 fn service() -> Value {
@@ -181,8 +190,9 @@ pub(crate) fn identity(name: &str) -> Value {
 
 /// A plain application, which listens on loopback alone and knows of no gate.
 fn application() -> Value {
-    let script =
-        "mkdir -p /tmp/www/orders && echo order 7 >/tmp/www/orders/7 && exec httpd -f -p 127.0.0.1:8080 -h /tmp/www";
+    // It ends when it is told to: the first process of a container has no default for SIGTERM.
+    let serve = "httpd -f -p 127.0.0.1:8080 -h /tmp/www & wait";
+    let script = format!("mkdir -p /tmp/www/orders && echo order 7 >/tmp/www/orders/7; trap 'exit 0' TERM; {serve}");
     let container = json!({
         "name": "app", "image": IMAGE, "command": ["sh", "-c", script], "securityContext": restricted(),
         "readinessProbe": {"httpGet": {"path": "/orders/7", "port": 8080}, "periodSeconds": 1},
