@@ -63,7 +63,7 @@ pub(crate) fn certificates(text: &[u8]) -> Result<Vec<Certificate>, BlockError> 
 }
 
 /// Certificates as text.
-pub(super) fn write<'a>(certificates: impl IntoIterator<Item = &'a Certificate>) -> String {
+pub(crate) fn write<'a>(certificates: impl IntoIterator<Item = &'a Certificate>) -> String {
     certificates.into_iter().map(|certificate| block("CERTIFICATE", &certificate.der)).collect()
 }
 
