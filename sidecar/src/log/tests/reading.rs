@@ -149,7 +149,7 @@ fn ids_are_unique_stable_and_shaped_as_uuid_v7() {
 fn text_is_cut_at_its_bound() {
     let (_folder, path) = folder();
     let long = "ä".repeat(TEXT_MAX);
-    written(&path, vec![Record { path: Some(long.as_str().into()), host: Some(clip(&long)), ..request(0) }]);
+    written(&path, vec![Record { path: Some(long.as_str().into()), host: Some(clip(&long).into()), ..request(0) }]);
     let kept = "ä".repeat(TEXT_MAX / 2);
     assert_eq!(ask(&path, "SELECT path FROM requests"), kept);
     assert_eq!(ask(&path, "SELECT host FROM requests"), format!("{kept}…"));
