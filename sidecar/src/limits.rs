@@ -53,7 +53,7 @@ pub const ADMIN_ROUTES: usize = 8;
 pub const ADMIN_ANSWER_BYTES: usize = 64 << 20;
 
 /// A connection to the status port or the admin socket, reading and idling included: a few that nobody reads from must not keep probes out.
-pub const ADMIN_TIMEOUT: Duration = sidecar_decide::probe::TIMEOUT;
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(sidecar_decide::probe::TIMEOUT_SECONDS);
 /// Probes under way at once: half of the status port's connections stay for the gate's own.
 pub const PROBES_AT_ONCE: usize = 16;
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sidecar_config::Duration;
 use sidecar_config::health::{GrpcCheck, TcpCheck};
 use sidecar_config::probe::{HttpProbe, Probe, ProbeHeader};
-use sidecar_decide::probe::{PROBES, TIMEOUT, problems_of};
+use sidecar_decide::probe::{PROBES, TIMEOUT_SECONDS, problems_of};
 
 use crate::index::pod::SIDECAR_CONTAINER;
 
@@ -112,7 +112,7 @@ pub(super) fn forward(pod: &mut Value, spec: &PodSpec, wanted: Wanted, port: u16
 
 /// The longest that the gate waits, in whole seconds.
 fn seconds() -> i64 {
-    i64::try_from(TIMEOUT.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(TIMEOUT_SECONDS).unwrap_or(i64::MAX)
 }
 
 /// What the kubelet asks of the containers that stay: those of the application, and init containers that are sidecars. The

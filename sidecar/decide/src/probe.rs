@@ -1,7 +1,5 @@
 //! Probes of an application that the gate makes for whoever asks its status port: which of them can be made.
 
-use std::time::Duration;
-
 use http::header::HeaderName;
 use http::{HeaderValue, Uri};
 use sidecar_config::probe::Probe;
@@ -11,7 +9,7 @@ pub const PROBES: usize = 64;
 /// Fields of a probe's request.
 const HEADERS: usize = 16;
 /// The longest that one may take, which is how long the status port keeps a connection.
-pub const TIMEOUT: Duration = Duration::from_secs(10);
+pub const TIMEOUT_SECONDS: u64 = 10;
 
 /// What is wrong with the probes of settings.
 #[must_use]
@@ -45,8 +43,9 @@ pub fn problems_of(probe: &Probe) -> Vec<String> {
     if [probe.http.is_some(), probe.tcp.is_some(), probe.grpc.is_some()].iter().filter(|one| **one).count() != 1 {
         tell("say exactly one of `http`, `tcp`, `grpc`");
     }
-    if probe.timeout.as_std().is_zero() || probe.timeout.as_std() > TIMEOUT {
-        tell(&format!("`timeout` has to be above zero, and at most {}s", TIMEOUT.as_secs()));
+    let milliseconds = probe.timeout.as_std().as_millis();
+    if milliseconds == 0 || milliseconds > u128::from(TIMEOUT_SECONDS) * 1000 {
+        tell(&format!("`timeout` has to be above zero, and at most {TIMEOUT_SECONDS}s"));
     }
     let Some(http) = &probe.http else { return wrong };
     if !http.path.starts_with('/') || http.path.parse::<Uri>().is_err() {
