@@ -38,7 +38,7 @@ test: ## Check format and lints, build, and run all tests
 	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl promtool python3 sqlite3 sslscan
 	$(call part,control plane,scripts/kubernetes)
 	$(call part,format,cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check)
-	$(call part,lints,cargo clippy --workspace --all-targets -- --deny warnings)
+	$(call part,lints,cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings)
 	$(call part,lints of the fuzz targets,cargo clippy --manifest-path fuzz/Cargo.toml --no-default-features --locked -- --deny warnings)
 	$(call part,generated files of the chart,scripts/chart --check)
 	$(call part,build,cargo build --workspace --bins)
@@ -58,7 +58,7 @@ fmt: ## Format the code
 .PHONY: lint
 lint: ## Run clippy; a warning is an error
 	@scripts/need cc cargo
-	@cargo clippy --workspace --all-targets -- --deny warnings
+	@cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings
 
 .PHONY: generate
 generate: ## Write the generated files anew: JSON Schemas, definitions of the API, its reference
@@ -140,6 +140,10 @@ up: cluster ## Bring up a Kubernetes (KUBECONFIG's, else kind's, else a node of 
 .PHONY: down
 down: ## Remove it, with all that it has left on this machine
 	@scripts/cluster down
+
+.PHONY: cluster-tests
+cluster-tests: cluster charts ## Bring up a Kubernetes, install Postern, and call through gates in pods: black box, from images to rows
+	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e)
 
 .PHONY: up-and-down
 up-and-down: images ## Bring up a node, remove it, also after all of it was killed: the machine has to be as it was

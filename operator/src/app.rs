@@ -10,13 +10,14 @@ use kube::Client;
 use rustix::system::uname;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use tracing::field::Empty;
 use tracing::{Instrument, Span, error_span};
 
 use crate::api;
 use crate::authority::{self, Signer};
 use crate::events::{self, Events};
 use crate::identity::Reconciler;
-use crate::index::Index;
+use crate::index::{Index, ObjectName};
 use crate::inject::audit::Auditor;
 use crate::inject::upkeep::Upkeep;
 use crate::lease::{Election, Leadership, Lost};
@@ -28,6 +29,7 @@ use crate::pki::fresh;
 use crate::pki::names::{ExtraNames, Names};
 use crate::queue::{Key, Outcome, Queue, Turn};
 use crate::settings::Settings;
+use crate::telemetry::traces::RESULT;
 use crate::workload::apply::Writer;
 use crate::workload::ask::Asker;
 use crate::workload::authorities::Authorities;
@@ -185,7 +187,12 @@ impl Parts {
             operator_namespace: settings.operator_namespace.clone(),
             started: Instant::now(),
             memories: Memories::default(),
-            auditor: Auditor::new(client.clone(), settings.scope.clone(), settings.operator_namespace.clone()),
+            auditor: Auditor::new(
+                client.clone(),
+                Arc::clone(index),
+                settings.scope.clone(),
+                settings.operator_namespace.clone(),
+            ),
             upkeep: Upkeep::new(client.clone(), settings.operator_namespace.clone(), settings.webhook_names.clone()),
         })
     }
@@ -232,7 +239,8 @@ async fn take_client_turns(worker: Arc<Worker>, queue: Arc<Queue>, metrics: Arc<
 async fn take_turn(worker: &Worker, metrics: &Metrics, turn: Turn) {
     metrics.waited(turn.lane(), turn.waited());
     let span = span(turn.key());
-    let (outcome, word) = attempt(worker, turn.key()).instrument(span).await;
+    let (outcome, word) = attempt(worker, turn.key()).instrument(span.clone()).await;
+    span.record(RESULT, word);
     metrics.turn(turn.key(), word, turn.taken().elapsed());
     turn.end(outcome);
 }
@@ -269,13 +277,17 @@ async fn attempt(worker: &Worker, key: &Key) -> (Outcome, &'static str) {
 /// levels are in it.
 fn span(key: &Key) -> Span {
     match key {
-        Key::Authority => error_span!("authority"),
-        Key::Webhook => error_span!("webhook"),
-        Key::Audit => error_span!("audit"),
-        Key::Trust(namespace) => error_span!("trust", namespace),
-        Key::Ledger(namespace) => error_span!("ledger", namespace),
-        Key::Workload(workload) => error_span!("workload", %workload),
-        Key::Route(route) => error_span!("route", %route),
-        Key::Identity(identity) => error_span!("identity", %identity),
+        Key::Authority => error_span!("authority", result = Empty),
+        Key::Webhook => error_span!("webhook", result = Empty),
+        Key::Audit => error_span!("audit", result = Empty),
+        Key::Trust(namespace) => error_span!("trust", namespace, result = Empty),
+        Key::Ledger(namespace) => error_span!("ledger", namespace, result = Empty),
+        Key::Workload(ObjectName { namespace, name }) => {
+            error_span!("workload", namespace, object = name, result = Empty)
+        }
+        Key::Route(ObjectName { namespace, name }) => error_span!("route", namespace, object = name, result = Empty),
+        Key::Identity(ObjectName { namespace, name }) => {
+            error_span!("identity", namespace, object = name, result = Empty)
+        }
     }
 }

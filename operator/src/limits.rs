@@ -144,9 +144,12 @@ pub const EVENT_EVERY: Duration = Duration::from_millis(50);
 /// How long events may take to be written at the end.
 pub const EVENTS_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often it is looked for pods without the sidecar that they should have: one request for each namespace that asks.
+/// How often it is looked for pods without the sidecar that they should have: one request for each namespace that asks,
+/// and one for each that is served.
 pub const AUDIT_AGAIN: Duration = Duration::from_secs(60);
 /// Pods of one namespace that are told of; whoever has more has one cause for all.
-pub const AUDITED_PODS: u32 = 100;
+pub const AUDITED_PODS: usize = 100;
+/// Pods that are listed at once for that: a page is some hundred kilobytes.
+pub const AUDITED_PAGE: u32 = 50;
 /// Namespaces that are listed at once.
 pub const AUDITED_NAMESPACES: u32 = 500;

@@ -44,8 +44,9 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
-    let metrics = Arc::new(Metrics::new()?);
-    telemetry::start(settings.log, Some(&metrics));
+    let metrics = Metrics::new()?;
+    let metrics = Arc::new(if settings.tracing.is_some() { metrics.with_traces() } else { metrics });
+    let traces = telemetry::start_with(&settings, &metrics)?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let ended = runtime.block_on(async {
         let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -53,11 +54,15 @@ fn run(settings: Settings) -> anyhow::Result<()> {
     });
     // Whoever leads no more ends at once, whatever is still being waited for.
     runtime.shutdown_background();
+    // Nor for a collector then: nobody waits for it who has to be gone.
+    if let Some(traces) = traces.filter(|_| ended.is_ok()) {
+        traces.stop();
+    }
     ended
 }
 
 fn run_injector(settings: inject::settings::Settings) -> anyhow::Result<()> {
-    telemetry::start(settings.log, None);
+    telemetry::start(settings.log);
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async {
         let stop = stopped(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

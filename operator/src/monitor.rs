@@ -23,7 +23,7 @@ use crate::index::Index;
 use crate::limits::{
     ACCEPT_AGAIN, HEARTBEAT_LATE, MONITOR_CONNECTIONS, MONITOR_HEAD_TIMEOUT, MONITOR_TIMEOUT, TURN_STUCK,
 };
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PAGE};
 use crate::queue::Queue;
 
 pub use self::heartbeat::Heartbeat;
@@ -118,7 +118,9 @@ async fn serve(listener: TcpListener, watched: Arc<Watched>) -> io::Result<Infal
 
 fn answer(watched: &Watched, method: &Method, path: &str) -> Response<Full<Bytes>> {
     if !matches!(*method, Method::GET | Method::HEAD) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET".to_owned());
+        let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET".to_owned());
+        refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+        return refused;
     }
     let probed = |wrong: Option<String>| match wrong {
         None => text(StatusCode::OK, "ok".to_owned()),
@@ -155,7 +157,7 @@ fn missing(index: &Index) -> Option<String> {
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
-    let kind = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let kind = header::HeaderValue::from_static(PAGE);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use sidecar_config::Duration;
+use sidecar_config::settings::Tracing;
+use sidecar_config::{Duration, Ratio};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::index::Scope;
@@ -71,6 +72,15 @@ pub struct Flags {
     /// How diagnostics are written: Json, Text [Json]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
+    /// Collector that traces of turns are sent to, `http://HOST:PORT`; without it there are none
+    #[arg(long, value_name = "URL")]
+    tracing_endpoint: Option<String>,
+    /// Which part of the turns is traced, 0 to 1 [1]
+    #[arg(long, value_name = "RATIO")]
+    tracing_sampling_ratio: Option<String>,
+    /// What the operator is called in traces [postern-operator]
+    #[arg(long, value_name = "NAME")]
+    tracing_service_name: Option<String>,
     /// File that says where the API server is [that of the service account, or $KUBECONFIG]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<String>,
@@ -105,6 +115,8 @@ pub struct Settings {
     pub webhook_names: Vec<String>,
     /// What is logged, and how.
     pub log: Log,
+    /// Where traces go, if anywhere.
+    pub tracing: Option<Tracing>,
     /// Where the API server is; `None` for the usual places.
     pub kubeconfig: Option<PathBuf>,
 }
@@ -163,6 +175,7 @@ impl Settings {
             ),
             webhook_names: reader.value("--webhook-names", flags.webhook_names, "", dns_names),
             log: reader.log(flags.log_level, flags.log_format),
+            tracing: reader.tracing(flags.tracing_endpoint, flags.tracing_sampling_ratio, flags.tracing_service_name),
             kubeconfig: reader.value("--kubeconfig", flags.kubeconfig, "", |text| {
                 Ok((!text.is_empty()).then(|| PathBuf::from(text)))
             }),
@@ -213,6 +226,18 @@ impl<V: Fn(&str) -> Option<String>> Reader<V> {
             level: self.value("--log-level", level, "Info", log_level),
             format: self.value("--log-format", format, "Json", log_format),
         }
+    }
+
+    fn tracing(&mut self, endpoint: Option<String>, ratio: Option<String>, name: Option<String>) -> Option<Tracing> {
+        let endpoint = self.value("--tracing-endpoint", endpoint, "", collector);
+        let ratio = self.value("--tracing-sampling-ratio", ratio, "1", |text| part_of_whole(text).map(Some));
+        let name = self.value("--tracing-service-name", name, "postern-operator", |text| Ok(text.to_owned()));
+        // Of what is not traced nothing is to be told; a ratio that is wrong is told all the same.
+        endpoint.zip(ratio).map(|(endpoint, sampling_ratio)| Tracing {
+            endpoint,
+            sampling_ratio,
+            service_name: Some(name),
+        })
     }
 
     fn lease(
@@ -352,6 +377,20 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     let found = algorithms.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, algorithm)| *algorithm);
     let names = algorithms.map(|(name, _)| name).join(", ");
     found.ok_or_else(|| format!("is not a kind of keys; write one of {names}"))
+}
+
+/// The address of a collector, if one is named.
+fn collector(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = "is no address of a collector; write `http://HOST:PORT`, TLS is not spoken";
+    postern_telemetry::collector(text).map(|_| Some(text.to_owned())).map_err(|_| wrong.to_owned())
+}
+
+fn part_of_whole(text: &str) -> Result<Ratio, String> {
+    let ratio = serde_json::from_str::<Ratio>(text);
+    ratio.map_err(|_| "is no part of a whole; write a number from 0 to 1, such as `0.05`".to_owned())
 }
 
 fn log_level(text: &str) -> Result<LogLevel, String> {

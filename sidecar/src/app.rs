@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use postern_telemetry::Exporter;
 use sidecar_config::Size;
 use sidecar_config::settings::Settings;
 use thiserror::Error;
@@ -28,7 +29,7 @@ use crate::listener::{Binder, Handles, Sockets, Worker, spawn};
 use crate::log::QUEUE_ROWS;
 use crate::processors::Workers;
 use crate::state::State;
-use crate::telemetry::{self, Exporter, Spans, Tracer};
+use crate::telemetry::{self, Spans, Tracer};
 use crate::upstream::Budget;
 use crate::{admin, control_groups, log, memory, settings};
 

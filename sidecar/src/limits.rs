@@ -196,25 +196,6 @@ pub const HANDOVERS: u8 = 8;
 /// Time for the last rows to be written at the end.
 pub const LOG_STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Traced requests that wait to be sent: a second of 2,000 a second, some megabytes at most.
-pub const TRACES_QUEUE: usize = 2048;
-/// Traced requests that are sent at once, which is a quarter of the queue.
-pub const TRACES_BATCH: usize = 512;
-/// How long the first of a batch waits for others.
-pub const TRACES_EVERY: Duration = Duration::from_secs(1);
-/// How often the queue is looked at meanwhile, so that it does not fill up.
-pub const TRACES_LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Time for a collector to take a batch, connecting included; the default of OTLP's exporters.
-pub const TRACES_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a batch is tried: what is newer is worth more.
-pub const TRACES_TRIES: u32 = 4;
-/// Pause after the first failure, twice as long after each that follows.
-pub const TRACES_BACKOFF: Duration = Duration::from_secs(1);
-/// The longest pause, whatever a collector asks for.
-pub const TRACES_BACKOFF_MAX: Duration = Duration::from_secs(30);
-/// Time for the last spans at the end.
-pub const TRACES_STOP_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// How often it is looked at most whether the application can be reached around the gate, where nothing has changed. It is
 /// asked for by whoever asks for the status.
 pub const EXPOSURE_LOOK_EVERY: Duration = Duration::from_secs(30);

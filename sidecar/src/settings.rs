@@ -12,7 +12,6 @@ use sidecar_decide::probe;
 use crate::config::{Reading, recall_settings};
 use crate::log::QUEUE_ROWS;
 use crate::processors::{self, Why, Workers};
-use crate::telemetry;
 
 /// Kubernetes injects `POSTERN_SERVICE_HOST` and the like for a Service of that name; two underscores are ours.
 const PREFIX: &str = "POSTERN__";
@@ -210,7 +209,7 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
     if settings.state_dir.as_deref() == Some("") {
         errors.push("`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing".to_owned());
     }
-    if let Some(Err(error)) = settings.tracing.as_ref().map(|tracing| telemetry::collector(&tracing.endpoint)) {
+    if let Some(Err(error)) = settings.tracing.as_ref().map(|tracing| postern_telemetry::collector(&tracing.endpoint)) {
         errors.push(format!("`settings.tracing.endpoint`: {error}"));
     }
     errors.extend(probe::problems(&settings.probes));

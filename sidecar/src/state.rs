@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use postern_telemetry::SpanStats;
 use sidecar_config::policy::Protocol;
 use sidecar_config::settings::Settings;
 use sidecar_config::status::{ContractRange, Parts, Status};
@@ -25,7 +26,6 @@ use crate::limits::PROBES_AT_ONCE;
 use crate::log;
 use crate::memory::Trims;
 use crate::metrics::{Handshakes, Registry};
-use crate::telemetry::SpanStats;
 use crate::upstream::Budget;
 
 /// The process as others see it.

@@ -2,14 +2,21 @@
 
 mod scene;
 
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use postern_operator::inject::{self, Common, Verdict};
-use postern_tests::clients::Curl;
+use postern_tests::apiserver::Namespace;
+use postern_tests::clients::{Curl, run};
 use postern_tests::injector::Meddler;
 use postern_tests::operator::Operator;
 use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
 use self::scene::{Webhook, app, gate, named, of_deployment};
+use crate::operator::monitor::series;
 use crate::operator::scene::Scene;
 
 fn common() -> Common {
@@ -187,30 +194,114 @@ fn from_injection_to_a_call() {
 
 /// Pods that were made before their namespace asked for gates.
 #[test]
+fn what_is_reviewed_is_counted_and_measured() {
+    let webhook = Webhook::shared();
+    let namespace = webhook.namespace(Some("enabled"));
+    let value = |name: &str| series(&webhook.metrics().unwrap(), name);
+    let result = |result: &str| value(&format!("postern_injector_reviews_total{{result=\"{result}\"}}"));
+    let results = || ["injected", "untouched", "refused"].map(result);
+    let before = results();
+    webhook.create(&namespace, &named(app(), "gated")).unwrap();
+    let mut on_the_node = named(app(), "on-the-node");
+    on_the_node["spec"]["hostNetwork"] = json!(true);
+    webhook.create(&namespace, &on_the_node).unwrap();
+    let mut wrong = named(app(), "wrong");
+    wrong["metadata"]["annotations"] = json!({"config.postern.dev/log-level": "Loud"});
+    webhook.create(&namespace, &wrong).unwrap_err();
+    // Other tests have pods reviewed at the same time.
+    let grown =
+        |before: [f64; 3]| results().iter().zip(before).map(|(after, before)| after - before).collect::<Vec<_>>();
+    assert!(grown(before).iter().all(|more| *more >= 1.0), "{before:?} {:?}", results());
+    // Whoever speaks no TLS there.
+    let failed = value("postern_injector_handshakes_failed_total");
+    TcpStream::connect(("127.0.0.1", webhook.port())).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    webhook.wait_for("the handshake to be counted", || {
+        Ok((value("postern_injector_handshakes_failed_total") > failed).then_some(()))
+    });
+    let page = webhook.metrics().unwrap();
+    let checked = run(Command::new("promtool").args(["check", "metrics"]), page.as_bytes(), PATIENCE).unwrap();
+    assert_eq!(format!("{}{}", checked.text(), checked.stderr), "", "{page}");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let left = series(&page, "postern_injector_certificate_not_after_timestamp_seconds") - now;
+    assert!((1.0..=400.0 * 86_400.0).contains(&left), "{left} of {page}");
+    assert!(series(&page, "postern_injector_review_duration_seconds_count") >= 3.0, "{page}");
+    assert!(series(&page, "process_resident_memory_bytes") > 0.0, "{page}");
+    assert_eq!(series(&page, "postern_injector_reviews_total{result=\"unreadable\"}"), 0.0);
+    assert!(page.contains("result=\"unreadable\"} 0"), "what has not happened yet is told, too: {page}");
+}
+
+#[test]
 fn pods_without_a_gate_are_told_of() {
     let webhook = Webhook::shared();
     let (own, namespace) = (webhook.namespace(None), webhook.namespace(None));
-    let mut old = named(app(), "old");
-    old["metadata"]["labels"] = json!({"postern.dev/sidecar": "0.0.1"});
+    let mut forged = named(app(), "forged");
+    let labels = json!({"postern.dev/sidecar": env!("CARGO_PKG_VERSION"), "postern.dev/workload": "forged.pod"});
+    forged["metadata"]["labels"] = labels;
     let mut exempt = named(app(), "exempt");
     exempt["metadata"]["labels"] = json!({"postern.dev/inject": "disabled"});
     let mut on_the_node = named(app(), "on-the-node");
     on_the_node["spec"]["hostNetwork"] = json!(true);
-    for pod in [named(app(), "plain"), old, exempt, on_the_node] {
+    for pod in [named(app(), "plain"), forged, exempt, on_the_node] {
         webhook.create(&namespace, &pod).unwrap();
     }
     namespace.run(&["label", "namespace", &namespace.name, "postern.dev/inject=enabled"]).unwrap();
-    webhook.create(&namespace, &named(app(), "gated")).unwrap();
-    let operator = Operator::start(&own, &namespace).unwrap();
-    let told = operator.wait_for("what the auditor tells", || {
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let told = operator.log().into_iter().filter_map(|line| Some((text(&line["pod"])?, text(&line["message"])?)));
-        Ok(Some(told.collect::<Vec<_>>()).filter(|told| told.len() >= 2))
-    });
+    for pod in ["gated", "old", "stray"] {
+        webhook.create(&namespace, &named(app(), pod)).unwrap();
+    }
+    namespace.run(&["label", "--overwrite", "pod/old", "postern.dev/sidecar=0.0.1"]).unwrap();
+    namespace.run(&["label", "pod/stray", "postern.dev/workload-"]).unwrap();
+    let missing = "it should have a sidecar and has none; nothing guards it until it is made anew";
     let expected = [
+        ("forged", missing),
         ("old", "its sidecar was put in by another version; make it anew to have this one"),
-        ("plain", "it should have a sidecar and has none; nothing guards it until it is made anew"),
+        ("plain", missing),
+        (
+            "stray",
+            "its sidecar is of no workload, for want of label postern.dev/workload, and nothing is written for it; make it anew",
+        ),
     ];
     let expected = expected.map(|(pod, message)| (format!("{}/{pod}", namespace.name), message.to_owned()));
-    assert_eq!(told.unwrap(), expected);
+    // Another one that leads says the same in its log; what is told to everybody is told once.
+    let events = ["published", "known"].map(|outcome| {
+        let operator = Operator::start(&own, &namespace).unwrap();
+        let told = operator.wait_for("what the auditor tells", || {
+            let text = |value: &Value| value.as_str().map(str::to_owned);
+            let log = operator.log().into_iter();
+            let told = log.filter_map(|line| Some((text(&line["pod"])?, text(&line["message"])?)));
+            Ok(Some(told.collect::<Vec<_>>()).filter(|told| told.len() >= 4))
+        });
+        assert_eq!(told.unwrap(), expected);
+        let count = format!("postern_operator_events_total{{outcome=\"{outcome}\"}}");
+        let sent = || Ok((series(&operator.page("/metrics")?.text(), &count) == 4.0).then_some(()));
+        operator.wait_for(outcome, sent).unwrap();
+        let page = operator.page("/metrics").unwrap().text();
+        for (reason, expected) in [("missing", 2.0), ("old", 1.0), ("stray", 1.0)] {
+            let name = format!("postern_operator_pods_without_sidecar{{reason=\"{reason}\"}}");
+            assert_eq!(series(&page, &name), expected, "{page}");
+        }
+        events(&namespace)
+    });
+    let told = [
+        "forged Warning SidecarMissing",
+        "old Normal SidecarOld",
+        "plain Warning SidecarMissing",
+        "stray Warning SidecarStray",
+    ];
+    assert_eq!(events, [told, told]);
+    let shown = namespace.run(&["events", "--for", "pod/plain"]).unwrap();
+    assert!(shown.contains("SidecarMissing") && shown.contains(missing), "{shown}");
+}
+
+/// Name, type and reason of the events that are told of pods.
+fn events(namespace: &Namespace<'_>) -> Vec<String> {
+    let list: Value = serde_json::from_str(&namespace.run(&["get", "events", "-o", "json"]).unwrap()).unwrap();
+    let events = list["items"].as_array().cloned().unwrap_or_default();
+    let ours = events.iter().filter(|event| event["reportingComponent"] == "postern-operator");
+    let each = ours.map(|event| {
+        let words = [&event["involvedObject"]["name"], &event["type"], &event["reason"]];
+        words.map(|word| word.as_str().unwrap_or_default()).join(" ")
+    });
+    let mut each: Vec<_> = each.collect();
+    each.sort_unstable();
+    each
 }

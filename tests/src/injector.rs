@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::apiserver::Namespace;
 use crate::ca::{Authority, LeafOptions};
-use crate::clients::Curl;
+use crate::clients::{Answer, Curl};
 use crate::config::ConfigFolder;
 use crate::process::built;
 use crate::together::{Program, Together};
@@ -77,8 +77,16 @@ impl Injector {
     /// # Errors
     /// When it does not come up, or curl does not run.
     pub fn probe(&self, path: &str) -> Result<Option<u16>> {
+        Ok(self.page(path)?.status)
+    }
+
+    /// A page that is answered to whoever probes.
+    ///
+    /// # Errors
+    /// When it does not come up, or curl does not run.
+    pub fn page(&self, path: &str) -> Result<Answer> {
         let address = self.address("status_address")?;
-        Ok(Curl::new(format!("http://{address}{path}")).within(PATIENCE).call()?.status)
+        Curl::new(format!("http://{address}{path}")).within(PATIENCE).call()
     }
 
     /// Where reviews are answered.

@@ -85,10 +85,10 @@ impl Backends {
 
     /// Takes in what Services a route names, before and now.
     pub(super) fn route(&mut self, name: &ObjectName, old: Option<&ProxyRoute>, new: Option<&ProxyRoute>) {
-        for service in old.into_iter().flat_map(services) {
+        for service in old.into_iter().flat_map(named_services) {
             leave(&mut self.routes_of, &service, name);
         }
-        for service in new.into_iter().flat_map(services) {
+        for service in new.into_iter().flat_map(named_services) {
             self.routes_of.entry(service).or_default().insert(name.clone());
         }
     }
@@ -140,7 +140,8 @@ impl Backends {
 }
 
 /// Services that a route names.
-fn services(route: &ProxyRoute) -> Vec<ObjectName> {
+#[must_use]
+pub fn named_services(route: &ProxyRoute) -> Vec<ObjectName> {
     let own = route.metadata.namespace.as_deref().unwrap_or_default();
     let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
     let named = backends.filter_map(|backend| match backend.target()? {

@@ -12,11 +12,12 @@ pub mod service;
 pub mod slice;
 mod watch;
 
-pub use backends::{ServicePort, Unresolved};
-pub use cluster::{Cluster, Object, ObjectKind};
+pub use backends::{ServicePort, Unresolved, named_services};
+pub use cluster::{Cluster, Object, ObjectKind, Source};
 pub use grant::Grant;
 pub use held::{ContentDigest, Entries, Held, HeldKind};
 pub use name::ObjectName;
+pub use optional::served;
 pub use pod::Pod;
 pub use service::Service;
 pub use slice::Slice;

@@ -49,7 +49,7 @@ async fn keep(index: Arc<Index>, client: Client, mut listings: Vec<Listing>) {
 }
 
 /// How the kind is served, if it is.
-async fn served(client: &Client) -> kube::Result<Option<ApiResource>> {
+pub async fn served(client: &Client) -> kube::Result<Option<ApiResource>> {
     for version in VERSIONS {
         let api_version = format!("{GROUP}/{version}");
         let kinds = match client.list_api_group_resources(&api_version).await {

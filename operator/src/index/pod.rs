@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod as PodObject, PodSpec};
 
 use super::ObjectName;
 use super::service::Target;
+use crate::inject::gate::Gate;
 
 /// Label that says which workload a pod is of. Everything selects by it.
 pub const WORKLOAD_LABEL: &str = "postern.dev/workload";
@@ -36,6 +37,8 @@ pub struct Pod {
     pub is_started: bool,
     /// Whether it is on its way out, or has run to its end.
     pub is_ending: bool,
+    /// Whether it has a sidecar, by its containers.
+    pub gate: Gate,
     /// What the kubelet was last told to look at.
     pub touched: Option<String>,
 }
@@ -44,7 +47,7 @@ impl Pod {
     /// What is kept of an object; `None` for a pod without a workload.
     #[must_use]
     pub fn of(pod: PodObject) -> Option<Self> {
-        let name = ObjectName::of(&pod);
+        let (name, gate) = (ObjectName::of(&pod), Gate::of(&pod));
         let labels = pod.metadata.labels.unwrap_or_default();
         let workload = labels.get(WORKLOAD_LABEL).filter(|workload| !workload.is_empty())?.clone();
         let status = pod.status.unwrap_or_default();
@@ -63,6 +66,7 @@ impl Pod {
             address: status.pod_ip.and_then(|address| address.parse().ok()),
             is_started: is_started && !has_ended,
             is_ending: has_ended || pod.metadata.deletion_timestamp.is_some(),
+            gate,
             touched: pod.metadata.annotations.and_then(|mut annotations| annotations.remove(TOUCH_ANNOTATION)),
         })
     }
@@ -79,6 +83,7 @@ impl Pod {
             address: None,
             is_started: true,
             is_ending: false,
+            gate: Gate::There,
             touched: None,
             name,
         }

@@ -91,8 +91,14 @@ impl ServingCertificate {
     /// Whether there is one that is valid.
     #[must_use]
     pub fn is_good(&self, now: i64) -> bool {
+        self.not_after().is_some_and(|not_after| now < not_after)
+    }
+
+    /// When the one in use ends.
+    #[must_use]
+    pub fn not_after(&self) -> Option<i64> {
         let current = self.read();
-        current.key.is_some() && now < current.not_after
+        current.key.as_ref().map(|_| current.not_after)
     }
 
     // It is replaced as a whole.

@@ -2,6 +2,8 @@
 
 pub mod audit;
 mod certificate;
+pub mod gate;
+mod metrics;
 pub mod overrides;
 mod patch;
 mod probes;

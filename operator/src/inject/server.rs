@@ -1,10 +1,11 @@
 //! The webhook as a process: reviews over HTTPS, probes over HTTP. It asks nobody anything and keeps nothing.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use http::header::CONTENT_TYPE;
@@ -24,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::certificate::ServingCertificate;
+use super::metrics::Metrics;
 use super::review;
 use super::settings::Settings;
 use crate::inject::Common;
@@ -31,6 +33,7 @@ use crate::limits::{
     CERTIFICATE_LOOK, REVIEW_BYTES, REVIEW_TIMEOUT, REVIEWS, SERVED_CONNECTIONS, SERVED_HANDSHAKE_TIMEOUT,
     SERVED_IDLE_TIMEOUT, STOP_TIMEOUT,
 };
+use crate::metrics::PAGE;
 
 /// Where pods are reviewed whose namespace asks for sidecars, and those that ask by themselves. A review does not say
 /// what labels a namespace has, and the webhook may not look.
@@ -46,6 +49,7 @@ struct Server {
     certificate: Arc<ServingCertificate>,
     acceptor: TlsAcceptor,
     reviews: Semaphore,
+    metrics: Metrics,
 }
 
 /// Where somebody comes in.
@@ -75,6 +79,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()>) -> Result<(
         certificate,
         acceptor: TlsAcceptor::from(Arc::new(config)),
         reviews: Semaphore::new(REVIEWS),
+        metrics: Metrics::new()?,
     });
     let (stopping, stopped) = watch::channel(false);
     let look = follow(Arc::clone(&server.certificate));
@@ -135,8 +140,8 @@ async fn accept(listener: TcpListener, mut stopped: watch::Receiver<bool>, serve
                         Door::Reviews => {
                             match timeout(SERVED_HANDSHAKE_TIMEOUT, server.acceptor.accept(stream)).await {
                                 Ok(Ok(stream)) => serve(stream, stopped, server, door).await,
-                                Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
-                                Err(_) => {}
+                                Ok(Err(error)) => server.handshake_failed(&error),
+                                Err(late) => server.handshake_failed(&late),
                             }
                         }
                         Door::Probes => serve(stream, stopped, server, door).await,
@@ -181,11 +186,24 @@ where
 }
 
 impl Server {
+    fn handshake_failed(&self, error: &dyn Display) {
+        self.metrics.handshake_failed();
+        tracing::debug!(%error, "a handshake failed");
+    }
+
     async fn review(&self, request: Request<Incoming>) -> Answer {
+        let begun = Instant::now();
+        let (result, answer) = self.judge(request).await;
+        self.metrics.review(result, begun.elapsed());
+        answer
+    }
+
+    /// The answer to a review, and what it is counted as.
+    async fn judge(&self, request: Request<Incoming>) -> (&'static str, Answer) {
         let is_asked = match (request.method(), request.uri().path()) {
             (&Method::POST, NAMESPACE_PATH) => true,
             (&Method::POST, POD_PATH) => false,
-            _ => return plain(StatusCode::NOT_FOUND, "POST /inject/namespace or /inject/pod\n"),
+            _ => return ("not_found", plain(StatusCode::NOT_FOUND, "POST /inject/namespace or /inject/pod\n")),
         };
         let answered = timeout(REVIEW_TIMEOUT, async {
             // It is never closed; without it there is one bound less.
@@ -194,15 +212,16 @@ impl Server {
             match body {
                 Ok(body) => self.answer(&body.to_bytes(), is_asked),
                 Err(error) if error.is::<LengthLimitError>() => {
-                    plain(StatusCode::PAYLOAD_TOO_LARGE, "the review is too large\n")
+                    ("too_large", plain(StatusCode::PAYLOAD_TOO_LARGE, "the review is too large\n"))
                 }
-                Err(_) => plain(StatusCode::BAD_REQUEST, "the review broke off\n"),
+                Err(_) => ("broken_off", plain(StatusCode::BAD_REQUEST, "the review broke off\n")),
             }
         });
-        answered.await.unwrap_or_else(|_| plain(StatusCode::REQUEST_TIMEOUT, "the review did not come in time\n"))
+        let late = || ("timeout", plain(StatusCode::REQUEST_TIMEOUT, "the review did not come in time\n"));
+        answered.await.unwrap_or_else(|_| late())
     }
 
-    fn answer(&self, body: &[u8], is_asked: bool) -> Answer {
+    fn answer(&self, body: &[u8], is_asked: bool) -> (&'static str, Answer) {
         match review::answer(body, is_asked, &self.common) {
             Ok((answer, told)) => {
                 let review::Told { namespace, verdict, detail } = told;
@@ -210,9 +229,9 @@ impl Server {
                 let body = serde_json::to_vec(&answer).unwrap_or_default();
                 let mut response = Response::new(Full::new(Bytes::from(body)));
                 response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-                response
+                (verdict, response)
             }
-            Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            Err(error) => ("unreadable", plain(StatusCode::BAD_REQUEST, format!("{error}\n"))),
         }
     }
 
@@ -221,9 +240,20 @@ impl Server {
             "/livez" => plain(StatusCode::OK, "live\n"),
             "/readyz" if self.certificate.is_good(Timestamp::now().as_second()) => plain(StatusCode::OK, "ready\n"),
             "/readyz" => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: no valid certificate\n"),
-            _ => plain(StatusCode::NOT_FOUND, "try /livez /readyz\n"),
+            "/metrics" => match self.metrics.page(self.certificate.not_after()) {
+                Ok(page) => prometheus(page),
+                Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
+            _ => plain(StatusCode::NOT_FOUND, "try /livez /readyz /metrics\n"),
         }
     }
+}
+
+/// A page in Prometheus' text format.
+fn prometheus(page: String) -> Answer {
+    let mut response = plain(StatusCode::OK, page);
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(PAGE));
+    response
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {

@@ -1,16 +1,17 @@
 //! What the operator counts and measures, and the page that Prometheus reads.
 
 mod certificates;
-mod process;
 mod steps;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use postern_telemetry::page::Page;
+use postern_telemetry::{SpanStats, process};
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 use tokio::time::Instant;
@@ -24,6 +25,9 @@ use crate::queue::{Key, Queue};
 const SECONDS: [f64; 13] = [0.0005, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 /// The same from a change to its being loaded: a second is aimed at, and a rollout takes minutes.
 const PROGRAMMED_SECONDS: [f64; 11] = [0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// What kind of page it is (Prometheus' text format).
+pub(crate) const PAGE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything that is counted. One of a process.
 pub struct Metrics {
@@ -44,7 +48,8 @@ pub struct Metrics {
     without_sidecar: IntGaugeVec,
     watches: IntGaugeVec,
     watch_errors: IntCounterVec,
-    process: process::Process,
+    /// Of traces, where there are any.
+    traces: Option<Arc<SpanStats>>,
 }
 
 impl fmt::Debug for Metrics {
@@ -53,19 +58,21 @@ impl fmt::Debug for Metrics {
     }
 }
 
-type Made<T> = Result<T, prometheus::Error>;
+/// A family, or all of them.
+pub(crate) type Made<T> = Result<T, prometheus::Error>;
 
 /// Makes families and remembers them for the page.
-struct Maker(Registry);
+#[derive(Default)]
+pub(crate) struct Maker(Registry);
 
 impl Maker {
-    fn enter<T: prometheus::core::Collector + Clone + 'static>(&self, family: Made<T>) -> Made<T> {
+    pub(crate) fn enter<T: prometheus::core::Collector + Clone + 'static>(&self, family: Made<T>) -> Made<T> {
         let family = family?;
         self.0.register(Box::new(family.clone()))?;
         Ok(family)
     }
 
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntCounterVec> {
+    pub(crate) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntCounterVec> {
         self.enter(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
@@ -73,16 +80,14 @@ impl Maker {
         self.enter(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    fn gauge(&self, name: &str, help: &str) -> Made<Gauge> {
-        self.enter(Gauge::new(name, help))
-    }
-
     fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> Made<HistogramVec> {
         self.enter(HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels))
     }
-}
 
-impl Maker {
+    pub(crate) fn into_registry(self) -> Registry {
+        self.0
+    }
+
     fn programmed(&self) -> Made<Histogram> {
         let help = "Time from a route's change being seen to Programmed being true of it.";
         let family = HistogramOpts::new("postern_operator_programmed_seconds", help);
@@ -96,7 +101,7 @@ impl Metrics {
     /// # Errors
     /// When two families have one name, which a test would have found.
     pub fn new() -> Made<Self> {
-        let make = Maker(Registry::new());
+        let make = Maker::default();
         Ok(Self {
             turns: make.counters(
                 "postern_operator_turns_total",
@@ -130,7 +135,7 @@ impl Metrics {
             ))?,
             events: make.counters(
                 "postern_operator_events_total",
-                "Events that were published, could not be, or were dropped because too many waited.",
+                "Events that were published, were known already, could not be, or were dropped because too many waited.",
                 &["outcome"],
             )?,
             programmed: make.programmed()?,
@@ -146,7 +151,7 @@ impl Metrics {
             ))?,
             without_sidecar: make.gauges(
                 "postern_operator_pods_without_sidecar",
-                "Pods that should have a sidecar and have none, or an old one.",
+                "Pods that should have a sidecar and have none, an old one, or one of no workload.",
                 &["reason"],
             )?,
             watches: make.gauges(
@@ -159,9 +164,20 @@ impl Metrics {
                 "Times that a watch failed and was begun anew.",
                 &["kind"],
             )?,
-            process: process::Process::new(&make)?,
-            registry: make.0,
+            traces: None,
+            registry: make.into_registry(),
         })
+    }
+
+    /// The same, where turns are traced.
+    #[must_use]
+    pub fn with_traces(self) -> Self {
+        Self { traces: Some(Arc::default()), ..self }
+    }
+
+    /// What counts spans.
+    pub(crate) fn traces(&self) -> Option<&Arc<SpanStats>> {
+        self.traces.as_ref()
     }
 
     /// A turn has ended.
@@ -222,11 +238,9 @@ impl Metrics {
         self.leader.set(i64::from(leads));
     }
 
-    /// How many pods were found to have no sidecar, or an old one, that should have it.
-    pub fn set_pods_without_sidecar(&self, missing: usize, old: usize) {
-        for (reason, count) in [("missing", missing), ("old", old)] {
-            self.without_sidecar.with_label_values(&[reason]).set(number(count));
-        }
+    /// How many pods were found that should have a sidecar, and by one of the reasons have not.
+    pub(crate) fn set_pods_without_sidecar(&self, reason: &str, count: usize) {
+        self.without_sidecar.with_label_values(&[reason]).set(number(count));
     }
 
     /// A watch failed.
@@ -250,8 +264,12 @@ impl Metrics {
         for ((of, days), count) in certificates::count(index, now) {
             self.certificates.with_label_values(&[of, days]).set(number(count));
         }
-        self.process.look();
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut page = Page::from(TextEncoder::new().encode_to_string(&self.registry.gather())?);
+        if let Some(traces) = &self.traces {
+            traces.write(&mut page, "postern_operator");
+        }
+        process::write(&mut page);
+        Ok(page.into_text())
     }
 }
 
@@ -261,8 +279,8 @@ fn number(count: usize) -> i64 {
 
 /// For a test or a part that counts for nobody.
 #[cfg(test)]
-pub(crate) fn alone() -> std::sync::Arc<Metrics> {
-    std::sync::Arc::new(Metrics::new().expect("names that are each another"))
+pub(crate) fn alone() -> Arc<Metrics> {
+    Arc::new(Metrics::new().expect("names that are each another"))
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Ended;
-use super::manifests::{Files, Manifest, title};
+use super::manifests::{Files, Manifest, pod_place, title};
+use super::{Ended, printable};
 use crate::identity::directory::Directory;
 use crate::identity::validate::validate as validate_identity;
 use crate::index::{ObjectName, Pod};
@@ -24,8 +24,6 @@ use crate::workload::validate::{Input, Refused, validate};
 
 /// Group of our own kinds.
 const GROUP: &str = "postern.dev/";
-/// Where the labels of pods are, in what makes some and in pods.
-const POD_LABELS: [&str; 3] = ["/spec/jobTemplate/spec/template/metadata", "/spec/template/metadata", "/metadata"];
 
 /// What `analyze` is told.
 #[derive(Args, Clone, Debug)]
@@ -85,7 +83,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { file, object, is_problem, message } = self;
         let note = if *is_problem { "" } else { "note: " };
-        write!(f, "{file}: {object}: {note}{message}")
+        f.write_str(&printable(&format!("{file}: {object}: {note}{message}")))
     }
 }
 
@@ -138,11 +136,8 @@ fn analyze(manifests: &[Manifest], arguments: &Arguments) -> Found {
 
 /// Namespace and labels of the pods that an object makes or is.
 fn labels_of_pods(object: &Value) -> Option<(String, BTreeMap<String, String>)> {
-    let makes_pods = object["kind"] == "Pod"
-        || object.pointer("/spec/template/spec/containers").is_some()
-        || object.pointer("/spec/jobTemplate/spec/template/spec/containers").is_some();
-    let metadata = POD_LABELS.iter().find_map(|place| object.pointer(place)).filter(|_| makes_pods)?;
-    let labels = serde_json::from_value(metadata["labels"].clone()).unwrap_or_default();
+    let labels = object.pointer(&format!("{}/metadata/labels", pod_place(object)?)).cloned();
+    let labels = serde_json::from_value(labels.unwrap_or_default()).unwrap_or_default();
     Some((object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned(), labels))
 }
 
@@ -388,6 +383,10 @@ spec: {issue: {secretName: NAME}}
             pod("app: orders, tier: a"),
         ]));
         assert!(told.len() == 1 && told[0].contains("Conflicted"), "they meet in a pod: {told:?}");
+        // A template that has no labels has not those of whoever makes pods of it.
+        let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: p, labels: {app: orders}}\nspec: {template: {spec: {containers: []}}}\n";
+        let told = lines(&stream(&[one.clone(), client.clone(), deployment.to_owned()]));
+        assert_eq!(told, ["a.yaml: ProxyRoute shop/a: note: spec.podSelector selects no pods of these files"]);
         let told = lines(&stream(&[one, client, pod("app: stock")]));
         assert_eq!(told, ["a.yaml: ProxyRoute shop/a: note: spec.podSelector selects no pods of these files"]);
     }

@@ -10,9 +10,6 @@ use super::Ended;
 use super::manifests::{self, Files, title};
 use crate::inject::{self, Common, Injected, Maker, Verdict};
 
-/// Where the objects that make pods have their template.
-const TEMPLATES: [&str; 2] = ["/spec/jobTemplate/spec/template", "/spec/template"];
-
 /// What `inject` is told.
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
@@ -81,15 +78,14 @@ impl Told {
 
 /// The place of the pod or template in an object, and what becomes of it; `None` for what makes no pods.
 fn judge(object: &Value, common: &Common) -> Option<(&'static str, Verdict)> {
-    let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned();
-    let (api_version, kind) = (text(&object["apiVersion"]), text(&object["kind"]));
-    if (api_version.as_str(), kind.as_str()) == ("v1", "Pod") {
-        return Some(("", inject::pod(object, true, common)));
+    let place = manifests::pod_place(object)?;
+    if place.is_empty() {
+        return Some((place, inject::pod(object, true, common)));
     }
-    let is_template = |place: &&str| object.pointer(&format!("{place}/spec/containers")).is_some_and(Value::is_array);
-    let place = TEMPLATES.into_iter().find(is_template)?;
+    let text = |name: &str| object[name].as_str().unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
     let name = [&object["metadata"]["name"], &object["metadata"]["generateName"]].into_iter().find_map(Value::as_str);
     let name = name.unwrap_or_default().trim_end_matches('-');
-    let maker = Maker { api_version: &api_version, kind: &kind, name };
+    let maker = Maker { api_version, kind, name };
     Some((place, inject::template(object.pointer(place)?, maker, true, common)))
 }

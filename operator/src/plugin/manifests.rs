@@ -14,6 +14,9 @@ const FILE_BYTES: u64 = 32 << 20;
 /// Endings of files that are read of a folder, as kubectl does.
 const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
 
+/// Where the objects that make pods have their template.
+const TEMPLATES: [&str; 2] = ["/spec/jobTemplate/spec/template", "/spec/template"];
+
 /// Which files a command reads.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Files {
@@ -62,6 +65,16 @@ impl Manifest {
 #[must_use]
 pub fn is_list(object: &Value) -> bool {
     object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) && object["items"].is_array()
+}
+
+/// Where an object has its pod or the template of those that it makes; `None` for what makes none.
+#[must_use]
+pub fn pod_place(object: &Value) -> Option<&'static str> {
+    if (object["apiVersion"].as_str(), object["kind"].as_str()) == (Some("v1"), Some("Pod")) {
+        return Some("");
+    }
+    let is_template = |place: &&str| object.pointer(&format!("{place}/spec/containers")).is_some_and(Value::is_array);
+    TEMPLATES.into_iter().find(is_template)
 }
 
 /// `Kind namespace/name` of an object, for messages.
@@ -152,7 +165,17 @@ pub fn write<'a>(documents: impl IntoIterator<Item = &'a Value>) -> Result<Strin
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{parse, title, write};
+    use super::{parse, pod_place, title, write};
+
+    #[test]
+    fn what_makes_pods_has_them_in_its_place() {
+        let of = |kind: &str, spec: Value| pod_place(&json!({"apiVersion": "v1", "kind": kind, "spec": spec}));
+        let template = json!({"template": {"spec": {"containers": []}}});
+        assert_eq!(of("Pod", json!({})), Some(""));
+        assert_eq!(of("Deployment", template.clone()), Some("/spec/template"));
+        assert_eq!(of("CronJob", json!({"jobTemplate": {"spec": template}})), Some("/spec/jobTemplate/spec/template"));
+        assert_eq!(of("Service", json!({"template": {"spec": {}}})), None);
+    }
 
     #[test]
     fn streams_and_lists_are_taken_apart() {

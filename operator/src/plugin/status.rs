@@ -9,8 +9,8 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use postern_crds::{ClientIdentity, ProxyRoute};
 
-use super::Ended;
 use super::cluster::{Connection, run as wait};
+use super::{Ended, printable};
 
 /// What `status` is told.
 #[derive(Args, Clone, Debug)]
@@ -94,9 +94,9 @@ fn row(object: &impl ResourceExt, kind: &'static str, detail: String, conditions
         kind,
         name: object.name_any(),
         detail,
-        reason: reason.to_owned(),
+        reason: printable(reason),
         // What is as it should be needs no words.
-        message: if is_ready { String::new() } else { message.to_owned() },
+        message: if is_ready { String::new() } else { printable(message) },
     }
 }
 
@@ -167,7 +167,8 @@ mod tests {
         let mut rows = vec![
             route("good", 1, json!(["True", "Ready", "all of it"]), three),
             route("changed", 2, json!(["True", "Ready", ""]), Value::Null),
-            route("bad", 1, json!(["False", "NoPods", "no pod has it"]), Value::Null),
+            // Nobody writes a line of his own into the table.
+            route("bad", 1, json!(["False", "NoPods", "no pod\nhas it\u{1b}[2J"]), Value::Null),
             identity("billing", json!(["True", "Ready", ""])),
             identity("new", Value::Null),
         ];
@@ -175,7 +176,7 @@ mod tests {
         let expected = "\
 OBJECT            READY  REASON                      MESSAGE
 identity/new      NO     Unseen                      no operator has said anything about it; does it serve this namespace?
-route/bad         NO     NoPods    0/0 pods have it  no pod has it
+route/bad         NO     NoPods    0/0 pods have it  no pod\u{fffd}has it\u{fffd}[2J
 route/changed     NO     Outdated  0/0 pods have it  no operator has said anything about its last change
 identity/billing  yes    Ready
 route/good        yes    Ready     3/3 pods have it

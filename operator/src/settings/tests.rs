@@ -28,6 +28,8 @@ fn flags_go_before_variables_and_those_before_defaults() {
         ("POSTERN_OPERATOR_STATUS_PORT", "7190"),
         ("POSTERN_OPERATOR_LOG_LEVEL", "debug"),
         ("POSTERN_OPERATOR_LOG_FORMAT", "text"),
+        ("POSTERN_OPERATOR_TRACING_ENDPOINT", "http://collector:4318"),
+        ("POSTERN_OPERATOR_TRACING_SAMPLING_RATIO", "0.25"),
         ("POSTERN_OPERATOR_KUBECONFIG", "some/where"),
         ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "rsa-3072"),
         ("POSTERN_OPERATOR_EXTRA_DNS_NAMES", "shop=*.a.example, b.example; web=c.example"),
@@ -40,6 +42,9 @@ fn flags_go_before_variables_and_those_before_defaults() {
     assert_eq!((settings.status_port, settings.authority_algorithm), (7190, Algorithm::Rsa3072));
     assert_eq!(settings.log, Log { level: LogLevel(LevelFilter::DEBUG), format: LogFormat::Text });
     assert_eq!(defaults.log, Log { level: LogLevel(LevelFilter::INFO), format: LogFormat::Json });
+    let tracing = settings.tracing.expect("a collector");
+    assert_eq!((&*tracing.endpoint, tracing.sampling_ratio.millionths()), ("http://collector:4318", 250_000));
+    assert_eq!((tracing.service_name.as_deref(), defaults.tracing), (Some("postern-operator"), None));
     assert_eq!(settings.kubeconfig, Some(PathBuf::from("some/where")));
     let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let expected = [("shop", names(&["*.a.example", "b.example"])), ("web", names(&["c.example"]))];
@@ -54,6 +59,8 @@ fn everything_that_is_wrong_is_told_at_once() {
         ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "RSA-1024"),
         ("POSTERN_OPERATOR_LOG_LEVEL", "loud"),
         ("POSTERN_OPERATOR_LOG_FORMAT", "logfmt"),
+        ("POSTERN_OPERATOR_TRACING_ENDPOINT", "https://collector:4318"),
+        ("POSTERN_OPERATOR_TRACING_SAMPLING_RATIO", "1.5"),
     ];
     let expected = "\
         --trust-domain: `A B` is not a SPIFFE trust domain; write lower-case letters, digits, dots, hyphens and underscores\n\
@@ -61,7 +68,9 @@ fn everything_that_is_wrong_is_told_at_once() {
         --status-port: `0` is not a port; write 1 to 65535\n\
         POSTERN_OPERATOR_AUTHORITY_ALGORITHM: `RSA-1024` is not a kind of keys; write one of ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096\n\
         POSTERN_OPERATOR_LOG_LEVEL: `loud` is not a level; write Error, Warn, Info or Debug\n\
-        POSTERN_OPERATOR_LOG_FORMAT: `logfmt` is not a format; write Json or Text";
+        POSTERN_OPERATOR_LOG_FORMAT: `logfmt` is not a format; write Json or Text\n\
+        POSTERN_OPERATOR_TRACING_ENDPOINT: `https://collector:4318` is no address of a collector; write `http://HOST:PORT`, TLS is not spoken\n\
+        POSTERN_OPERATOR_TRACING_SAMPLING_RATIO: `1.5` is no part of a whole; write a number from 0 to 1, such as `0.05`";
     assert_eq!(read(flags, &variables), Err(expected.to_owned()));
 }
 

@@ -93,6 +93,7 @@ mod tests {
             address: Some(Ipv4Addr::LOCALHOST.into()),
             is_started: false,
             is_ending: false,
+            gate: crate::inject::gate::Gate::There,
             touched: None,
         }
     }

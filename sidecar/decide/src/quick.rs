@@ -26,7 +26,8 @@ impl Hasher for QuickHasher {
             self.add(u64::from_le_bytes(*word));
         }
         if !rest.is_empty() {
-            self.add(rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+            // At most seven bytes, and how many they are: else NULs would count for nothing.
+            self.add(rest.iter().rev().fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte)));
         }
     }
 

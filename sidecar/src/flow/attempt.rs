@@ -165,7 +165,7 @@ pub(super) struct Exchange<'a> {
     /// Its body, if it has one.
     pub(super) upload: Option<Rc<Upload>>,
     pub(super) draft: &'a mut Draft,
-    /// What each try waits with.
+    /// What each try waits with: the connection's, where its requests come one after the other, as they do but on HTTP/2.
     pub(super) alarm: &'a RefCell<Alarm>,
     /// The try that was sent and is not answered yet.
     pub(super) watch: Option<Watch>,
@@ -397,6 +397,7 @@ struct Again<'a> {
 }
 
 /// What became of a request that got no response.
+#[derive(Clone, Copy)]
 enum Unanswered {
     /// None of it was sent, and it is in its place again.
     Unsent,

@@ -64,7 +64,6 @@ pub(super) async fn forward(
         patience: Patience::of(&rule.timeouts),
         upload,
         draft: &mut draft,
-        // Requests of one connection come one after the other, but for those of HTTP/2.
         alarm: if connection.version == Version::Http1 { &connection.alarm } else { &own },
         watch: None,
         is_trying: false,

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use postern_telemetry::page::{Kind, Page};
+use postern_telemetry::{SpanStats, process};
 use sidecar_config::status::Status;
 
 use super::handshakes::Handshakes;
-use super::page::{Kind, Page};
 use super::registry::Registry;
-use super::{process, traffic, upstreams};
+use super::{traffic, upstreams};
 use crate::config::{KeepStats, Reloads};
 use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
@@ -16,7 +17,6 @@ use crate::limit::{Limits, UnderWay};
 use crate::limits::{HANDSHAKES_PER_WORKER, METRIC_SERIES};
 use crate::log;
 use crate::memory::Trims;
-use crate::telemetry::{SpanDrop, SpanStats};
 use crate::upstream::{Budget, EndpointState};
 
 /// Where the numbers come from.
@@ -71,7 +71,7 @@ pub fn render(sources: &Sources<'_>) -> Vec<u8> {
     under_way(&mut page, sources);
     request_log(&mut page, sources.log);
     if let Some(stats) = sources.traces {
-        traces(&mut page, stats);
+        stats.write(&mut page, "postern");
     }
     state(&mut page, sources);
     state_directory(&mut page, sources);
@@ -79,7 +79,7 @@ pub fn render(sources: &Sources<'_>) -> Vec<u8> {
     memory(&mut page, sources.trims, sources.limits.memory);
     series(&mut page, sources.counted);
     process::write(&mut page);
-    page.into_bytes()
+    page.into_text().into_bytes()
 }
 
 fn connections(page: &mut Page, sources: &Sources<'_>) {
@@ -200,15 +200,6 @@ fn expiries(page: &mut Page, sources: &Sources<'_>) {
         for (bundle, seconds) in times {
             family.series(&[("bundle", bundle)], seconds);
         }
-    }
-}
-
-fn traces(page: &mut Page, stats: &SpanStats) {
-    page.counter("postern_trace_spans_exported_total", "Spans that the collector took.", stats.exported());
-    let help = "Spans that nobody got, by reason.";
-    let mut dropped = page.family(Kind::Counter, "postern_trace_spans_dropped_total", help);
-    for reason in SpanDrop::ALL {
-        dropped.series(&[("reason", reason.name())], stats.dropped(reason));
     }
 }
 

@@ -2,9 +2,7 @@
 
 mod exposition;
 mod handshakes;
-mod page;
 mod place;
-mod process;
 mod registry;
 mod traffic;
 mod upstreams;

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use postern_telemetry::page::{Kind, Page};
 use sidecar_decide::{Limiter, Verdict};
 
-use super::page::{Kind, Page};
 use super::place::{BUCKETS_US, Event, Outcome, PlaceName};
 use super::registry::{Counts, Sums};
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::page::{Kind, Page};
+use postern_telemetry::page::{Kind, Page};
+
 use crate::dns::Lookups;
 use crate::health::{Checks, Ejections, Failure};
 use crate::upstream::{Condition, EndpointReport, EndpointState};

@@ -1,12 +1,12 @@
 //! Traces of requests: a span for the gate's part and one for the application's, sent to a collector by OTLP.
 //!
 //! A worker decides in a moment whether a request is traced, and hands what it knows of one to the thread `traces` when it
-//! has ended. Everything else is done there: what spans look like (`span`), and how they are sent (`export`). Where nothing
+//! has ended. Everything else is done there: what spans look like (`span`), and how they are sent (`export`, with what the
+//! operator has as well). Where nothing
 //! is configured there is neither a thread nor a queue.
 
 mod export;
 mod span;
-mod stats;
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -17,8 +17,7 @@ use http::Uri;
 use sidecar_config::Ratio;
 use sidecar_decide::filter::TraceContext;
 
-pub use export::{Exporter, Spans, collector, start};
-pub use stats::{SpanDrop, SpanStats};
+pub use export::{Spans, start};
 
 use crate::log::Record;
 use crate::log::clip;
@@ -60,7 +59,7 @@ pub struct Trace {
 }
 
 /// A traced request that has ended.
-struct Ended {
+pub struct Ended {
     trace: Box<Trace>,
     record: Record,
 }

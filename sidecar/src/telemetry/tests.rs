@@ -4,8 +4,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::time::SystemTime;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use postern_telemetry::{Queue, SpanDrop, SpanStats, queue};
 use sidecar_decide::Reason;
 
+use super::export::Traces;
 use super::*;
 use crate::log::Kind;
 
@@ -39,9 +41,9 @@ fn allocations(of: impl FnOnce()) -> u64 {
     ALLOCATIONS.get() - before
 }
 
-fn tracer(millionths: u32) -> (Tracer, Arc<SpanStats>, export::Queue) {
+fn tracer(millionths: u32) -> (Tracer, Arc<SpanStats>, Queue<Traces>) {
     let stats = Arc::new(SpanStats::default());
-    let (spans, queue) = export::queue(Arc::clone(&stats));
+    let (spans, queue) = queue(Arc::clone(&stats));
     (Tracer::new(spans, Ratio::from_millionths(millionths)), stats, queue)
 }
 
@@ -92,7 +94,7 @@ fn what_is_not_traced_allocates_nothing() {
 fn a_full_queue_counts_spans_and_never_blocks() {
     let (tracer, stats, queue) = tracer(1_000_000);
     let record = Record::new(Kind::Request, SystemTime::now());
-    let limit = u64::try_from(crate::limits::TRACES_QUEUE).unwrap();
+    let limit = u64::try_from(postern_telemetry::limits::QUEUE).unwrap();
     for _ in 0..limit + 3 {
         let mut trace = tracer.begin(None, Instant::now()).unwrap();
         trace.ask(&Uri::from_static("/"));
@@ -102,28 +104,6 @@ fn a_full_queue_counts_spans_and_never_blocks() {
     drop(queue);
     tracer.end(tracer.begin(None, Instant::now()).unwrap(), &record);
     assert_eq!(stats.dropped(SpanDrop::QueueFull), 7);
-}
-
-#[test]
-fn collectors_have_addresses() {
-    let table = [
-        ("http://127.0.0.1:4318", Some("127.0.0.1:4318")),
-        ("http://collector.observability:4318/", Some("collector.observability:4318")),
-        ("http://[::1]:4318", Some("[::1]:4318")),
-        ("http://collector", Some("collector")),
-        ("https://collector:4318", None),
-        ("http://collector:4318/v1/traces", None),
-        ("http://collector:4318?a", None),
-        ("http://me:secret@collector:4318", None),
-        ("collector:4318", None),
-        ("grpc://collector:4317", None),
-        ("http://", None),
-        ("", None),
-    ];
-    for (endpoint, expected) in table {
-        let found = collector(endpoint).ok();
-        assert_eq!(found.as_ref().map(http::uri::Authority::as_str), expected, "{endpoint}");
-    }
 }
 
 /// Whether the gate's span and the application's say that something failed, for a row with this status of the

@@ -17,7 +17,7 @@ pub(crate) struct Webhook {
     server: &'static ApiServer,
     own: Namespace<'static>,
     _operator: Operator,
-    _injector: Injector,
+    injector: Injector,
 }
 
 impl Webhook {
@@ -42,7 +42,7 @@ impl Webhook {
         own.apply(&installed)?;
         let operator = Operator::start_with(&own, &served, &["--webhook-names=localhost"])?;
         injector.mount(&own)?;
-        let webhook = Self { server, own, _operator: operator, _injector: injector };
+        let webhook = Self { server, own, _operator: operator, injector };
         let probe = webhook.namespace(Some("enabled"));
         let mut pod = app();
         pod["metadata"] = json!({"generateName": "probe-"});
@@ -59,6 +59,16 @@ impl Webhook {
             namespace.run(&["label", "namespace", &namespace.name, &format!("postern.dev/inject={value}")]).unwrap();
         }
         namespace
+    }
+
+    /// What Prometheus reads of it.
+    pub(crate) fn metrics(&self) -> Result<String> {
+        Ok(self.injector.page("/metrics")?.text())
+    }
+
+    /// Where reviews are answered.
+    pub(crate) fn port(&self) -> u16 {
+        self.injector.port().unwrap()
     }
 
     /// Makes an object, and says what was made of it.

@@ -74,6 +74,20 @@ impl Process {
         self.page("/metrics").text().lines().any(|line| line == "postern_operator_leader 1")
     }
 
+    /// How many of its threads have this name.
+    pub(crate) fn threads(&self, name: &str) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let names = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap_or_default());
+        names.filter(|found| found.trim() == name).count()
+    }
+
+    /// Waits until a turn has ended.
+    pub(crate) fn wait_turns(&self) {
+        let is_turn = |line: &str| line.starts_with("postern_operator_turns_total{kind=\"authority\"");
+        let ended = || Ok(self.page("/metrics").text().lines().any(is_turn).then_some(()));
+        eventually("a turn", PATIENCE, ended).unwrap_or_else(|error| panic!("{error:#}: {}", self.log()));
+    }
+
     pub(crate) fn wait_leads(&self) {
         let waited = eventually("it to lead", PATIENCE, || Ok(self.leads().then_some(())));
         waited.unwrap_or_else(|error| panic!("{error:#}: {}", self.log()));

@@ -12,7 +12,7 @@ mod killed;
 mod leading;
 mod mended;
 mod merged;
-mod monitor;
+pub(crate) mod monitor;
 mod plugin;
 mod prober;
 mod revocation;
@@ -23,6 +23,7 @@ mod silent;
 mod stand_in;
 mod taken;
 mod telemetry;
+mod traces;
 mod unused;
 
 use postern_tests::minikubelet::{ADDRESS, NO_SIDECAR, pod};

@@ -14,7 +14,7 @@ use super::leading::Process;
 use super::scene::Scene;
 
 /// The value of one series, written as on the page; 0 where it is not there.
-fn series(page: &str, series: &str) -> f64 {
+pub(crate) fn series(page: &str, series: &str) -> f64 {
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().unwrap())
 }

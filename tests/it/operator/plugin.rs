@@ -115,6 +115,41 @@ fn why_says_what_the_gate_does_and_what_would_turn_it() {
     scene.wait_answer("orders-1", "reports", (Some(200), None));
 }
 
+/// Behind a rule that lets in, and before any rule is asked.
+#[test]
+fn why_says_who_is_not_answered_and_whose_certificate_is_revoked() {
+    let scene = Scene::serving();
+    let namespace = &scene.namespace;
+    let why = || {
+        let told = postern(namespace, &["why", "--namespace", &namespace.name, "--from=billing", "--to=orders"]);
+        (told.code, told.text().lines().take(2).map(str::to_owned).collect::<Vec<_>>())
+    };
+    let allowed = format!("allowed by rule all of {}/orders", namespace.name);
+    let asks = r#"[{"op":"replace","path":"/spec/rules/0/backendRefs","value":[{"name":"stock","port":80}]}]"#;
+    namespace.run(&["patch", "proxyroute/orders", "--type=json", "--patch", asks]).unwrap();
+    scene.wait_answer("orders-1", "billing", (Some(500), Some("route_invalid")));
+    let gone = format!("  but answered route_invalid by the gate: there is no Service {}/stock", namespace.name);
+    assert_eq!(why(), (Some(1), vec![allowed.clone(), gone]));
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "stock"},
+        "spec": {"selector": {"app": "nobody"}, "ports": [{"port": 80}]},
+    });
+    namespace.apply(&service).unwrap();
+    scene.wait_answer("orders-1", "billing", (Some(503), Some("upstream_no_endpoint")));
+    let empty = format!(
+        "  but answered upstream_no_endpoint by the gate: no pod of Service {}/stock:80 is ready",
+        namespace.name
+    );
+    assert_eq!(why(), (Some(1), vec![allowed, empty]));
+    let serial =
+        namespace.object("clientidentity/billing").unwrap().unwrap()["status"]["certificate"]["serial"].clone();
+    scene.patch_identity("billing", &json!({"state": "Revoked"}));
+    scene.wait_condition("clientidentity/billing", "Enforced", "True", "Enforced");
+    assert_eq!(scene.call("orders-1", Some("billing")).status, None, "the handshake is refused");
+    let revoked = format!("  certificate {}, which it has now, is revoked", serial.as_str().unwrap());
+    assert_eq!(why(), (Some(1), vec!["refused: tls_revoked".to_owned(), revoked]));
+}
+
 /// The examples of deploy/examples, without a cluster.
 #[test]
 fn why_needs_no_cluster() {

@@ -73,7 +73,12 @@ impl Scene {
 
     /// Ends the operator and starts another.
     pub(crate) fn restart_operator(&mut self) {
-        let another = Operator::start(&self.own, &self.namespace).unwrap();
+        self.restart_operator_with(&[]);
+    }
+
+    /// The same with further flags.
+    pub(crate) fn restart_operator_with(&mut self, flags: &[&str]) {
+        let another = Operator::start_with(&self.own, &self.namespace, flags).unwrap();
         drop(std::mem::replace(&mut self.operator, another));
     }
 

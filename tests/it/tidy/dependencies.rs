@@ -7,12 +7,13 @@ use cargo_metadata::{DependencyKind, Metadata, PackageId};
 use super::scan::{Finding, finding};
 
 /// Each member with the members it may depend on. Tests may use anything.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("sidecar-config", &[]),
     ("sidecar-decide", &["sidecar-config"]),
-    ("postern-sidecar", &["sidecar-config", "sidecar-decide"]),
+    ("postern-telemetry", &[]),
+    ("postern-sidecar", &["postern-telemetry", "sidecar-config", "sidecar-decide"]),
     ("postern-crds", &[]),
-    ("postern-operator", &["postern-crds", "sidecar-config", "sidecar-decide"]),
+    ("postern-operator", &["postern-crds", "postern-telemetry", "sidecar-config", "sidecar-decide"]),
     ("postern-tests", &["postern-sidecar", "sidecar-config", "sidecar-decide"]),
     ("postern-bench", &["postern-tests"]),
 ];

@@ -132,7 +132,7 @@ fn allowing(question: &Question) -> Allow {
 
 /// What could be taken away, the least first.
 fn refusing(world: &World, common: &Common, question: &Question, outcome: &Outcome) -> Vec<Vec<Edit>> {
-    let Outcome::Decided { route, rule, decision } = outcome else { return Vec::new() };
+    let Outcome::Decided { route, rule, decision, .. } = outcome else { return Vec::new() };
     let found = world.routes.iter().find(|one| ObjectName::of(*one).to_string() == *route);
     let place = found.and_then(|route| Some((route, route.spec.rules.iter().position(|one| one.name == *rule)?)));
     let Some((route, index)) = place else { return Vec::new() };

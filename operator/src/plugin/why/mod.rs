@@ -11,12 +11,12 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use sidecar_decide::Verdict;
+use sidecar_decide::{Reason, Verdict};
 
 use self::change::{Edit, admitting_entries, edited, passes_at_all, smallest};
-use self::world::{Common, Outcome, Question, World};
-use super::Ended;
+use self::world::{Common, Outcome, Question, Unanswered, World};
 use super::cluster::Connection;
+use super::{Ended, printable};
 use crate::index::ObjectName;
 
 /// What `why` is told.
@@ -55,10 +55,14 @@ pub struct Arguments {
 /// # Errors
 /// When something that is asked about is not there, or cannot be read.
 pub fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<Ended> {
-    let (world, common, question) = read::read(arguments)?;
+    let read::Read { world, common, question, notes } = read::read(arguments)?;
     let explanation = explain(&world, &common, &question).map_err(|error| anyhow!(error))?;
-    output.write_all(explanation.text(&question).as_bytes())?;
-    Ok(if passes_at_all(&explanation.outcome) { Ended::Well } else { Ended::Found })
+    let notes = notes.iter().map(|note| format!("note: {note}"));
+    for line in explanation.text(&question).lines().map(str::to_owned).chain(notes) {
+        writeln!(output, "{}", printable(&line))?;
+    }
+    let is_answered = matches!(explanation.outcome, Outcome::Decided { unanswered: None, .. });
+    Ok(if passes_at_all(&explanation.outcome) && is_answered { Ended::Well } else { Ended::Found })
 }
 
 /// What there is to say of a question.
@@ -67,6 +71,8 @@ struct Explanation {
     outcome: Outcome,
     rules: Vec<OfRule>,
     change: Option<Vec<Edit>>,
+    /// The serial number of the certificate that whoever asks has, if it is that of an identity.
+    serial: Option<String>,
 }
 
 /// What a rule would say if it were the only one.
@@ -90,7 +96,7 @@ fn explain(world: &World, common: &Common, question: &Question) -> Result<Explan
         let admitting = admitting.map(|route| admitting_entries(&alone, common, question, route, 0));
         rules.push(OfRule { name: rule.name.clone(), outcome, admitting: admitting.unwrap_or_default() });
     }
-    Ok(Explanation { outcome, rules, change })
+    Ok(Explanation { outcome, rules, change, serial: world.serial(&question.from) })
 }
 
 /// The world in which a rule is the only one of its listener.
@@ -111,6 +117,17 @@ fn only_rule(world: &World, route: &ObjectName, rule: usize) -> World {
 impl Explanation {
     fn text(&self, question: &Question) -> String {
         let mut text = format!("{}\n", told(&self.outcome, &question.to));
+        match (&self.outcome, &self.serial) {
+            (Outcome::Stopped(Reason::TlsRevoked), Some(serial)) => {
+                text.push_str(&format!("  certificate {serial}, which it has now, is revoked\n"));
+            }
+            (Outcome::Decided { decision, unanswered: Some(Unanswered { reason, why }), .. }, _)
+                if decision.verdict != Verdict::Refused =>
+            {
+                text.push_str(&format!("  but answered {} by the gate: {why}\n", reason.facts().code));
+            }
+            _ => {}
+        }
         for rule in &self.rules {
             let by: Vec<_> = rule.admitting.iter().map(|entry| format!("allow[{entry}]")).collect();
             let by = if by.is_empty() { String::new() } else { format!(", by {}", by.join(" and ")) };
@@ -118,6 +135,11 @@ impl Explanation {
                 Outcome::NotServed(_) => "is not served".to_owned(),
                 Outcome::Stopped(reason) if reason.facts().code.starts_with("tls_") => "is not reached".to_owned(),
                 Outcome::Stopped(reason) => format!("does not match: {}", reason.facts().code),
+                Outcome::Decided { decision, unanswered: Some(Unanswered { reason, .. }), .. }
+                    if decision.verdict != Verdict::Refused =>
+                {
+                    format!("matches, {}{by}, but answered {}", verdict(*decision), reason.facts().code)
+                }
                 Outcome::Decided { decision, .. } => format!("matches, {}{by}", verdict(*decision)),
             };
             text.push_str(&format!("  rule {}: {said}\n", rule.name));
@@ -138,7 +160,7 @@ fn told(outcome: &Outcome, to: &ObjectName) -> String {
     match outcome {
         Outcome::NotServed(why) => format!("refused: ProxyRoute {to} is not served: {why}"),
         Outcome::Stopped(reason) => format!("refused: {}", reason.facts().code),
-        Outcome::Decided { route, rule, decision } => format!("{} by rule {rule} of {route}", verdict(*decision)),
+        Outcome::Decided { route, rule, decision, .. } => format!("{} by rule {rule} of {route}", verdict(*decision)),
     }
 }
 

@@ -1,33 +1,49 @@
 //! What `why` is asked about: from a cluster, or from files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::api::{DynamicObject, ListParams};
+use kube::{Api, Client, ResourceExt};
 use postern_crds::{ClientIdentity, ProxyRoute};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Arguments;
 use super::world::{Common, From, Question, World};
-use crate::index::ObjectName;
+use crate::index::slice::SERVICE_LABEL;
+use crate::index::{self, Cluster, Grant, Object, ObjectName, Slice, Source, named_services, served};
 use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, Issuer, ROOT_SECONDS, Root};
 use crate::pki::fresh;
 use crate::pki::key::Algorithm;
 use crate::pki::names::Names;
 use crate::plugin::cluster::run as wait;
 use crate::plugin::manifests;
+use crate::workload::names;
+use crate::workload::trust::written;
 
 /// Objects of files without a namespace are in this one, as with kubectl.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Reads all that it takes.
-pub(super) fn read(arguments: &Arguments) -> Result<(World, Common, Question)> {
-    let (mut world, namespace) = if arguments.filename.is_empty() { cluster(arguments)? } else { files(arguments)? };
+/// All that it takes.
+pub(super) struct Read {
+    pub(super) world: World,
+    pub(super) common: Common,
+    pub(super) question: Question,
+    /// What could not be looked at.
+    pub(super) notes: Vec<String>,
+}
+
+/// Reads it.
+pub(super) fn read(arguments: &Arguments) -> Result<Read> {
+    let mut notes = Vec::new();
+    let (mut world, namespace) =
+        if arguments.filename.is_empty() { cluster(arguments, &mut notes)? } else { files(arguments)? };
     let to = name(&arguments.to, &namespace);
     let route = world.routes.iter().find(|route| ObjectName::of(*route) == to);
     let route = route.with_context(|| format!("ProxyRoute {to} does not exist"))?;
@@ -58,7 +74,7 @@ pub(super) fn read(arguments: &Arguments) -> Result<(World, Common, Question)> {
         headers: headers(&arguments.header)?,
     };
     let now = Timestamp::now().as_second();
-    Ok((world, Common { issuer: somebody(now)?, names, now }, question))
+    Ok(Read { world, common: Common { issuer: somebody(now)?, names, now }, question, notes })
 }
 
 /// `NAMESPACE/NAME`, or a name in a namespace.
@@ -108,7 +124,7 @@ pub(super) fn somebody(now: i64) -> Result<Issuer> {
     Ok(Issuer::read(&files, &root, now)?)
 }
 
-fn cluster(arguments: &Arguments) -> Result<(World, String)> {
+fn cluster(arguments: &Arguments, notes: &mut Vec<String>) -> Result<(World, String)> {
     wait(async {
         let cluster = arguments.connection.open().await?;
         let to = name(&arguments.to, &cluster.namespace);
@@ -133,8 +149,59 @@ fn cluster(arguments: &Arguments) -> Result<(World, String)> {
             let pods = pods.list_metadata(&all.clone().labels(&selector).limit(1)).await.context("list pods")?;
             labels = pods.items.first().map(|pod| pod.labels().clone()).unwrap_or_default();
         }
-        Ok((World { routes, identities, labels }, cluster.namespace))
+        let revoked = revoked(&cluster.client, &to.namespace).await;
+        let revoked = permitted(revoked, "whether certificates are revoked by their serial numbers", notes)?;
+        let services = services(&cluster.client, &routes).await;
+        let services = permitted(services, "whether Services answer", notes)?.map(Arc::new);
+        Ok((World { routes, identities, labels, revoked: revoked.unwrap_or_default(), services }, cluster.namespace))
     })
+}
+
+/// What was read, unless whoever asks may not; then it is noted what is not known.
+fn permitted<T>(read: kube::Result<T>, what: &str, notes: &mut Vec<String>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(kube::Error::Api(error)) if error.code == 403 => {
+            notes.push(format!("{what} is not known: {}", error.message));
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("find out {what}")),
+    }
+}
+
+/// Serial numbers that gates of a namespace refuse, by what the operator has written for them.
+async fn revoked(client: &Client, namespace: &str) -> kube::Result<BTreeSet<String>> {
+    let trust = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(names::TRUST).await?;
+    let revocations = trust.and_then(written).map(|trust| trust.document.revocations);
+    Ok(revocations.into_iter().flat_map(|revocations| revocations.serials).map(|one| one.serial).collect())
+}
+
+/// The Services that routes name, with their addresses and the grants beside them.
+async fn services(client: &Client, routes: &[ProxyRoute]) -> kube::Result<Cluster> {
+    let mut cluster = Cluster::default();
+    let named: BTreeSet<_> = routes.iter().flat_map(named_services).collect();
+    for name in &named {
+        let service = Api::<Service>::namespaced(client.clone(), &name.namespace).get_opt(&name.name).await?;
+        if let Some(service) = service {
+            cluster.set(Object::Service(Arc::new(index::Service::of(service))), Source::List);
+        }
+        let slices = Api::<EndpointSlice>::namespaced(client.clone(), &name.namespace);
+        let of_service = ListParams::default().labels(&format!("{SERVICE_LABEL}={}", name.name));
+        for slice in slices.list(&of_service).await?.items.into_iter().filter_map(Slice::of) {
+            cluster.set(Object::Slice(Arc::new(slice)), Source::List);
+        }
+    }
+    let is_own = |namespace: &str| routes.iter().any(|route| route.metadata.namespace.as_deref() == Some(namespace));
+    let others: BTreeSet<_> = named.iter().map(|name| &*name.namespace).filter(|name| !is_own(name)).collect();
+    if let Some(kind) = if others.is_empty() { None } else { served(client).await? } {
+        for namespace in others {
+            let grants = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &kind);
+            for grant in grants.list(&ListParams::default()).await?.items {
+                cluster.set(Object::Grant(Arc::new(Grant::of(&grant))), Source::List);
+            }
+        }
+    }
+    Ok(cluster)
 }
 
 fn files(arguments: &Arguments) -> Result<(World, String)> {

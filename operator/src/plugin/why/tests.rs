@@ -1,6 +1,7 @@
 //! Questions and what there is to say of them, as tables.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -8,7 +9,7 @@ use super::change::edited;
 use super::read::somebody;
 use super::world::{Common, From, Question, World};
 use super::{Explanation, explain};
-use crate::index::ObjectName;
+use crate::index::{Cluster, Object, ObjectName, Service, Slice, Source};
 use crate::pki::names::Names;
 
 const NOW: i64 = 1_790_000_000;
@@ -82,6 +83,7 @@ fn world() -> World {
         routes: serde_json::from_value(json!(routes)).expect("routes"),
         identities: typed(&identities),
         labels: BTreeMap::from([("app".to_owned(), "orders".to_owned())]),
+        ..World::default()
     }
 }
 
@@ -237,4 +239,110 @@ fn what_is_not_there_is_named() {
     let other = Question { host: "other.example".to_owned(), ..question("ops", "GET /") };
     let explanation = explain(&world, &common, &other).expect("an answer");
     assert_eq!(said(&explanation, &other).0, "allowed by rule all of shop/other");
+}
+
+/// Services of namespace shop: `ready` has a pod that is, `leaving` one that is on its way out, `starting` one that is not
+/// ready, `empty` none.
+fn services() -> Cluster {
+    let mut cluster = Cluster::default();
+    for (name, ready, terminating) in [
+        ("ready", Some(true), false),
+        ("leaving", Some(false), true),
+        ("starting", Some(false), false),
+        ("empty", None, false),
+    ] {
+        let service = json!({"metadata": {"namespace": "shop", "name": name}, "spec": {"ports": [{"port": 80}]}});
+        let service = Service::of(serde_json::from_value(service).expect("a Service"));
+        cluster.set(Object::Service(Arc::new(service)), Source::List);
+        let conditions = json!({"ready": ready, "serving": terminating, "terminating": terminating});
+        let endpoints = ready.map(|_| json!({"addresses": ["10.0.0.1"], "conditions": conditions}));
+        let labels = json!({"kubernetes.io/service-name": name});
+        let slice = json!({
+            "metadata": {"namespace": "shop", "name": name, "labels": labels}, "addressType": "IPv4",
+            "ports": [{"name": "", "port": 8080}], "endpoints": endpoints.into_iter().collect::<Vec<_>>(),
+        });
+        let slice = Slice::of(serde_json::from_value(slice).expect("a slice")).expect("a Service's");
+        cluster.set(Object::Slice(Arc::new(slice)), Source::List);
+    }
+    cluster
+}
+
+#[test]
+fn who_is_let_in_and_meets_nobody_is_told_so() {
+    let common = common();
+    let service = |name: &str| json!({"name": name, "port": 80});
+    let local = json!({"localPort": 8080});
+    let invalid = |why: &str| Some(("route_invalid", why.to_owned()));
+    let empty = |why: &str| Some(("upstream_no_endpoint", why.to_owned()));
+    let rows = [
+        (vec![local.clone()], None),
+        (vec![service("ready")], None),
+        // Better than nobody.
+        (vec![service("leaving")], None),
+        (vec![service("empty")], empty("no pod of Service shop/empty:80 is ready")),
+        (
+            vec![service("starting"), service("empty")],
+            empty("no pod of Service shop/starting:80, nor of shop/empty:80 is ready"),
+        ),
+        (vec![service("empty"), service("ready")], None),
+        (vec![service("empty"), local], None),
+        (vec![service("gone")], invalid("there is no Service shop/gone")),
+        (vec![service("ready"), service("gone")], invalid("there is no Service shop/gone")),
+        (vec![json!({"name": "ready", "port": 81})], invalid("Service shop/ready has no port 81 for TCP; it has 80")),
+        (
+            vec![json!({"namespace": "web", "name": "far", "port": 80})],
+            invalid(
+                "Service web/far is of another namespace, and no ReferenceGrant there permits ProxyRoutes of shop to ask it",
+            ),
+        ),
+        (vec![json!({"host": "example.com", "port": 80})], None),
+    ];
+    for (backends, expected) in rows {
+        let mut world = world();
+        let refs = serde_json::from_value(json!(backends)).expect("backends");
+        world.routes[0].spec.rules[0].backend_refs = refs;
+        let asked = question("billing", "GET /orders");
+        let unknown = explain(&world, &common, &asked).expect("an answer").text(&asked);
+        assert!(!unknown.contains("answered"), "nobody has looked: {unknown}");
+        world.services = Some(Arc::new(services()));
+        let text = explain(&world, &common, &asked).expect("an answer").text(&asked);
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("allowed by rule read of shop/orders"), "{backends:?}");
+        match expected {
+            Some((code, why)) => {
+                assert_eq!(lines.next(), Some(&*format!("  but answered {code} by the gate: {why}")));
+                let rule = format!("  rule read: matches, allowed, by allow[0], but answered {code}");
+                assert_eq!(lines.next(), Some(&*rule));
+            }
+            None => assert_eq!(lines.next(), Some("  rule read: matches, allowed, by allow[0]"), "{backends:?}"),
+        }
+        // Whom the gate refuses it answers itself.
+        let refused = question("ops", "GET /orders");
+        let text = explain(&world, &common, &refused).expect("an answer").text(&refused);
+        assert!(!text.contains("answered"), "{text}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_revoked_is_refused_before_any_rule_is_asked() {
+    let common = common();
+    let asked = question("billing", "GET /orders");
+    for (serial, first) in [("0a:01", "refused: tls_revoked"), ("0a:02", "allowed by rule read of shop/orders")] {
+        let mut world = world();
+        world.revoked.insert("0a:01".to_owned());
+        let status = json!({"certificate": {
+            "serial": serial, "notBefore": "2026-11-20T00:00:00Z", "notAfter": "2027-11-20T00:00:00Z",
+            "renewalTime": "2027-08-20T00:00:00Z", "sha256": "00", "spiffeId": "spiffe://cluster.local/ns/shop/client/billing",
+            "lfdi": "00", "sfdi": "0",
+        }});
+        world.identities[0].status = Some(serde_json::from_value(status).expect("a status"));
+        let explanation = explain(&world, &common, &asked).expect("an answer");
+        let text = explanation.text(&asked);
+        assert_eq!(text.lines().next(), Some(first));
+        let is_named = text.contains("  certificate 0a:01, which it has now, is revoked\n");
+        assert_eq!(is_named, serial == "0a:01", "{text}");
+        if is_named {
+            assert!(text.contains("  rule read: is not reached\n") && explanation.change.is_none(), "{text}");
+        }
+    }
 }

@@ -1,21 +1,22 @@
 //! What a gate would decide, from the objects alone: rendered, accepted and decided by the code that does it in earnest.
 //! Pure: the clock and who signs come as values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use postern_crds::{ClientIdentity, ProxyRoute};
 use sidecar_config::CONTRACT_MAX;
 use sidecar_config::identities::Recogniser;
-use sidecar_config::policy::{ClientAuth, Protocol};
-use sidecar_config::trust::RevocationState;
+use sidecar_config::policy::{ClientAuth, Policy, Protocol};
+use sidecar_config::trust::{RevocationState, SerialRevocation};
+use sidecar_decide::accept::usable;
 use sidecar_decide::route::Request;
 use sidecar_decide::{Caller, CertificateFacts, Decision, Listener, Parts, Reason, Snapshot, Who, accept, link, path};
 
 use crate::identity::directory::{Directory, Entry};
 use crate::identity::trust::{ExternalBundle, OUR_BUNDLE, TrustInput, document};
-use crate::index::{ObjectName, Pod};
+use crate::index::{Cluster, ObjectName, Pod, ServicePort};
 use crate::pki::authority::Issuer;
 use crate::pki::names::Names;
 use crate::workload::trust::accepted;
@@ -31,6 +32,10 @@ pub struct World {
     pub identities: Vec<ClientIdentity>,
     /// Labels of the pod that is asked.
     pub labels: BTreeMap<String, String>,
+    /// Serial numbers of our certificates that its gates refuse.
+    pub revoked: BTreeSet<String>,
+    /// Services that routes name, their addresses, and who may ask them; `None` where nobody has looked.
+    pub services: Option<Arc<Cluster>>,
 }
 
 /// What is the same for all worlds.
@@ -88,7 +93,18 @@ pub enum Outcome {
         rule: String,
         /// What it decided.
         decision: Decision,
+        /// Why the application does not answer whom it lets in, as far as that is known beforehand.
+        unanswered: Option<Unanswered>,
     },
+}
+
+/// What the gate answers in place of the application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Its reason, as in the row.
+    pub reason: Reason,
+    /// In words.
+    pub why: String,
 }
 
 impl World {
@@ -117,13 +133,15 @@ impl World {
             let external = ExternalBundle { pem: common.issuer.roots_pem(), vouches_for: bundle.vouches_for.clone() };
             (name.clone(), external)
         });
-        let trust = document(&TrustInput {
+        let mut trust = document(&TrustInput {
             issuer: &common.issuer,
             names: &common.names,
             directory: &directory,
             ledgers: &[],
             bundles: &bundles.collect(),
         });
+        let serial = |serial: &String| SerialRevocation { bundle: OUR_BUNDLE.to_owned(), serial: serial.clone() };
+        trust.document.revocations.serials.extend(self.revoked.iter().map(serial));
         let trust = accepted(&trust)?;
         let known = known(&directory, &validated, &trust);
         let identities = accept::identities(&known).map_err(|refusal| format!("part identities: {refusal:?}"))?;
@@ -138,8 +156,46 @@ impl World {
         };
         let (snapshot, _) = link(&parts);
         let listener = snapshot.listener(&listener).ok_or("the route has no listener")?;
-        let asked = Asked { snapshot: &snapshot, listener, directory: &directory, common };
-        asked.answer(question)
+        let serial = self.serial(&question.from).unwrap_or_default();
+        let asked = Asked { snapshot: &snapshot, listener, directory: &directory, common, serial };
+        Ok(match asked.answer(question)? {
+            Outcome::Decided { route, rule, decision, .. } => {
+                let unanswered = self.unanswered(&validated.policy, &route, &rule);
+                Outcome::Decided { route, rule, decision, unanswered }
+            }
+            other => other,
+        })
+    }
+
+    /// The serial number of the certificate that an identity has now, if it has one of ours.
+    pub fn serial(&self, from: &From) -> Option<String> {
+        let From::Identity(name) = from else { return None };
+        let identity = self.identities.iter().find(|identity| ObjectName::of(*identity) == *name)?;
+        Some(identity.status.as_ref()?.certificate.as_ref()?.serial.clone())
+    }
+
+    /// Why nobody is behind a rule of a policy: a Service that cannot be asked refuses all of the rule's requests, and so
+    /// do Services that are all without an address. Names and addresses are not looked at.
+    fn unanswered(&self, policy: &Policy, route: &str, rule: &str) -> Option<Unanswered> {
+        let cluster = self.services.as_deref()?;
+        let (namespace, _) = route.split_once('/')?;
+        let rules = policy.routes.iter().filter(|one| one.name == route).flat_map(|one| &one.rules);
+        let rule = rules.into_iter().find(|one| one.name == rule)?;
+        let (mut empty, mut has_others) = (Vec::new(), false);
+        for backend in &rule.backends {
+            let Some(port) = backend.endpoints.as_deref().and_then(ServicePort::of) else {
+                has_others = true;
+                continue;
+            };
+            match cluster.endpoints(namespace, &port) {
+                Err(why) => return Some(Unanswered { reason: Reason::RouteInvalid, why: why.to_string() }),
+                Ok(addresses) if usable(&addresses).is_empty() => empty.push(port.to_string()),
+                Ok(_) => has_others = true,
+            }
+        }
+        let is_anybody_there = has_others || empty.is_empty();
+        let why = format!("no pod of Service {} is ready", empty.join(", nor of "));
+        (!is_anybody_there).then_some(Unanswered { reason: Reason::UpstreamNoEndpoint, why })
     }
 
     fn has_labels_of(&self, route: &ProxyRoute) -> bool {
@@ -153,11 +209,17 @@ struct Asked<'a> {
     listener: &'a Listener,
     directory: &'a Directory,
     common: &'a Common,
+    /// Of the certificate that is shown; empty where it is nobody's in particular.
+    serial: String,
 }
 
 impl Asked<'_> {
     fn answer(&self, question: &Question) -> Result<Outcome, String> {
         let caller = match self.caller(&question.from)? {
+            // It says so in the handshake, and to requests of connections that are open already in another word.
+            Ok(caller) if caller.revoked == Some(Reason::PolicyCertificateRevoked) => {
+                return Ok(Outcome::Stopped(Reason::TlsRevoked));
+            }
             Ok(caller) => caller,
             Err(reason) => return Ok(Outcome::Stopped(reason)),
         };
@@ -177,7 +239,8 @@ impl Asked<'_> {
             Err(reason) => return Ok(Outcome::Stopped(reason)),
         };
         let decision = self.snapshot.decide(rule, &caller);
-        Ok(Outcome::Decided { route: rule.route.to_string(), rule: rule.name.to_string(), decision })
+        let (route, rule) = (rule.route.to_string(), rule.name.to_string());
+        Ok(Outcome::Decided { route, rule, decision, unanswered: None })
     }
 
     /// Who is let in, or why not.
@@ -259,7 +322,7 @@ impl Asked<'_> {
             subject: String::new(),
             issuer: String::new(),
             common_name: None,
-            serial: String::new(),
+            serial: self.serial.clone(),
             uris: Vec::new(),
             dns_names: Vec::new(),
             addresses: Vec::new(),

@@ -21,6 +21,7 @@ fn pod(uid: &str) -> Pod {
         address: Some(Ipv4Addr::LOCALHOST.into()),
         is_started: true,
         is_ending: false,
+        gate: crate::inject::gate::Gate::There,
         touched: None,
     }
 }

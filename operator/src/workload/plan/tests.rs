@@ -72,6 +72,7 @@ fn pod(name: &str, account: &str) -> Arc<Pod> {
         address: None,
         is_started: true,
         is_ending: false,
+        gate: crate::inject::gate::Gate::There,
         touched: None,
     })
 }

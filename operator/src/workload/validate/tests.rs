@@ -40,6 +40,7 @@ fn pod(name: &str, labels: &[(&str, &str)]) -> Arc<Pod> {
         is_started: true,
         is_ending: false,
         ports: BTreeMap::new(),
+        gate: crate::inject::gate::Gate::There,
         touched: None,
     })
 }

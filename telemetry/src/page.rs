@@ -44,8 +44,16 @@ impl Page {
     }
 
     /// All of it.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0.into_bytes()
+    #[must_use]
+    pub fn into_text(self) -> String {
+        self.0
+    }
+}
+
+/// A page that goes on behind what is there.
+impl From<String> for Page {
+    fn from(text: String) -> Self {
+        Self(text)
     }
 }
 
@@ -102,15 +110,16 @@ mod tests {
 
     #[test]
     fn families_are_written_as_prometheus_reads_them() {
-        let mut page = Page::default();
+        let mut page = Page::from("# first\n".to_owned());
         page.family(Kind::Counter, "unseen_total", "Never written.");
         page.counter("a_total", "A.", 3_u64);
         let mut family = page.family(Kind::Histogram, "b_seconds", "B.");
         family.part("_bucket", &[("of", "x\\y\"z\nü"), ("le", "+Inf")], 1_u64);
         family.part("_sum", &[], 0.5);
-        let expected = "# HELP a_total A.\n# TYPE a_total counter\na_total 3\n\
+        let expected = "# first\n\
+                        # HELP a_total A.\n# TYPE a_total counter\na_total 3\n\
                         # HELP b_seconds B.\n# TYPE b_seconds histogram\n\
                         b_seconds_bucket{of=\"x\\\\y\\\"z\\nü\",le=\"+Inf\"} 1\nb_seconds_sum 0.5\n";
-        assert_eq!(String::from_utf8(page.into_bytes()).unwrap(), expected);
+        assert_eq!(page.into_text(), expected);
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-use super::page::Page;
+use crate::page::Page;
 
 /// What the kernel says. Where it says nothing, as in a container without `/proc`, the family is left out.
 pub fn write(page: &mut Page) {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::page::{Kind, Page};
+
 /// Why spans were not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpanDrop {
@@ -31,7 +33,7 @@ impl SpanDrop {
     }
 }
 
-/// Counts of spans, of all workers.
+/// Counts of spans.
 #[derive(Debug, Default)]
 pub struct SpanStats {
     exported: AtomicU64,
@@ -40,13 +42,26 @@ pub struct SpanStats {
 
 impl SpanStats {
     /// Spans that a collector has taken.
+    #[must_use]
     pub fn exported(&self) -> u64 {
         self.exported.load(Ordering::Relaxed)
     }
 
     /// Spans that nobody got.
+    #[must_use]
     pub fn dropped(&self, reason: SpanDrop) -> u64 {
         self.dropped[reason as usize].load(Ordering::Relaxed)
+    }
+
+    /// The families, whose names begin with what the program's do.
+    pub fn write(&self, page: &mut Page, prefix: &str) {
+        let name = format!("{prefix}_trace_spans_exported_total");
+        page.counter(&name, "Spans that the collector took.", self.exported());
+        let name = format!("{prefix}_trace_spans_dropped_total");
+        let mut dropped = page.family(Kind::Counter, &name, "Spans that nobody got, by reason.");
+        for reason in SpanDrop::ALL {
+            dropped.series(&[("reason", reason.name())], self.dropped(reason));
+        }
     }
 
     pub(super) fn add_exported(&self, spans: u64) {

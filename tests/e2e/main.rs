@@ -1,0 +1,17 @@
+//! End to end, black box: a real cluster, the images as they are shipped, kubectl and curl. `make cluster-tests` brings up the cluster
+//! that `scripts/cluster` says, gives it the images, and runs these; each case has a namespace of its own, in which Pod
+//! Security enforces `restricted`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what it expects by unwrapping; the panic is its failure"
+)]
+
+mod away;
+mod calls;
+mod cluster;
+mod hops;
+mod installed;
+mod jobs;
+mod rolling;
+mod scene;

@@ -1,0 +1,247 @@
+//! A namespace with an application behind its gate, and somebody who calls it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use anyhow::{Context, Result};
+use postern_tests::clients::Finished;
+use postern_tests::wait::eventually;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, PATIENCE};
+
+/// What pods of tests run: busybox and curl (`make images`).
+pub(crate) const IMAGE: &str = "postern-e2e:tests";
+/// Port of the gate.
+pub(crate) const PORT: u16 = 8443;
+
+/// Held by each case, by itself where it takes something of Postern away.
+static POSTERN: RwLock<()> = RwLock::new(());
+
+/// How a case has Postern.
+enum Hold {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+/// A namespace, which goes when this is dropped.
+pub(crate) struct Scene {
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) namespace: String,
+    _hold: Hold,
+}
+
+impl Scene {
+    /// An empty one, in which pods get gates and Pod Security enforces `restricted`.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, Hold::Shared { _guard: POSTERN.read().unwrap_or_else(PoisonError::into_inner) })
+    }
+
+    /// The same as `serving`, for a case that nobody else may run beside.
+    pub(crate) fn alone(name: &str) -> Self {
+        Self::with(name, Hold::Alone { _guard: POSTERN.write().unwrap_or_else(PoisonError::into_inner) }).served()
+    }
+
+    fn with(name: &str, hold: Hold) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let cluster = Cluster::shared();
+        let namespace = format!("e2e-{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let labels = json!({
+            "postern.dev/inject": "enabled",
+            "pod-security.kubernetes.io/enforce": "restricted",
+        });
+        let metadata = json!({"name": namespace, "labels": labels});
+        cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})).unwrap();
+        Self { cluster, namespace, _hold: hold }
+    }
+
+    /// One with Deployment `orders`, whose `/orders` is for `billing` and not for `reports`, and pod `client` with what both
+    /// were given; everything of it is ready.
+    pub(crate) fn serving(name: &str) -> Self {
+        Self::new(name).served()
+    }
+
+    fn served(self) -> Self {
+        let scene = self;
+        scene.apply(&service());
+        scene.apply(&route());
+        for client in ["billing", "reports"] {
+            scene.apply(&identity(client));
+        }
+        scene.apply(&application());
+        scene.apply(&client(&["billing", "reports"]));
+        scene.cluster.rolled_out(&scene.namespace, "deployment/orders").unwrap();
+        for (object, condition) in [
+            ("proxyroute/orders", "Ready"),
+            ("clientidentity/billing", "Ready"),
+            ("clientidentity/reports", "Ready"),
+            ("pod/client", "Ready"),
+        ] {
+            scene.wait(object, condition).unwrap();
+        }
+        scene
+    }
+
+    /// Applies an object of this namespace.
+    pub(crate) fn apply(&self, object: &Value) {
+        let mut object = object.clone();
+        object["metadata"]["namespace"] = json!(self.namespace);
+        self.cluster.apply(&object).unwrap();
+    }
+
+    /// kubectl in this namespace.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.cluster.run(&[&["-n", &self.namespace], arguments].concat())
+    }
+
+    /// Waits until a condition of an object is true, or says what the object looks like.
+    pub(crate) fn wait(&self, object: &str, condition: &str) -> Result<()> {
+        let (condition, limit) = (format!("--for=condition={condition}"), format!("--timeout={}s", PATIENCE.as_secs()));
+        let waited = self.kubectl(&["wait", object, &condition, &limit]);
+        waited.map(drop).with_context(|| self.kubectl(&["describe", object]).unwrap_or_default())
+    }
+
+    /// A call of the application through its Service, from pod `client`, with what a client was given. A pod that is ready is
+    /// not yet one that the Service sends to, and until then its connections are refused.
+    pub(crate) fn call(&self, certificate: Option<&str>, path: &str) -> Finished {
+        let calling = self.calling(certificate, path);
+        let words = [["-n", self.namespace.as_str(), "exec", "client", "--"].as_slice(), &as_words(&calling)].concat();
+        self.cluster.kubectl(&words, "").unwrap()
+    }
+
+    /// The same as a command line in pod `client`.
+    pub(crate) fn calling(&self, certificate: Option<&str>, path: &str) -> Vec<String> {
+        let words = "curl -sS --max-time 20 --retry 10 --retry-connrefused --cacert /clients/billing/ca.crt";
+        let mut words: Vec<_> = words.split(' ').map(str::to_owned).collect();
+        words.extend(["--write-out".to_owned(), "\n%{http_code}".to_owned()]);
+        for (flag, file) in [("--cert", "tls.crt"), ("--key", "tls.key")] {
+            words.extend(certificate.iter().flat_map(|name| [flag.to_owned(), format!("/clients/{name}/{file}")]));
+        }
+        words.push(format!("https://orders.{}.svc.cluster.local:{PORT}{path}", self.namespace));
+        words
+    }
+
+    /// Rows of a gate, as its own command tells them, once there are so many.
+    pub(crate) fn rows(&self, whose: &str, count: usize) -> Vec<Value> {
+        let words = ["exec", whose, "-c", "postern-sidecar", "--", "postern-sidecar", "log", "-o", "json"];
+        let mut last = String::new();
+        let found = eventually(&format!("{count} rows"), PATIENCE, || {
+            last = self.kubectl(&words)?;
+            let rows = serde_json::Deserializer::from_str(&last).into_iter().collect::<Result<Vec<Value>, _>>()?;
+            Ok((rows.len() >= count).then_some(rows))
+        });
+        found.unwrap_or_else(|error| panic!("{error:#}: {last}"))
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // Whoever looks for what went wrong wants it all.
+        if !std::thread::panicking() {
+            let _ = self.cluster.run(&["delete", "namespace", &self.namespace, "--wait=false"]);
+        }
+    }
+}
+
+pub(crate) fn as_words(line: &[String]) -> Vec<&str> {
+    line.iter().map(String::as_str).collect()
+}
+
+fn service() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "orders"},
+        "spec": {"selector": {"app": "orders"}, "ports": [{"port": PORT, "targetPort": PORT}]},
+    })
+}
+
+fn route() -> Value {
+    json!({
+        "apiVersion": "postern.dev/v1alpha1",
+        "kind": "ProxyRoute",
+        "metadata": {"name": "orders"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "orders"}},
+            "listener": {"port": PORT},
+            "rules": [rule("orders", "billing"), rule("reports", "reports")],
+        },
+    })
+}
+
+/// What only one client may call. A client that no rule names is nobody whom the gate has to know.
+fn rule(folder: &str, client: &str) -> Value {
+    json!({
+        "name": folder,
+        "matches": [{"path": {"type": "PathPrefix", "value": format!("/{folder}")}}],
+        "allow": [{"identity": {"name": client}}],
+        "backendRefs": [{"localPort": 8080}],
+    })
+}
+
+pub(crate) fn identity(name: &str) -> Value {
+    json!({
+        "apiVersion": "postern.dev/v1alpha1",
+        "kind": "ClientIdentity",
+        "metadata": {"name": name},
+        "spec": {"issue": {"secretName": format!("{name}-client")}},
+    })
+}
+
+/// A plain application, which listens on loopback alone and knows of no gate.
+fn application() -> Value {
+    // It ends when it is told to: the first process of a container has no default for SIGTERM.
+    let serve = "httpd -f -p 127.0.0.1:8080 -h /tmp/www & wait";
+    let script = format!("mkdir -p /tmp/www/orders && echo order 7 >/tmp/www/orders/7; trap 'exit 0' TERM; {serve}");
+    let container = json!({
+        "name": "app", "image": IMAGE, "command": ["sh", "-c", script], "securityContext": restricted(),
+        "readinessProbe": {"httpGet": {"path": "/orders/7", "port": 8080}, "periodSeconds": 1},
+    });
+    json!({
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "orders"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "orders"}},
+            "template": {
+                "metadata": {
+                    "labels": {"app": "orders"},
+                    "annotations": {"config.postern.dev/probes": "forward"},
+                },
+                "spec": {"containers": [container], "securityContext": rootless()},
+            },
+        },
+    })
+}
+
+/// A pod without a gate, with Secrets of clients.
+fn client(names: &[&str]) -> Value {
+    let volume = |name: &&str| json!({"name": name, "secret": {"secretName": format!("{name}-client")}});
+    let mount = |name: &&str| json!({"name": name, "mountPath": format!("/clients/{name}")});
+    let container = json!({
+        "name": "curl", "image": IMAGE, "command": ["tail", "-f", "/dev/null"], "securityContext": restricted(),
+        "volumeMounts": names.iter().map(mount).collect::<Vec<_>>(),
+    });
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "client", "labels": {"postern.dev/inject": "disabled"}},
+        "spec": {
+            "containers": [container],
+            "volumes": names.iter().map(volume).collect::<Vec<_>>(),
+            "securityContext": rootless(),
+            // It has nothing to end.
+            "terminationGracePeriodSeconds": 0,
+        },
+    })
+}
+
+/// Of a pod that Pod Security lets in.
+pub(crate) fn rootless() -> Value {
+    json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}})
+}
+
+/// The same of a container.
+pub(crate) fn restricted() -> Value {
+    json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}})
+}
