@@ -145,6 +145,14 @@ pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// How often it is looked whether the webhook's certificate, and who API servers trust in it, are as they should be:
 /// neither is watched, and while they are not, no pod is made.
 pub const WEBHOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How soon the webhook's certificate is made after API servers were told of a new authority: they hear of it within a
+/// second, and who does not trust the webhook makes no pod.
+pub const WEBHOOK_SOON: Duration = Duration::from_secs(5);
+/// How long API servers go on trusting the authority of before: the kubelets bring a new certificate to the webhook within
+/// some minutes, and a webhook that has not got it yet shows the old one.
+pub const WEBHOOK_OVERLAP: Duration = Duration::from_secs(3600);
+/// Authorities of before that they are told of at most.
+pub const WEBHOOK_AUTHORITIES: usize = 4;
 
 /// Events that wait to be written; what is more is lost, and counted. A start with 2,000 clients has as many.
 pub const EVENTS_WAITING: usize = 2048;
