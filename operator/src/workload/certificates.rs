@@ -123,6 +123,7 @@ pub fn next_look(certificates: &Certificates, now: i64) -> Option<i64> {
 }
 
 /// What routes name in vain: everybody on a listener is told of its certificates.
+#[must_use]
 pub fn missing(
     policy: &Policy,
     routes: &[Arc<ProxyRoute>],
