@@ -286,17 +286,6 @@ impl Cluster {
         }
     }
 
-    /// Forgets what there is of these kinds in a namespace, and tells whose turn it is.
-    pub fn forget(&mut self, namespace: &str, kinds: &[ObjectKind]) -> Vec<(Key, Pace)> {
-        let mut turns = Vec::new();
-        for kind in kinds {
-            for name in self.names(*kind, Some(namespace)) {
-                turns.extend(self.remove(*kind, &name));
-            }
-        }
-        turns
-    }
-
     /// Takes in that a pod was touched.
     pub fn touched(&mut self, pod: &Pod, value: &str) {
         if let Some(known) = self.pods.get_mut(&pod.name)
@@ -334,18 +323,6 @@ impl Cluster {
             ObjectKind::Grant => self.grants.keys().filter(is_there).cloned().collect(),
             ObjectKind::Namespace => self.ending.iter().map(|name| ObjectName::new("", name)).collect(),
         }
-    }
-
-    /// A turn for everything there is: whoever begins to lead knows of no change.
-    #[must_use]
-    pub fn everything(&self) -> Vec<(Key, Pace)> {
-        concern::of_everything(self)
-    }
-
-    /// A turn for everything there is in a namespace.
-    #[must_use]
-    pub fn everything_in(&self, namespace: &str) -> Vec<(Key, Pace)> {
-        concern::of_everything_in(self, namespace)
     }
 
     /// Namespaces that have anything a sidecar might need to know of.

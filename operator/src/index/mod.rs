@@ -14,6 +14,7 @@ pub mod service;
 mod serving;
 pub mod slice;
 mod watch;
+mod whole;
 
 pub use backends::{ServicePort, Unresolved, named_services};
 pub use cluster::{Cluster, Object, ObjectKind, Source};
