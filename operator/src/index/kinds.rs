@@ -14,7 +14,6 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod as PodObject, Secret, Service as ServiceObject};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::ResourceExt;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use postern_crds::{ClientIdentity, ProxyRoute};
@@ -91,8 +90,8 @@ pub fn secret(object: Secret) -> Option<Object> {
 
 /// What is kept of a namespace.
 pub(super) fn namespace(namespace: PartialObjectMeta<Namespace>) -> Option<Object> {
-    let is_ending = namespace.metadata.deletion_timestamp.is_some();
-    Some(Object::Namespace { name: namespace.name_any(), is_ending })
+    let ObjectMeta { name, deletion_timestamp, .. } = namespace.metadata;
+    Some(Object::Namespace { name: name.unwrap_or_default(), is_ending: deletion_timestamp.is_some() })
 }
 
 /// Takes away what nobody asks for: `kubectl apply` leaves a copy of the whole object in an annotation, and whoever has

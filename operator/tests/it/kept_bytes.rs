@@ -138,7 +138,6 @@ fn little_is_kept_of_each_object() {
         ("ConfigMap", bytes_each(config_map, kinds::config_map), 1200),
         ("Pod", bytes_each(pod, kinds::pod), 2200),
     ] {
-        println!("{kind}: {bytes}");
         assert!(bytes <= bound, "{bytes} bytes are kept of each {kind}, and {bound} were enough");
         assert!(bytes > 100, "{bytes} bytes of each {kind} are none: nothing was counted");
     }
