@@ -29,6 +29,7 @@ use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECOND
 use crate::pki::fresh;
 use crate::pki::names::{ExtraNames, Names};
 use crate::queue::{Key, Outcome, Queue, Turn};
+use crate::references::{Certificates, Follower};
 use crate::settings::Settings;
 use crate::telemetry::traces::RESULT;
 use crate::workload::apply::Writer;
@@ -171,6 +172,7 @@ impl Parts {
         let now = Timestamp::now().as_second();
         let issuer = authority::load(client, &settings.operator_namespace, &authority, now).await;
         let issuer = issuer.context("there is nobody to sign certificates")?;
+        let follower = Follower::new(client.clone(), Arc::clone(queue), Arc::clone(metrics));
         Ok(Worker {
             client: client.clone(),
             index: Arc::clone(index),
@@ -183,7 +185,8 @@ impl Parts {
             signer: Signer::new(authority, issuer),
             names: names(settings),
             trusts: Trusts::default(),
-            authorities: Authorities::new(client.clone()),
+            authorities: Authorities::new(client.clone(), follower.clone()),
+            certificates: Certificates::new(client.clone(), follower),
             reconciler: Reconciler::new(client.clone(), settings.operator_namespace.clone()).telling(events),
             quota: settings.identities_per_namespace,
             operator_namespace: settings.operator_namespace.clone(),

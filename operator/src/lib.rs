@@ -15,6 +15,7 @@ pub mod monitor;
 pub mod pki;
 pub mod plugin;
 pub mod queue;
+pub mod references;
 pub mod render;
 pub mod settings;
 pub mod telemetry;

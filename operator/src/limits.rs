@@ -55,6 +55,12 @@ pub const BUNDLES_BYTES: usize = 128 << 10;
 /// How long what was written for a workload stays when its last pod is gone: a workload that is scaled to nothing over
 /// the weekend starts with it, though the operator may be down.
 pub const UNUSED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Certificates of users that the listeners of a workload show: what a sidecar takes.
+pub const CERTIFICATES: usize = 64;
+/// Largest certificate of a user with its key: ten in a chain, of the largest keys.
+pub const CERTIFICATE_BYTES: usize = 64 << 10;
+/// Most bytes of all of a workload's: a Secret takes 1 MiB, as base64 in a request of 1.5 MiB.
+pub const CERTIFICATES_BYTES: usize = 768 << 10;
 /// Largest document that a ConfigMap takes as text.
 pub const DOCUMENT_BYTES: usize = 1000 << 10;
 
@@ -88,8 +94,8 @@ pub const TRUSTS_KNOWN: usize = 16;
 /// How long a turn may take. A request that is never answered would else hold its key for as long as a watch may last.
 pub const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often certificates of others are read again: nobody tells of their changes, and they change once in years.
-pub const AUTHORITIES_AGAIN: Duration = Duration::from_secs(60);
+/// When certificates of others are read again that could not be: the last ones stay meanwhile.
+pub const AUTHORITIES_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long after the start clients wait for the first word of all sidecars, so that a restart tells nobody less than
 /// before.
@@ -139,6 +145,14 @@ pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 /// How often it is looked whether the webhook's certificate, and who API servers trust in it, are as they should be:
 /// neither is watched, and while they are not, no pod is made.
 pub const WEBHOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How soon the webhook's certificate is made after API servers were told of a new authority: they hear of it within a
+/// second, and who does not trust the webhook makes no pod.
+pub const WEBHOOK_SOON: Duration = Duration::from_secs(5);
+/// How long API servers go on trusting the authority of before: the kubelets bring a new certificate to the webhook within
+/// some minutes, and a webhook that has not got it yet shows the old one.
+pub const WEBHOOK_OVERLAP: Duration = Duration::from_secs(3600);
+/// Authorities of before that they are told of at most.
+pub const WEBHOOK_AUTHORITIES: usize = 4;
 
 /// Events that wait to be written; what is more is lost, and counted. A start with 2,000 clients has as many.
 pub const EVENTS_WAITING: usize = 2048;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use postern_telemetry::Exporter;
+use sidecar_config::Size;
 use sidecar_config::settings::Settings;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -19,6 +20,7 @@ use crate::admin::socket::{Held, SocketError};
 use crate::config::{self, Change, Changes, Generation, Keeper, Publisher, Reading};
 use crate::dns::Names;
 use crate::health::Checker;
+use crate::limit::Room;
 use crate::limits::{
     BIND_RETRY, CONFIG_REST, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT,
     STATE_STOP_TIMEOUT,
@@ -29,7 +31,7 @@ use crate::processors::Workers;
 use crate::state::State;
 use crate::telemetry::{self, Spans, Tracer};
 use crate::upstream::Budget;
-use crate::{admin, log, memory, settings};
+use crate::{admin, control_groups, log, memory, settings};
 
 /// Sent where a file would grow beyond the process's limit (setrlimit(2)).
 const SIGXFSZ: i32 = 25;
@@ -53,7 +55,7 @@ pub struct App {
     status_address: SocketAddr,
     status_server: JoinHandle<()>,
     admin: Option<AdminSocket>,
-    most_connections: u32,
+    room: Room,
 }
 
 /// The admin socket while it is served.
@@ -96,8 +98,8 @@ impl App {
     /// When a thread or the status port cannot be had. A listener that cannot be had is no error: it is not ready, says
     /// why, and is tried again.
     pub async fn start(config: &Path, settings: &Settings, reading: Reading) -> Result<Self, AppError> {
-        let (most_connections, upstreams) = most_connections();
-        let mut publisher = Publisher::new(config).listening_on(settings.listen_address);
+        let (room, upstreams) = room();
+        let mut publisher = Publisher::new(config).listening_on(settings.listen_address).with_room(room);
         let nothing = Arc::new(publisher.nothing());
         let state = Arc::new(State::new(
             settings.clone(),
@@ -110,7 +112,7 @@ impl App {
         let (sender, log) = start_log(config, settings, &state)?;
         let (spans, traces) = start_traces(settings, &state)?.unzip();
         let sampling_ratio = settings.tracing.as_ref().map(|tracing| tracing.sampling_ratio);
-        let count = tell_limits(config, settings, most_connections, upstreams);
+        let count = tell_limits(config, settings, &room, upstreams);
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let handles = Handles {
@@ -147,7 +149,7 @@ impl App {
             status_address,
             status_server,
             admin,
-            most_connections,
+            room,
         };
         app.load(reading).await;
         Ok(app)
@@ -310,9 +312,7 @@ impl App {
         self.serve(generation).await;
     }
 
-    async fn serve(&mut self, mut generation: Generation) {
-        let limits = &mut generation.snapshot.limits;
-        limits.max_connections = limits.max_connections.min(self.most_connections);
+    async fn serve(&mut self, generation: Generation) {
         self.generation = Arc::new(generation);
         let sockets = self.binder.reconcile(&self.generation);
         self.spread(sockets).await;
@@ -321,6 +321,9 @@ impl App {
     fn tell_loaded(&self) {
         for finding in self.publisher.findings() {
             tracing::warn!(file = %finding.file.display(), "configuration: {}", finding.detail);
+        }
+        for misfit in self.room.misfits(&self.generation.snapshot.limits) {
+            tracing::warn!("configuration: {misfit}");
         }
         for advice in self.publisher.advice() {
             tracing::warn!(file = %advice.file.display(), "configuration: {}", advice.detail);
@@ -405,12 +408,15 @@ fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::
 }
 
 /// Tells within which limits this process works, and how many workers it starts.
-fn tell_limits(config: &Path, settings: &Settings, connections: u32, upstream_connections: usize) -> usize {
+fn tell_limits(config: &Path, settings: &Settings, room: &Room, upstream_connections: usize) -> usize {
+    let (connections, connections_why) = room.connections();
     let Workers { count, why } = settings::workers(settings);
     tracing::info!(
         workers = count,
         workers_why = %why,
         connections,
+        %connections_why,
+        memory_limit = room.memory.map(|bytes| Size::from_bytes(bytes).to_string()),
         upstream_connections,
         log = %settings::log_path(settings, config).display(),
         log_queue_rows = QUEUE_ROWS,
@@ -423,13 +429,14 @@ fn tell_limits(config: &Path, settings: &Settings, connections: u32, upstream_co
     count
 }
 
-/// Raises the limit of open files as far as it goes, and shares it out: how many connections of clients, and how many to
-/// upstreams. What is reserved stays free for configuration, log and status port, whatever clients do.
-fn most_connections() -> (u32, usize) {
+/// How much clients may take, and how many connections to upstreams there may be. Raises the limit of open files as far as
+/// it goes, and shares it out between both; what is reserved stays free for configuration, log and status port.
+fn room() -> (Room, usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let files = if raised.is_ok() { limit.maximum } else { limit.current };
     let half = files.map_or(u64::MAX, |files| files.saturating_sub(FILES_RESERVED) / 2).max(1);
-    (u32::try_from(half).unwrap_or(u32::MAX), usize::try_from(half).unwrap_or(usize::MAX))
+    let room = Room { memory: control_groups::memory_limit(), files: u32::try_from(half).unwrap_or(u32::MAX) };
+    (room, usize::try_from(half).unwrap_or(usize::MAX))
 }

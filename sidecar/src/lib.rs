@@ -13,6 +13,7 @@ mod client_stream;
 mod dns;
 
 pub mod config;
+mod control_groups;
 mod duplex;
 mod ending;
 mod exposure;

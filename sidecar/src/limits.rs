@@ -53,13 +53,9 @@ pub const ADMIN_ROUTES: usize = 8;
 pub const ADMIN_ANSWER_BYTES: usize = 64 << 20;
 
 /// A connection to the status port or the admin socket, reading and idling included: a few that nobody reads from must not keep probes out.
-pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Probes of the application that can be asked for: three for each of some twenty containers.
-pub const PROBES: usize = 64;
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(sidecar_decide::probe::TIMEOUT_SECONDS);
 /// Probes under way at once: half of the status port's connections stay for the gate's own.
 pub const PROBES_AT_ONCE: usize = 16;
-/// Fields of a probe's request.
-pub const PROBE_HEADERS: usize = 16;
 
 /// Series of metrics about rules, listeners and backends: those of a thousand rules with some reasons each. A page of them
 /// is a megabyte, made in some milliseconds; what is new beyond it is counted under `other`.
@@ -108,8 +104,14 @@ pub const KNOWN_CHAINS: usize = 512;
 /// Handshake configurations a worker keeps for the next handshakes on a listener, about 1 KiB each.
 pub const HANDSHAKE_SLOTS: usize = 64;
 
+/// Requests whose response's head has not come, unless the configuration says how many: Envoy's default. An application
+/// that owes so many answers has stopped giving them, or needs to be told apart from one that has by whoever knows it.
+pub const PENDING_REQUESTS_DEFAULT_MAX: u32 = 1024;
 /// Bytes of a request's head, as other servers have it by default.
 pub const REQUEST_HEAD_BYTES: usize = 64 << 10;
+/// Bytes that an HTTP/1.1 connection holds of what the other side has yet to take, in each direction: one reading of a
+/// head as large as one may be. hyper's own bound is 408 KiB, of which a slow receiver has both ends' in the gate.
+pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 /// From the end of one request (or the handshake) to the end of the next one's head. Hyper has one timer for both.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for the first request of a connection that was accepted just before its listener closed.

@@ -4,8 +4,9 @@
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::control_groups::{self, Version};
 use crate::limits::WORKERS_DEFAULT_MAX;
 
 /// A number of workers, and why it is this one.
@@ -79,73 +80,23 @@ fn allowed_processors(status: &str) -> Option<usize> {
     (count > 0).then_some(count)
 }
 
-/// The tightest CPU limit of the process's group and of all groups above it that can be seen.
+/// The tightest CPU limit of the process's group and of all groups above it that can be seen, in thousandths of a
+/// processor.
 fn thousandths(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
-    let groups = read(Path::new("/proc/self/cgroup"))?;
-    let mounts = read(Path::new("/proc/self/mountinfo"))?;
-    let limits = groups.lines().filter_map(|line| {
-        // hierarchy:controllers:path (cgroups(7)); version 2 is hierarchy 0, without controllers.
-        let mut fields = line.splitn(3, ':');
-        let (hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        let version = match (hierarchy, controllers) {
-            ("0", "") => Version::Two,
-            (_, controllers) if controllers.split(',').any(|name| name == "cpu") => Version::One,
-            _ => return None,
-        };
-        let (folder, top) = folder(&mounts, version, path)?;
-        let above = folder.ancestors().take_while(|folder| folder.starts_with(&top));
-        above.filter_map(|folder| version.limit(folder, read)).min()
-    });
-    limits.min()
-}
-
-/// Where a group's files are, and the topmost folder of its hierarchy that is mounted.
-fn folder(mounts: &str, version: Version, group: &str) -> Option<(PathBuf, PathBuf)> {
-    mounts.lines().find_map(|line| {
-        // id parent device root mount-point options … - type source options (proc_pid_mountinfo(5)).
-        let (mount, kind) = line.split_once(" - ")?;
-        let (mut mount, mut kind) = (mount.split(' ').skip(3), kind.split(' '));
-        let (root, point) = (mount.next()?, mount.next()?);
-        let (kind, options) = (kind.next()?, kind.nth(1)?);
-        let is_it = match version {
-            Version::One => kind == "cgroup" && options.split(',').any(|option| option == "cpu"),
-            Version::Two => kind == "cgroup2",
-        };
-        if !is_it {
-            return None;
-        }
-        let top = PathBuf::from(point);
-        // In a container without a namespace of its own the group's path is the machine's, and only its end is mounted.
-        let below = Path::new(group).strip_prefix(root).or_else(|_| Path::new(group).strip_prefix("/")).ok()?;
-        // A path that leads out of what is mounted is nobody's here.
-        let is_plain = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        Some((if is_plain { top.join(below) } else { top.clone() }, top))
-    })
-}
-
-/// A version of control groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    One,
-    Two,
-}
-
-impl Version {
-    /// A group's own limit, in thousandths of a processor.
-    fn limit(self, folder: &Path, read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    control_groups::least("cpu", read, |version, folder| {
         let number = |name: &str| read(&folder.join(name))?.trim().parse().ok();
-        let (quota, period): (u64, u64) = match self {
+        let (quota, period): (u64, u64) = match version {
             // `max 100000`, or a quota and a period in microseconds.
-            Self::Two => {
+            Version::Two => {
                 let text = read(&folder.join("cpu.max"))?;
                 let (quota, period) = text.trim().split_once(' ')?;
                 (quota.parse().ok()?, period.parse().ok()?)
             }
             // Without a limit the quota is -1, which is no number of these.
-            Self::One => (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?),
+            Version::One => (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?),
         };
         quota.checked_mul(1000)?.checked_div(period).filter(|thousandths| *thousandths > 0)
-    }
+    })
 }
 
 #[cfg(test)]

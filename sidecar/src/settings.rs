@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::{Map, Value};
 use sidecar_config::Document;
 use sidecar_config::settings::{Dns, Settings};
+use sidecar_decide::probe;
 
-use crate::admin;
 use crate::config::{Reading, recall_settings};
 use crate::log::QUEUE_ROWS;
 use crate::processors::{self, Why, Workers};
@@ -212,7 +212,7 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
     if let Some(Err(error)) = settings.tracing.as_ref().map(|tracing| postern_telemetry::collector(&tracing.endpoint)) {
         errors.push(format!("`settings.tracing.endpoint`: {error}"));
     }
-    errors.extend(admin::probe_problems(&settings.probes));
+    errors.extend(probe::problems(&settings.probes));
     if settings.admin.socket.as_deref() == Some("") {
         errors.push("`settings.admin.socket`: is empty; name a file, or leave it out to have none".to_owned());
     }

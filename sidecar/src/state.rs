@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use postern_telemetry::SpanStats;
-use sidecar_config::policy::{Limits, Protocol};
+use sidecar_config::policy::Protocol;
 use sidecar_config::settings::Settings;
 use sidecar_config::status::{ContractRange, Parts, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
@@ -171,11 +171,6 @@ impl State {
     /// What was accepted of each part.
     pub fn accepted(&self) -> sidecar_decide::Parts {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).accepted.clone()
-    }
-
-    /// The bounds that the configuration sets, as they count.
-    pub fn limits(&self) -> Limits {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).generation.snapshot.limits.clone()
     }
 
     /// When the first of the gate's own leaves expires, seconds since the epoch.

@@ -30,6 +30,7 @@ mod lifecycle;
 mod listeners;
 mod live;
 mod log;
+mod memory_limit;
 mod metrics;
 mod observed;
 mod offers;

@@ -15,7 +15,7 @@ use crate::reload::KeepAlive;
 
 /// An application that answers `/free` at once, begins an answer to `/stream` and does not end it, and answers nothing
 /// else as long as somebody waits.
-fn stubborn() -> SocketAddr {
+pub(crate) fn stubborn() -> SocketAddr {
     application(|mut stream: TcpStream| {
         loop {
             let mut head = Vec::new();

@@ -3,9 +3,11 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
+use postern_tests::ca::{LeafOptions, self_signed};
 use postern_tests::clients::Curl;
 use postern_tests::gate::Gate;
 use postern_tests::grpc_health::GrpcServer;
+use postern_tests::tls_server::TlsServer;
 use serde_json::{Value, json};
 
 /// A listener that takes connections into its queue and never answers.
@@ -23,10 +25,21 @@ fn the_gate_probes_the_application_as_it_is_told() {
     drop(dropped);
     let mut gate = Gate::start().unwrap();
     let app = gate.upstream.address().port();
-    let table: [(&str, Value, u16, &str); 9] = [
+    // Its certificate is of no name or address that anybody would ask for, and nobody here trusts whoever signed it.
+    gate.keep("own", &self_signed(&LeafOptions::server("somewhere else")).unwrap()).unwrap();
+    let server = TlsServer::start(gate.folder.path(), "own", &[]).unwrap();
+    let secured = server.address().port();
+    let table: [(&str, Value, u16, &str); 11] = [
         ("web/readiness", json!({"port": app, "http": {"path": "/healthz"}}), 200, "ok\n"),
         ("web/liveness", json!({"port": app, "http": {"path": "/status?code=302"}}), 200, "ok\n"),
         ("web/startup", json!({"port": app, "http": {"path": "/status?code=404"}}), 503, "status 404\n"),
+        ("secured", json!({"port": secured, "http": {"path": "/", "tls": true}, "timeout": "10s"}), 200, "ok\n"),
+        (
+            "unsecured",
+            json!({"port": app, "http": {"path": "/", "tls": true}, "timeout": "10s"}),
+            503,
+            "no answer: TLS: received corrupt message of type InvalidContentType\n",
+        ),
         ("silent", json!({"port": mute, "timeout": "50ms", "http": {"path": "/"}}), 503, "no answer within 50ms\n"),
         ("tcp", json!({"port": mute, "tcp": {}}), 200, "ok\n"),
         ("closed", json!({"port": closed, "tcp": {}}), 503, "connect: Connection refused (os error 111)\n"),

@@ -42,14 +42,28 @@ pub(crate) struct Seen {
     pub(crate) answer: String,
 }
 
+/// What a client connects with that keeps its connections, with a certificate of the gate's folder.
+pub(crate) fn client(gate: &Gate, stem: &str) -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = config.with_protocol_versions(ALL_VERSIONS).unwrap().with_root_certificates(roots(gate));
+    let chain = CertificateDer::pem_file_iter(gate.folder.file(&format!("{stem}.pem"))).unwrap();
+    let chain = chain.collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(gate.folder.file(&format!("{stem}.key"))).unwrap();
+    Arc::new(config.with_client_auth_cert(chain, key).unwrap())
+}
+
+fn roots(gate: &Gate) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(gate.folder.file("ca.pem")).unwrap()).unwrap();
+    roots
+}
+
 /// Shakes hands with a listener and makes a request.
 pub(crate) fn talk(gate: &Gate, listener: &str, offer: Offer) -> Seen {
     let provider = CryptoProvider { kx_groups: offer.groups, ..aws_lc_rs::default_provider() };
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(gate.folder.file("ca.pem")).unwrap()).unwrap();
     let config =
         ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(offer.versions).unwrap();
-    let config = config.with_root_certificates(roots);
+    let config = config.with_root_certificates(roots(gate));
     let config = match offer.certificate {
         Some((certificate, key)) => {
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();

@@ -8,6 +8,7 @@ pub mod ca;
 pub mod clients;
 pub mod collector;
 pub mod config;
+pub mod control_group;
 pub mod disk;
 pub mod dnsmasq;
 pub mod gate;

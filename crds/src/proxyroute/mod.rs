@@ -23,8 +23,8 @@ pub use filter::{
     PathModifierType, RequestRedirect, Scheme, UrlRewrite,
 };
 pub use health::{GrpcCheck, HealthCheck, HttpCheck, OutlierDetection, TcpCheck};
-pub use listener::UnknownServerName;
-pub use listener::{Address, ClientAuth, Listener, ListenerTls, Protocol, TlsVersion};
+pub use listener::{Address, CertificateKind, CertificateRef, ClientAuth, Listener, ListenerTls};
+pub use listener::{Protocol, TlsVersion, UnknownServerName};
 pub use rule::{
     Allow, AllowedIdentity, AllowedServiceAccount, Anyone, Caller, Match, Mode, PathMatch, PathMatchType, RouteRule,
     Selector, Timeouts, ValueMatch, ValueMatchType, Verified,
@@ -137,29 +137,31 @@ pub struct ProxyRouteSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {
-    /// Client connections open at once, over all listeners. Lower where the file limit says so.
-    #[serde(default = "ten_thousand")]
+    /// Client connections open at once, over all listeners. Absent: as many as fit the sidecar's memory limit, at most
+    /// 10000. Lower where the file limit says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub max_connections: u32,
+    pub max_connections: Option<u32>,
     /// Bytes of one request's body.
     #[serde(default = "default_max_request_body_size")]
     pub max_request_body_size: Size,
-    /// Requests at once whose response's head has not come.
-    #[serde(default = "default_max_pending_requests")]
+    /// Requests at once whose response's head has not come. Absent: as many as `maxStreams` unasked, at most 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub max_pending_requests: u32,
+    pub max_pending_requests: Option<u32>,
     /// How long nothing is accepted or refused at that limit; up to a minute.
     #[serde(default = "one_second")]
     #[x_kube(validation = ("duration(self) <= duration('1m')", "limits.pendingTimeout: write a time up to 1m"))]
     pub pending_timeout: Duration,
-    /// Requests and connections that are passed on at once, to their last byte.
-    #[serde(default = "ten_thousand")]
+    /// Requests and connections that are passed on at once, to their last byte. Absent: as many as fit the sidecar's memory
+    /// limit, at most 10000.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub max_streams: u32,
-    /// Requests at once that ask for an upgrade, or have become a tunnel.
-    #[serde(default = "ten_thousand")]
+    pub max_streams: Option<u32>,
+    /// Requests at once that ask for an upgrade, or have become a tunnel. Absent: as many as `maxStreams` unasked.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub max_tunnels: u32,
+    pub max_tunnels: Option<u32>,
 }
 
 /// Proxies in front of the gate.
@@ -172,16 +174,8 @@ pub struct Forwarding {
     pub trusted_hops: u8,
 }
 
-fn ten_thousand() -> u32 {
-    10_000
-}
-
 fn default_max_request_body_size() -> Size {
     "1Gi".into()
-}
-
-fn default_max_pending_requests() -> u32 {
-    1024
 }
 
 fn one_second() -> Duration {

@@ -61,9 +61,14 @@ impl Writer<'_> {
                 (key.public(), Some(key))
             }
         };
-        let leaf = leaf(issuer, &issued.request, &public, fresh::serial()?, self.now)?;
-        self.add_finalizer().await?;
-        self.remember(&leaf.certificate).await?;
+        let version = self.add_finalizer().await?;
+        let over = replaced(observed, version.as_deref());
+        let serial = match observed.ledger.unpublished(uid(self.identity), &over, self.now).map(str::parse) {
+            Some(Ok(serial)) => serial,
+            _ => fresh::serial()?,
+        };
+        let leaf = leaf(issuer, &issued.request, &public, serial, self.now)?;
+        self.remember(&leaf.certificate, over).await?;
         let Leaf { certificate, chain_pem } = leaf;
         let chain = match &private {
             Some(key) => {
@@ -146,9 +151,10 @@ impl Writer<'_> {
         written.map(|_| ()).map_err(ReconcileError::kube("write a Secret"))
     }
 
-    async fn add_finalizer(&self) -> Result<(), ReconcileError> {
+    /// The version that the identity has then.
+    async fn add_finalizer(&self) -> Result<Option<String>, ReconcileError> {
         if has_finalizer(self.identity) {
-            return Ok(());
+            return Ok(self.identity.metadata.resource_version.clone());
         }
         let others = self.identity.metadata.finalizers.iter().flatten().map(String::as_str);
         self.set_finalizers(&others.chain([FINALIZER]).collect::<Vec<_>>(), "add the finalizer").await
@@ -163,22 +169,22 @@ impl Writer<'_> {
             Err(ReconcileError::Kube { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.code == 404) => {
                 Ok(())
             }
-            done => done,
+            done => done.map(drop),
         }
     }
 
     /// With its version, so that nobody's finalizer is lost.
-    async fn set_finalizers(&self, finalizers: &[&str], doing: &'static str) -> Result<(), ReconcileError> {
+    async fn set_finalizers(&self, finalizers: &[&str], doing: &'static str) -> Result<Option<String>, ReconcileError> {
         let meta = &self.identity.metadata;
         let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": meta.resource_version}});
         let identities: Api<ClientIdentity> = Api::namespaced(self.client.clone(), self.namespace());
         let name = meta.name.as_deref().unwrap_or_default();
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patched = identities.patch_metadata(name, &parameters, &Patch::Merge(patch)).await;
-        patched.map(|_| ()).map_err(ReconcileError::kube(doing))
+        patched.map(|patched| patched.metadata.resource_version).map_err(ReconcileError::kube(doing))
     }
 
-    async fn remember(&self, certificate: &Certificate) -> Result<(), ReconcileError> {
+    async fn remember(&self, certificate: &Certificate, over: String) -> Result<(), ReconcileError> {
         let facts = &certificate.facts;
         let not_after = UtcTime::from_seconds(facts.not_after);
         let not_after = not_after.ok_or_else(|| LedgerError::Unreadable("a year that cannot be written".to_owned()));
@@ -186,10 +192,11 @@ impl Writer<'_> {
             identity: self.identity.metadata.name.clone().unwrap_or_default(),
             uid: uid(self.identity).to_owned(),
             not_after: not_after.map_err(ReconcileError::Ledger)?,
+            over: Some(over),
             revoked: false,
         };
         let (serial, now) = (facts.serial.clone(), self.now);
-        let remember = move |ledger: &mut Ledger| ledger.remember(&serial, entry.clone(), now).map(|()| true);
+        let remember = move |ledger: &mut Ledger| ledger.remember(&serial, entry.clone(), now);
         self.ledgers.change(self.namespace(), now, remember).await
     }
 
@@ -203,6 +210,15 @@ impl Writer<'_> {
     pub(super) async fn revoke(&self) -> Result<(), ReconcileError> {
         let uid = uid(self.identity).to_owned();
         self.ledgers.change(self.namespace(), self.now, move |ledger| Ok(ledger.revoke(&uid))).await
+    }
+}
+
+/// What a certificate takes the place of, in a form that is another one as soon as it has: the version of the Secret that
+/// is replaced; where there is none, or none is to be, that of the identity, whose status tells of each certificate.
+fn replaced(observed: &Observed, identity: Option<&str>) -> String {
+    match observed.secret.as_ref().and_then(|secret| secret.metadata.resource_version.as_deref()) {
+        Some(version) => format!("s{version}"),
+        None => format!("i{}", identity.unwrap_or_default()),
     }
 }
 

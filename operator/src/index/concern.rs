@@ -184,14 +184,17 @@ pub(super) fn of_slice(cluster: &Cluster, old: Option<&Slice>, new: Option<&Slic
     gathered(workloads.into_iter().map(Key::Workload))
 }
 
-/// A grant concerns the workloads that ask Services of its namespace.
+/// A grant concerns the workloads that ask Services of its namespace, or show certificates of it.
 pub(super) fn of_grant(cluster: &Cluster, old: Option<&Grant>, new: Option<&Grant>) -> Turns {
     if old == new {
         return Turns::new();
     }
     let namespaces: BTreeSet<_> = [old, new].into_iter().flatten().map(|grant| &grant.name.namespace).collect();
-    let workloads = namespaces.into_iter().flat_map(|namespace| cluster.workloads_asking_in(namespace));
-    gathered(workloads.collect::<BTreeSet<_>>().into_iter().map(Key::Workload))
+    let mut workloads: BTreeSet<_> =
+        namespaces.iter().flat_map(|namespace| cluster.workloads_asking_in(namespace)).collect();
+    let showing = cluster.routes().filter(|route| namespaces.iter().any(|name| shows_certificates_of(route, name)));
+    workloads.extend(showing.flat_map(|route| cluster.workloads_of(route)));
+    gathered(workloads.into_iter().map(Key::Workload))
 }
 
 /// A namespace that comes to its end, or is there after all, concerns all that is in it.
@@ -203,6 +206,12 @@ pub(super) fn of_namespace(cluster: &Cluster, namespace: &str) -> Turns {
 /// Whether a client says more of itself than that it is let in where a rule says so.
 pub(crate) fn is_restricted(identity: &ClientIdentity) -> bool {
     identity.spec.state != State::Active || identity.spec.accept_issued_after.is_some()
+}
+
+/// Whether a route's listener shows certificates of another namespace.
+fn shows_certificates_of(route: &ProxyRoute, namespace: &str) -> bool {
+    let refs = route.spec.listener.tls.iter().flat_map(|tls| &tls.certificate_refs);
+    refs.filter_map(|reference| reference.namespace.as_deref()).any(|named| named == namespace)
 }
 
 /// Whether a route lets clients of a namespace in by their names.

@@ -90,8 +90,11 @@ pub fn secret(object: Secret) -> Option<Object> {
 
 /// What is kept of a namespace.
 pub(super) fn namespace(namespace: PartialObjectMeta<Namespace>) -> Option<Object> {
-    let ObjectMeta { name, deletion_timestamp, .. } = namespace.metadata;
-    Some(Object::Namespace { name: name.unwrap_or_default(), is_ending: deletion_timestamp.is_some() })
+    let metadata = namespace.metadata;
+    Some(Object::Namespace {
+        is_ending: metadata.deletion_timestamp.is_some(),
+        name: metadata.name.unwrap_or_default(),
+    })
 }
 
 /// Takes away what nobody asks for: `kubectl apply` leaves a copy of the whole object in an annotation, and whoever has

@@ -18,7 +18,7 @@ mod whole;
 
 pub use backends::{ServicePort, Unresolved, named_services};
 pub use cluster::{Cluster, Object, ObjectKind, Source};
-pub use grant::Grant;
+pub use grant::{Grant, Granted};
 pub use held::{ContentDigest, Entries, Held, HeldKind};
 pub(crate) use kinds::essentials;
 pub use name::ObjectName;

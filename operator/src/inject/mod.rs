@@ -15,7 +15,9 @@ pub mod sidecar;
 pub mod upkeep;
 pub mod workload;
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, Pod, PodTemplateSpec};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ContainerPort, EnvVar, Pod, PodSpec, PodTemplateSpec};
 use serde_json::Value;
 use sidecar_config::CONTRACT_MAX;
 
@@ -23,6 +25,7 @@ pub use self::patch::patch;
 pub use self::sidecar::Common;
 
 use self::overrides::Overrides;
+use self::probes::Wanted;
 use self::quantity::Quantity;
 use crate::index::pod::{SIDECAR_CONTAINER, WORKLOAD_LABEL};
 
@@ -38,6 +41,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const IMAGE: &str = concat!("postern-sidecar:", env!("CARGO_PKG_VERSION"));
 /// Port of the sidecar's probes and `/status` unless it is told another.
 pub const STATUS_PORT: u16 = 6190;
+/// The sidecar's time for requests in flight at the end, unless a pod says otherwise.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// Which container kubectl means where none is named: the application, as before there was a gate.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// Set on what the kubelet runs from files, and shows to the API server without being told anything by it.
@@ -148,9 +153,12 @@ fn inject(object: &Value, pod: &Pod, maker: Option<Maker<'_>>, common: &Common) 
     let mut sidecar = sidecar::sidecar(common, &workload, account, &overrides);
     wrong.extend(out_of_order(&sidecar));
     let mut after = object.clone();
-    let mut warnings: Vec<_> = port_taken(&spec.containers, common.status_port).into_iter().collect();
-    if overrides.forward_probes == Some(true) {
-        match probes::forward(&mut after, &spec.containers, common.status_port) {
+    let mut warnings: Vec<_> =
+        port_taken(&spec, common.status_port).into_iter().chain(hurried(&spec, &overrides)).collect();
+    let is_wanted = |said: Option<bool>| said == Some(true);
+    let wanted = Wanted { probes: is_wanted(overrides.forward_probes), hooks: is_wanted(overrides.forward_hooks) };
+    if wanted != Wanted::default() {
+        match probes::forward(&mut after, &spec, wanted, common.status_port) {
             Ok(forwarded) => {
                 sidecar.container.env.get_or_insert_default().push(EnvVar {
                     name: probes::VARIABLE.to_owned(),
@@ -176,13 +184,27 @@ fn inject(object: &Value, pod: &Pod, maker: Option<Maker<'_>>, common: &Common) 
     Ok(Verdict::Injected(Injected { warnings, object: after }))
 }
 
-fn port_taken(containers: &[Container], port: u16) -> Option<String> {
-    let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
+fn port_taken(spec: &PodSpec, port: u16) -> Option<String> {
+    let others = spec.init_containers.iter().flatten().filter(|container| container.name != SIDECAR_CONTAINER);
+    let mut ports = spec.containers.iter().chain(others).flat_map(|container| container.ports.iter().flatten());
     let is_it = |one: &ContainerPort| {
         one.container_port == i32::from(port) && one.protocol.as_deref().unwrap_or("TCP") == "TCP"
     };
     let advice = "a container of the pod has it too; only one can listen";
     ports.any(is_it).then(|| format!("postern: port {port} is the sidecar's, and {advice}"))
+}
+
+/// A pod that is ended before its gate has let finish what is under way.
+fn hurried(spec: &PodSpec, overrides: &Overrides) -> Option<String> {
+    let drain = overrides.drain_timeout.map_or(DRAIN_TIMEOUT, |time| time.as_std());
+    let grace = spec.termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok())?;
+    (Duration::from_secs(grace) <= drain).then(|| {
+        let remedy = "raise it, or write less in annotation";
+        format!(
+            "postern: terminationGracePeriodSeconds is {grace}, and requests in flight have {drain:?} at the end; {remedy} {}drain-timeout",
+            overrides::PREFIX
+        )
+    })
 }
 
 /// Requests above their limits, by the annotations that one can mend.

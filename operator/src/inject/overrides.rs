@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 
 use sidecar_config::settings::LogLevel;
 use sidecar_config::{Duration, Size};
+use sidecar_decide::budget;
 
 use super::quantity::Quantity;
 
 /// What the names of these annotations begin with.
 pub const PREFIX: &str = "config.postern.dev/";
-/// Memory of a gate that nobody has called, with its state directory.
-const MEMORY_BASE_MIB: u64 = 32;
-/// Memory of an open connection, by HTTP/1.1 with what TLS keeps of it.
-const CONNECTION_KIB: u64 = 32;
 /// What the policy takes.
 const CONNECTIONS_MAX: u64 = 1_000_000;
 /// What the sidecar takes.
@@ -51,13 +48,15 @@ pub struct Overrides {
     pub run_as_user: Option<i64>,
     /// `probes`: whether they go the way of the gate.
     pub forward_probes: Option<bool>,
+    /// `hooks`: whether they do.
+    pub forward_hooks: Option<bool>,
 }
 
 /// Reads an annotation's value into its place.
 type Read = fn(&mut Overrides, &str) -> Result<(), String>;
 
 /// The annotations there are.
-const KNOWN: [(&str, Read); 14] = [
+const KNOWN: [(&str, Read); 15] = [
     ("image", |to, text| set(&mut to.image, image(text))),
     ("image-pull-policy", |to, text| set(&mut to.image_pull_policy, pull_policy(text))),
     ("cpu-request", |to, text| set(&mut to.cpu_request, quantity(text, "100m"))),
@@ -76,7 +75,8 @@ const KNOWN: [(&str, Read); 14] = [
     ("log-size", |to, text| set(&mut to.log_size, log_size(text))),
     ("log-volume-claim", |to, text| set(&mut to.log_volume_claim, claim(text))),
     ("run-as-user", |to, text| set(&mut to.run_as_user, user(text))),
-    ("probes", |to, text| set(&mut to.forward_probes, probes(text))),
+    ("probes", |to, text| set(&mut to.forward_probes, forwarded(text))),
+    ("hooks", |to, text| set(&mut to.forward_hooks, forwarded(text))),
 ];
 
 impl Overrides {
@@ -105,7 +105,7 @@ impl Overrides {
 
 /// The limit of memory within which so many connections fit.
 fn memory_for(connections: u64) -> String {
-    format!("{}Mi", MEMORY_BASE_MIB + (connections * CONNECTION_KIB).div_ceil(1024))
+    format!("{}Mi", budget::mebibytes_for(connections))
 }
 
 fn set<T>(place: &mut Option<T>, read: Result<T, String>) -> Result<(), String> {
@@ -164,7 +164,7 @@ fn claim(text: &str) -> Result<String, String> {
     Err("is no name of a PersistentVolumeClaim".to_owned())
 }
 
-fn probes(text: &str) -> Result<bool, String> {
+fn forwarded(text: &str) -> Result<bool, String> {
     match text {
         "forward" => Ok(true),
         "keep" => Ok(false),
@@ -207,6 +207,7 @@ mod tests {
             ("log-volume-claim", "logs-0"),
             ("run-as-user", "1000"),
             ("probes", "forward"),
+            ("hooks", "keep"),
         ];
         assert_eq!(rows.map(|(name, _)| name), KNOWN.map(|(name, _)| name), "a row for each");
         let all = read(&rows).expect("good annotations");
@@ -216,7 +217,7 @@ mod tests {
 
     #[test]
     fn memory_follows_the_connections() {
-        for (connections, expected) in [("1", "33Mi"), ("1024", "64Mi"), ("10000", "345Mi")] {
+        for (connections, expected) in [("1", "23Mi"), ("800", "64Mi"), ("10000", "537Mi")] {
             let read = read(&[("max-connections", connections)]).expect("good");
             assert_eq!(read.memory_limit.as_deref(), Some(expected));
         }
@@ -228,7 +229,7 @@ mod tests {
             (
                 "colour",
                 "red",
-                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-volume-claim, run-as-user, probes",
+                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-volume-claim, run-as-user, probes, hooks",
             ),
             ("image", "a b", ": `a b` is no image; write one such as registry/name:tag"),
             ("image-pull-policy", "always", ": `always` is none of what there is; write Always, IfNotPresent, Never"),

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile,
-    EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, ObjectFieldSelector,
-    PersistentVolumeClaimVolumeSource, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
-    SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection,
+    EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, PersistentVolumeClaimVolumeSource,
+    Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext, Volume,
+    VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -27,8 +27,6 @@ pub const STATE_VOLUME: &str = "postern-state";
 pub const LOG_VOLUME: &str = "postern-log";
 /// All volumes of ours.
 pub const VOLUMES: [&str; 3] = [CONFIG_VOLUME, STATE_VOLUME, LOG_VOLUME];
-/// Secret with the credentials of a database for the log, where there is one. The operator never reads it.
-const LOG_SECRET: &str = "postern-log";
 /// Name of the one port that has a name: a listener's would take over the application's Services.
 const PORT_NAME: &str = "postern";
 /// The user that the sidecar runs as, known to nobody.
@@ -199,11 +197,11 @@ fn config_volume(workload: &str, service_account: &str) -> Volume {
         config_map: Some(ConfigMapProjection { name, optional: Some(true), ..ConfigMapProjection::default() }),
         ..VolumeProjection::default()
     };
-    let secret = |name: String, items: Option<Vec<KeyToPath>>| VolumeProjection {
-        secret: Some(SecretProjection { name, optional: Some(true), items }),
+    let secret = |name: String| VolumeProjection {
+        secret: Some(SecretProjection { name, optional: Some(true), ..SecretProjection::default() }),
         ..VolumeProjection::default()
     };
-    let mut sources = vec![map(names::TRUST.to_owned()), secret(names::identity(workload, service_account), None)];
+    let mut sources = vec![map(names::TRUST.to_owned()), secret(names::identity(workload, service_account))];
     sources.extend((0..CHUNKS).map(|chunk| map(names::identities(workload, chunk))));
     sources.extend([names::policy(workload), names::good_policy(workload), names::endpoints(workload)].map(map));
     sources.push(VolumeProjection {
@@ -216,9 +214,6 @@ fn config_volume(workload: &str, service_account: &str) -> Volume {
         }),
         ..VolumeProjection::default()
     });
-    // In a folder of its own: what users put there is no document of the contract.
-    let url = KeyToPath { key: "url".to_owned(), path: "log/url".to_owned(), mode: None };
-    sources.push(secret(LOG_SECRET.to_owned(), Some(vec![url])));
     Volume {
         name: CONFIG_VOLUME.to_owned(),
         projected: Some(ProjectedVolumeSource { default_mode: Some(READABLE), sources: Some(sources) }),

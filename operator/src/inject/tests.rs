@@ -69,7 +69,6 @@ fn the_volume_has_what_the_operator_writes() {
         map("postern-policy-orders.deployment-good"),
         map("postern-endpoints-orders.deployment"),
         {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.labels"}}]}},
-        {"secret": {"name": "postern-log", "optional": true, "items": [{"key": "url", "path": "log/url"}]}},
     ]);
     let volumes = json!([
         {"name": "postern-config", "projected": {"defaultMode": 0o444, "sources": sources}},
@@ -91,7 +90,7 @@ fn what_annotations_say_is_in_the_container() {
     let after = injected(&with(app(), "/metadata/annotations", annotations.clone())).object;
     let container = &after["spec"]["initContainers"][0];
     assert_eq!(after["metadata"]["annotations"], annotations, "whoever chose a container has chosen");
-    let resources = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "345Mi"}});
+    let resources = json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "1", "memory": "537Mi"}});
     assert_eq!((&container["resources"], &container["image"]), (&resources, &json!("other:2")));
     assert_eq!(container["securityContext"]["runAsUser"], 1000);
     assert_eq!(
@@ -207,12 +206,24 @@ fn a_template_gets_what_its_pods_would_get() {
 
 #[test]
 fn a_port_that_both_want_is_told() {
-    let ports = json!([{"name": "app", "ports": [{"containerPort": 6190}]}]);
-    let warnings = injected(&with(app(), "/spec/containers", ports)).warnings;
-    assert_eq!(
-        warnings,
-        ["postern: port 6190 is the sidecar's, and a container of the pod has it too; only one can listen"]
-    );
+    let ports = json!([{"name": "a", "ports": [{"containerPort": 6190}]}]);
+    for list in ["/spec/containers", "/spec/initContainers"] {
+        let warnings = injected(&with(app(), list, ports.clone())).warnings;
+        let told = "postern: port 6190 is the sidecar's, and a container of the pod has it too; only one can listen";
+        assert_eq!(warnings, [told], "{list}");
+    }
+    let first = injected(&app()).object;
+    assert_eq!(injected(&first).warnings, [""; 0], "its own is no other's");
+}
+
+#[test]
+fn a_pod_that_is_ended_too_soon_is_told() {
+    let of = |seconds: i64| injected(&with(app(), "/spec/terminationGracePeriodSeconds", json!(seconds))).warnings;
+    let told = "postern: terminationGracePeriodSeconds is 25, and requests in flight have 25s at the end; raise it, or write less in annotation config.postern.dev/drain-timeout";
+    assert_eq!((of(25), of(30)), (vec![told.to_owned()], Vec::new()));
+    let object = with(app(), "/spec/terminationGracePeriodSeconds", json!(10));
+    let object = with(object, "/metadata/annotations", json!({"config.postern.dev/drain-timeout": "5s"}));
+    assert_eq!(injected(&object).warnings, [""; 0]);
 }
 
 #[test]

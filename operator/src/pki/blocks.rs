@@ -63,12 +63,12 @@ pub(crate) fn certificates(text: &[u8]) -> Result<Vec<Certificate>, BlockError> 
 }
 
 /// Certificates as text.
-pub(super) fn write<'a>(certificates: impl IntoIterator<Item = &'a Certificate>) -> String {
+pub(crate) fn write<'a>(certificates: impl IntoIterator<Item = &'a Certificate>) -> String {
     certificates.into_iter().map(|certificate| block("CERTIFICATE", &certificate.der)).collect()
 }
 
 /// One block as text.
-pub(super) fn block(label: &str, der: &[u8]) -> String {
+pub(crate) fn block(label: &str, der: &[u8]) -> String {
     let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new(label, der), lines)
 }

@@ -1,6 +1,7 @@
 //! Leaves: what a certificate of a pod or a client says, and its signature, checked as a sidecar would check it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use rcgen::{
@@ -56,6 +57,25 @@ impl fmt::Display for Serial {
         f.write_str(&digits.join(":"))
     }
 }
+
+impl FromStr for Serial {
+    type Err = NoSerial;
+
+    /// What [`Serial`]'s `Display` writes.
+    fn from_str(text: &str) -> Result<Self, NoSerial> {
+        let digits = text.split(':').map(|digits| (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?);
+        let bytes: Vec<u8> = digits.collect::<Option<_>>().ok_or(NoSerial)?;
+        let mut all = [0; 16];
+        let zeros = all.len().checked_sub(bytes.len()).ok_or(NoSerial)?;
+        all[zeros..].copy_from_slice(&bytes);
+        if all == [0; 16] { Err(NoSerial) } else { Ok(Self(all)) }
+    }
+}
+
+/// A text is no serial number that is issued here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("it is no serial number")]
+pub struct NoSerial;
 
 /// What a certificate may be used for in TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

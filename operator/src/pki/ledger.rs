@@ -9,6 +9,9 @@ use thiserror::Error;
 
 /// How long an entry stays after its certificate has expired: clocks differ.
 pub const KEPT_SECONDS: i64 = 3600;
+/// By how much a certificate that is made anew under a remembered number may outlast what is remembered: an entry stays for
+/// [`KEPT_SECONDS`] longer, half of which is left for clocks.
+const OUTLASTING_SECONDS: i64 = KEPT_SECONDS / 2;
 /// Most certificates of one identity that still verify. At one every two months there are two; where there are more,
 /// somebody undoes what the operator writes, and another certificate would be undone, too.
 pub const LIVE_MAX: usize = 32;
@@ -34,6 +37,10 @@ pub struct Entry {
     pub uid: String,
     /// Until when it is valid.
     pub not_after: UtcTime,
+    /// What it was to take the place of: the version of an object, which is another one as soon as it has. As long as it is
+    /// the same, nobody was given the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<String>,
     /// Whether it is refused.
     #[serde(default, skip_serializing_if = "is_false")]
     pub revoked: bool,
@@ -96,16 +103,35 @@ impl Ledger {
         if text.len() > DOCUMENT_MAX_BYTES { Err(LedgerError::Full(text.len())) } else { Ok(text) }
     }
 
-    /// Remembers a certificate, before it is given to anybody.
+    /// Remembers a certificate, before it is given to anybody; `false` where nothing changes, because another one of this
+    /// number was remembered that nobody was given.
     ///
     /// # Errors
     /// When the identity has too many that are valid.
-    pub fn remember(&mut self, serial: &str, entry: Entry, now: i64) -> Result<(), LedgerError> {
+    pub fn remember(&mut self, serial: &str, entry: Entry, now: i64) -> Result<bool, LedgerError> {
+        if let Some(known) = self.entries.get_mut(serial) {
+            let covers = known.not_after.seconds() + OUTLASTING_SECONDS >= entry.not_after.seconds();
+            if !covers {
+                // What was refused meanwhile stays so.
+                *known = Entry { revoked: known.revoked, ..entry };
+            }
+            return Ok(!covers);
+        }
         if self.live(&entry.uid, now).count() >= LIVE_MAX {
             return Err(LedgerError::TooMany);
         }
         self.entries.insert(serial.to_owned(), entry);
-        Ok(())
+        Ok(true)
+    }
+
+    /// The number of a certificate of an identity that was to take the place of just what is there now: whoever made it
+    /// has ended before it was written. The next one is made under its number, so that none is used up. Should the first
+    /// be written nonetheless, by a request that was still on its way, the next cannot be, and the number is both's.
+    pub fn unpublished(&self, uid: &str, over: &str, now: i64) -> Option<&str> {
+        let is_meant = |entry: &Entry| entry.uid == uid && !entry.revoked && entry.over.as_deref() == Some(over);
+        let is_live = |entry: &Entry| entry.not_after.seconds() > now;
+        let found = self.entries.iter().find(|(_, entry)| is_meant(entry) && is_live(entry));
+        found.map(|(serial, _)| serial.as_str())
     }
 
     /// Takes out a certificate that was given to nobody; `false` where it is not there. What is revoked stays revoked.
@@ -189,7 +215,7 @@ mod tests {
 
     fn entry(name: &str, uid: &str) -> Entry {
         let not_after = "2027-01-15T08:00:00Z".parse().unwrap();
-        Entry { identity: name.into(), uid: uid.into(), not_after, revoked: false }
+        Entry { identity: name.into(), uid: uid.into(), not_after, over: None, revoked: false }
     }
 
     fn ledger() -> Ledger {
@@ -262,13 +288,44 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_nobody_was_given_is_used_for_the_next() {
+        let over = |version: &str| Entry { over: Some(version.to_owned()), ..entry("billing", "u1") };
+        let mut ledger = Ledger::default();
+        assert_eq!(ledger.remember("0a:01", over("s7"), 0), Ok(true));
+        assert_eq!(ledger.unpublished("u1", "s7", 0), Some("0a:01"));
+        let others = [("u2", "s7", 0, "of another"), ("u1", "s8", 0, "written since"), ("u1", "s7", END, "expired")];
+        for (uid, version, now, why) in others {
+            assert_eq!(ledger.unpublished(uid, version, now), None, "{why}");
+        }
+        // However often whoever makes it ends, the ledger stays as it is.
+        let before = ledger.clone();
+        for _ in 0..2 * LIVE_MAX {
+            assert_eq!(ledger.remember("0a:01", over("s7"), 0), Ok(false));
+        }
+        assert_eq!(ledger, before);
+        // One that is made much later outlasts it.
+        let later = Entry { not_after: "2027-01-15T08:30:01Z".parse().unwrap(), ..over("s7") };
+        assert_eq!(
+            ledger.remember("0a:01", Entry { not_after: "2027-01-15T08:30:00Z".parse().unwrap(), ..over("s7") }, 0),
+            Ok(false)
+        );
+        assert_eq!(ledger.remember("0a:01", later, 0), Ok(true));
+        assert_eq!(ledger.live("u1", END + 1800).count(), 1);
+        // What is revoked is nobody's any more, and stays so.
+        assert!(ledger.revoke("u1"));
+        assert_eq!(ledger.unpublished("u1", "s7", 0), None);
+        let far = Entry { not_after: "2028-01-15T08:00:00Z".parse().unwrap(), ..over("s7") };
+        assert_eq!((ledger.remember("0a:01", far, 0), ledger.revoked().count()), (Ok(true), 1));
+    }
+
+    #[test]
     fn one_identity_cannot_fill_the_ledger() {
         let mut ledger = Ledger::default();
         for number in 0..LIVE_MAX {
             ledger.remember(&format!("{number:02x}"), entry("billing", "u1"), 0).unwrap();
         }
         assert_eq!(ledger.remember("ff:01", entry("billing", "u1"), 0), Err(LedgerError::TooMany));
-        assert_eq!(ledger.remember("ff:02", entry("front", "u2"), 0), Ok(()));
-        assert_eq!(ledger.remember("ff:03", entry("billing", "u1"), END), Ok(()), "the old ones have expired");
+        assert_eq!(ledger.remember("ff:02", entry("front", "u2"), 0), Ok(true));
+        assert_eq!(ledger.remember("ff:03", entry("billing", "u1"), END), Ok(true), "the old ones have expired");
     }
 }

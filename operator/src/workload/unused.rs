@@ -45,6 +45,7 @@ impl Worker {
             self.wake_clients();
         }
         self.memories.forget(workload);
+        self.unfollow(&Key::Workload(workload.clone()));
         let objects = self.objects_of(workload);
         // All that is in a namespace goes with it.
         let Some(marked) = objects.iter().find(|held| is_policy(held)).or(objects.first()).filter(|_| !is_ending)

@@ -208,6 +208,7 @@ fn what_is_revoked_anywhere_is_written_everywhere_and_accepted() {
         identity: "billing".into(),
         uid: "u1".into(),
         not_after: "2026-12-20T00:00:00Z".parse().unwrap(),
+        over: None,
         revoked: false,
     };
     ledger.remember(&serial, entry.clone(), NOW).unwrap();

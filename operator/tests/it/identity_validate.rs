@@ -133,6 +133,7 @@ fn settled() -> Settled {
         identity: "billing".into(),
         uid: identity.metadata.uid.clone().unwrap(),
         not_after: "2026-12-20T00:00:00Z".parse().unwrap(),
+        over: None,
         revoked: false,
     };
     ledger.remember(&leaf.certificate.facts.serial, entry, NOW).unwrap();

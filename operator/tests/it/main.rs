@@ -7,6 +7,7 @@
     reason = "a test says what it expects by unwrapping; the panic is its failure"
 )]
 
+mod certificate_of_users;
 mod identity_directory;
 mod identity_fixture;
 mod identity_validate;

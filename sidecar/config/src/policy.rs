@@ -367,42 +367,41 @@ impl Forwarding {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Limits {
-    /// Client connections open at once, over all listeners; 1 to 1000000. Lower where the file limit says so.
-    #[serde(default = "default_max_connections")]
-    pub max_connections: u32,
+    /// Client connections open at once, over all listeners; 1 to 1000000. Absent: as many as fit the memory limit of the
+    /// process, at most 10000. Lower where the file limit says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
     /// Bytes of one request's body.
     #[serde(default = "default_max_request_body_size")]
     pub max_request_body_size: Size,
-    /// Requests at once whose response's head has not come; 1 to 1000000. Since 1.2.
-    #[serde(default = "default_max_pending_requests", skip_serializing_if = "is_default_max_pending_requests")]
-    pub max_pending_requests: u32,
+    /// Requests at once whose response's head has not come; 1 to 1000000. Absent: as many as `maxStreams` unasked, at most
+    /// 1024. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pending_requests: Option<u32>,
     /// How long nothing is accepted or refused at that limit; up to a minute. Since 1.2.
     #[serde(default = "default_pending_timeout", skip_serializing_if = "is_default_pending_timeout")]
     pub pending_timeout: Duration,
-    /// Requests and connections that are passed on at once, to their last byte; 1 to 1000000. Since 1.2.
-    #[serde(default = "default_max_streams", skip_serializing_if = "is_default_max_streams")]
-    pub max_streams: u32,
-    /// Requests at once that ask for an upgrade, or have become a tunnel; 1 to 1000000. Since 1.3.
-    #[serde(default = "default_max_tunnels", skip_serializing_if = "is_default_max_tunnels")]
-    pub max_tunnels: u32,
+    /// Requests and connections that are passed on at once, to their last byte; 1 to 1000000. Absent: as many as fit the
+    /// memory limit of the process, at most 10000. Since 1.2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_streams: Option<u32>,
+    /// Requests at once that ask for an upgrade, or have become a tunnel; 1 to 1000000. Absent: as many as `maxStreams`
+    /// unasked. Since 1.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tunnels: Option<u32>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            max_connections: default_max_connections(),
+            max_connections: None,
             max_request_body_size: default_max_request_body_size(),
-            max_pending_requests: default_max_pending_requests(),
+            max_pending_requests: None,
             pending_timeout: default_pending_timeout(),
-            max_streams: default_max_streams(),
-            max_tunnels: default_max_tunnels(),
+            max_streams: None,
+            max_tunnels: None,
         }
     }
-}
-
-/// 10,000 idle connections fit the memory limit that injection derives from it.
-fn default_max_connections() -> u32 {
-    10_000
 }
 
 /// Bodies are streamed, so this bounds abuse and not memory.
@@ -410,43 +409,12 @@ fn default_max_request_body_size() -> Size {
     Size::from_bytes(1 << 30)
 }
 
-/// Envoy's default. An application that owes so many answers has stopped giving them, or needs to be told apart from one
-/// that has by whoever knows it.
-fn default_max_pending_requests() -> u32 {
-    1024
-}
-
-/// A revision must not change because a version has one more field.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_default_max_pending_requests(requests: &u32) -> bool {
-    *requests == default_max_pending_requests()
-}
-
 /// Longer than a burst or a pause for garbage, shorter than a caller's patience.
 fn default_pending_timeout() -> Duration {
     Duration::from_millis(1000)
 }
 
+/// A revision must not change because a version has one more field.
 fn is_default_pending_timeout(timeout: &Duration) -> bool {
     *timeout == default_pending_timeout()
-}
-
-/// As many as connections: each may be in the middle of something.
-fn default_max_streams() -> u32 {
-    10_000
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_default_max_streams(streams: &u32) -> bool {
-    *streams == default_max_streams()
-}
-
-/// As many as connections, each of which may be one.
-fn default_max_tunnels() -> u32 {
-    10_000
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_default_max_tunnels(tunnels: &u32) -> bool {
-    *tunnels == default_max_tunnels()
 }

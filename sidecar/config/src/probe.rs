@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Duration;
+use crate::backend::is_default;
 use crate::health::{GrpcCheck, TcpCheck};
 
 /// A probe of an application in the same pod, made on 127.0.0.1 when `/probe/<name>` is asked for: whoever asks from
@@ -36,6 +37,10 @@ pub struct Probe {
 pub struct HttpProbe {
     /// The path, with its query if it has one.
     pub path: String,
+    /// Whether it is asked for over TLS. Whatever certificate the application shows is taken, as the kubelet has
+    /// it. Since 1.5.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tls: bool,
     /// Further fields of the request; `Host` goes before the address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<ProbeHeader>,

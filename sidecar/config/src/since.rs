@@ -16,6 +16,7 @@ const SINCE: &[(&str, u16)] = &[
     ("settings/dns", 3),
     ("settings/listenAddress", 3),
     ("settings/probes", 4),
+    ("settings/probes/[]/http/tls", 5),
     ("policy/routes/[]/podSelector", 3),
     ("policy/routes/[]/rules/[]/backends/[]/host", 3),
     ("policy/routes/[]/rules/[]/backends/[]/port", 3),

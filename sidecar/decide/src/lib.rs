@@ -6,6 +6,7 @@
 //! what it writes with this same code.
 
 pub mod accept;
+pub mod budget;
 pub mod certificate;
 pub mod crl;
 pub mod filter;
@@ -16,6 +17,7 @@ mod link;
 pub mod path;
 mod pattern;
 pub mod policy;
+pub mod probe;
 mod problem;
 mod quick;
 pub mod reason;

@@ -19,7 +19,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 pub use documents::{DrainState, EndpointLine, Identities, Upstreams};
-pub use probe::problems as probe_problems;
 
 use crate::duplex::Duplex;
 use crate::limits::{ACCEPT_BACKOFF, ADMIN_CONNECTIONS, ADMIN_SOCKET_CONNECTIONS, ADMIN_TIMEOUT};
@@ -162,7 +161,7 @@ fn page(state: &State) -> Response {
         kept: &state.kept,
         status: &status,
         under_way: &state.under_way,
-        limits: state.limits(),
+        limits: &generation.limits,
         leaf_not_after: state.leaf_not_after(),
         bundle_expiries: state.bundle_expiries(),
         reloads: state.reloads(),

@@ -1,12 +1,9 @@
 //! Probes of the application that are asked of the gate, which reaches what listens on loopback only.
 
-use http::header::HeaderName;
-use http::{HeaderValue, StatusCode, Uri};
-use sidecar_config::probe::Probe;
+use http::StatusCode;
 
 use super::text;
 use crate::health::probe_application;
-use crate::limits::{ADMIN_TIMEOUT, PROBE_HEADERS, PROBES};
 use crate::protocol::Response;
 use crate::state::State;
 
@@ -24,83 +21,5 @@ pub(super) async fn answer(state: &State, name: &str) -> Response {
     match probe_application(probe).await {
         Ok(()) => text(StatusCode::OK, "ok\n".to_owned()),
         Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
-    }
-}
-
-/// What is wrong with the probes of settings.
-pub fn problems(probes: &[Probe]) -> Vec<String> {
-    let mut wrong = Vec::new();
-    if probes.len() > PROBES {
-        wrong.push(format!("`settings.probes`: are {}; at most {PROBES} can be made", probes.len()));
-    }
-    for (index, probe) in probes.iter().enumerate() {
-        let mut tell = |what: &str| wrong.push(format!("`settings.probes[{index}]`: {what}"));
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._/".contains(&byte);
-        if probe.name.is_empty() || !probe.name.bytes().all(is_plain) {
-            tell("`name` is no path; write one such as `app/readiness`");
-        }
-        if probes[..index].iter().any(|earlier| earlier.name == probe.name) {
-            tell("another one has this `name`");
-        }
-        if probe.port == 0 {
-            tell("`port` is 0");
-        }
-        if [probe.http.is_some(), probe.tcp.is_some(), probe.grpc.is_some()].iter().filter(|one| **one).count() != 1 {
-            tell("say exactly one of `http`, `tcp`, `grpc`");
-        }
-        if probe.timeout.as_std().is_zero() || probe.timeout.as_std() > ADMIN_TIMEOUT {
-            tell(&format!("`timeout` has to be above zero, and at most {}s", ADMIN_TIMEOUT.as_secs()));
-        }
-        let Some(http) = &probe.http else { continue };
-        if !http.path.starts_with('/') || http.path.parse::<Uri>().is_err() {
-            tell("`http.path` is no path; write one such as `/healthz`");
-        }
-        let is_field =
-            |name: &str, value: &str| HeaderName::try_from(name).is_ok() && HeaderValue::try_from(value).is_ok();
-        if http.headers.len() > PROBE_HEADERS || !http.headers.iter().all(|one| is_field(&one.name, &one.value)) {
-            tell(&format!("`http.headers` are no fields of a request, or more than {PROBE_HEADERS}"));
-        }
-    }
-    wrong
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-    use sidecar_config::probe::Probe;
-
-    use super::problems;
-
-    #[test]
-    fn what_cannot_be_asked_is_told() {
-        let good = json!({"name": "app/readiness", "port": 80, "http": {"path": "/a?b", "headers": [{"name": "Host", "value": "x"}]}});
-        let with = |field: &str, value: Value| {
-            let mut probe = good.clone();
-            probe[field] = value;
-            probe
-        };
-        let of = |probes: &[Value]| {
-            let probes: Vec<Probe> = serde_json::from_value(probes.into()).unwrap();
-            problems(&probes)
-        };
-        assert_eq!(of(&[good.clone(), with("name", json!("app/liveness"))]), [""; 0]);
-        let told = |what: &str| vec![format!("`settings.probes[0]`: {what}")];
-        let rows = [
-            (with("name", json!("a b")), told("`name` is no path; write one such as `app/readiness`")),
-            (with("port", json!(0)), told("`port` is 0")),
-            (with("tcp", json!({})), told("say exactly one of `http`, `tcp`, `grpc`")),
-            (with("http", Value::Null), told("say exactly one of `http`, `tcp`, `grpc`")),
-            (with("timeout", json!("11s")), told("`timeout` has to be above zero, and at most 10s")),
-            (with("http", json!({"path": "a"})), told("`http.path` is no path; write one such as `/healthz`")),
-            (
-                with("http", json!({"path": "/", "headers": [{"name": "a b", "value": ""}]})),
-                told("`http.headers` are no fields of a request, or more than 16"),
-            ),
-        ];
-        for (probe, expected) in rows {
-            assert_eq!(of(std::slice::from_ref(&probe)), expected, "{probe}");
-        }
-        assert_eq!(of(&[good.clone(), good.clone()]), ["`settings.probes[1]`: another one has this `name`"]);
-        assert_eq!(of(&vec![good; 65]).len(), 65);
     }
 }

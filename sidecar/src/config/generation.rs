@@ -7,6 +7,7 @@ use sidecar_config::policy::{Mode, Protocol};
 use sidecar_decide::{Listener, Rule, Snapshot, Target};
 
 use crate::health::Ejections;
+use crate::limit::{Limits, Room};
 use crate::log::{Scope, ScopeFacts};
 use crate::metrics::Counted;
 use crate::tls::{OwnCertificates, ServerKey, TicketKeys, TlsContext, UpstreamTls, UpstreamTlsStates};
@@ -31,6 +32,8 @@ impl Upstreams {
 pub struct Generation {
     /// What requests are decided on.
     pub snapshot: Snapshot,
+    /// Bounds on what clients may take.
+    pub limits: Limits,
     /// What rows say of where they were decided, by rule.
     pub rule_scopes: Vec<Arc<Scope>>,
     /// The same where no rule was found, by listener.
@@ -48,9 +51,15 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Derives everything from a snapshot, the keys of the server's certificates, in their order, the keys of the session
-    /// tickets, and what is known of upstreams.
-    pub fn new(snapshot: Snapshot, keys: &[ServerKey], tickets: &TicketKeys, upstreams: &mut Upstreams) -> Self {
+    /// Derives everything from a snapshot, how much room there is, the keys of the server's certificates, in their order,
+    /// the keys of the session tickets, and what is known of upstreams.
+    pub fn new(
+        snapshot: Snapshot,
+        room: &Room,
+        keys: &[ServerKey],
+        tickets: &TicketKeys,
+        upstreams: &mut Upstreams,
+    ) -> Self {
         let certificates = snapshot.server.as_ref().and_then(|server| OwnCertificates::new(server, keys));
         let endpoints = upstreams.endpoints.of(&snapshot.endpoints);
         let upstream_tls = upstreams.tls.of(&snapshot, certificates.as_ref());
@@ -65,7 +74,17 @@ impl Generation {
         });
         let tls = tls.collect();
         let listener_keys = snapshot.listeners.iter().map(ListenerKey::of).collect();
-        Self { snapshot, rule_scopes, listener_scopes, listener_keys, backend_scopes, endpoints, upstream_tls, tls }
+        Self {
+            limits: Limits::of(&snapshot.limits, room),
+            snapshot,
+            rule_scopes,
+            listener_scopes,
+            listener_keys,
+            backend_scopes,
+            endpoints,
+            upstream_tls,
+            tls,
+        }
     }
 
     /// Whether a client that another generation has let in, and not refused since, may be judged otherwise by this one.

@@ -20,6 +20,7 @@ use super::generation::{Generation, Upstreams};
 use super::keep::Kept;
 use super::read::{Offered, Reading};
 use crate::health::Ejections;
+use crate::limit::Room;
 use crate::tls::{ServerKey, TicketKeys};
 
 /// In place of a revision where what was offered could not be parsed.
@@ -59,6 +60,8 @@ pub struct Publisher {
     path: PathBuf,
     /// What addresses that are all addresses stand for, where it is one.
     listen_address: Option<IpAddr>,
+    /// How much clients may take unasked.
+    room: Room,
     parts: Parts,
     /// Of the accepted certificates, in their order.
     keys: Vec<ServerKey>,
@@ -83,6 +86,7 @@ impl Publisher {
         Self {
             path: path.to_owned(),
             listen_address: None,
+            room: Room::default(),
             parts: Parts::default(),
             keys: Vec::new(),
             tickets: TicketKeys::new(),
@@ -99,6 +103,11 @@ impl Publisher {
     /// The same, listening on this address where a listener says all.
     pub fn listening_on(self, listen_address: Option<IpAddr>) -> Self {
         Self { listen_address, ..self }
+    }
+
+    /// The same, with so much room for clients.
+    pub fn with_room(self, room: Room) -> Self {
+        Self { room, ..self }
     }
 
     /// Falls back on these parts where the first offer gives none.
@@ -127,14 +136,14 @@ impl Publisher {
                 self.note_missing(part, &of_part, reading);
             }
         }
-        Generation::new(snapshot, &self.keys, &self.tickets, &mut self.upstreams)
+        Generation::new(snapshot, &self.room, &self.keys, &self.tickets, &mut self.upstreams)
     }
 
     /// The same parts, now that other addresses of their names are known.
     pub fn relink(&mut self, resolved: Resolved) -> Generation {
         self.parts.resolved = resolved;
         let (snapshot, _told) = self.linked();
-        Generation::new(snapshot, &self.keys, &self.tickets, &mut self.upstreams)
+        Generation::new(snapshot, &self.room, &self.keys, &self.tickets, &mut self.upstreams)
     }
 
     fn linked(&self) -> (Snapshot, Vec<Problem>) {
@@ -240,7 +249,7 @@ impl Publisher {
 
     /// What is served before the first offer.
     pub fn nothing(&self) -> Generation {
-        Generation::new(Snapshot::default(), &[], &self.tickets, &mut Upstreams::default())
+        Generation::new(Snapshot::default(), &self.room, &[], &self.tickets, &mut Upstreams::default())
     }
 
     /// Counts of endpoints that were left out.

@@ -228,8 +228,7 @@ async fn refuse_handshake(
 }
 
 fn connection_limit(gate: &Gate) -> usize {
-    let limits = &gate.served().generation.snapshot.limits;
-    usize::try_from(limits.max_connections).unwrap_or(usize::MAX)
+    gate.served().generation.limits.connections
 }
 
 /// A connection that got no request through.

@@ -35,7 +35,7 @@ pub(super) async fn forward(
     let Request { head, body, upgrade } = request;
     // Its body would be the other protocol's to understand.
     let upgrade = upgrade.filter(|_| body.is_end_stream());
-    let asked = upgrade.map(|upgrade| Asked::enter(&connection.gate, &generation.snapshot.limits, upgrade, &head));
+    let asked = upgrade.map(|upgrade| Asked::enter(&connection.gate, &generation.limits, upgrade, &head));
     let asked = match asked.transpose() {
         Ok(asked) => asked,
         Err(reason) => {
@@ -51,7 +51,7 @@ pub(super) async fn forward(
             return refuse(draft, reason, Some(body));
         }
     };
-    let max_bytes = generation.snapshot.limits.max_request_body_size.bytes();
+    let max_bytes = generation.limits.request_body_bytes;
     let names = &generation.snapshot.gate_names;
     let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names)));
     draft.uploads(upload.clone());

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidecar_config::policy::Limits;
 use sidecar_decide::Reason;
 use sidecar_decide::reason::Side;
 
@@ -14,7 +13,7 @@ use super::relay::RelayBuffer;
 use crate::balance::{Balancer, Chosen, Random};
 use crate::config::{BackendScope, Generation};
 use crate::filter::RequestIds;
-use crate::limit::{Bounds, Pend, Place, Turns, UnderWay};
+use crate::limit::{Limits, Pend, Place, Turns, UnderWay};
 use crate::log;
 use crate::log::Scope;
 use crate::metrics::{Amount, Cells, Handshakes, Outcome, PlaceName};
@@ -111,24 +110,22 @@ impl Gate {
 
     /// A place for something that is to be passed on to its end, or why there is none.
     pub fn stream(&self, limits: &Limits) -> Result<Place, Reason> {
-        let limit = usize::try_from(limits.max_streams).unwrap_or(usize::MAX);
-        self.under_way.streams.take(limit).ok_or(Reason::LimitStreams)
+        self.under_way.streams.take(limits.streams).ok_or(Reason::LimitStreams)
     }
 
     /// A place for a request that is to become a tunnel, or why there is none.
     pub fn tunnel(&self, limits: &Limits) -> Result<Place, Reason> {
-        let limit = usize::try_from(limits.max_tunnels).unwrap_or(usize::MAX);
-        self.under_way.tunnels.take(limit).ok_or(Reason::LimitTunnels)
+        self.under_way.tunnels.take(limits.tunnels).ok_or(Reason::LimitTunnels)
     }
 
     /// A place among what the upstreams owe an answer, as soon as there is one, or why there is none.
     pub async fn pend(&self, limits: &Limits) -> Result<Pend, Reason> {
-        self.under_way.pending.enter(Bounds::of(limits)).await.ok_or(Reason::LimitPending)
+        self.under_way.pending.enter(limits.pending).await.ok_or(Reason::LimitPending)
     }
 
     /// Resolves when another connection may be accepted.
     pub async fn room(&self) {
-        let bounds = Bounds::of(&self.served().generation.snapshot.limits);
+        let bounds = self.served().generation.limits.pending;
         self.under_way.pending.room(bounds).await;
     }
 

@@ -70,7 +70,7 @@ pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> 
 
 /// Waits for a place among the requests that are under way.
 async fn admit(connection: &Connection, view: &View, draft: &mut Draft) -> Result<Pend, Reason> {
-    let limits = &view.served.generation.snapshot.limits;
+    let limits = &view.served.generation.limits;
     draft.enter(limits)?;
     let mut pend = pin!(connection.gate.pend(limits));
     let pend = match poll_immediate(pend.as_mut()).await {
@@ -147,7 +147,7 @@ fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut D
     if let (Verdict::Refused, Some(reason)) = (decision.verdict, decision.reason) {
         return Err(reason);
     }
-    if declared_length(&head.headers) > Some(snapshot.limits.max_request_body_size.bytes()) {
+    if declared_length(&head.headers) > Some(view.served.generation.limits.request_body_bytes) {
         draft.decided(scope, Verdict::Refused, Some(Reason::LimitBodySize));
         return Err(Reason::LimitBodySize);
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
-use sidecar_config::policy::Limits;
 use sidecar_decide::{Limiter, Reason, Verdict};
 
 use super::body::Upload;
@@ -13,7 +12,7 @@ use super::gate::{Asked, Gate};
 use super::grpc;
 use super::relay::Passed;
 use crate::ending::Ending;
-use crate::limit::Place;
+use crate::limit::{Limits, Place};
 use crate::log::{Kind, Record, Scope};
 use crate::metrics::{Amount, Event, Outcome};
 use crate::protocol::Inbound;

@@ -91,7 +91,7 @@ async fn connect(
     rule: usize,
     draft: &mut Draft,
 ) -> Result<(TcpStream, Line), Reason> {
-    let limits = &view.served.generation.snapshot.limits;
+    let limits = &view.served.generation.limits;
     draft.enter(limits)?;
     // Counted until it is connected, as a request is until it is answered.
     let _pending = connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))?;

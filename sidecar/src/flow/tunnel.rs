@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use sidecar_config::policy::Limits;
 use sidecar_decide::Reason;
 use sidecar_decide::filter::HeaderChanges;
 
@@ -17,7 +16,7 @@ use super::record::Draft;
 use super::relay::Relay;
 use crate::duplex::Opened;
 use crate::ending::Ending;
-use crate::limit::Place;
+use crate::limit::{Limits, Place};
 use crate::log::Kind;
 use crate::pool::Lease;
 use crate::protocol::{Head, Response, Upgrade, Version};

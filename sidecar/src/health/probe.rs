@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::grpc;
 use crate::limits::HEALTH_BODY_BYTES;
 use crate::protocol::{self, Body, BodyError, Head, Inbound, NotSent, Outgoing, Received, Upstream, Version};
-use crate::tls::UpstreamTls;
+use crate::tls::{self, UpstreamTls};
 use crate::upstream::{EndpointState, Transport};
 
 /// The method of gRPC's health service.
@@ -104,7 +104,13 @@ pub async fn probe_application(probe: &Probe) -> Result<(), ProbeError> {
     let time = probe.timeout.as_std();
     let asking = async {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, probe.port)).await.map_err(ProbeError::connect)?;
-        let (stream, authority) = (Transport::Plain(stream), format!("localhost:{}", probe.port));
+        let authority = format!("localhost:{}", probe.port);
+        let stream = if probe.http.as_ref().is_some_and(|http| http.tls) {
+            let secured = tls::blind::connect(stream).await;
+            Transport::Tls(Box::new(secured.map_err(|error| ProbeError::NoAnswer(format!("TLS: {error}")))?))
+        } else {
+            Transport::Plain(stream)
+        };
         match (&probe.http, &probe.grpc) {
             (Some(http), _) => ask_page(stream, &authority, http).await,
             (None, Some(grpc)) => ask_grpc(stream, &authority, grpc).await,

@@ -2,12 +2,14 @@
 
 mod pending;
 mod places;
+mod room;
 mod turns;
 
 use std::sync::Arc;
 
 pub use pending::{Bounds, Pend, Pending};
 pub use places::{Place, Places};
+pub use room::{Limits, Room};
 pub use turns::Turns;
 
 /// Counts of what is under way, in all workers.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sidecar_config::policy::Limits;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -32,20 +31,12 @@ pub struct Pending {
 }
 
 /// What the configuration says of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Requests at once.
     pub limit: usize,
     /// How long nothing is accepted or refused at the limit.
     pub timeout: Duration,
-}
-
-impl Bounds {
-    /// Of a configuration.
-    pub fn of(limits: &Limits) -> Self {
-        let limit = usize::try_from(limits.max_pending_requests).unwrap_or(usize::MAX);
-        Self { limit, timeout: limits.pending_timeout.as_std() }
-    }
 }
 
 /// A request's place among those that wait for their response's head.

@@ -5,7 +5,6 @@ use std::time::UNIX_EPOCH;
 
 use postern_telemetry::page::{Kind, Page};
 use postern_telemetry::{SpanStats, process};
-use sidecar_config::policy::Limits;
 use sidecar_config::status::Status;
 
 use super::handshakes::Handshakes;
@@ -14,7 +13,7 @@ use super::{traffic, upstreams};
 use crate::config::{KeepStats, Reloads};
 use crate::dns::Lookups;
 use crate::health::{Checks, Ejections};
-use crate::limit::UnderWay;
+use crate::limit::{Limits, UnderWay};
 use crate::limits::{HANDSHAKES_PER_WORKER, METRIC_SERIES};
 use crate::log;
 use crate::memory::Trims;
@@ -48,8 +47,8 @@ pub struct Sources<'a> {
     pub status: &'a Status,
     /// What is under way.
     pub under_way: &'a UnderWay,
-    /// The bounds that the configuration sets.
-    pub limits: Limits,
+    /// The bounds on what clients may take.
+    pub limits: &'a Limits,
     /// When the first of the gate's own leaves expires, seconds since the epoch.
     pub leaf_not_after: Option<i64>,
     /// When the first certificate of a bundle expires, seconds since the epoch, by the bundle's name.
@@ -77,7 +76,7 @@ pub fn render(sources: &Sources<'_>) -> Vec<u8> {
     state(&mut page, sources);
     state_directory(&mut page, sources);
     admin(&mut page, sources);
-    memory(&mut page, sources.trims);
+    memory(&mut page, sources.trims, sources.limits.memory);
     series(&mut page, sources.counted);
     process::write(&mut page);
     page.into_text().into_bytes()
@@ -94,7 +93,7 @@ fn connections(page: &mut Page, sources: &Sources<'_>) {
         chains.series(&[("result", result)], count);
     }
     page.gauge("postern_connections_open", "Client connections open.", handshakes.open());
-    page.gauge("postern_connections_limit", "Client connections that may be open.", limits.max_connections);
+    page.gauge("postern_connections_limit", "Client connections that may be open.", limits.connections);
     page.gauge("postern_upstream_connections_open", "Connections to upstreams open.", upstreams.open());
     let help = "Connections to upstreams that may be open.";
     page.gauge("postern_upstream_connections_limit", help, upstreams.limit());
@@ -106,16 +105,16 @@ fn connections(page: &mut Page, sources: &Sources<'_>) {
 fn under_way(page: &mut Page, sources: &Sources<'_>) {
     let (now, limits, workers) = (sources.under_way, &sources.limits, sources.counted.workers());
     page.gauge("postern_requests_pending", "Requests that wait for their response's head.", now.pending.count());
-    page.gauge("postern_requests_pending_limit", "Requests that may wait for it.", limits.max_pending_requests);
+    page.gauge("postern_requests_pending_limit", "Requests that may wait for it.", limits.pending.limit);
     page.gauge("postern_handshakes_open", "TLS handshakes under way.", now.handshakes.taken());
     let help = "TLS handshakes that may be under way, of all workers.";
     page.gauge("postern_handshakes_limit", help, workers * HANDSHAKES_PER_WORKER);
     page.gauge("postern_streams_open", "Requests and connections being passed on.", now.streams.taken());
     let help = "Tunnels that are open, and requests that ask for one.";
     page.gauge("postern_tunnels_open", help, now.tunnels.taken());
-    page.gauge("postern_tunnels_limit", "Tunnels that may be open.", limits.max_tunnels);
+    page.gauge("postern_tunnels_limit", "Tunnels that may be open.", limits.tunnels);
     let help = "Requests and connections that may be passed on at once.";
-    page.gauge("postern_streams_limit", help, limits.max_streams);
+    page.gauge("postern_streams_limit", help, limits.streams);
     page.gauge("postern_workers", "Threads that serve connections.", workers);
 }
 
@@ -224,7 +223,10 @@ fn admin(page: &mut Page, sources: &Sources<'_>) {
     }
 }
 
-fn memory(page: &mut Page, trims: &Trims) {
+fn memory(page: &mut Page, trims: &Trims, limit: Option<u64>) {
+    if let Some(bytes) = limit {
+        page.gauge("postern_memory_limit_bytes", "Memory that the process may take, of its control groups.", bytes);
+    }
     let help = "Times that memory was given back after a burst of connections.";
     page.counter("postern_memory_trims_total", help, trims.count());
     let help = "How long it took to give memory back.";

@@ -23,7 +23,7 @@ use super::wakes::Wakes;
 use super::wire::{Watched, Wire};
 use super::{Body, Head, Inbound, Version};
 use crate::duplex::Opened;
-use crate::limits::UPSTREAM_READY_TIME;
+use crate::limits::{HTTP1_BUFFER_BYTES, UPSTREAM_READY_TIME};
 use crate::upstream::Transport;
 
 /// A connection to an upstream that requests can be sent on.
@@ -98,7 +98,8 @@ pub async fn connect(stream: Transport, version: Version, room: &Rc<Notify>) -> 
 
 async fn connect_http1(stream: Watched, wire: &Wire) -> Result<Sender, hyper::Error> {
     // No bound of our own on fields: with one hyper allocates room for so many for each head, and without it takes 100.
-    let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(HTTP1_BUFFER_BYTES).handshake(TokioIo::new(stream)).await?;
     let asked_to_switch = Rc::new(Cell::new(false));
     let was_asked = Rc::clone(&asked_to_switch);
     let wakes = Arc::new(Wakes::default());

@@ -28,7 +28,9 @@ use super::{Body, Head, Inbound, Request, Response, Tunnel, Upgrade, Version};
 use crate::client_stream::ClientStream;
 use crate::duplex::{Duplex, Opened};
 use crate::ending::{End, Ending};
-use crate::limits::{FIRST_REQUEST_GRACE, REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, STREAMS_PER_CONNECTION};
+use crate::limits::{
+    FIRST_REQUEST_GRACE, HTTP1_BUFFER_BYTES, REQUEST_HEAD_BYTES, REQUEST_HEAD_TIMEOUT, STREAMS_PER_CONNECTION,
+};
 
 /// Turns `true` when connections are to end after what they are doing.
 pub type Closing = watch::Receiver<bool>;
@@ -260,7 +262,8 @@ where
 /// Without a bound of our own on fields: with one hyper allocates room for so many for each head. Its own is 100.
 fn http1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.timer(HeadTimer::default()).header_read_timeout(REQUEST_HEAD_TIMEOUT).max_header_size(REQUEST_HEAD_BYTES);
+    builder.timer(HeadTimer::default()).header_read_timeout(REQUEST_HEAD_TIMEOUT);
+    builder.max_buf_size(HTTP1_BUFFER_BYTES).max_header_size(REQUEST_HEAD_BYTES);
     builder
 }
 

@@ -1,5 +1,6 @@
 //! TLS: who may connect is decided during the handshake, and every refusal leaves a row; and who is connected to.
 
+pub mod blind;
 mod certificates;
 mod chains;
 mod crl;

@@ -2,6 +2,7 @@
 
 mod away;
 mod backends;
+mod certificates;
 mod clients;
 mod command;
 mod enabled;

@@ -354,10 +354,14 @@ impl Scene {
     }
 
     pub(crate) fn curl_path(&self, pod: &str, client: Option<&str>, path: &str) -> Curl {
+        self.curl_at(pod, client, &self.host(), "ca.pem", path)
+    }
+
+    /// A call by another name of the gate, which somebody else vouches for.
+    pub(crate) fn curl_at(&self, pod: &str, client: Option<&str>, host: &str, authority: &str, path: &str) -> Curl {
         let address = self.kubelet.with(pod, |pod| Ok(pod.address())).unwrap();
-        let host = self.host();
         let curl = Curl::new(format!("https://{host}:{PORT}{path}")).within(Duration::from_secs(10));
-        let curl = curl.authority("ca.pem").folder(self.folder.path());
+        let curl = curl.authority(authority).folder(self.folder.path());
         let curl = curl.arg("--resolve").arg(format!("{host}:{PORT}:{address}"));
         client.into_iter().fold(curl, |curl, client| curl.certificate(client))
     }

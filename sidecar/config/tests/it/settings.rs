@@ -31,7 +31,7 @@ fn traces_are_off_and_few_where_they_are_on() {
 fn default_limits() {
     let limits: Limits = serde_json::from_value(json!({})).unwrap();
     assert_eq!(limits, Limits::default());
-    assert_eq!(serde_json::to_value(limits).unwrap(), json!({ "maxConnections": 10_000, "maxRequestBodySize": "1Gi" }));
+    assert_eq!(serde_json::to_value(limits).unwrap(), json!({ "maxRequestBodySize": "1Gi" }));
 }
 
 #[test]

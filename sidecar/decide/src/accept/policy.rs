@@ -70,7 +70,8 @@ fn check_limits(limits: &Limits, problems: &mut Problems) {
         ("limits.maxStreams", limits.max_streams),
         ("limits.maxTunnels", limits.max_tunnels),
     ];
-    for (place, limit) in numbers.into_iter().filter(|(_, limit)| !(1..=LIMIT_MAX).contains(limit)) {
+    let said = numbers.into_iter().filter_map(|(place, limit)| Some((place, limit?)));
+    for (place, limit) in said.filter(|(_, limit)| !(1..=LIMIT_MAX).contains(limit)) {
         problems.add(place, format_args!("is {limit}; write a number from 1 to {LIMIT_MAX}"));
     }
     if limits.pending_timeout > PENDING_TIMEOUT_MAX {

@@ -424,7 +424,7 @@ fn policy_limits() {
         let document = json!({"limits": {"maxConnections": limit}});
         if good {
             let accepted = accept::policy(&read(document)).expect("a good document");
-            assert_eq!(accepted.limits.max_connections, limit);
+            assert_eq!(accepted.limits.max_connections, Some(limit));
         } else {
             let detail = format!("is {limit}; write a number from 1 to 1000000");
             policy(document, &[("policy.limits.maxConnections", &detail)]);
