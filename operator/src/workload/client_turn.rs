@@ -54,6 +54,7 @@ impl Worker {
 
     /// A turn in a namespace that is not served, or not yet: what was known of it is forgotten.
     pub fn let_go(&self, key: &Key) {
+        self.unfollow(key);
         match key {
             Key::Workload(workload) => {
                 self.memories.forget(workload);
