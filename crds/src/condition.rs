@@ -106,6 +106,9 @@ words! {
         RefNotFound,
         /// ResolvedRefs is false: a Service, or the port of one, does not exist.
         BackendNotFound,
+        /// ResolvedRefs is false: a Secret that a listener names does not exist, or holds no certificate and key that can be
+        /// shown today.
+        InvalidCertificateRef,
         /// ResolvedRefs is false: an object of another namespace is named, and no ReferenceGrant there permits it.
         RefNotPermitted,
         /// ResolvedRefs is false: a Service is of a type that has no addresses, ExternalName.

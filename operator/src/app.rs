@@ -16,6 +16,7 @@ use tracing::{Instrument, Span, error_span};
 use crate::api;
 use crate::authority::{self, Signer};
 use crate::events::{self, Events};
+use crate::heap;
 use crate::identity::Reconciler;
 use crate::index::{Index, ObjectName};
 use crate::inject::audit::Auditor;
@@ -28,6 +29,7 @@ use crate::pki::authority::{AuthoritySettings, INTERMEDIATE_SECONDS, ROOT_SECOND
 use crate::pki::fresh;
 use crate::pki::names::{ExtraNames, Names};
 use crate::queue::{Key, Outcome, Queue, Turn};
+use crate::references::{Certificates, Follower};
 use crate::settings::Settings;
 use crate::telemetry::traces::RESULT;
 use crate::workload::apply::Writer;
@@ -62,6 +64,7 @@ pub async fn run(settings: Settings, metrics: Arc<Metrics>, stop: impl Future<Ou
     // Ended when this function is left, however that happens.
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { heartbeat.beat().await });
+    tasks.spawn(heap::give_back());
     index.watch(&client, &settings.scope, &settings.operator_namespace, &mut tasks);
     // On a connection of its own: what turns have under way does not hold up a renewal.
     let lease_client = api::connect(&settings, &metrics, &leadership).await?;
@@ -71,7 +74,7 @@ pub async fn run(settings: Settings, metrics: Arc<Metrics>, stop: impl Future<Ou
     let parts = Parts { settings, client, queue, index, metrics };
     let led = async {
         parts.index.complete().await;
-        tracing::info!(namespaces = ?parts.settings.scope, "everything is seen");
+        tracing::info!(namespaces = ?parts.index.scope(), "everything is seen");
         match &election {
             Some(election) => election.lead().await,
             None => leadership.hold(),
@@ -169,6 +172,7 @@ impl Parts {
         let now = Timestamp::now().as_second();
         let issuer = authority::load(client, &settings.operator_namespace, &authority, now).await;
         let issuer = issuer.context("there is nobody to sign certificates")?;
+        let follower = Follower::new(client.clone(), Arc::clone(queue), Arc::clone(metrics));
         Ok(Worker {
             client: client.clone(),
             index: Arc::clone(index),
@@ -181,18 +185,14 @@ impl Parts {
             signer: Signer::new(authority, issuer),
             names: names(settings),
             trusts: Trusts::default(),
-            authorities: Authorities::new(client.clone()),
+            authorities: Authorities::new(client.clone(), follower.clone()),
+            certificates: Certificates::new(client.clone(), follower),
             reconciler: Reconciler::new(client.clone(), settings.operator_namespace.clone()).telling(events),
             quota: settings.identities_per_namespace,
             operator_namespace: settings.operator_namespace.clone(),
             started: Instant::now(),
             memories: Memories::default(),
-            auditor: Auditor::new(
-                client.clone(),
-                Arc::clone(index),
-                settings.scope.clone(),
-                settings.operator_namespace.clone(),
-            ),
+            auditor: Auditor::new(client.clone(), Arc::clone(index), settings.operator_namespace.clone()),
             upkeep: Upkeep::new(client.clone(), settings.operator_namespace.clone(), settings.webhook_names.clone()),
         })
     }
@@ -246,6 +246,10 @@ async fn take_turn(worker: &Worker, metrics: &Metrics, turn: Turn) {
 }
 
 async fn attempt(worker: &Worker, key: &Key) -> (Outcome, &'static str) {
+    if key.namespace().is_some_and(|namespace| !worker.index.serves(namespace)) {
+        worker.let_go(key);
+        return (Outcome::Done, "not_served");
+    }
     let ended = timeout(TURN_TIMEOUT, async {
         match key {
             Key::Authority => worker.authority().await,

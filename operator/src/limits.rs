@@ -55,11 +55,29 @@ pub const BUNDLES_BYTES: usize = 128 << 10;
 /// How long what was written for a workload stays when its last pod is gone: a workload that is scaled to nothing over
 /// the weekend starts with it, though the operator may be down.
 pub const UNUSED_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Certificates of users that the listeners of a workload show: what a sidecar takes.
+pub const CERTIFICATES: usize = 64;
+/// Largest certificate of a user with its key: ten in a chain, of the largest keys.
+pub const CERTIFICATE_BYTES: usize = 64 << 10;
+/// Most bytes of all of a workload's: a Secret takes 1 MiB, as base64 in a request of 1.5 MiB.
+pub const CERTIFICATES_BYTES: usize = 768 << 10;
 /// Largest document that a ConfigMap takes as text.
 pub const DOCUMENT_BYTES: usize = 1000 << 10;
 
 /// Longest message of why a route is refused where more is to be said: a condition takes 1024.
 pub const REFUSED_MESSAGE_BYTES: usize = 900;
+
+/// How often memory is given back: a look at the heap takes some milliseconds.
+pub const HEAP_TRIM: Duration = Duration::from_secs(10);
+/// Heaps of the process. Its two threads seldom meet there, and what one has freed the other can use.
+pub const HEAP_ARENAS: i32 = 1;
+/// Blocks of so many bytes are mappings of their own, which go back when they are freed, and leave no hole in which
+/// something small would hold them up. glibc would raise this with each that is freed.
+pub const HEAP_BLOCK_BYTES: i32 = 64 << 10;
+
+/// Objects that a list asks for at once: of Secrets they are some megabytes, as bytes and as objects, which the heap keeps
+/// for long after a start.
+pub const LISTED_AT_ONCE: u32 = 100;
 
 /// How often it is asked whether a kind is served by now that was not: whoever installs Gateway API waits that long.
 pub const OPTIONAL_AGAIN: Duration = Duration::from_secs(10);
@@ -76,8 +94,8 @@ pub const TRUSTS_KNOWN: usize = 16;
 /// How long a turn may take. A request that is never answered would else hold its key for as long as a watch may last.
 pub const TURN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often certificates of others are read again: nobody tells of their changes, and they change once in years.
-pub const AUTHORITIES_AGAIN: Duration = Duration::from_secs(60);
+/// When certificates of others are read again that could not be: the last ones stay meanwhile.
+pub const AUTHORITIES_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long after the start clients wait for the first word of all sidecars, so that a restart tells nobody less than
 /// before.

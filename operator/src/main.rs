@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use postern_operator::metrics::Metrics;
 use postern_operator::settings::{Flags, Settings};
-use postern_operator::{app, inject, plugin, telemetry};
+use postern_operator::{app, heap, inject, plugin, telemetry};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run(settings: Settings) -> anyhow::Result<()> {
+    heap::prepare();
     let metrics = Metrics::new()?;
     let metrics = Arc::new(if settings.tracing.is_some() { metrics.with_traces() } else { metrics });
     let traces = telemetry::start_with(&settings, &metrics)?;

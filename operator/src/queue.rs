@@ -51,6 +51,18 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The namespace whose objects a turn reads and writes. A ledger is the operator's own.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Trust(namespace) => Some(namespace),
+            Self::Identity(name) | Self::Workload(name) | Self::Route(name) => Some(&name.namespace),
+            Self::Authority | Self::Ledger(_) | Self::Webhook | Self::Audit => None,
+        }
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

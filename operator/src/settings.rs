@@ -30,7 +30,8 @@ pub struct Flags {
     /// The operator's own namespace, where authorities and ledgers are kept [postern-system]
     #[arg(long, value_name = "NAMESPACE")]
     operator_namespace: Option<String>,
-    /// Namespaces that are served, with commas between them, or `all` [all]
+    /// Namespaces that are served: `enabled` for those that `kubectl postern enable` names, as long as it does; names with
+    /// commas between them; or `all` [enabled]
     #[arg(long, value_name = "NAMESPACES")]
     namespaces: Option<String>,
     /// Port of the sidecars' /status [6190]
@@ -148,7 +149,7 @@ impl Settings {
             trust_domain: reader.value("--trust-domain", flags.trust_domain, "cluster.local", trust_domain),
             cluster_domain: reader.value("--cluster-domain", flags.cluster_domain, "cluster.local", dns_name),
             operator_namespace: reader.value("--operator-namespace", flags.operator_namespace, "postern-system", label),
-            scope: reader.value("--namespaces", flags.namespaces, "all", scope),
+            scope: reader.value("--namespaces", flags.namespaces, "enabled", scope),
             status_port: reader.value("--status-port", flags.status_port, "6190", port),
             identities_per_namespace: reader.value(
                 "--identities-per-namespace",
@@ -332,11 +333,13 @@ fn label(text: &str) -> Result<String, String> {
 }
 
 fn scope(text: &str) -> Result<Scope, String> {
-    if text == "all" {
-        return Ok(Scope::Cluster);
+    match text {
+        "all" => return Ok(Scope::Cluster),
+        "enabled" => return Ok(Scope::Enabled),
+        _ => {}
     }
     let names = text.split(',').map(str::trim).map(label).collect::<Result<BTreeSet<_>, _>>();
-    let names = names.map_err(|_| "are not namespaces; write `all`, or names with commas between them")?;
+    let names = names.map_err(|_| "are not namespaces; write `enabled`, `all`, or names with commas between them")?;
     Ok(Scope::Namespaces(names))
 }
 

@@ -58,9 +58,21 @@ impl ApiServer {
     /// # Errors
     /// When one of its programs is missing, with what to do, or does not come up.
     pub fn start() -> Result<Self> {
+        Self::start_as(Self::begin)
+    }
+
+    /// One that can be taken away and brought back.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_again_and_again() -> Result<Self> {
+        Self::start_as(Self::begin_again_and_again)
+    }
+
+    fn start_as(begin: fn() -> Result<Self>) -> Result<Self> {
         let mut failed = String::new();
         for _ in 0..STARTS {
-            let mut server = Self::begin()?;
+            let mut server = begin()?;
             match server.wait_ready() {
                 Ok(()) => {
                     server.define()?;
@@ -146,7 +158,44 @@ impl ApiServer {
         self.audit().writes(user, namespace)
     }
 
+    /// Ends the API server without a word, and keeps it from coming back. What it has stored stays.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn take_away(&self) -> Result<()> {
+        fs::write(self.folder.join("away"), "")?;
+        let process =
+            fs::read_to_string(self.folder.join("process")).context("an API server that can be taken away")?;
+        let killed = run(Command::new("sh").args(["-c", "kill -KILL $0", process.trim()]), b"", PATIENCE)?;
+        ensure!(killed.code == Some(0), "{}", killed.stderr);
+        eventually("the API server to be gone", PATIENCE, || {
+            let answered = self.kubectl(&["get", "--raw", "/readyz"], "")?;
+            Ok((answered.code != Some(0)).then_some(()))
+        })
+    }
+
+    /// Has it come back, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn bring_back(&self) -> Result<()> {
+        fs::remove_file(self.folder.join("away"))?;
+        self.wait_ready()
+    }
+
+    fn begin_again_and_again() -> Result<Self> {
+        Self::begin_with(|folder, program| {
+            let again = Path::new(env!("CARGO_MANIFEST_DIR")).join("cluster/again");
+            let own = [folder.display().to_string(), program.path.display().to_string()];
+            Program { path: again, arguments: own.into_iter().chain(program.arguments).collect(), ..program }
+        })
+    }
+
     fn begin() -> Result<Self> {
+        Self::begin_with(|_, program| program)
+    }
+
+    fn begin_with(run_as: impl FnOnce(&Path, Program) -> Program) -> Result<Self> {
         let [etcd, apiserver, kubectl] = [program("etcd")?, program("kube-apiserver")?, program("kubectl")?];
         let folder = tempfile::Builder::new().prefix("postern-apiserver-").tempdir()?;
         let authority = Authority::new("kubernetes")?;
@@ -155,13 +204,14 @@ impl ApiServer {
         let url = format!("https://127.0.0.1:{port}");
         write_kubeconfig(folder.path(), &url, "admin", &certificate_of(folder.path(), "admin"))?;
         fs::write(folder.path().join("audit.json"), audit::policy().to_string())?;
+        let server = Program {
+            name: "kube-apiserver".to_owned(),
+            path: apiserver,
+            arguments: apiserver_arguments(folder.path(), clients, port),
+        };
         let programs = [
             Program { name: "etcd".to_owned(), path: etcd, arguments: etcd_arguments(folder.path(), clients, peers) },
-            Program {
-                name: "kube-apiserver".to_owned(),
-                path: apiserver,
-                arguments: apiserver_arguments(folder.path(), clients, port),
-            },
+            run_as(folder.path(), server),
         ];
         let programs = Together::start(folder.path(), &programs)?;
         let (folder, namespaces) = (folder.keep(), AtomicUsize::new(0));

@@ -40,7 +40,7 @@ impl Shipped {
     }
 
     /// The account of a namespace, and what it has where it serves.
-    fn granted(&self, own: &str, served: &[&str]) -> Vec<Value> {
+    fn granted(&self, own: &str, served: &[String], later: &[String]) -> Vec<Value> {
         let mut all = self.each.clone();
         let is_of_cluster = |object: &Value| object["metadata"]["namespace"].is_null();
         for object in &mut all {
@@ -50,7 +50,8 @@ impl Shipped {
                 object["metadata"]["name"] = json!(name);
             }
             if object["kind"] == "ValidatingAdmissionPolicyBinding" {
-                let namespaces: Vec<_> = std::iter::once(&own).chain(served).collect();
+                let others = served.iter().chain(later).map(String::as_str);
+                let namespaces: Vec<_> = std::iter::once(own).chain(others).collect();
                 let here = json!({"key": "kubernetes.io/metadata.name", "operator": "In", "values": namespaces});
                 object["spec"]["matchResources"] = json!({"namespaceSelector": {"matchExpressions": [here]}});
             }
@@ -113,12 +114,23 @@ impl Account {
     /// # Errors
     /// When something of it cannot be made.
     pub fn make(own: &Namespace<'_>, served: &[&Namespace<'_>]) -> Result<Self> {
+        Self::make_for(own, served, &[])
+    }
+
+    /// The same where further namespaces will be served: what keeps it from more than it needs is there from the start.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub fn make_for(own: &Namespace<'_>, served: &[&Namespace<'_>], later: &[&Namespace<'_>]) -> Result<Self> {
         let server = own.server;
-        let names: Vec<_> = served.iter().map(|namespace| namespace.name.as_str()).collect();
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": server.shipped().granted(&own.name, &names)});
+        let names_of = |of: &[&Namespace<'_>]| of.iter().map(|namespace| namespace.name.clone()).collect::<Vec<_>>();
+        let (names, later) = (names_of(served), names_of(later));
+        let granted = server.shipped().granted(&own.name, &names, &later);
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": granted});
         succeeded(&server.kubectl(&["apply", "--server-side", "-f", "-"], &list.to_string())?)?;
         let user = format!("system:serviceaccount:{}:{NAME}", own.name);
-        let rights = names.iter().flat_map(|name| [("postern.dev", "proxyroutes", *name), ("", "secrets", *name)]);
+        let names = names.iter().map(String::as_str);
+        let rights = names.flat_map(|name| [("postern.dev", "proxyroutes", name), ("", "secrets", name)]);
         wait_allowed(server, &user, &rights.chain([("", "secrets", own.name.as_str())]).collect::<Vec<_>>())?;
         let token = ["create", "token", NAME, &format!("--duration={TOKEN_LIFE}")];
         let token = succeeded(&own.kubectl(&token, "")?)?;

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::trust::NamedTrust;
+use crate::words;
 
 /// A port of each pod. A route that says only `port` joins the listener that another route of the workload defines;
 /// routes that define one port in two ways contradict each other, and the older is heard.
@@ -81,9 +82,42 @@ pub struct ListenerTls {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub trust: Vec<NamedTrust>,
+    /// Certificates of your own that are shown on this listener before the workload's, which Postern issues. The name that
+    /// a client asks for (SNI) chooses among them; who asks for none is shown the first. Clients must trust those who
+    /// issued them. The workload's is still shown to who asks for one of its names that none of these has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub certificate_refs: Vec<CertificateRef>,
     /// What becomes of a client that asks for a name that no certificate has.
     #[serde(default)]
     pub unknown_server_name: UnknownServerName,
+}
+
+/// A Secret of type `kubernetes.io/tls` with a certificate and its key, such as cert-manager keeps one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateRef {
+    /// Kind of the object.
+    #[serde(default)]
+    pub kind: CertificateKind,
+    /// Name of the object. Its key `tls.crt` holds the certificate and what is between it and its root in PEM, `tls.key`
+    /// the key without a password: ECDSA on P-256 or P-384, Ed25519, or RSA from 2048 bits.
+    #[schemars(schema_with = "words::object_name")]
+    pub name: String,
+    /// Namespace of the object, which has to be served by the operator, too. Absent: the route's own. In any other one a
+    /// ReferenceGrant has to permit it, from ProxyRoutes of the route's namespace to the Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "words::label")]
+    pub namespace: Option<String>,
+}
+
+/// Kinds of objects that hold a certificate and its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::schema::words)]
+pub enum CertificateKind {
+    /// A Secret.
+    #[default]
+    Secret,
 }
 
 /// Whether a client must present a certificate.
@@ -116,7 +150,7 @@ pub enum TlsVersion {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(transform = crate::schema::words)]
 pub enum UnknownServerName {
-    /// It is shown the workload's own certificate.
+    /// It is shown the first of `certificateRefs`, or the workload's own certificate.
     #[default]
     Default,
     /// Its handshake is refused.

@@ -23,8 +23,8 @@ pub use filter::{
     PathModifierType, RequestRedirect, Scheme, UrlRewrite,
 };
 pub use health::{GrpcCheck, HealthCheck, HttpCheck, OutlierDetection, TcpCheck};
-pub use listener::UnknownServerName;
-pub use listener::{Address, ClientAuth, Listener, ListenerTls, Protocol, TlsVersion};
+pub use listener::{Address, CertificateKind, CertificateRef, ClientAuth, Listener, ListenerTls};
+pub use listener::{Protocol, TlsVersion, UnknownServerName};
 pub use rule::{
     Allow, AllowedIdentity, AllowedServiceAccount, Anyone, Caller, Match, Mode, PathMatch, PathMatchType, RouteRule,
     Selector, Timeouts, ValueMatch, ValueMatchType, Verified,

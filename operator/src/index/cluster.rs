@@ -7,7 +7,7 @@ use postern_crds::{ClientIdentity, ProxyRoute};
 use sidecar_config::endpoints::Endpoint;
 
 use super::backends::Backends;
-use super::{Grant, Held, HeldKind, ObjectName, Pod, Service, ServicePort, Slice, Unresolved, concern};
+use super::{Grant, Granted, Held, HeldKind, ObjectName, Pod, Service, ServicePort, Slice, Unresolved, concern};
 use crate::identity::directory::Directory;
 use crate::limits::GONE_KNOWN;
 use crate::pki::names::Names;
@@ -325,12 +325,6 @@ impl Cluster {
         }
     }
 
-    /// A turn for everything there is: whoever begins to lead knows of no change.
-    #[must_use]
-    pub fn everything(&self) -> Vec<(Key, Pace)> {
-        concern::of_everything(self)
-    }
-
     /// Namespaces that have anything a sidecar might need to know of.
     #[must_use]
     pub fn namespaces(&self) -> BTreeSet<String> {
@@ -403,7 +397,8 @@ impl Cluster {
 
     /// All workloads of a namespace.
     pub fn workloads_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ObjectName> {
-        in_namespace_keys(&self.workloads, namespace)
+        let names = self.workloads.range(ObjectName::new(namespace, "")..).map(|(name, _)| name);
+        names.take_while(move |name| name.namespace == namespace)
     }
 
     /// Services of a namespace, by name.
@@ -422,13 +417,18 @@ impl Cluster {
     /// # Errors
     /// When they may not know, there is no such port, or it can have no addresses.
     pub fn endpoints(&self, from: &str, port: &ServicePort) -> Result<Vec<Endpoint>, Unresolved> {
-        let ObjectName { namespace, name } = &port.service;
-        let mut grants = in_namespace(&self.grants, namespace);
         // Whether there is such a Service is nobody's business who may not ask it.
-        if namespace != from && !grants.any(|grant| grant.permits(from, name)) {
+        if !self.permits(from, Granted::Service, &port.service) {
             return Err(Unresolved::NotPermitted(port.service.clone(), from.to_owned()));
         }
         self.backends.endpoints(self.services.get(&port.service).map(|service| &**service), port)
+    }
+
+    /// Whether routes of a namespace may name an object: of their own, or where a grant says so.
+    #[must_use]
+    pub fn permits(&self, from: &str, kind: Granted, object: &ObjectName) -> bool {
+        let mut grants = in_namespace(&self.grants, &object.namespace);
+        object.namespace == from || grants.any(|grant| grant.permits(from, kind, &object.name))
     }
 
     /// Workloads whose routes send requests to a Service of a namespace.
@@ -452,7 +452,8 @@ impl Cluster {
 
     /// All objects of ours of a kind in a namespace.
     pub fn held_in<'a>(&'a self, kind: HeldKind, namespace: &'a str) -> impl Iterator<Item = &'a Arc<Held>> {
-        self.held.values().filter(move |held| held.kind == kind && held.name.namespace == namespace)
+        let there = self.held.range((kind, ObjectName::new(namespace, ""))..).map(|(_, held)| held);
+        there.take_while(move |held| held.kind == kind && held.name.namespace == namespace)
     }
 }
 
@@ -485,14 +486,6 @@ fn in_namespace<'a, T>(
 ) -> impl Iterator<Item = &'a Arc<T>> {
     let first = ObjectName::new(namespace, "");
     objects.range(first..).take_while(move |(name, _)| name.namespace == namespace).map(|(_, object)| object)
-}
-
-fn in_namespace_keys<'a, T>(
-    objects: &'a BTreeMap<ObjectName, T>,
-    namespace: &'a str,
-) -> impl Iterator<Item = &'a ObjectName> {
-    let first = ObjectName::new(namespace, "");
-    objects.range(first..).take_while(move |(name, _)| name.namespace == namespace).map(|(name, _)| name)
 }
 
 #[cfg(test)]

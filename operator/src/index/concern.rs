@@ -35,6 +35,17 @@ pub(super) fn of_everything(cluster: &Cluster) -> Turns {
     turns
 }
 
+/// Everything there is in a namespace, which was not served before.
+pub(super) fn of_everything_in(cluster: &Cluster, namespace: &str) -> Turns {
+    let is_in = |name: &ObjectName| name.namespace == namespace;
+    let routes = cluster.routes_in(namespace).map(|route| Key::Route(ObjectName::of(&**route)));
+    let clients = cluster.identities().map(|one| ObjectName::of(&**one)).filter(is_in).map(Key::Identity);
+    let workloads = cluster.workloads_in(namespace).cloned().map(Key::Workload);
+    let mut turns = gathered(workloads.chain(routes).chain(clients));
+    turns.push((Key::Trust(namespace.to_owned()), Pace::Urgent));
+    turns
+}
+
 /// A route concerns the workloads it selects, before or now, and its own status.
 pub(super) fn of_route(cluster: &Cluster, old: Option<&ProxyRoute>, new: Option<&ProxyRoute>) -> Turns {
     // What was written to its status by us or others changes nothing that is planned.
@@ -113,7 +124,8 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
     let Some(held) = new.or(old) else { return Turns::new() };
     let namespace = &held.name.namespace;
     if let Some(workload) = held.workload() {
-        let bundles = |held: Option<&Held>| held.and_then(|held| held.annotations.get(BUNDLES_ANNOTATION).cloned());
+        let bundles =
+            |held: Option<&Held>| held.and_then(|held| held.annotations.get(BUNDLES_ANNOTATION).map(str::to_owned));
         // A namespace trusts what its policies use, until they are written without it.
         let trust = (bundles(old) != bundles(new)).then(|| Key::Trust(namespace.clone()));
         return gathered(trust.into_iter().chain([Key::Workload(workload)]));
@@ -123,7 +135,7 @@ pub(super) fn of_held(cluster: &Cluster, old: Option<&Held>, new: Option<&Held>)
     }
     if let Some(label) = held.labels.get(IDENTITY_LABEL) {
         let identities = cluster.identities().map(|identity| ObjectName::of(&**identity));
-        let its = identities.filter(|name| name.namespace == *namespace && label_value(&name.name) == *label);
+        let its = identities.filter(|name| name.namespace == *namespace && label_value(&name.name) == label);
         return gathered(its.map(Key::Identity));
     }
     if held.labels.get(LEDGER_LABEL.0).is_some_and(|part| part == LEDGER_LABEL.1) {
@@ -172,14 +184,17 @@ pub(super) fn of_slice(cluster: &Cluster, old: Option<&Slice>, new: Option<&Slic
     gathered(workloads.into_iter().map(Key::Workload))
 }
 
-/// A grant concerns the workloads that ask Services of its namespace.
+/// A grant concerns the workloads that ask Services of its namespace, or show certificates of it.
 pub(super) fn of_grant(cluster: &Cluster, old: Option<&Grant>, new: Option<&Grant>) -> Turns {
     if old == new {
         return Turns::new();
     }
     let namespaces: BTreeSet<_> = [old, new].into_iter().flatten().map(|grant| &grant.name.namespace).collect();
-    let workloads = namespaces.into_iter().flat_map(|namespace| cluster.workloads_asking_in(namespace));
-    gathered(workloads.collect::<BTreeSet<_>>().into_iter().map(Key::Workload))
+    let mut workloads: BTreeSet<_> =
+        namespaces.iter().flat_map(|namespace| cluster.workloads_asking_in(namespace)).collect();
+    let showing = cluster.routes().filter(|route| namespaces.iter().any(|name| shows_certificates_of(route, name)));
+    workloads.extend(showing.flat_map(|route| cluster.workloads_of(route)));
+    gathered(workloads.into_iter().map(Key::Workload))
 }
 
 /// A namespace that comes to its end, or is there after all, concerns all that is in it.
@@ -191,6 +206,12 @@ pub(super) fn of_namespace(cluster: &Cluster, namespace: &str) -> Turns {
 /// Whether a client says more of itself than that it is let in where a rule says so.
 pub(crate) fn is_restricted(identity: &ClientIdentity) -> bool {
     identity.spec.state != State::Active || identity.spec.accept_issued_after.is_some()
+}
+
+/// Whether a route's listener shows certificates of another namespace.
+fn shows_certificates_of(route: &ProxyRoute, namespace: &str) -> bool {
+    let refs = route.spec.listener.tls.iter().flat_map(|tls| &tls.certificate_refs);
+    refs.filter_map(|reference| reference.namespace.as_deref()).any(|named| named == namespace)
 }
 
 /// Whether a route lets clients of a namespace in by their names.

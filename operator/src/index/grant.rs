@@ -1,4 +1,4 @@
-//! What is kept of a ReferenceGrant: which namespaces' routes may send requests to which Services of its own.
+//! What is kept of a ReferenceGrant: which namespaces' routes may name which Services and Secrets of its own.
 
 use std::collections::BTreeSet;
 
@@ -7,6 +7,25 @@ use serde_json::Value;
 
 use super::ObjectName;
 
+/// Kinds of objects that routes of other namespaces may be permitted to name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Granted {
+    /// Services, as backends.
+    Service,
+    /// Secrets, as certificates of listeners.
+    Secret,
+}
+
+impl Granted {
+    fn of(kind: &str) -> Option<Self> {
+        match kind {
+            "Service" => Some(Self::Service),
+            "Secret" => Some(Self::Secret),
+            _ => None,
+        }
+    }
+}
+
 /// A grant, as far as it is about routes of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -14,8 +33,8 @@ pub struct Grant {
     pub name: ObjectName,
     /// Namespaces whose routes it is for.
     pub from: BTreeSet<String>,
-    /// Names of the Services; `None` stands for all.
-    pub to: BTreeSet<Option<String>>,
+    /// Kinds and names of the objects; no name stands for all of a kind.
+    pub to: BTreeSet<(Granted, Option<String>)>,
 }
 
 impl Grant {
@@ -23,24 +42,29 @@ impl Grant {
     #[must_use]
     pub fn of(object: &DynamicObject) -> Self {
         let text = |entry: &Value, field: &str| entry[field].as_str().map(str::to_owned);
-        let is = |entry: &Value, group: &str, kind: &str| {
-            entry["group"].as_str().unwrap_or_default() == group && entry["kind"].as_str() == Some(kind)
-        };
+        let group = |entry: &Value| text(entry, "group").unwrap_or_default();
         let spec = &object.data["spec"];
-        let from = spec["from"].as_array().into_iter().flatten().filter(|from| is(from, "postern.dev", "ProxyRoute"));
-        let to = spec["to"].as_array().into_iter().flatten().filter(|to| is(to, "", "Service"));
+        let is_route = |from: &&Value| group(from) == "postern.dev" && from["kind"] == "ProxyRoute";
+        let from = spec["from"].as_array().into_iter().flatten().filter(is_route);
+        let to = spec["to"].as_array().into_iter().flatten().filter(|to| group(to).is_empty());
         Self {
             name: ObjectName::of(object),
             from: from.filter_map(|from| text(from, "namespace")).collect(),
             // An empty name is none.
-            to: to.map(|to| text(to, "name").filter(|name| !name.is_empty())).collect(),
+            to: to
+                .filter_map(|to| {
+                    let kind = Granted::of(to["kind"].as_str()?)?;
+                    Some((kind, text(to, "name").filter(|name| !name.is_empty())))
+                })
+                .collect(),
         }
     }
 
-    /// Whether routes of a namespace may send requests to a Service of the grant's own.
+    /// Whether routes of a namespace may name an object of the grant's own.
     #[must_use]
-    pub fn permits(&self, from: &str, service: &str) -> bool {
-        self.from.contains(from) && (self.to.contains(&None) || self.to.contains(&Some(service.to_owned())))
+    pub fn permits(&self, from: &str, kind: Granted, name: &str) -> bool {
+        self.from.contains(from)
+            && (self.to.contains(&(kind, None)) || self.to.contains(&(kind, Some(name.to_owned()))))
     }
 }
 
@@ -48,7 +72,7 @@ impl Grant {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::Grant;
+    use super::{Grant, Granted};
 
     #[test]
     fn a_grant_permits_what_it_says_and_nothing_else() {
@@ -57,24 +81,27 @@ mod tests {
         let all = json!({"group": "", "kind": "Service"});
         let stock = json!({"group": "", "kind": "Service", "name": "stock"});
         let secret = json!({"group": "", "kind": "Secret", "name": "stock"});
-        let rows: [(Value, Value, bool); 9] = [
-            (json!([route("shop")]), json!([all]), true),
-            (json!([route("shop")]), json!([stock]), true),
-            (json!([route("web"), route("shop")]), json!([secret, stock]), true),
-            (json!([route("web")]), json!([stock]), false),
-            (json!([http_route]), json!([stock]), false),
-            (json!([route("shop")]), json!([secret]), false),
-            (json!([route("shop")]), json!([{"group": "", "kind": "Service", "name": "other"}]), false),
-            (json!([]), json!([]), false),
-            (json!("all"), Value::Null, false),
+        let secrets = json!({"group": "", "kind": "Secret"});
+        let rows: [(Value, Value, bool, bool); 10] = [
+            (json!([route("shop")]), json!([all]), true, false),
+            (json!([route("shop")]), json!([stock]), true, false),
+            (json!([route("web"), route("shop")]), json!([secret, stock]), true, true),
+            (json!([route("web")]), json!([stock]), false, false),
+            (json!([http_route]), json!([stock, secret]), false, false),
+            (json!([route("shop")]), json!([secret]), false, true),
+            (json!([route("shop")]), json!([secrets]), false, true),
+            (json!([route("shop")]), json!([{"group": "", "kind": "Service", "name": "other"}]), false, false),
+            (json!([]), json!([]), false, false),
+            (json!("all"), Value::Null, false, false),
         ];
-        for (from, to, expected) in rows {
+        for (from, to, service, secret) in rows {
             let object = json!({
                 "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
                 "metadata": {"name": "grant", "namespace": "stores"}, "spec": {"from": from, "to": to},
             });
             let grant = Grant::of(&serde_json::from_value(object.clone()).expect("an object"));
-            assert_eq!(grant.permits("shop", "stock"), expected, "{object}");
+            assert_eq!(grant.permits("shop", Granted::Service, "stock"), service, "{object}");
+            assert_eq!(grant.permits("shop", Granted::Secret, "stock"), secret, "{object}");
         }
     }
 }

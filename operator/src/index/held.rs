@@ -1,6 +1,6 @@
 //! What the cluster holds of ours: ConfigMaps and Secrets, as far as one has to know them to tell whether they are right.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::ObjectName;
 use super::cluster::version_of;
 use super::pod::WORKLOAD_LABEL;
+use super::{ObjectName, Pairs};
 
 /// Label of every object of ours; what has it not is never touched.
 pub const MANAGED_LABEL: (&str, &str) = ("app.kubernetes.io/managed-by", "postern");
@@ -87,10 +87,10 @@ impl Entries {
         self.iter().map(|(name, bytes)| name.len() + bytes.len()).sum()
     }
 
-    /// Their names.
+    /// Their names, in order.
     #[must_use]
-    pub fn names(&self) -> BTreeSet<String> {
-        self.0.keys().cloned().collect()
+    pub fn names(&self) -> Box<[Box<str>]> {
+        self.0.keys().map(|name| name.as_str().into()).collect()
     }
 }
 
@@ -166,16 +166,16 @@ pub struct Held {
     pub uid: String,
     /// Its version; a larger one is newer.
     pub version: u64,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    /// Those of its labels that are ours.
+    pub labels: Pairs,
     /// Those of its annotations that are ours.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Pairs,
     /// The type of a Secret; empty of a ConfigMap.
     pub secret_type: String,
     /// Tells whether it is as it should be.
     pub digest: ContentDigest,
     /// Names of its entries.
-    pub names: BTreeSet<String>,
+    pub names: Box<[Box<str>]>,
     /// Its entries, where they are needed.
     pub entries: Option<Arc<Entries>>,
     /// Whether it is being deleted.
@@ -189,7 +189,7 @@ impl Held {
         let text = object.data.unwrap_or_default().into_iter().map(|(name, text)| (name, text.into_bytes()));
         let binary = object.binary_data.unwrap_or_default().into_iter().map(|(name, bytes)| (name, bytes.0));
         let held = Self::of(HeldKind::ConfigMap, object.metadata, String::new(), text.chain(binary))?;
-        let is_kept = held.labels.get(PART_LABEL).is_some_and(|part| KEPT_PARTS.contains(&part.as_str()));
+        let is_kept = held.labels.get(PART_LABEL).is_some_and(|part| KEPT_PARTS.contains(&part));
         Some(if is_kept { held } else { Self { entries: None, ..held } })
     }
 
@@ -208,13 +208,14 @@ impl Held {
         secret_type: String,
         entries: impl Iterator<Item = (String, Vec<u8>)>,
     ) -> Option<Self> {
-        let labels = metadata.labels.unwrap_or_default();
+        let mut labels = metadata.labels.unwrap_or_default();
         if labels.get(MANAGED_LABEL.0).is_none_or(|value| value != MANAGED_LABEL.1) {
             return None;
         }
         let entries = Entries(entries.map(|(name, bytes)| (name, Zeroizing::new(bytes))).collect());
         let mut annotations = metadata.annotations.unwrap_or_default();
         annotations.retain(|name, _| is_ours(name));
+        labels.retain(|name, _| is_ours(name));
         Some(Self {
             kind,
             name: ObjectName::new(metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default()),
@@ -222,8 +223,8 @@ impl Held {
             version: version_of(metadata.resource_version.as_deref()),
             secret_type,
             digest: ContentDigest::of(&labels, &annotations, &entries),
-            labels,
-            annotations,
+            labels: labels.into(),
+            annotations: annotations.into(),
             names: entries.names(),
             entries: Some(Arc::new(entries)),
             is_ending: metadata.deletion_timestamp.is_some(),
@@ -255,13 +256,13 @@ impl Held {
     /// Whether its entries, which may be no longer known, are as they were written: what others have put there is not.
     #[must_use]
     pub fn is_as_written(&self, entries: &Entries) -> bool {
-        self.annotations.get(WRITTEN_ANNOTATION).is_some_and(|written| *written == entries.digest().to_string())
+        self.annotations.get(WRITTEN_ANNOTATION).is_some_and(|written| written == entries.digest().to_string())
     }
 
     /// The workload it is for, if it is for one.
     #[must_use]
     pub fn workload(&self) -> Option<ObjectName> {
         let workload = self.labels.get(WORKLOAD_LABEL)?;
-        Some(ObjectName::new(self.name.namespace.clone(), workload.clone()))
+        Some(ObjectName::new(self.name.namespace.clone(), workload))
     }
 }

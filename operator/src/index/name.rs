@@ -18,6 +18,12 @@ impl ObjectName {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
+    /// Of what it is written as, `namespace/name`.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        text.split_once('/').map(|(namespace, name)| Self::new(namespace, name))
+    }
+
     /// Of an object of the API.
     pub fn of(object: &impl kube::ResourceExt) -> Self {
         Self::new(object.namespace().unwrap_or_default(), object.name_any())

@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::watch::Listing;
+use super::watch::{Listing, Place};
 use super::{Grant, Index, Object, ObjectKind};
 use crate::limits::{BACK_OFF_FIRST, OPTIONAL_AGAIN};
 
@@ -22,18 +22,16 @@ const VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const KIND: &str = "ReferenceGrant";
 
 /// Starts watching, in these namespaces or in all.
-pub(super) fn watch(index: &Arc<Index>, client: &Client, namespaces: &[Option<String>], tasks: &mut JoinSet<()>) {
-    let listings: Vec<_> =
-        namespaces.iter().map(|namespace| Listing::new(index, ObjectKind::Grant, namespace.clone())).collect();
-    let (index, client) = (Arc::clone(index), client.clone());
-    tasks.spawn(keep(index, client, listings));
+pub(super) fn watch(index: &Arc<Index>, client: &Client, places: &[Place], tasks: &mut JoinSet<()>) {
+    let listings: Vec<_> = places.iter().map(|place| Listing::new(index, ObjectKind::Grant, place)).collect();
+    tasks.spawn(keep(client.clone(), listings));
 }
 
-async fn keep(index: Arc<Index>, client: Client, mut listings: Vec<Listing>) {
+async fn keep(client: Client, mut listings: Vec<Listing>) {
     let mut pause = BACK_OFF_FIRST;
     loop {
         match served(&client).await {
-            Ok(Some(resource)) => follow(&index, &client, &resource, &mut listings).await,
+            Ok(Some(resource)) => follow(&client, &resource, &mut listings).await,
             Ok(None) => {}
             Err(error) => {
                 tracing::warn!(kind = KIND, %error, "cannot find out whether it is served; trying again");
@@ -43,7 +41,7 @@ async fn keep(index: Arc<Index>, client: Client, mut listings: Vec<Listing>) {
             }
         }
         pause = BACK_OFF_FIRST;
-        listings.iter_mut().for_each(|listing| listing.is_absent(&index));
+        listings.iter_mut().for_each(Listing::is_absent);
         sleep(OPTIONAL_AGAIN).await;
     }
 }
@@ -71,7 +69,7 @@ pub async fn served(client: &Client) -> kube::Result<Option<ApiResource>> {
 }
 
 /// Takes in what happens, until the kind is not served any more.
-async fn follow(index: &Index, client: &Client, resource: &ApiResource, listings: &mut [Listing]) {
+async fn follow(client: &Client, resource: &ApiResource, listings: &mut [Listing]) {
     let streams = listings.iter().enumerate().map(|(number, listing)| {
         let api: Api<DynamicObject> = match listing.namespace() {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
@@ -84,9 +82,9 @@ async fn follow(index: &Index, client: &Client, resource: &ApiResource, listings
     let prune = |object: DynamicObject| Some(Object::Grant(Arc::new(Grant::of(&object))));
     while let Some((number, event)) = events.next().await {
         match event {
-            Ok(event) => listings[number].take(index, event, prune),
+            Ok(event) => listings[number].take(event, prune),
             Err(error) if is_not_served(&error) => return,
-            Err(error) => listings[number].failed(index, &error),
+            Err(error) => listings[number].failed(&error),
         }
     }
 }

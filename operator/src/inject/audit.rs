@@ -93,7 +93,6 @@ pub type Findings = BTreeMap<ObjectName, Finding>;
 pub struct Auditor {
     client: Client,
     index: Arc<Index>,
-    scope: Scope,
     operator_namespace: String,
     told: Mutex<Findings>,
 }
@@ -101,8 +100,8 @@ pub struct Auditor {
 impl Auditor {
     /// For the namespaces that are served.
     #[must_use]
-    pub fn new(client: Client, index: Arc<Index>, scope: Scope, operator_namespace: String) -> Self {
-        Self { client, index, scope, operator_namespace, told: Mutex::default() }
+    pub fn new(client: Client, index: Arc<Index>, operator_namespace: String) -> Self {
+        Self { client, index, operator_namespace, told: Mutex::default() }
     }
 
     /// Looks.
@@ -110,15 +109,17 @@ impl Auditor {
     /// # Errors
     /// When the API server does not answer.
     pub async fn look(&self) -> Result<Findings, AuditError> {
-        let asking = self.asking().await?;
+        let scope = self.index.scope();
+        let asking = self.asking(&scope).await?;
         let mut found = self.of_workloads(&asking);
         let others = |more: &str| format!("{INJECT_LABEL}{more},!{WORKLOAD_LABEL}");
         for namespace in &asking {
             self.gather(Some(namespace), &others("!=disabled"), true, &mut found).await?;
         }
-        let everywhere: Vec<_> = match &self.scope {
+        let everywhere: Vec<_> = match &scope {
             Scope::Cluster => vec![None],
             Scope::Namespaces(names) => names.iter().map(Some).collect(),
+            Scope::Enabled => Vec::new(),
         };
         for namespace in everywhere {
             self.gather(namespace.map(String::as_str), &others("=enabled"), true, &mut found).await?;
@@ -137,7 +138,7 @@ impl Auditor {
     }
 
     /// Namespaces that ask for sidecars.
-    async fn asking(&self) -> Result<BTreeSet<String>, AuditError> {
+    async fn asking(&self, scope: &Scope) -> Result<BTreeSet<String>, AuditError> {
         let api = Api::<Namespace>::all(self.client.clone());
         let mut parameters = ListParams::default().labels(&format!("{INJECT_LABEL}=enabled")).limit(AUDITED_NAMESPACES);
         let mut names = BTreeSet::new();
@@ -149,7 +150,7 @@ impl Auditor {
                 None => break,
             }
         }
-        names.retain(|name| self.scope.contains(name));
+        names.retain(|name| scope.contains(name));
         Ok(names)
     }
 
@@ -158,6 +159,7 @@ impl Auditor {
         let cluster = self.index.cluster();
         let names = cluster.names(ObjectKind::Pod, None);
         let pods = names.iter().filter_map(|name| cluster.pod(name)).filter(|pod| !pod.is_ending);
+        let pods = pods.filter(|pod| self.index.serves(&pod.name.namespace));
         let found = pods.filter_map(|pod| {
             let fault = fault(pod.gate, &pod.labels, asking.contains(&pod.name.namespace))?;
             Some((pod.name.clone(), Finding { fault, uid: pod.uid.clone() }))
@@ -264,7 +266,7 @@ mod tests {
         let labels = |more: &[&str]| -> BTreeMap<_, _> {
             more.iter().filter_map(|one| one.split_once('=')).map(|(name, value)| (name.into(), value.into())).collect()
         };
-        let forged = |more: &str| [&current[..], &[more]].concat();
+        let forged = |more: &'static str| [&current[..], &[more]].concat();
         let rows: [(Gate, Vec<&str>, bool, Option<Fault>); 12] = [
             (Gate::There, current.to_vec(), true, None),
             (Gate::There, current.to_vec(), false, None),

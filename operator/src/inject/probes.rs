@@ -274,11 +274,11 @@ mod tests {
     fn of(container: &Value) -> (Value, Told) {
         let mut container = container.clone();
         container["name"] = json!("app");
-        let (mut pod, told) = of_pod(json!({"containers": [container]}), PROBES);
+        let (mut pod, told) = of_pod(&json!({"containers": [container]}), PROBES);
         (pod["containers"][0].take(), told)
     }
 
-    fn of_pod(spec: Value, wanted: Wanted) -> (Value, Told) {
+    fn of_pod(spec: &Value, wanted: Wanted) -> (Value, Told) {
         let typed: PodSpec = serde_json::from_value(spec.clone()).expect("a pod");
         let mut pod = json!({"spec": spec});
         let forwarded = forward(&mut pod, &typed, wanted, 6190);
@@ -373,14 +373,14 @@ mod tests {
             json!({"name": "app/liveness", "port": 8080, "http": {"path": "/"}, "timeout": "1s"}),
             json!({"name": "proxy/startup", "port": 81, "tcp": {}, "timeout": "1s"}),
         ];
-        let (after, told) = of_pod(spec.clone(), PROBES);
+        let (after, told) = of_pod(&spec, PROBES);
         assert_eq!(told, Ok((json!(probes), Vec::new())));
         let mut expected = spec.clone();
         expected["containers"][0]["livenessProbe"]["httpGet"] = ours("app/liveness");
         expected["initContainers"][2]["startupProbe"] = json!({"httpGet": ours("proxy/startup")});
         assert_eq!(after, expected);
 
-        let (after, told) = of_pod(spec.clone(), Wanted { probes: false, hooks: true });
+        let (after, told) = of_pod(&spec, Wanted { probes: false, hooks: true });
         let called = [
             json!({"name": "app/postStart", "port": 8080, "http": {"path": "/warm"}, "timeout": "10s"}),
             json!({"name": "app/preStop", "port": 8443, "http": {"path": "/drain", "tls": true}, "timeout": "10s"}),
@@ -390,7 +390,7 @@ mod tests {
         expected["containers"][0]["lifecycle"] =
             json!({"postStart": {"httpGet": ours("app/postStart")}, "preStop": {"httpGet": ours("app/preStop")}});
         assert_eq!(after, expected);
-        let (after, told) = of_pod(spec.clone(), Wanted::default());
+        let (after, told) = of_pod(&spec, Wanted::default());
         assert_eq!((after, told), (spec, Ok((json!([]), Vec::new()))));
     }
 }

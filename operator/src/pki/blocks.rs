@@ -68,7 +68,7 @@ pub(crate) fn write<'a>(certificates: impl IntoIterator<Item = &'a Certificate>)
 }
 
 /// One block as text.
-pub(super) fn block(label: &str, der: &[u8]) -> String {
+pub(crate) fn block(label: &str, der: &[u8]) -> String {
     let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
     pem::encode_config(&pem::Pem::new(label, der), lines)
 }

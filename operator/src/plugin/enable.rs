@@ -1,25 +1,35 @@
-//! `enable` and `disable`: which namespaces the operator may work in.
+//! `enable` and `disable`: which namespaces the operator works in. A RoleBinding permits it, and a label of the namespace
+//! tells it to.
 
 use std::io::Write;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::Ended;
 use super::cluster::{Connection, run as wait};
 use super::manifests;
+use crate::index::OPERATOR_LABEL;
 
 /// The role, and the name of its binding. deploy/operator/rbac.yaml has it.
 const ROLE: &str = "postern-operator-namespace";
 /// Label by which pods of a namespace get a gate.
 const INJECT: &str = "postern.dev/inject";
-/// Who the API server says has written.
+/// Who the API server says has written the binding and the label of injection.
 const FIELD_MANAGER: &str = "kubectl-postern";
+/// The same of the operator's label: whoever enables again without injection takes nothing of it away.
+const ENABLE_MANAGER: &str = "kubectl-postern-enable";
+/// How long it may take until a binding counts. It is a moment, as a rule; the operator tries again if it was too soon.
+const RIGHTS_PATIENCE: Duration = Duration::from_secs(10);
+const RIGHTS_LOOK: Duration = Duration::from_millis(100);
 
 /// What both are told.
 #[derive(Args, Clone, Debug)]
@@ -80,11 +90,11 @@ pub fn run(arguments: &Arguments, output: &mut dyn Write) -> Result<Ended> {
             let bindings = Api::<RoleBinding>::namespaced(cluster.client.clone(), name);
             let written = bindings.patch(ROLE, &parameters, &Patch::Apply(binding(arguments, name))).await;
             written.with_context(|| format!("RoleBinding {name}/{ROLE}"))?;
-            writeln!(output, "namespace {name}: the operator may work in it")?;
+            wait_permitted(&cluster.client, arguments, name).await;
+            label(&cluster.client, name, ENABLE_MANAGER, served(arguments, name), OPERATOR_LABEL).await?;
+            writeln!(output, "namespace {name}: the operator works in it")?;
             if arguments.inject {
-                let namespaces = Api::<Namespace>::all(cluster.client.clone());
-                let written = namespaces.patch(name, &parameters, &Patch::Apply(labelled(name))).await;
-                written.with_context(|| format!("label {INJECT} of namespace {name}"))?;
+                label(&cluster.client, name, FIELD_MANAGER, injected(name), INJECT).await?;
                 writeln!(output, "namespace {name}: pods that are made from now on get a gate")?;
             }
         }
@@ -103,9 +113,17 @@ pub fn undo(arguments: &Undo, output: &mut dyn Write) -> Result<Ended> {
         for name in common.names_or(&cluster.namespace) {
             exists(&cluster.client, name).await?;
             if common.dry_run {
-                writeln!(output, "namespace {name}: RoleBinding {ROLE} and label {INJECT} would go")?;
+                writeln!(
+                    output,
+                    "namespace {name}: RoleBinding {ROLE}, labels {OPERATOR_LABEL} and {INJECT} would go"
+                )?;
                 continue;
             }
+            // First what tells the operator to work there, then what permits it.
+            let namespaces = Api::<Namespace>::all(cluster.client.clone());
+            let patch = Patch::Merge(json!({"metadata": {"labels": {OPERATOR_LABEL: null, INJECT: null}}}));
+            let written = namespaces.patch(name, &PatchParams::default(), &patch).await;
+            written.with_context(|| format!("labels {OPERATOR_LABEL} and {INJECT} of namespace {name}"))?;
             let bindings = Api::<RoleBinding>::namespaced(cluster.client.clone(), name);
             match bindings.delete(ROLE, &DeleteParams::default()).await {
                 Ok(_) => writeln!(output, "namespace {name}: the operator may not work in it any more")?,
@@ -114,10 +132,6 @@ pub fn undo(arguments: &Undo, output: &mut dyn Write) -> Result<Ended> {
                 }
                 Err(error) => return Err(error).with_context(|| format!("RoleBinding {name}/{ROLE}")),
             }
-            let namespaces = Api::<Namespace>::all(cluster.client.clone());
-            let patch = Patch::Merge(json!({"metadata": {"labels": {INJECT: null}}}));
-            let written = namespaces.patch(name, &PatchParams::default(), &patch).await;
-            written.with_context(|| format!("label {INJECT} of namespace {name}"))?;
         }
         Ok(Ended::Well)
     })
@@ -140,10 +154,45 @@ async fn exists(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
+async fn label(client: &Client, name: &str, manager: &str, labelled: Value, label: &str) -> Result<()> {
+    let namespaces = Api::<Namespace>::all(client.clone());
+    let written = namespaces.patch(name, &PatchParams::apply(manager).force(), &Patch::Apply(labelled)).await;
+    written.map(drop).with_context(|| format!("label {label} of namespace {name}"))
+}
+
+/// Waits until the API server lets the operator's account in, so that the operator does not look too soon. Who may not ask
+/// that, or waits for too long, goes on: the operator looks again.
+async fn wait_permitted(client: &Client, arguments: &Arguments, name: &str) {
+    let reviews = Api::<SubjectAccessReview>::all(client.clone());
+    let user = format!("system:serviceaccount:{}:{}", arguments.operator_namespace, arguments.service_account);
+    let asked = ResourceAttributes {
+        namespace: Some(name.to_owned()),
+        verb: Some("list".to_owned()),
+        resource: Some("secrets".to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let spec = SubjectAccessReviewSpec {
+        user: Some(user),
+        resource_attributes: Some(asked),
+        ..SubjectAccessReviewSpec::default()
+    };
+    let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
+    let begun = Instant::now();
+    while begun.elapsed() < RIGHTS_PATIENCE {
+        match reviews.create(&PostParams::default(), &review).await {
+            Ok(said) if said.status.as_ref().is_some_and(|status| status.allowed) => return,
+            Ok(_) => sleep(RIGHTS_LOOK).await,
+            Err(_) => return,
+        }
+    }
+}
+
 fn objects(arguments: &Arguments, name: &str) -> Vec<Value> {
-    let mut objects = vec![binding(arguments, name)];
-    objects.extend(arguments.inject.then(|| labelled(name)));
-    objects
+    let mut namespace = served(arguments, name);
+    if arguments.inject {
+        namespace["metadata"]["labels"][INJECT] = json!("enabled");
+    }
+    vec![binding(arguments, name), namespace]
 }
 
 fn binding(arguments: &Arguments, name: &str) -> Value {
@@ -161,6 +210,14 @@ fn binding(arguments: &Arguments, name: &str) -> Value {
     })
 }
 
-fn labelled(name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {INJECT: "enabled"}}})
+fn served(arguments: &Arguments, name: &str) -> Value {
+    labelled(name, OPERATOR_LABEL, &arguments.operator_namespace)
+}
+
+fn injected(name: &str) -> Value {
+    labelled(name, INJECT, "enabled")
+}
+
+fn labelled(name: &str, label: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {label: value}}})
 }

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use postern_crds::proxyroute::{self as spec, Address};
+use postern_crds::proxyroute::{self as spec, Address, CertificateKind, CertificateRef};
 use postern_crds::trust::NamedTrust;
 use sidecar_config::policy::{ClientAuth, Listener, ListenerTls, Protocol, TlsVersion, UnknownServerName};
 
 use super::Context;
 use crate::identity::trust::OUR_BUNDLE;
+use crate::index::ObjectName;
 
 /// A listener's name in documents and rows.
 #[must_use]
@@ -36,7 +37,7 @@ pub(super) fn listener(listener: &spec::Listener, context: &mut Context<'_>) -> 
 }
 
 fn listener_tls(tls: &spec::ListenerTls, context: &mut Context<'_>) -> ListenerTls {
-    let spec::ListenerTls { client_auth, min_version, trust, unknown_server_name } = tls;
+    let spec::ListenerTls { client_auth, min_version, trust, certificate_refs, unknown_server_name } = tls;
     let mut bundles = vec![OUR_BUNDLE.to_owned()];
     for NamedTrust { name, ca_certificate_refs, vouches_for } in trust {
         let bundle = context.needs.bundle(context.namespace, ca_certificate_refs, vouches_for.as_ref());
@@ -62,6 +63,12 @@ fn listener_tls(tls: &spec::ListenerTls, context: &mut Context<'_>) -> ListenerT
             spec::UnknownServerName::Default => UnknownServerName::Default,
             spec::UnknownServerName::Refuse => UnknownServerName::Refuse,
         },
-        certificates: Vec::new(),
+        certificates: certificate_refs.iter().map(|reference| certificate_name(reference, context.namespace)).collect(),
     }
+}
+
+/// A certificate's name in documents: that of its Secret.
+fn certificate_name(reference: &CertificateRef, own: &str) -> String {
+    let CertificateRef { kind: CertificateKind::Secret, name, namespace } = reference;
+    ObjectName::new(namespace.as_deref().unwrap_or(own), name).to_string()
 }

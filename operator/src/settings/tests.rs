@@ -20,7 +20,7 @@ fn read(flags: Flags, variables: &[(&str, &str)]) -> Result<Settings, String> {
 fn flags_go_before_variables_and_those_before_defaults() {
     let defaults = read(Flags::default(), &[]).expect("good defaults");
     assert_eq!((defaults.trust_domain.as_str(), defaults.status_port), ("cluster.local", 6190));
-    assert_eq!((defaults.scope, defaults.kubeconfig), (Scope::Cluster, None));
+    assert_eq!((defaults.scope, defaults.kubeconfig), (Scope::Enabled, None));
     let flags = Flags { trust_domain: Some("flag.local".to_owned()), ..Flags::default() };
     let variables = [
         ("POSTERN_OPERATOR_TRUST_DOMAIN", "variable.local"),
@@ -64,7 +64,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     ];
     let expected = "\
         --trust-domain: `A B` is not a SPIFFE trust domain; write lower-case letters, digits, dots, hyphens and underscores\n\
-        POSTERN_OPERATOR_NAMESPACES: `shop,,web` are not namespaces; write `all`, or names with commas between them\n\
+        POSTERN_OPERATOR_NAMESPACES: `shop,,web` are not namespaces; write `enabled`, `all`, or names with commas between them\n\
         --status-port: `0` is not a port; write 1 to 65535\n\
         POSTERN_OPERATOR_AUTHORITY_ALGORITHM: `RSA-1024` is not a kind of keys; write one of ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096\n\
         POSTERN_OPERATOR_LOG_LEVEL: `loud` is not a level; write Error, Warn, Info or Debug\n\

@@ -23,7 +23,7 @@ use crate::limits::{ASK_TIMEOUT, ASKS, STATUS_BYTES};
 pub struct Answer {
     /// Contract versions it reads.
     pub contract: Range,
-    /// UID of its pod.
+    /// UID of its pod; nothing once it is known to be the one that was asked, so that answers of many pods are one.
     pub pod_uid: String,
     /// The parts, by name.
     pub parts: BTreeMap<String, PartAnswer>,
@@ -96,8 +96,9 @@ impl Asker {
         // The semaphore is never closed; without it there is one bound less.
         let _permit = self.permits.acquire().await;
         let address = SocketAddr::new(pod.address.ok_or(AskError::NoAddress)?, self.port);
-        let answer = timeout(ASK_TIMEOUT, exchange(address)).await.map_err(|_| AskError::Timeout(address))??;
-        if answer.pod_uid == pod.uid { Ok(answer) } else { Err(AskError::OtherPod(address.ip())) }
+        let exchanged = timeout(ASK_TIMEOUT, exchange(address)).await.map_err(|_| AskError::Timeout(address))?;
+        let mut answer: Answer = exchanged?;
+        if std::mem::take(&mut answer.pod_uid) == pod.uid { Ok(answer) } else { Err(AskError::OtherPod(address.ip())) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Certificates of others, in ConfigMaps that are not ours: read when they are named, and now and then again.
+//! Certificates of others, in ConfigMaps that are not ours: read when they are named, and again when they have changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,11 +6,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
-use tokio::time::Instant;
 
 use crate::identity::trust::ExternalBundle;
 use crate::index::ObjectName;
-use crate::limits::AUTHORITIES_AGAIN;
+use crate::queue::Key;
+use crate::references::{Follower, Kind};
 use crate::render::Bundle;
 
 /// Entry of a ConfigMap that holds certificates.
@@ -19,29 +19,33 @@ const ENTRY: &str = "ca.crt";
 /// What was read last, by ConfigMap.
 pub struct Authorities {
     client: Client,
-    read: Mutex<BTreeMap<ObjectName, Reading>>,
-}
-
-#[derive(Clone, Debug)]
-struct Reading {
-    pem: Result<String, String>,
-    at: Instant,
+    follower: Follower,
+    /// The certificates in PEM, or why there are none.
+    read: Mutex<BTreeMap<ObjectName, Result<String, String>>>,
 }
 
 impl Authorities {
     /// Nothing read yet.
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client, read: Mutex::default() }
+    pub fn new(client: Client, follower: Follower) -> Self {
+        Self { client, follower, read: Mutex::default() }
     }
 
-    /// Those of some ConfigMaps that were never read, or not for long.
+    /// From now on a turn is asked for when one of these changes, and for none that it named before.
+    pub fn follow(&self, key: &Key, names: &BTreeSet<ObjectName>) {
+        self.follower.follow(key, Kind::Authority, names);
+        let interest = self.follower.interest();
+        self.read().retain(|name, _| interest.is_named(Kind::Authority, name));
+    }
+
+    /// Those of some ConfigMaps that were never read, and those that have changed since.
     #[must_use]
     pub fn unread(&self, names: &BTreeSet<ObjectName>) -> (BTreeSet<ObjectName>, BTreeSet<ObjectName>) {
+        let is_current = |name: &&ObjectName| self.follower.is_read(Kind::Authority, name);
+        let unread = names.iter().filter(|name| !is_current(name)).cloned();
         let read = self.read();
-        let (known, new): (BTreeSet<_>, BTreeSet<_>) = names.iter().cloned().partition(|name| read.contains_key(name));
-        let is_old = |name: &ObjectName| read.get(name).is_some_and(|read| read.at.elapsed() >= AUTHORITIES_AGAIN);
-        (new, known.into_iter().filter(is_old).collect())
+        let (changed, new) = unread.partition(|name| read.contains_key(name));
+        (new, changed)
     }
 
     /// Reads ConfigMaps, and tells whether one says something else than before. What cannot be read for the moment stays
@@ -65,14 +69,16 @@ impl Authorities {
                 }
                 Err(error) => return Err(error),
             };
+            let version = found.as_ref().and_then(|object| object.metadata.resource_version.clone());
             let entry = found.map(|object| object.data.unwrap_or_default().remove(ENTRY));
             let pem = match entry {
                 Some(Some(pem)) if !pem.trim().is_empty() => Ok(pem),
                 Some(_) => Err(format!("ConfigMap {name} has no `{ENTRY}`; put the certificates there in PEM")),
                 None => Err(format!("ConfigMap {name} does not exist")),
             };
-            let before = self.read().insert(name, Reading { pem: pem.clone(), at: Instant::now() });
-            has_changed |= before.is_none_or(|before| before.pem != pem);
+            let before = self.read().insert(name.clone(), pem.clone());
+            has_changed |= before.is_none_or(|before| before != pem);
+            self.follower.read(Kind::Authority, &name, version.as_deref());
         }
         Ok(has_changed)
     }
@@ -86,14 +92,14 @@ impl Authorities {
         let mut pem = String::new();
         for name in names(bundle) {
             let known = read.get(&name).ok_or_else(|| format!("ConfigMap {name} was not read yet"))?;
-            pem.push_str(known.pem.as_ref().map_err(Clone::clone)?.trim());
+            pem.push_str(known.as_ref().map_err(Clone::clone)?.trim());
             pem.push('\n');
         }
         Ok(ExternalBundle { pem, vouches_for: bundle.vouches_for.clone() })
     }
 
     // Each change is whole.
-    fn read(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Reading>> {
+    fn read(&self) -> MutexGuard<'_, BTreeMap<ObjectName, Result<String, String>>> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -66,6 +66,8 @@ impl Report {
 #[derive(Debug, Default)]
 pub struct Board {
     reports: Mutex<BTreeMap<ObjectName, Arc<Report>>>,
+    /// What all reports say of sidecars, once somebody has asked: thousands of clients do after every change.
+    seen: Mutex<Option<Arc<[SidecarSeen]>>>,
 }
 
 impl Board {
@@ -73,12 +75,32 @@ impl Board {
     pub fn set(&self, workload: &ObjectName, report: Report) -> bool {
         let new = report.trusts();
         let old = self.reports().insert(workload.clone(), Arc::new(report));
-        old.map(|old| old.trusts()).unwrap_or_default() != new
+        let is_new = old.map(|old| old.trusts()).unwrap_or_default() != new;
+        if is_new {
+            self.forget_seen();
+        }
+        is_new
     }
 
     /// Forgets a workload that is gone. Tells whether it had sidecars that are missing now.
     pub fn forget(&self, workload: &ObjectName) -> bool {
-        self.reports().remove(workload).is_some_and(|report| !report.trusts().is_empty())
+        let had_some = self.reports().remove(workload).is_some_and(|report| !report.trusts().is_empty());
+        if had_some {
+            self.forget_seen();
+        }
+        had_some
+    }
+
+    /// All sidecars that have started, with the revision of part `trust` that each has.
+    #[must_use]
+    pub fn seen(&self) -> Arc<[SidecarSeen]> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let gather = || self.reports().values().flat_map(|report| report.trusts()).collect();
+        Arc::clone(seen.get_or_insert_with(gather))
+    }
+
+    fn forget_seen(&self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The report of a workload.

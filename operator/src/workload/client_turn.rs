@@ -9,7 +9,7 @@ use postern_crds::{ConditionStatus, ConditionType};
 
 use super::turn::{TurnError, Worker};
 use crate::identity::Surroundings;
-use crate::identity::enforced::{SidecarSeen, TrustView};
+use crate::identity::enforced::TrustView;
 use crate::index::{Object, ObjectName};
 use crate::limits::{CALM, CALM_EACH, FIRST_WORD, FIRST_WORD_AGAIN};
 use crate::queue::{Key, Outcome, Pace};
@@ -29,7 +29,7 @@ impl Worker {
             (identity, cluster.directory(&self.names), cluster.is_ending(&name.namespace))
         };
         let written = self.trusts.written();
-        let seen: Vec<SidecarSeen> = self.board.all().values().flat_map(|report| report.trusts()).collect();
+        let seen = self.board.seen();
         let now = Timestamp::now().as_second();
         let around = Surroundings {
             now,
@@ -50,6 +50,20 @@ impl Worker {
         }
         let wait = done.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
         Ok(wait.map_or(Outcome::Done, Outcome::Again))
+    }
+
+    /// A turn in a namespace that is not served, or not yet: what was known of it is forgotten.
+    pub fn let_go(&self, key: &Key) {
+        match key {
+            Key::Workload(workload) => {
+                self.memories.forget(workload);
+                if self.board.forget(workload) {
+                    self.wake_clients();
+                }
+            }
+            Key::Trust(namespace) => self.trusts.forget(namespace),
+            Key::Authority | Key::Ledger(_) | Key::Identity(_) | Key::Route(_) | Key::Webhook | Key::Audit => {}
+        }
     }
 
     /// Revokes what was issued in a namespace to clients that are not there any more.
@@ -73,6 +87,7 @@ impl Worker {
         let namespaces = cluster.namespaces();
         namespaces
             .iter()
+            .filter(|namespace| self.index.serves(namespace))
             .flat_map(|namespace| cluster.workloads_in(namespace))
             .all(|workload| self.board.report(workload).is_some() || cluster.pods_of(workload).all(|pod| pod.is_ending))
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::index::held::{MANAGED_LABEL, PART_LABEL, WRITTEN_ANNOTATION, is_ours};
 use crate::index::pod::WORKLOAD_LABEL;
-use crate::index::{ContentDigest, Entries, Held, HeldKind, ObjectName};
+use crate::index::{ContentDigest, Entries, Held, HeldKind, ObjectName, Pairs};
 
 /// An object as it is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,9 @@ impl Content {
     #[must_use]
     pub fn deed(&self, held: Option<&Held>) -> Deed {
         let Some(held) = held else { return Deed::Create };
-        let is_of_others =
-            [PART_LABEL, WORKLOAD_LABEL].iter().any(|label| held.labels.get(*label) != self.labels.get(*label));
+        let is_of_others = [PART_LABEL, WORKLOAD_LABEL]
+            .iter()
+            .any(|label| held.labels.get(label) != self.labels.get(*label).map(String::as_str));
         if is_of_others || held.secret_type != self.secret_type {
             return Deed::Taken;
         }
@@ -75,9 +76,11 @@ impl Content {
         if held.digest == self.digest() {
             return Deed::Nothing;
         }
-        let entries = held.names.difference(&self.entries.names()).cloned().collect();
-        let surplus = |held: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>| {
-            held.keys().filter(|name| is_ours(name) && !wanted.contains_key(*name)).cloned().collect()
+        let wanted = self.entries.names();
+        let entries = held.names.iter().filter(|name| !wanted.contains(name)).map(|name| name.to_string()).collect();
+        let surplus = |held: &Pairs, wanted: &BTreeMap<String, String>| {
+            let names = held.iter().map(|(name, _)| name);
+            names.filter(|name| is_ours(name) && !wanted.contains_key(*name)).map(str::to_owned).collect()
         };
         let labels = surplus(&held.labels, &self.labels);
         let annotations = surplus(&held.annotations, &self.annotations);
@@ -160,8 +163,8 @@ mod tests {
             name: content.name.clone(),
             uid: "u1".to_owned(),
             version: 1,
-            labels: content.labels.clone(),
-            annotations: content.annotations.clone(),
+            labels: content.labels.clone().into(),
+            annotations: content.annotations.clone().into(),
             secret_type: String::new(),
             digest: content.digest(),
             names: content.entries.names(),

@@ -46,7 +46,7 @@ impl Worker {
     pub(super) fn written_bundles(&self, workload: &ObjectName) -> Option<String> {
         let name = ObjectName::new(workload.namespace.clone(), names::policy(&workload.name));
         let cluster = self.index.cluster();
-        cluster.held(HeldKind::ConfigMap, &name)?.annotations.get(BUNDLES_ANNOTATION).cloned()
+        cluster.held(HeldKind::ConfigMap, &name)?.annotations.get(BUNDLES_ANNOTATION).map(str::to_owned)
     }
 
     /// The policy that was written last, or what all pods had of it. What is not as it was written is nobody's word.
@@ -75,7 +75,7 @@ fn written(object: ConfigMap, workload: &ObjectName, entry: &str) -> Option<Writ
     if held.workload().as_ref() != Some(workload) || !held.is_as_written(&entries) {
         return None;
     }
-    let bundles = held.annotations.get(BUNDLES_ANNOTATION).cloned().unwrap_or_default();
+    let bundles = held.annotations.get(BUNDLES_ANNOTATION).unwrap_or_default().to_owned();
     Some(WrittenPolicy { document: entries.text(entry)?.to_owned(), bundles })
 }
 

@@ -4,6 +4,7 @@ use sidecar_config::Part;
 use sidecar_config::identity::Identity;
 use thiserror::Error;
 
+use super::certificates::Carried;
 use super::content::Content;
 use super::document::document;
 use super::names::IDENTITY_TYPE;
@@ -15,6 +16,8 @@ use crate::pki::key::{Algorithm, KeyError};
 
 /// Entry of the Secret with the chain.
 pub const CHAIN: &str = "tls.crt";
+/// Entry of the Secret with the key.
+pub const KEY: &str = "tls.key";
 
 /// Why a certificate could not be made.
 #[derive(Debug, Error)]
@@ -36,27 +39,26 @@ pub fn make(
     name: &ObjectName,
     workload: &str,
     request: &Request,
+    carried: &Carried,
     now: i64,
 ) -> Result<Content, LeafError> {
     let key = fresh::key(Algorithm::EcdsaP256)?;
     let leaf = issue::leaf(issuer, request, &key.public(), fresh::serial()?, now)?;
-    let entries = Entries::default()
-        .with("identity.json", identity_document())
-        .with(CHAIN, leaf.chain_pem)
-        .with("tls.key", key.pem().as_bytes());
+    let entries = beside(carried).with(CHAIN, leaf.chain_pem).with(KEY, key.pem().as_bytes());
     Ok(Content::secret(name.clone(), IDENTITY_TYPE, "identity", workload, entries))
 }
 
-fn identity_document() -> String {
-    let identity = Identity { chain: "tls.crt".to_owned(), key: "tls.key".to_owned(), certificates: Vec::new() };
-    document(Part::Identity, &identity)
+/// All but the workload's own key and chain.
+fn beside(carried: &Carried) -> Entries {
+    let identity = Identity { chain: CHAIN.to_owned(), key: KEY.to_owned(), certificates: carried.pairs.clone() };
+    let entries = Entries::default().with("identity.json", document(Part::Identity, &identity));
+    carried.entries.iter().fold(entries, |entries, (name, bytes)| entries.with(name, bytes))
 }
 
 /// The Secret as it is to be with the key and chain that are in it, so that what else was changed is mended.
 #[must_use]
-pub fn mended(held: &Entries, name: &ObjectName, workload: &str) -> Content {
-    let entries = Entries::default().with("identity.json", identity_document());
-    let copied = [CHAIN, "tls.key"].into_iter().filter_map(|entry| Some((entry, held.bytes(entry)?)));
-    let entries = copied.fold(entries, |entries, (name, bytes)| entries.with(name, bytes));
+pub fn mended(held: &Entries, name: &ObjectName, workload: &str, carried: &Carried) -> Content {
+    let copied = [CHAIN, KEY].into_iter().filter_map(|entry| Some((entry, held.bytes(entry)?)));
+    let entries = copied.fold(beside(carried), |entries, (name, bytes)| entries.with(name, bytes));
     Content::secret(name.clone(), IDENTITY_TYPE, "identity", workload, entries)
 }

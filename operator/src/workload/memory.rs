@@ -1,6 +1,6 @@
 //! What is remembered of a workload from turn to turn, and lost with the process: nothing that is written depends on it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sidecar_config::{CONTRACT_MAX, ContractVersion};
@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use super::ask::{Answer, AskError};
 use super::board::Heard;
 use super::content::Write;
-use super::names::POLICY_ENTRY;
+use super::names::{self, POLICY_ENTRY};
+use super::plan::Plan;
 use crate::index::held::BUNDLES_ANNOTATION;
-use crate::index::{ObjectName, Pod};
-use crate::limits::UNREACHABLE_AFTER;
+use crate::index::{Cluster, ContentDigest, HeldKind, ObjectName, Pod};
+use crate::limits::{CHUNKS, UNREACHABLE_AFTER};
 
 /// The memory of every workload, which its turns have one after the other.
 #[derive(Debug, Default)]
@@ -42,6 +43,36 @@ pub struct WrittenPolicy {
     pub bundles: String,
 }
 
+/// Part `identities` as it was packed last. Packing it again only to find that it is there would cost the most of
+/// a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedIdentities {
+    /// Digest of the document.
+    pub document: [u8; 32],
+    objects: BTreeMap<ObjectName, ContentDigest>,
+}
+
+impl PackedIdentities {
+    /// As a plan has it.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let set = plan.identities.iter().filter_map(|write| match write {
+            Write::Set(content) => Some((content.name.clone(), content.digest())),
+            Write::Keep | Write::Remove(..) => None,
+        });
+        Self { document: plan.identities_document, objects: set.collect() }
+    }
+
+    /// Whether all of it is still there, and nothing else.
+    #[must_use]
+    pub fn is_there(&self, cluster: &Cluster, workload: &ObjectName) -> bool {
+        (0..CHUNKS).all(|chunk| {
+            let name = ObjectName::new(workload.namespace.clone(), names::identities(&workload.name, chunk));
+            cluster.held(HeldKind::ConfigMap, &name).map(|held| held.digest) == self.objects.get(&name).copied()
+        })
+    }
+}
+
 /// The memory of a workload.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -49,6 +80,8 @@ pub struct Memory {
     pub written: Option<Instant>,
     /// Its policy as it was written last, once somebody had to know.
     pub policy: Option<WrittenPolicy>,
+    /// Its clients as they were packed last.
+    pub identities: Option<PackedIdentities>,
     /// What was heard of its pods, by UID.
     pub heard: HashMap<String, PodMemory>,
     /// Turns in a row after which somebody lagged behind.
@@ -69,6 +102,13 @@ impl Memory {
         }
     }
 
+    /// What a sidecar answers, kept once for all pods that say the same, as those of a workload do.
+    #[must_use]
+    pub fn shared(&self, answer: Answer) -> Arc<Answer> {
+        let mut known = self.heard.values().filter_map(|pod| pod.answer.as_ref());
+        known.find(|known| ***known == answer).cloned().unwrap_or_else(|| Arc::new(answer))
+    }
+
     /// The newest contract version that all sidecars read which have said so.
     #[must_use]
     pub fn newest_version(&self, pods: &[Arc<Pod>]) -> ContractVersion {
@@ -86,10 +126,9 @@ pub struct PodMemory {
 
 impl PodMemory {
     /// What is to be said of a sidecar after it was asked.
-    pub fn hear(&mut self, answer: Result<Answer, AskError>, now: Instant) -> Heard {
+    pub fn hear(&mut self, answer: Result<Arc<Answer>, AskError>, now: Instant) -> Heard {
         match answer {
             Ok(answer) => {
-                let answer = Arc::new(answer);
                 *self = Self { answer: Some(Arc::clone(&answer)), silent_since: None };
                 Heard::Answered(answer)
             }

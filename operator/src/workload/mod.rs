@@ -5,6 +5,7 @@ pub mod ask;
 pub mod authorities;
 pub mod backends;
 pub mod board;
+pub mod certificates;
 mod client_turn;
 pub mod content;
 pub mod document;

@@ -1,10 +1,11 @@
 //! What there is to know of a workload, as of one moment. The only step that looks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postern_crds::ProxyRoute;
 
+use super::names;
 use crate::index::cluster::selects;
 use crate::index::{Cluster, Held, HeldKind, ObjectName, Pod};
 
@@ -31,6 +32,19 @@ impl Observed {
     pub fn generations(&self) -> BTreeMap<ObjectName, i64> {
         let generation = |route: &ProxyRoute| route.metadata.generation.unwrap_or_default();
         self.routes.iter().map(|route| (ObjectName::of(&**route), generation(route))).collect()
+    }
+
+    /// Service accounts of its pods.
+    #[must_use]
+    pub fn accounts(&self) -> BTreeSet<&str> {
+        self.pods.iter().filter(|pod| !pod.is_ending).map(|pod| pod.service_account.as_str()).collect()
+    }
+
+    /// Names of the Secrets with its certificates, as they are to be.
+    #[must_use]
+    pub fn identity_secrets(&self) -> Vec<ObjectName> {
+        let name = |account: &str| names::identity(&self.workload.name, account);
+        self.accounts().into_iter().map(|one| ObjectName::new(self.workload.namespace.clone(), name(one))).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use postern_crds::Reason;
+use sha2::{Digest, Sha256};
 use sidecar_config::endpoints::EndpointSet;
 use sidecar_config::identities::KnownIdentity;
 use sidecar_config::policy::Policy;
@@ -13,6 +14,7 @@ use sidecar_decide::snapshot::AcceptedTrust;
 use sidecar_decide::{Parts, accept, link};
 
 use super::backends::{self, Backends};
+use super::certificates::{self, Carried, Certificates};
 use super::content::{Content, Write};
 use super::document::document;
 use super::last_good::write_bundles;
@@ -36,6 +38,8 @@ pub struct Plan {
     pub leaves: Vec<Leaf>,
     /// Part `identities`, in the order in which it is written: the digest of all of it last.
     pub identities: Vec<Write>,
+    /// Digest of its document.
+    pub identities_document: [u8; 32],
     /// Part `endpoints`.
     pub endpoints: Write,
     /// Part `policy`.
@@ -61,6 +65,15 @@ pub struct Expected {
     pub policy: String,
     /// Of part `endpoints`; `None` while what is there stays as it is.
     pub endpoints: Option<String>,
+}
+
+impl Expected {
+    /// All but the policy's, by part.
+    #[must_use]
+    pub fn others(&self) -> Vec<(&'static str, &String)> {
+        let others = [("trust", &self.trust), ("identities", &self.identities)].into_iter();
+        others.chain(self.endpoints.iter().map(|revision| ("endpoints", revision))).collect()
+    }
 }
 
 /// What a plan says of a route.
@@ -96,6 +109,8 @@ pub struct Leaf {
     pub name: ObjectName,
     /// Why it has to be made, and with what; `None` if the one that is there is good.
     pub due: Option<(rotate::Reason, Request)>,
+    /// What its Secret carries beside it.
+    pub carried: Carried,
 }
 
 /// What all workloads have in common.
@@ -111,10 +126,14 @@ pub struct Common<'a> {
     pub unreadable: &'a BTreeMap<String, String>,
     /// Clients that the workload has to know.
     pub known: &'a [KnownIdentity],
+    /// Digest of the document of identities that is written as it was packed, if there is one.
+    pub written_identities: Option<[u8; 32]>,
     /// Bytes of identities that an object takes.
     pub chunk_bytes: usize,
     /// Services that its routes send requests to.
     pub backends: &'a Backends,
+    /// Certificates of users that its listeners show.
+    pub certificates: &'a Certificates,
     /// The newest contract version that all of its sidecars read.
     pub newest: ContractVersion,
     /// In seconds since the epoch.
@@ -135,7 +154,10 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     let sets = backends::sets(common.backends, common.newest);
     let endpoints = backends::text(&sets);
     let asked_in_vain = backends::missing(&validated.policy, common.backends, endpoints.is_none());
-    for (name, what) in missing(validated, common, &sets).into_iter().chain(asked_in_vain) {
+    let (leaves, next_look) = leaves(observed, validated, common);
+    let left_out = leaves.iter().flat_map(|leaf| leaf.carried.left_out.iter().cloned()).collect();
+    let shown = certificates::missing(&validated.policy, &observed.routes, common.certificates, &left_out, common.now);
+    for (name, what) in missing(validated, common, &sets).into_iter().chain(asked_in_vain).chain(shown) {
         if let Some(verdict) = verdicts.get_mut(&name) {
             verdict.missing.push(what);
         }
@@ -152,7 +174,13 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
         Entries::default().with(names::GOOD_POLICY_ENTRY, policy.as_bytes()),
     );
     let good = good.sealed().annotated(BUNDLES_ANNOTATION, bundles.clone());
-    let identities = identities(workload, common.known, common.chunk_bytes);
+    let identities_text = document(Part::Identities, &common.known);
+    let identities_document = Sha256::digest(&identities_text).into();
+    let identities = if common.written_identities == Some(identities_document) {
+        Ok(Vec::new())
+    } else {
+        identities(workload, identities_text.as_bytes(), common.chunk_bytes)
+    };
     let too_large = identities.as_ref().err().copied();
     if let Some(error) = too_large {
         let refused = Refused { reason: Reason::TooLarge, message: error.to_string() };
@@ -161,10 +189,10 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
     let policy_content =
         config_map(names::policy(&workload.name), "policy", Entries::default().with(names::POLICY_ENTRY, policy));
     let set = |content: Content| if too_large.is_some() { Write::Keep } else { Write::Set(content) };
-    let (leaves, next_look) = leaves(observed, validated, common);
     Plan {
         leaves,
         identities: identities.unwrap_or_default(),
+        identities_document,
         endpoints: endpoints.as_ref().map_or(Write::Keep, |text| {
             let entries = Entries::default().with("endpoints.json", text.as_bytes());
             set(config_map(names::endpoints(&workload.name), "endpoints", entries))
@@ -183,8 +211,8 @@ pub fn plan(observed: &Observed, validated: &Validated, common: Common<'_>) -> P
 }
 
 /// Part `identities` in as many objects as it takes; those that are not needed any more go.
-fn identities(workload: &ObjectName, known: &[KnownIdentity], limit: usize) -> Result<Vec<Write>, TooLarge> {
-    let packed = pack::pack(document(Part::Identities, &known).as_bytes(), limit)?;
+fn identities(workload: &ObjectName, document: &[u8], limit: usize) -> Result<Vec<Write>, TooLarge> {
+    let packed = pack::pack(document, limit)?;
     let name = |chunk| ObjectName::new(workload.namespace.clone(), names::identities(&workload.name, chunk));
     let mut chunks = packed
         .chunks
@@ -266,10 +294,8 @@ fn for_any_pod(policy: &Policy) -> Policy {
 /// Which certificates the pods need, and which of them are due.
 fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Vec<Leaf>, Option<i64>) {
     let workload = &observed.workload;
-    let accounts: BTreeSet<_> =
-        observed.pods.iter().filter(|pod| !pod.is_ending).map(|pod| pod.service_account.as_str()).collect();
-    let mut next_look: Option<i64> = None;
-    let leaves = accounts.into_iter().map(|account| {
+    let mut next_look = certificates::next_look(common.certificates, common.now);
+    let leaves = observed.accounts().into_iter().map(|account| {
         let name = ObjectName::new(workload.namespace.clone(), names::identity(&workload.name, account));
         let dns_names = dns_names(observed, account, validated, common.names);
         let request = Request::pod(common.names, &workload.namespace, account, dns_names);
@@ -292,7 +318,8 @@ fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Ve
             }
             Decision::Renew(reason) => Some((reason, request)),
         };
-        Leaf { name, due }
+        let carried = certificates::carried(&validated.policy, common.certificates, entries, common.now);
+        Leaf { name, due, carried }
     });
     (leaves.collect(), next_look)
 }

@@ -105,6 +105,11 @@ impl Trusts {
         is_new || is_other
     }
 
+    /// Forgets a namespace that is not served any more.
+    pub fn forget(&self, namespace: &str) {
+        self.known().remove(namespace);
+    }
+
     // Each change is whole.
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)

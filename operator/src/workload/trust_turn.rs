@@ -38,19 +38,25 @@ impl Worker {
     /// # Errors
     /// When it could not be written, or a pod not be touched.
     pub async fn trust(&self, namespace: &str) -> Result<Outcome, TurnError> {
-        let Some(seen) = self.see(namespace)? else { return Ok(Outcome::Done) };
+        let key = Key::Trust(namespace.to_owned());
+        let Some(seen) = self.see(namespace)? else {
+            self.unfollow(&key);
+            return Ok(Outcome::Done);
+        };
         let names: BTreeSet<_> = seen.bundles.values().flat_map(authorities::names).collect();
-        let (new, old) = self.authorities.unread(&names);
+        self.authorities.follow(&key, &names);
+        let (new, changed) = self.authorities.unread(&names);
         if !new.is_empty() {
             let read = self.authorities.refresh(new).await;
             read.map_err(|error| TurnError::Trust(format!("certificates of others cannot be read: {error}")))?;
         }
         self.write_trust(namespace, &seen).await?;
         // After what may be urgent was written.
-        if !old.is_empty() && self.authorities.refresh(old).await.unwrap_or_default() {
+        if !changed.is_empty() && self.authorities.refresh(changed).await.unwrap_or_default() {
             self.write_trust(namespace, &seen).await?;
         }
-        Ok(if names.is_empty() { Outcome::Done } else { Outcome::Again(AUTHORITIES_AGAIN) })
+        let (_, unread) = self.authorities.unread(&names);
+        Ok(if unread.is_empty() { Outcome::Done } else { Outcome::Again(AUTHORITIES_AGAIN) })
     }
 
     /// Looks who signs, and has everything made anew that another one signed.
@@ -85,7 +91,7 @@ impl Worker {
         let mut bundles: BTreeMap<_, _> = rendered.flat_map(|rendered| rendered.needs.bundles).collect();
         // What is served is trusted until it is written without: a route may have changed a moment ago, or in vain.
         for held in cluster.held_in(HeldKind::ConfigMap, namespace) {
-            let served = held.annotations.get(BUNDLES_ANNOTATION).map(|text| read_bundles(text));
+            let served = held.annotations.get(BUNDLES_ANNOTATION).map(read_bundles);
             for (name, bundle) in served.into_iter().flatten() {
                 bundles.entry(name).or_insert(bundle);
             }

@@ -26,7 +26,7 @@ use super::board::{Board, Heard, Report};
 use super::content::{Deed, Write};
 use super::enclosed;
 use super::leaf;
-use super::memory::{Memories, Memory};
+use super::memory::{Memories, Memory, PackedIdentities};
 use super::observe::{Observed, observe};
 use super::plan::{Common, Plan, plan};
 use super::status::{View, status};
@@ -39,13 +39,14 @@ use crate::events::Events;
 use crate::events::transition::of_route;
 use crate::identity::directory::Directory;
 use crate::identity::{ReconcileError, Reconciler};
-use crate::index::{Index, Object, ObjectName, Pod};
+use crate::index::{Index, Object, ObjectName, Pod, essentials};
 use crate::inject::audit::{AuditError, Auditor};
 use crate::inject::upkeep::{Upkeep, UpkeepError};
 use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES};
 use crate::metrics::Metrics;
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
+use crate::references::Certificates;
 
 /// Why a turn failed.
 #[derive(Debug, Error)]
@@ -99,6 +100,7 @@ pub struct Worker {
     pub(crate) names: Names,
     pub(crate) trusts: Trusts,
     pub(crate) authorities: Authorities,
+    pub(crate) certificates: Certificates,
     pub(crate) reconciler: Reconciler,
     pub(crate) quota: usize,
     pub(crate) operator_namespace: String,
@@ -140,15 +142,19 @@ impl Worker {
         let validated = self.validate(&observed, newest, &mut memory).instrument(error_span!("validate")).await?;
         let known = known(&self.index.cluster().directory(&self.names), &validated, &trust);
         let backends = backends::look(&self.index.cluster(), &validated.policy);
+        let certificates = self.certificates(&observed, &validated.policy).await;
         let now = Timestamp::now().as_second();
+        let written = memory.identities.as_ref().filter(|last| last.is_there(&self.index.cluster(), workload));
         let common = Common {
             issuer: &self.signer.issuer(),
             names: &self.names,
             trust: &trust,
             unreadable: &unreadable,
             known: &known,
+            written_identities: written.map(|last| last.document),
             chunk_bytes: CHUNK_BYTES,
             backends: &backends,
+            certificates: &certificates,
             newest,
             now,
         };
@@ -160,19 +166,15 @@ impl Worker {
             self.queue.add(Key::Trust(workload.namespace.clone()), Pace::Gathered);
         }
         if let Some(taken) = applied.taken.first() {
-            let advice = "the name is needed and belongs to something that the operator did not make; rename it";
-            let refused = Refused { reason: Reason::NameTaken, message: format!("{taken}: {advice}") };
+            let refused = name_taken(taken);
             plan.routes.values_mut().for_each(|verdict| verdict.accepted = Err(refused.clone()));
         }
         self.touch(&observed.pods).instrument(error_span!("touch")).await?;
         let heard = self.ask(&observed.pods, &mut memory).instrument(error_span!("ask")).await;
         let is_acknowledged = all_have(&heard, &[("policy", &plan.expected.policy)]);
-        let expected = &plan.expected;
-        let others = [("trust", &expected.trust), ("identities", &expected.identities)].into_iter();
-        let others: Vec<_> = others.chain(expected.endpoints.iter().map(|revision| ("endpoints", revision))).collect();
         // Nobody tells when what is in the way is gone.
         let is_written = applied.taken.is_empty() && applied.problems.is_empty();
-        let is_settled = is_written && is_acknowledged && all_have(&heard, &others);
+        let is_settled = is_written && is_acknowledged && all_have(&heard, &plan.expected.others());
         if is_acknowledged && heard.iter().any(|(_, heard)| matches!(heard, Heard::Answered(_))) {
             // Every started pod has it: it is what a pod falls back to that is started later.
             self.writer.set(&plan.good).instrument(error_span!("promote")).await?;
@@ -196,6 +198,12 @@ impl Worker {
         Ok(waits.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
     }
 
+    /// A turn names nothing of others any more.
+    pub(crate) fn unfollow(&self, key: &Key) {
+        self.certificates.leave(key);
+        self.authorities.follow(key, &BTreeSet::new());
+    }
+
     /// Writes what the plan says: certificates at once, the rest at most once in a while.
     async fn apply(
         &self,
@@ -209,10 +217,11 @@ impl Worker {
             let held = observed.secrets.iter().find(|held| held.name == leaf.name);
             let content = match (&leaf.due, held.and_then(|held| held.entries.as_deref())) {
                 (None, None) => continue,
-                (None, Some(entries)) => leaf::mended(entries, &leaf.name, &observed.workload.name),
+                (None, Some(entries)) => leaf::mended(entries, &leaf.name, &observed.workload.name, &leaf.carried),
                 (Some((reason, request)), _) => {
                     tracing::info!(secret = %leaf.name, reason = reason.as_str(), "issuing a certificate");
-                    match leaf::make(&self.signer.issuer(), &leaf.name, &observed.workload.name, request, now) {
+                    let (issuer, workload) = (self.signer.issuer(), &observed.workload.name);
+                    match leaf::make(&issuer, &leaf.name, workload, request, &leaf.carried, now) {
                         Ok(content) => content,
                         // What is served does not wait for it.
                         Err(error) => {
@@ -224,6 +233,9 @@ impl Worker {
                 }
             };
             summary.enter(&content.name, self.writer.set(&content).await?);
+        }
+        if !plan.identities.is_empty() {
+            memory.identities = Some(PackedIdentities::of(plan));
         }
         let writes: Vec<_> = plan.identities.iter().chain([&plan.endpoints, &plan.policy]).collect();
         let is_due = |write: &&&Write| match write {
@@ -274,7 +286,10 @@ impl Worker {
         let heard = pods.iter().zip(answers).map(|(pod, answer)| {
             let heard = match answer {
                 None => Heard::NotStarted,
-                Some(answer) => memory.heard.entry(pod.uid.clone()).or_default().hear(answer, now),
+                Some(answer) => {
+                    let answer = answer.map(|answer| memory.shared(answer));
+                    memory.heard.entry(pod.uid.clone()).or_default().hear(answer, now)
+                }
             };
             (Arc::clone(pod), heard)
         });
@@ -327,7 +342,7 @@ impl Worker {
                 }
                 let before = route.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
                 self.events.tell(&*route, of_route(before, &status.conditions));
-                written.metadata.managed_fields = None;
+                essentials(&mut written.metadata);
                 self.index.written(Object::Route(Arc::new(written)));
                 Ok(Outcome::Done)
             }
@@ -365,6 +380,12 @@ fn pause(workload: &ObjectName, lagging: u32) -> Duration {
         0 => ASK_SETTLED + spread(workload, ASK_SETTLED / 5),
         turns => (ASK_AGAIN_FIRST * (1 << turns.min(8).saturating_sub(1))).min(ASK_AGAIN_LONGEST),
     }
+}
+
+/// Why nothing is served that takes an object of a name.
+fn name_taken(name: &ObjectName) -> Refused {
+    let advice = "the name is needed and belongs to something that the operator did not make; rename it";
+    Refused { reason: Reason::NameTaken, message: format!("{name}: {advice}") }
 }
 
 /// Whether every started pod has parts at these revisions.

@@ -45,6 +45,7 @@ impl Worker {
             self.wake_clients();
         }
         self.memories.forget(workload);
+        self.unfollow(&Key::Workload(workload.clone()));
         let objects = self.objects_of(workload);
         // All that is in a namespace goes with it.
         let Some(marked) = objects.iter().find(|held| is_policy(held)).or(objects.first()).filter(|_| !is_ending)
@@ -53,7 +54,7 @@ impl Worker {
         };
         let now = Timestamp::now().as_second();
         let since = objects.iter().filter_map(|held| held.annotations.get(UNUSED_ANNOTATION)).max();
-        match decide(since.map(String::as_str), now) {
+        match decide(since, now) {
             Unused::Mark => {
                 self.writer.annotate(marked, UNUSED_ANNOTATION, &now.to_string()).await?;
                 Ok(Outcome::Again(UNUSED_KEPT))
@@ -76,7 +77,7 @@ impl Worker {
         let kinds = [HeldKind::Secret, HeldKind::ConfigMap];
         let all = kinds.into_iter().flat_map(|kind| cluster.held_in(kind, &workload.namespace));
         let mut all: Vec<_> = all.filter(|held| held.workload().as_ref() == Some(workload)).cloned().collect();
-        all.sort_by_key(|held| held.annotations.contains_key(UNUSED_ANNOTATION));
+        all.sort_by_key(|held| held.annotations.get(UNUSED_ANNOTATION).is_some());
         all
     }
 }

@@ -7,9 +7,11 @@
     reason = "a test says what it expects by unwrapping; the panic is its failure"
 )]
 
+mod certificate_of_users;
 mod identity_directory;
 mod identity_fixture;
 mod identity_validate;
+mod kept_bytes;
 mod pki_authority;
 mod pki_fixture;
 mod pki_issue;

@@ -83,6 +83,7 @@ fn listener() -> Value {
         "port": 8443, "address": "All", "protocol": "HTTPS",
         "tls": {
             "clientAuth": "Required", "minVersion": "1.3", "unknownServerName": "Refuse",
+            "certificateRefs": [{"kind": "Secret", "name": "web-tls", "namespace": "certificates"}],
             "trust": [{
                 "name": "partner", "caCertificateRefs": [{"kind": "ConfigMap", "name": "partner-ca"}],
                 "vouchesFor": {"spiffe": ["partner.example"], "commonName": true},

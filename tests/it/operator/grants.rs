@@ -1,5 +1,5 @@
-//! Services of other namespaces: asked only where a ReferenceGrant says so, whether Gateway API is installed or not. The API
-//! server is this test's own, because a definition is everybody's.
+//! Services and Secrets of other namespaces: used only where a ReferenceGrant says so, whether Gateway API is installed or
+//! not. The API servers are these tests' own, because a definition is everybody's.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use postern_tests::operator::Operator;
 use serde_json::{Value, json};
 
 use super::backends::{slice, stock, upstream};
+use super::certificates::{OURS, Web, carried};
 use super::scene::Scene;
 
 const ROUTE: &str = "proxyroute/orders";
@@ -46,13 +47,18 @@ fn definition() -> Value {
     })
 }
 
-/// A grant for routes of a namespace.
+/// A grant for routes of a namespace to ask a Service.
 fn grant(namespace: &str, service: &str) -> Value {
+    granting(namespace, "Service", service)
+}
+
+/// A grant for routes of a namespace.
+fn granting(namespace: &str, kind: &str, name: &str) -> Value {
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant", "metadata": {"name": "orders"},
         "spec": {
             "from": [{"group": "postern.dev", "kind": "ProxyRoute", "namespace": namespace}],
-            "to": [{"group": "", "kind": "Service", "name": service}],
+            "to": [{"group": "", "kind": kind, "name": name}],
         },
     })
 }
@@ -121,4 +127,54 @@ fn a_service_of_another_namespace_is_asked_where_a_grant_permits_it() {
     stores.apply(&grant(&scene.namespace.name, "stock")).unwrap();
     resolved("True", "ResolvedRefs");
     scene.wait_answer("orders-1", "billing", (Some(200), None));
+}
+
+#[test]
+fn a_certificate_of_another_namespace_is_shown_where_a_grant_permits_it() {
+    static SERVER: OnceLock<ApiServer> = OnceLock::new();
+    let server = SERVER.get_or_init(|| ApiServer::start().unwrap());
+    let mut scene = Scene::start_on(server);
+    let central = server.namespace("central").unwrap();
+    scene.operator = Operator::start_for(&scene.own, &[&scene.namespace, &central], &[]).unwrap();
+    let web = Web::new(&scene);
+    central.apply(&web.secret("web 1")).unwrap();
+    let mut route = scene.route(&["billing"]);
+    route["spec"]["listener"]["tls"] = json!({"certificateRefs": [{"name": "web-tls", "namespace": central.name}]});
+    scene.apply(&scene.service());
+    scene.client("billing");
+    scene.apply(&route);
+    scene.pods(&["orders-1"]);
+    // Nothing waits for a kind that is not there.
+    scene.wait_programmed(1);
+    let message = scene.wait_condition(ROUTE, "ResolvedRefs", "False", "RefNotPermitted");
+    let expected = format!(
+        "spec.listener.tls.certificateRefs[0]: Secret {0}/web-tls is of another namespace, and no ReferenceGrant there permits ProxyRoutes of {1} to name it",
+        central.name, scene.namespace.name
+    );
+    assert_eq!(message, expected);
+    scene.keep_certificate("billing");
+    scene.wait_answer("orders-1", "billing", (Some(200), None));
+    assert_eq!(web.shown(&scene), OURS);
+
+    let resolved = |status: &str, reason: &str| {
+        scene.wait_condition_within(DISCOVERY, ROUTE, "ResolvedRefs", status, reason);
+    };
+    install(&central);
+    // What may be asked may not be shown.
+    central.apply(&grant(&scene.namespace.name, "web-tls")).unwrap();
+    central.apply(&granting(&scene.namespace.name, "Secret", "web-tls")).unwrap();
+    resolved("True", "ResolvedRefs");
+    web.wait_shown(&scene, "web 1");
+    // What changes in the other namespace is seen, too.
+    central.apply(&web.secret("web 2")).unwrap();
+    web.wait_shown(&scene, "web 2");
+
+    // A permission that is withdrawn takes the key with it.
+    central.apply(&grant(&scene.namespace.name, "web-tls")).unwrap();
+    resolved("False", "RefNotPermitted");
+    web.wait_shown(&scene, OURS);
+    assert_eq!(carried(&scene), [""; 0]);
+    central.apply(&granting(&scene.namespace.name, "Secret", "web-tls")).unwrap();
+    resolved("True", "ResolvedRefs");
+    web.wait_shown(&scene, "web 2");
 }

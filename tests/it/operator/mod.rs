@@ -1,8 +1,11 @@
 //! The real operator on a real API server, with real sidecars in front of an application.
 
+mod away;
 mod backends;
+mod certificates;
 mod clients;
 mod command;
+mod enabled;
 mod enclosed;
 mod events;
 mod grants;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::scene::Scene;
 
 /// Runs `kubectl postern` in a namespace.
-fn postern(namespace: &Namespace<'_>, arguments: &[&str]) -> Finished {
+pub(super) fn postern(namespace: &Namespace<'_>, arguments: &[&str]) -> Finished {
     let folder = tempfile::tempdir().unwrap();
     symlink(built("postern-operator").unwrap(), folder.path().join("kubectl-postern")).unwrap();
     let path = var_os("PATH").unwrap();
@@ -69,7 +69,8 @@ fn a_namespace_is_enabled_and_disabled() {
     let made: Vec<Value> = serde_json::Deserializer::from_str(&made).into_iter().map(Result::unwrap).collect();
     let known = served.object("rolebinding/postern-operator-namespace").unwrap().unwrap();
     assert_eq!([&made[0]["roleRef"], &made[0]["subjects"]], [&known["roleRef"], &known["subjects"]]);
-    assert_eq!(made[1]["metadata"]["labels"]["postern.dev/inject"], "enabled");
+    let labels = json!({"postern.dev/inject": "enabled", "postern.dev/operator": own.name});
+    assert_eq!(made[1]["metadata"]["labels"], labels);
     let label = || served.object(&format!("namespace/{}", served.name)).unwrap().unwrap()["metadata"]["labels"].clone();
     assert_eq!(label()["postern.dev/inject"], Value::Null, "nothing was changed");
     let another = own.server.namespace("web").unwrap();
@@ -78,10 +79,21 @@ fn a_namespace_is_enabled_and_disabled() {
     assert_eq!(enabled.code, Some(0), "{}", enabled.stderr);
     let binding = another.object("rolebinding/postern-operator-namespace").unwrap().unwrap();
     assert_eq!(binding["subjects"], known["subjects"]);
+    let labels =
+        || another.object(&format!("namespace/{}", another.name)).unwrap().unwrap()["metadata"]["labels"].clone();
+    let plain = json!({"kubernetes.io/metadata.name": another.name});
+    let with = |more: Value| {
+        let mut labels = plain.clone();
+        labels.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        labels
+    };
+    let both = with(json!({"postern.dev/inject": "enabled", "postern.dev/operator": own.name}));
+    assert_eq!(labels(), both);
+    let again = postern(&another, &["enable", &another.name, "--operator-namespace", &own.name]);
+    assert_eq!((again.code, labels()), (Some(0), both), "what was asked for before stays");
     assert_eq!(postern(&another, &["disable", &another.name]).code, Some(0));
     assert!(another.object("rolebinding/postern-operator-namespace").unwrap().is_none());
-    let labels = another.object(&format!("namespace/{}", another.name)).unwrap().unwrap()["metadata"]["labels"].clone();
-    assert_eq!(labels, json!({"kubernetes.io/metadata.name": another.name}));
+    assert_eq!(labels(), plain);
     let wrong = postern(&another, &["enable", "not-there"]);
     assert_eq!((wrong.code, wrong.stderr.lines().next()), (Some(2), Some("error: namespace not-there does not exist")));
 }

@@ -39,16 +39,21 @@ pub(crate) struct Prober {
 impl Prober {
     /// Asks from now on, with a client's certificate.
     pub(crate) fn start(scene: &Scene, pod: &str, client: &str) -> Self {
+        Self::start_at(scene, pod, client, &scene.host(), "ca.pem")
+    }
+
+    /// The same by another name of the gate, which somebody else vouches for.
+    pub(crate) fn start_at(scene: &Scene, pod: &str, client: &str, host: &str, authority: &str) -> Self {
         let address = scene.kubelet.with(pod, |pod| Ok(pod.address())).unwrap();
         let file = |name: &str| read(scene.file(name)).unwrap();
         let certificates = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).map(Result::unwrap).collect::<Vec<_>>();
         let mut roots = RootCertStore::empty();
-        certificates(&file("ca.pem")).into_iter().for_each(|root| roots.add(root).unwrap());
+        certificates(&file(authority)).into_iter().for_each(|root| roots.add(root).unwrap());
         let chain = certificates(&file(&format!("{client}.pem")));
         let key = PrivateKeyDer::from_pem_slice(&file(&format!("{client}.key"))).unwrap();
         let config = ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
         let target =
-            Target { config: Arc::new(config), host: scene.host(), address: SocketAddr::from((address, PORT)) };
+            Target { config: Arc::new(config), host: host.to_owned(), address: SocketAddr::from((address, PORT)) };
         let seen = Arc::new(Seen::default());
         let shared = Arc::clone(&seen);
         let thread = Some(thread::spawn(move || ask_on(&target, &shared)));

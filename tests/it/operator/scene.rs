@@ -45,9 +45,22 @@ impl Scene {
 
     /// The same on another API server.
     pub(crate) fn start_on(server: &'static ApiServer) -> Self {
+        Self::start_with(server, |own, namespace| Operator::start(own, namespace).unwrap())
+    }
+
+    /// With an operator that serves what is enabled, which its namespace is not yet.
+    pub(crate) fn start_enabled() -> Self {
+        let enabled = |own: &Namespace<'_>, later: &Namespace<'_>| Operator::start_enabled(own, &[later]).unwrap();
+        Self::start_with(ApiServer::shared().unwrap(), enabled)
+    }
+
+    fn start_with(
+        server: &'static ApiServer,
+        operator: impl FnOnce(&Namespace<'_>, &Namespace<'_>) -> Operator,
+    ) -> Self {
         let (namespace, own) = (server.namespace("shop").unwrap(), server.namespace("postern").unwrap());
         Self {
-            operator: Operator::start(&own, &namespace).unwrap(),
+            operator: operator(&own, &namespace),
             kubelet: MiniKubelet::start(&namespace).unwrap(),
             namespace,
             own,
@@ -272,8 +285,13 @@ impl Scene {
 
     /// Writes a client's certificate out of its Secret, and the authorities it trusts.
     pub(crate) fn keep_certificate(&self, client: &str) {
+        self.keep_certificate_of(&self.namespace, client);
+    }
+
+    /// The same of a client of another namespace.
+    pub(crate) fn keep_certificate_of(&self, namespace: &Namespace<'_>, client: &str) {
         let secret = self.operator.wait_for("the client's Secret", || {
-            let secret = self.namespace.object(&format!("secret/{client}-client"))?;
+            let secret = namespace.object(&format!("secret/{client}-client"))?;
             Ok(secret.filter(|secret| secret["data"]["tls.crt"].is_string()))
         });
         let secret = secret.unwrap();
@@ -336,10 +354,14 @@ impl Scene {
     }
 
     pub(crate) fn curl_path(&self, pod: &str, client: Option<&str>, path: &str) -> Curl {
+        self.curl_at(pod, client, &self.host(), "ca.pem", path)
+    }
+
+    /// A call by another name of the gate, which somebody else vouches for.
+    pub(crate) fn curl_at(&self, pod: &str, client: Option<&str>, host: &str, authority: &str, path: &str) -> Curl {
         let address = self.kubelet.with(pod, |pod| Ok(pod.address())).unwrap();
-        let host = self.host();
         let curl = Curl::new(format!("https://{host}:{PORT}{path}")).within(Duration::from_secs(10));
-        let curl = curl.authority("ca.pem").folder(self.folder.path());
+        let curl = curl.authority(authority).folder(self.folder.path());
         let curl = curl.arg("--resolve").arg(format!("{host}:{PORT}:{address}"));
         client.into_iter().fold(curl, |curl, client| curl.certificate(client))
     }

@@ -87,8 +87,10 @@ fn a_collector_that_is_away_costs_nothing_but_spans() {
     // Port 9 of a loopback address that nobody listens on.
     let scene = traced("127.9.9.9:9");
     scene.wait_programmed(1);
-    let page = || Ok(scene.operator.page("/metrics")?.text());
-    let lost = || Ok(Some(page()?).filter(|page| dropped(page)[2] > 0.0));
+    let lost = || {
+        let page = scene.operator.page("/metrics")?.text();
+        Ok(Some(page).filter(|page| dropped(page)[2] > 0.0))
+    };
     let page = scene.operator.wait_for("the last try", lost).unwrap();
     assert_eq!(series(&page, "postern_operator_trace_spans_exported_total"), 0.0);
     let told = scene.operator.log();

@@ -18,6 +18,7 @@ use futures_util::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod as PodObject;
 use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Config};
 use serde_json::json;
@@ -115,6 +116,8 @@ fn run(kubeconfig: &Path, namespace: &str, node: &Node, stopped: oneshot::Receiv
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         let client = Client::try_from(config)?;
         let pods = watcher(Api::namespaced(client.clone(), namespace), watcher::Config::default().labels(WORKLOAD));
+        // A node outlives its API server, and looks again.
+        let pods = pods.default_backoff().filter_map(async |event| event.ok());
         let pods = std::pin::pin!(pods);
         tokio::select! {
             _ = stopped => Ok(()),
@@ -127,16 +130,16 @@ fn run(kubeconfig: &Path, namespace: &str, node: &Node, stopped: oneshot::Receiv
 
 /// Takes up what happens to pods. What has come at once is mounted together.
 async fn follow(
-    mut events: impl Stream<Item = watcher::Result<Event<PodObject>>> + Unpin,
+    mut events: impl Stream<Item = Event<PodObject>> + Unpin,
     client: &Client,
     namespace: &str,
     node: &Node,
 ) -> Result<()> {
     while let Some(event) = events.next().await {
         let mut due = BTreeSet::new();
-        note(&event?, node, &mut due)?;
+        note(&event, node, &mut due)?;
         while let Some(Some(event)) = events.next().now_or_never() {
-            note(&event?, node, &mut due)?;
+            note(&event, node, &mut due)?;
         }
         if due.is_empty() {
             continue;

@@ -43,6 +43,7 @@ fn pod(namespace: &str, name: &str, workload: &str, app: &str) -> Pod {
         is_started: false,
         is_ending: false,
         touched: None,
+        gate: crate::inject::gate::Gate::There,
     }
 }
 

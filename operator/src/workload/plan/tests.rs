@@ -87,6 +87,11 @@ fn planned(observed: &Observed, now: i64) -> Plan {
 }
 
 fn planned_for(observed: &Observed, known: &[KnownIdentity], now: i64) -> Plan {
+    planned_after(observed, known, [0; 32], now)
+}
+
+/// The same where these identities are written.
+fn planned_after(observed: &Observed, known: &[KnownIdentity], written: [u8; 32], now: i64) -> Plan {
     let names = names();
     let (directory, bundles, unreadable) = (Directory::default(), BTreeMap::new(), BTreeMap::new());
     let input = TrustInput { issuer: &ISSUER, names: &names, directory: &directory, ledgers: &[], bundles: &bundles };
@@ -101,8 +106,10 @@ fn planned_for(observed: &Observed, known: &[KnownIdentity], now: i64) -> Plan {
         trust: &trust,
         unreadable: &unreadable,
         known,
+        written_identities: Some(written),
         chunk_bytes: CHUNK_BYTES,
         backends: &backends,
+        certificates: &BTreeMap::new(),
         newest: CONTRACT_MAX,
         now,
     };
@@ -122,8 +129,8 @@ fn held(content: &Content) -> Arc<Held> {
         name: content.name.clone(),
         uid: "u".to_owned(),
         version: 1,
-        labels: content.labels.clone(),
-        annotations: content.annotations.clone(),
+        labels: content.labels.clone().into(),
+        annotations: content.annotations.clone().into(),
         secret_type: content.secret_type.to_owned(),
         digest: content.digest(),
         names: content.entries.names(),
@@ -161,6 +168,11 @@ fn the_same_is_planned_again() {
         assert_eq!(content(second).deed(Some(&held(content(first)))), Deed::Nothing);
     }
     assert_eq!(first.identities, second.identities);
+    // What is there as it was packed is not packed again; of another document all is.
+    let [known, other] =
+        [first.identities_document, [0; 32]].map(|written| planned_after(&observed, &[], written, NOW));
+    assert_eq!((known.identities, known.expected), (Vec::new(), first.expected.clone()));
+    assert_eq!(other.identities, first.identities);
     assert_eq!((first.expected, first.routes), (second.expected, second.routes));
 }
 
@@ -189,7 +201,7 @@ fn a_certificate_is_made_anew_when_it_is_due_or_damaged_or_its_names_change() {
     let first = planned(&observed(routes(), pods(), vec![]), NOW);
     let leaf = &first.leaves[0];
     let (_, request) = leaf.due.as_ref().expect("it is due");
-    let secret = leaf::make(&ISSUER, &leaf.name, "orders", request, NOW).expect("a certificate");
+    let secret = leaf::make(&ISSUER, &leaf.name, "orders", request, &leaf.carried, NOW).expect("a certificate");
     let good = held(&secret);
     let why = |routes, secret: &Arc<Held>, now| {
         let plan = planned(&observed(routes, pods(), vec![Arc::clone(secret)]), now);
@@ -207,7 +219,7 @@ fn a_certificate_is_made_anew_when_it_is_due_or_damaged_or_its_names_change() {
     assert_eq!(why(routes(), &held(&broken), NOW).0, Some(rotate::Reason::Damaged));
     // What is right but for something beside it is mended, and nothing is issued.
     let stray = Content { entries: secret.entries.clone().with("stray", "x"), ..secret.clone() };
-    let mended = leaf::mended(&stray.entries, &leaf.name, "orders");
+    let mended = leaf::mended(&stray.entries, &leaf.name, "orders", &leaf.carried);
     assert_eq!((mended.deed(Some(&good)), mended.entries), (Deed::Nothing, secret.entries));
 }
 
