@@ -1,5 +1,6 @@
 //! The real webhook on a real API server, under the configuration that is shipped.
 
+mod rotation;
 mod scene;
 
 use std::io::Write;

@@ -224,9 +224,8 @@ fn admin(page: &mut Page, sources: &Sources<'_>) {
 }
 
 fn memory(page: &mut Page, trims: &Trims, limit: Option<u64>) {
-    if let Some(bytes) = limit {
-        page.gauge("postern_memory_limit_bytes", "Memory that the process may take, of its control groups.", bytes);
-    }
+    let help = "Memory that the process may take, of its control groups; 0 without a limit.";
+    page.gauge("postern_memory_limit_bytes", help, limit.unwrap_or(0));
     let help = "Times that memory was given back after a burst of connections.";
     page.counter("postern_memory_trims_total", help, trims.count());
     let help = "How long it took to give memory back.";
