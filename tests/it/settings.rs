@@ -67,7 +67,7 @@ fn every_wrong_setting_is_told_and_nothing_starts() {
             &[],
             json!({ "tracing": { "endpoint": "https://collector:4318" } }),
             vec!["`settings.tracing.endpoint`: collectors are not spoken to over TLS; write `http://` and the address of \
-                  one beside the gate"
+                  one nearby"
                 .to_owned()],
         ),
         (&[("POSTERN__NOTHING", "1")], Value::Null, vec![
