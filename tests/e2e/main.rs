@@ -13,5 +13,8 @@ mod cluster;
 mod hops;
 mod installed;
 mod jobs;
+mod load;
+mod probes;
+mod protocols;
 mod rolling;
 mod scene;
