@@ -70,9 +70,9 @@ generate: ## Write the generated files anew: JSON Schemas, definitions of the AP
 .PHONY: figures
 figures: ## Measure the shipped binary: size, time to ready, idle memory
 	@scripts/need cc cargo curl sqlite3
-	$(call part,dist build,cargo build --profile dist --package postern-sidecar --bin postern-sidecar)
+	$(call part,static build,scripts/static sidecar)
 	@$(MAKE) --no-print-directory decide-figures
-	$(call part,figures,cargo run --quiet --package postern-tests --bin postern-figures -- "$(CARGO_TARGET_DIR)/dist/postern-sidecar")
+	$(call part,figures,cargo run --quiet --package postern-tests --bin postern-figures -- "$$(scripts/static sidecar)")
 
 .PHONY: decide-figures
 decide-figures: ## Count what decisions cost among many routes and identities; fails above its bounds
@@ -110,10 +110,10 @@ soak: ## Have everything around a busy gate fail at random for SOAK_SECONDS=600:
 .PHONY: bench
 bench: ## Compare with HAProxy what a request, a connection and an idle connection cost, in about 10 minutes after the build
 	@scripts/need cc cargo h2load haproxy nginx
-	$(call part,dist build,cargo build --profile dist --package postern-sidecar --bin postern-sidecar)
+	$(call part,static build,scripts/static sidecar)
 	$(call part,client,cargo build --release --package postern-bench)
 	@mkdir -p bench/results
-	$(call part,rounds,"$(CARGO_TARGET_DIR)/release/postern-bench" "$(CARGO_TARGET_DIR)/dist/postern-sidecar" $(BENCH_SECONDS) bench/results/$(BENCH_NAME))
+	$(call part,rounds,"$(CARGO_TARGET_DIR)/release/postern-bench" "$$(scripts/static sidecar)" $(BENCH_SECONDS) bench/results/$(BENCH_NAME))
 
 .PHONY: charts
 charts: ## Lint the charts and render each of their values
