@@ -90,7 +90,9 @@ fn metrics_are_some_programs() {
 fn reasons_are_those_of_the_table() {
     let is_code = |word: &str| STAGES.iter().any(|stage| word.starts_with(stage) && word.len() > stage.len());
     let mut named = Vec::new();
-    for document in documents().into_iter().filter(|name| name.starts_with("docs/") || name == "README.md") {
+    // One page is about the words of others.
+    let ours = |name: &String| name.starts_with("docs/") && name != "docs/coming-from.md" || name == "README.md";
+    for document in documents().into_iter().filter(ours) {
         let text = page(&document);
         let inline =
             codes(&text).filter(|code| is_code(code) && code.chars().all(|c| c == '_' || c.is_ascii_lowercase()));
@@ -167,7 +169,8 @@ fn tests_that_prove_a_claim_are_there() {
         let last_cells = rows.filter_map(|row| row.trim_end_matches([' ', '|']).rsplit(" | ").next());
         let names = last_cells.flat_map(codes).filter(|code| code.matches('_').count() >= 2);
         let names = names.filter(|code| code.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit()));
-        let names = names.filter(|code| !code.starts_with("postern_") && Reason::ALL.iter().all(|reason| reason.code() != *code));
+        let names = names
+            .filter(|code| !code.starts_with("postern_") && Reason::ALL.iter().all(|reason| reason.code() != *code));
         named.extend(names.map(|name| (document.to_owned(), name.to_owned())));
     }
     assert_known("tests", named, |name| rust.contains(&format!("fn {name}(")));
