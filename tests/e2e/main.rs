@@ -13,5 +13,6 @@ mod cluster;
 mod hops;
 mod installed;
 mod jobs;
+mod quickstart;
 mod rolling;
 mod scene;
