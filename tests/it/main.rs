@@ -8,6 +8,7 @@
 mod admin;
 mod control_plane;
 mod crds;
+mod deployed;
 mod dns;
 mod docs;
 mod drain;
