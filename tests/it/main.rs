@@ -48,6 +48,7 @@ mod rustls_client;
 mod server_certificates;
 mod settings;
 mod soak;
+mod standalone;
 mod status;
 mod tidy;
 mod tls;
