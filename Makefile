@@ -35,7 +35,7 @@ demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 le
 
 .PHONY: test
 test: ## Check format and lints, build, and run all tests
-	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl promtool python3 sqlite3 sslscan
+	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl promtool python3 sqlite3 sslscan systemd-analyze
 	$(call part,control plane,scripts/kubernetes)
 	$(call part,format,cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check)
 	$(call part,lints,cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings)
@@ -61,10 +61,12 @@ lint: ## Run clippy; a warning is an error
 	@cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings
 
 .PHONY: generate
-generate: ## Write the generated files anew: JSON Schemas, definitions of the API, its reference
+generate: ## Write the generated files anew: JSON Schemas, definitions of the API, its reference, what charts say and render
 	@scripts/need cc cargo python3
+	@scripts/kubernetes helm
 	@cargo run --quiet --package postern-crds --features generate --bin crdgen
 	@scripts/chart
+	@scripts/manifests "$$(scripts/kubernetes where helm)"
 	@UPDATE=1 cargo test --quiet --package sidecar-config --test it schema
 
 .PHONY: figures
@@ -120,7 +122,8 @@ charts: ## Lint the charts and render each of their values
 	@scripts/need python3
 	@scripts/kubernetes helm
 	$(call part,generated files,scripts/chart --check)
-	$(call part,lint,"$$(scripts/kubernetes where helm)" lint charts/postern-crds charts/postern)
+	$(call part,what they render for kubectl,scripts/manifests "$$(scripts/kubernetes where helm)" --check)
+	$(call part,lint,"$$(scripts/kubernetes where helm)" lint --strict charts/postern-crds charts/postern)
 	$(call part,render,tests/charts/render "$$(scripts/kubernetes where helm)")
 
 .PHONY: images
