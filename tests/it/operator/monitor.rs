@@ -40,6 +40,7 @@ fn metrics_are_valid_and_tell_what_was_done() {
         (r#"postern_operator_certificates{days_left="0-1",of="workload"}"#, 1.0),
         (r#"postern_operator_certificates{days_left="30-90",of="client"}"#, 1.0),
         (r#"postern_operator_certificates{days_left="expired",of="client"}"#, 0.0),
+        ("postern_operator_certificates_overdue", 0.0),
         (r#"postern_operator_watches{kind="route",state="watching"}"#, 1.0),
         (r#"postern_operator_watches{kind="route",state="listing"}"#, 0.0),
         (r#"postern_operator_api_requests_total{outcome="denied",resource="secrets",verb="create"}"#, 0.0),
