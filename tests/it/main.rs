@@ -32,6 +32,7 @@ mod live;
 mod log;
 mod memory_limit;
 mod metrics;
+mod monitoring;
 mod observed;
 mod offers;
 mod operator;
