@@ -40,7 +40,8 @@ test: ## Check format and lints, build, and run all tests
 	$(call part,format,cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check)
 	$(call part,lints,cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings)
 	$(call part,lints of the fuzz targets,cargo clippy --manifest-path fuzz/Cargo.toml --no-default-features --locked -- --deny warnings)
-	$(call part,generated files of the chart,scripts/chart --check)
+	$(call part,generated files of the chart,scripts/chart --check && scripts/dashboards --check)
+	$(call part,alert rules,tests/rules/check)
 	$(call part,build,cargo build --workspace --bins)
 	$(call part,tests,cargo test --workspace --lib --bins --tests --no-fail-fast)
 
@@ -67,6 +68,7 @@ generate: ## Write the generated files anew: JSON Schemas, definitions of the AP
 	@cargo run --quiet --package postern-crds --features generate --bin crdgen
 	@scripts/chart
 	@scripts/manifests "$$(scripts/kubernetes where helm)"
+	@scripts/dashboards
 	@UPDATE=1 cargo test --quiet --package sidecar-config --test it schema
 
 .PHONY: figures
@@ -121,7 +123,7 @@ bench: ## Compare with HAProxy what a request, a connection and an idle connecti
 charts: ## Lint the charts and render each of their values
 	@scripts/need python3
 	@scripts/kubernetes helm
-	$(call part,generated files,scripts/chart --check)
+	$(call part,generated files,scripts/chart --check && scripts/dashboards --check)
 	$(call part,what they render for kubectl,scripts/manifests "$$(scripts/kubernetes where helm)" --check)
 	$(call part,lint,"$$(scripts/kubernetes where helm)" lint --strict charts/postern-crds charts/postern)
 	$(call part,render,tests/charts/render "$$(scripts/kubernetes where helm)")

@@ -17,6 +17,7 @@ use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
 use self::scene::{Webhook, app, gate, named, of_deployment};
+use crate::monitoring::assert_documented;
 use crate::operator::monitor::series;
 use crate::operator::scene::Scene;
 
@@ -222,6 +223,7 @@ fn what_is_reviewed_is_counted_and_measured() {
     let page = webhook.metrics().unwrap();
     let checked = run(Command::new("promtool").args(["check", "metrics"]), page.as_bytes(), PATIENCE).unwrap();
     assert_eq!(format!("{}{}", checked.text(), checked.stderr), "", "{page}");
+    assert_documented(&page);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let left = series(&page, "postern_injector_certificate_not_after_timestamp_seconds") - now;
     assert!((1.0..=400.0 * 86_400.0).contains(&left), "{left} of {page}");

@@ -33,6 +33,7 @@ mod live;
 mod log;
 mod memory_limit;
 mod metrics;
+mod monitoring;
 mod observed;
 mod offers;
 mod operator;
