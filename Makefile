@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/postern/target
 # rustup puts cargo here, and only login shells have it in their path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-# KEEP=1 leaves the demo running.
+# KEEP=1 leaves running what the target has started.
 KEEP ?=
 # Of the benchmark: for how long it begins new rounds, and what its result is called.
 BENCH_SECONDS ?= 400
@@ -146,9 +146,10 @@ up: cluster ## Bring up a Kubernetes (KUBECONFIG's, else kind's, else a node of 
 down: ## Remove it, with all that it has left on this machine
 	@scripts/cluster down
 
-.PHONY: cluster-tests
-cluster-tests: cluster charts ## Bring up a Kubernetes, install Postern, and call through gates in pods: black box, from images to rows
+.PHONY: e2e
+e2e: cluster charts ## Prove it on a real Kubernetes (as `up` has it), from images to rows; KEEP=1 leaves the cluster for more
 	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e)
+	$(if $(filter-out 0,$(KEEP)),,@$(MAKE) --no-print-directory down)
 
 .PHONY: up-and-down
 up-and-down: images ## Bring up a node, remove it, also after all of it was killed: the machine has to be as it was
