@@ -38,7 +38,7 @@ impl Cluster {
     fn found() -> Result<Self> {
         ensure!(
             env::var_os("KUBECONFIG").is_some(),
-            "KUBECONFIG is not set; `make cluster-tests` sets it to a cluster that is there"
+            "KUBECONFIG is not set; `make e2e` sets it to a cluster that is there"
         );
         Ok(Self { kubectl: program("kubectl")?, helm: program("helm")? })
     }
@@ -96,7 +96,7 @@ impl Cluster {
 }
 
 /// Where a program is, as the scripts of the checkout find it.
-fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let looked = run(Command::new(in_checkout("scripts/kubernetes")).args(["where", name]), b"", PATIENCE)?;
     ensure!(looked.code == Some(0), "{}", looked.stderr);
     Ok(PathBuf::from(looked.text().trim_end()))

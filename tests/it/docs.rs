@@ -1,5 +1,8 @@
 //! What the documents say is what the program does: configurations are accepted, and every name in them exists.
 
+mod links;
+mod names;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +15,7 @@ use postern_tests::process::Launch;
 use serde_json::json;
 use sidecar_decide::{Limiter, Reason};
 
+use crate::monitoring::assert_documented;
 use crate::observed::wait_until;
 use crate::reload::KeepAlive;
 
@@ -21,6 +25,31 @@ fn root() -> PathBuf {
 
 fn page(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// All documents: Markdown below the checkout's root, but for what is hidden or built.
+fn documents() -> Vec<String> {
+    let mut found = Vec::new();
+    gather(&root(), &mut found);
+    let base = root();
+    let mut names: Vec<_> =
+        found.iter().map(|path| path.strip_prefix(&base).unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn gather(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() {
+            if !is_hidden && !path.ends_with("target") && !path.join("CACHEDIR.TAG").exists() {
+                gather(&path, found);
+            }
+        } else if path.extension().is_some_and(|ending| ending == "md") {
+            found.push(path);
+        }
+    }
 }
 
 /// Fenced blocks of a language.
@@ -96,8 +125,8 @@ fn view_columns() -> Vec<String> {
     list.split(',').map(|column| column.trim().to_owned()).collect()
 }
 
-#[test]
-fn metrics_are_the_pages() {
+/// What a gate tells to which everything has happened that it counts.
+fn eventful() -> String {
     let mut gate = Gate::start_with(|document| {
         document["version"] = json!("1.2");
         let raw =
@@ -123,8 +152,13 @@ fn metrics_are_the_pages() {
     wait_until("the connection's end", || cut.has_ended());
     gate.rows(6).unwrap();
     let status = gate.sidecar.status_address().unwrap();
-    let answer = Curl::new(format!("http://{status}/metrics")).call().unwrap();
-    let text = answer.text();
+    Curl::new(format!("http://{status}/metrics")).call().unwrap().text()
+}
+
+#[test]
+fn metrics_are_the_pages() {
+    let text = eventful();
+    assert_documented(&text);
     let told: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))
