@@ -171,3 +171,8 @@ pub const AUDITED_PODS: usize = 100;
 pub const AUDITED_PAGE: u32 = 50;
 /// Namespaces that are listed at once.
 pub const AUDITED_NAMESPACES: u32 = 500;
+
+/// How long `check` waits for one answer, and between two tries.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The other.
+pub const CHECK_PAUSE: Duration = Duration::from_secs(1);

@@ -38,7 +38,7 @@ impl Cluster {
     fn found() -> Result<Self> {
         ensure!(
             env::var_os("KUBECONFIG").is_some(),
-            "KUBECONFIG is not set; `make cluster-tests` sets it to a cluster that is there"
+            "KUBECONFIG is not set; `make e2e` sets it to a cluster that is there"
         );
         Ok(Self { kubectl: program("kubectl")?, helm: program("helm")? })
     }

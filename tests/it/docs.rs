@@ -15,6 +15,7 @@ use postern_tests::process::Launch;
 use serde_json::json;
 use sidecar_decide::{Limiter, Reason};
 
+use crate::monitoring::assert_documented;
 use crate::observed::wait_until;
 use crate::reload::KeepAlive;
 
@@ -124,8 +125,8 @@ fn view_columns() -> Vec<String> {
     list.split(',').map(|column| column.trim().to_owned()).collect()
 }
 
-#[test]
-fn metrics_are_the_pages() {
+/// What a gate tells to which everything has happened that it counts.
+fn eventful() -> String {
     let mut gate = Gate::start_with(|document| {
         document["version"] = json!("1.2");
         let raw =
@@ -151,8 +152,13 @@ fn metrics_are_the_pages() {
     wait_until("the connection's end", || cut.has_ended());
     gate.rows(6).unwrap();
     let status = gate.sidecar.status_address().unwrap();
-    let answer = Curl::new(format!("http://{status}/metrics")).call().unwrap();
-    let text = answer.text();
+    Curl::new(format!("http://{status}/metrics")).call().unwrap().text()
+}
+
+#[test]
+fn metrics_are_the_pages() {
+    let text = eventful();
+    assert_documented(&text);
     let told: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "))

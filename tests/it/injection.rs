@@ -17,6 +17,7 @@ use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
 use self::scene::{Webhook, app, gate, named, of_deployment};
+use crate::monitoring::assert_documented;
 use crate::operator::monitor::series;
 use crate::operator::scene::Scene;
 
@@ -222,6 +223,7 @@ fn what_is_reviewed_is_counted_and_measured() {
     let page = webhook.metrics().unwrap();
     let checked = run(Command::new("promtool").args(["check", "metrics"]), page.as_bytes(), PATIENCE).unwrap();
     assert_eq!(format!("{}{}", checked.text(), checked.stderr), "", "{page}");
+    assert_documented(&page);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let left = series(&page, "postern_injector_certificate_not_after_timestamp_seconds") - now;
     assert!((1.0..=400.0 * 86_400.0).contains(&left), "{left} of {page}");
@@ -305,4 +307,22 @@ fn events(namespace: &Namespace<'_>) -> Vec<String> {
     let mut each: Vec<_> = each.collect();
     each.sort_unstable();
     each
+}
+
+/// As the pod of `helm test` asks: the API, who leads, and the webhook under the authority that API servers trust.
+#[test]
+fn a_check_tells_what_works_and_what_does_not() {
+    let webhook = Webhook::shared();
+    let checked = webhook.check(None);
+    let text = checked.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}{}", checked.stderr);
+    assert_eq!(lines[0], "api: proxyroutes and clientidentities are served");
+    assert!(lines[1].starts_with("operator: ") && lines[1].ends_with(" leads"), "{text}");
+    for (line, way) in lines[2..].iter().zip(["namespace", "pod"]) {
+        assert_eq!(*line, format!("webhook: {way}.inject.postern.dev puts a gate into a pod"));
+    }
+    let elsewhere = webhook.check(Some("elsewhere"));
+    assert_eq!(elsewhere.code, Some(1));
+    assert!(elsewhere.stderr.starts_with("lease elsewhere/postern-operator: "), "{}", elsewhere.stderr);
 }

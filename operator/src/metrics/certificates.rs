@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use postern_crds::clientidentity::{ClientIdentity, State};
 use sidecar_config::UtcTime;
 
 use crate::index::{Held, HeldKind, Index, ObjectKind};
@@ -43,6 +44,28 @@ pub(super) fn count(index: &Index, now: i64) -> BTreeMap<(&'static str, &'static
     counts
 }
 
+/// Counts the clients that a certificate was promised to and who have none, or one that should have been made anew long
+/// before: half of the time between its renewal and its end is over.
+pub(super) fn overdue(index: &Index, now: i64) -> usize {
+    index.cluster().identities().filter(|identity| is_overdue(identity, now)).count()
+}
+
+fn is_overdue(identity: &ClientIdentity, now: i64) -> bool {
+    let asks = identity.spec.issue.is_some() || identity.spec.csr.is_some();
+    if !asks || identity.spec.state == State::Revoked || identity.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
+    let Some(told) = identity.status.as_ref().and_then(|status| status.certificate.as_ref()) else { return true };
+    let seconds = |time: &str| time.parse::<UtcTime>().ok().map(UtcTime::seconds);
+    let (Some(from), Some(until)) = (seconds(told.not_before.as_str()), seconds(told.not_after.as_str())) else {
+        return true;
+    };
+    let renewal = told.renewal_time.as_ref().and_then(|time| seconds(time.as_str()));
+    // Nothing is said of a renewal where none can be made now.
+    let renewal = renewal.unwrap_or(from + (until - from) / 3 * 2);
+    now >= renewal + (until - renewal) / 2
+}
+
 /// The bucket of so many seconds.
 fn bucket(left: i64) -> &'static str {
     BUCKETS.iter().find(|(least, _)| left >= *least).map_or("expired", |(_, days)| days)
@@ -50,7 +73,11 @@ fn bucket(left: i64) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{DAY, bucket};
+    use postern_crds::clientidentity::ClientIdentity;
+    use serde_json::{Value, json};
+    use sidecar_config::UtcTime;
+
+    use super::{DAY, bucket, is_overdue};
 
     #[test]
     fn days_are_whole_and_none_is_in_two_buckets() {
@@ -65,6 +92,42 @@ mod tests {
             (90 * DAY, "90+"),
         ] {
             assert_eq!(bucket(left), expected, "{left}");
+        }
+    }
+
+    /// A certificate of January, with or without a time of its renewal.
+    fn january(renewal: Option<&str>) -> Value {
+        json!({
+            "serial": "01", "notBefore": "2026-01-01T00:00:00Z", "notAfter": "2026-01-31T00:00:00Z", "renewalTime": renewal,
+            "sha256": "", "spiffeId": "", "lfdi": "", "sfdi": "",
+        })
+    }
+
+    #[test]
+    fn who_waits_for_a_certificate_in_vain_is_counted() {
+        let issue = json!({"issue": {"secretName": "billing-client"}});
+        let revoked = json!({"issue": {"secretName": "billing-client"}, "state": "Revoked"});
+        let recognised = json!({"serviceAccount": {"name": "orders"}});
+        let (kept, soon) = (january(Some("2026-01-21T00:00:00Z")), january(Some("2026-01-29T00:00:00Z")));
+        for (spec, certificate, at, expected) in [
+            (&issue, &kept, "2026-01-20T00:00:00Z", false),
+            (&issue, &kept, "2026-01-25T23:00:00Z", false),
+            (&issue, &kept, "2026-01-26T00:00:00Z", true),
+            (&issue, &soon, "2026-01-29T23:00:00Z", false),
+            (&issue, &soon, "2026-01-30T00:00:00Z", true),
+            (&issue, &january(None), "2026-01-25T23:00:00Z", false),
+            (&issue, &january(None), "2026-01-26T00:00:00Z", true),
+            (&issue, &Value::Null, "2026-01-02T00:00:00Z", true),
+            (&revoked, &kept, "2026-01-30T00:00:00Z", false),
+            (&recognised, &Value::Null, "2026-01-30T00:00:00Z", false),
+        ] {
+            let object = json!({
+                "apiVersion": "postern.dev/v1alpha1", "kind": "ClientIdentity", "metadata": {"name": "billing"},
+                "spec": spec, "status": {"certificate": certificate},
+            });
+            let identity: ClientIdentity = serde_json::from_value(object).expect("an identity");
+            let now = at.parse::<UtcTime>().expect("a time").seconds();
+            assert_eq!(is_overdue(&identity, now), expected, "{spec} {certificate} {at}");
         }
     }
 }

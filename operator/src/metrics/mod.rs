@@ -44,6 +44,7 @@ pub struct Metrics {
     /// The newest generation of each route, and since when it is waited for.
     changes: Mutex<HashMap<ObjectName, (i64, Option<Instant>)>>,
     certificates: IntGaugeVec,
+    overdue: IntGauge,
     leader: IntGauge,
     without_sidecar: IntGaugeVec,
     watches: IntGaugeVec,
@@ -145,6 +146,10 @@ impl Metrics {
                 "Certificates in place, by whose they are and the whole days that they are valid for.",
                 &["of", "days_left"],
             )?,
+            overdue: make.enter(IntGauge::new(
+                "postern_operator_certificates_overdue",
+                "Clients who wait for a certificate, or have one that should have been made anew long before.",
+            ))?,
             leader: make.enter(IntGauge::new(
                 "postern_operator_leader",
                 "Whether this process leads: 1, or 0 while another one does.",
@@ -264,6 +269,7 @@ impl Metrics {
         for ((of, days), count) in certificates::count(index, now) {
             self.certificates.with_label_values(&[of, days]).set(number(count));
         }
+        self.overdue.set(number(certificates::overdue(index, now)));
         let mut page = Page::from(TextEncoder::new().encode_to_string(&self.registry.gather())?);
         if let Some(traces) = &self.traces {
             traces.write(&mut page, "postern_operator");

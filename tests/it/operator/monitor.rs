@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use super::leading::Process;
 use super::scene::Scene;
+use crate::monitoring::assert_documented;
 
 /// The value of one series, written as on the page; 0 where it is not there.
 pub(crate) fn series(page: &str, series: &str) -> f64 {
@@ -34,12 +35,14 @@ fn metrics_are_valid_and_tell_what_was_done() {
     let page = scene.operator.page("/metrics").unwrap().text();
     let checked = run(Command::new("promtool").args(["check", "metrics"]), page.as_bytes(), PATIENCE).unwrap();
     assert_eq!(format!("{}{}", checked.text(), checked.stderr), "", "{page}");
+    assert_documented(&page);
     for (name, expected) in [
         ("postern_operator_leader", 1.0),
         ("postern_operator_programmed_seconds_count", 1.0),
         (r#"postern_operator_certificates{days_left="0-1",of="workload"}"#, 1.0),
         (r#"postern_operator_certificates{days_left="30-90",of="client"}"#, 1.0),
         (r#"postern_operator_certificates{days_left="expired",of="client"}"#, 0.0),
+        ("postern_operator_certificates_overdue", 0.0),
         (r#"postern_operator_watches{kind="route",state="watching"}"#, 1.0),
         (r#"postern_operator_watches{kind="route",state="listing"}"#, 0.0),
         (r#"postern_operator_api_requests_total{outcome="denied",resource="secrets",verb="create"}"#, 0.0),
