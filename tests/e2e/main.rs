@@ -9,6 +9,7 @@
 
 mod away;
 mod calls;
+mod changes;
 mod cluster;
 mod hops;
 mod installed;
@@ -17,5 +18,6 @@ mod load;
 mod probes;
 mod protocols;
 mod quickstart;
+mod refused;
 mod rolling;
 mod scene;
