@@ -145,6 +145,8 @@ down: ## Remove it, with all that it has left on this machine
 
 .PHONY: cluster-tests
 cluster-tests: cluster charts ## Bring up a Kubernetes, install Postern, and call through gates in pods: black box, from images to rows
+	@scripts/kubernetes prometheus
+	$(call part,Prometheus into the cluster,scripts/image "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar" postern-prometheus:tests --entrypoint /prometheus "$$(scripts/kubernetes where prometheus)=/prometheus" && scripts/cluster load "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar")
 	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e)
 
 .PHONY: up-and-down

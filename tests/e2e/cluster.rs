@@ -96,7 +96,7 @@ impl Cluster {
 }
 
 /// Where a program is, as the scripts of the checkout find it.
-fn program(name: &str) -> Result<PathBuf> {
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
     let looked = run(Command::new(in_checkout("scripts/kubernetes")).args(["where", name]), b"", PATIENCE)?;
     ensure!(looked.code == Some(0), "{}", looked.stderr);
     Ok(PathBuf::from(looked.text().trim_end()))

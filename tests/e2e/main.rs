@@ -13,5 +13,6 @@ mod cluster;
 mod hops;
 mod installed;
 mod jobs;
+mod observed;
 mod rolling;
 mod scene;
