@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/postern/target
 # rustup puts cargo here, and only login shells have it in their path.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
-# KEEP=1 leaves the demo running.
+# KEEP=1 leaves running what the target has started.
 KEEP ?=
 # Of the benchmark: for how long it begins new rounds, and what its result is called.
 BENCH_SECONDS ?= 400
@@ -35,7 +35,7 @@ demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 le
 
 .PHONY: test
 test: ## Check format and lints, build, and run all tests
-	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl promtool python3 sqlite3 sslscan
+	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl promtool python3 sqlite3 sslscan systemd-analyze
 	$(call part,control plane,scripts/kubernetes)
 	$(call part,format,cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check)
 	$(call part,lints,cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings)
@@ -62,19 +62,21 @@ lint: ## Run clippy; a warning is an error
 	@cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings
 
 .PHONY: generate
-generate: ## Write the generated files anew: JSON Schemas, definitions of the API, its reference
+generate: ## Write the generated files anew: JSON Schemas, definitions of the API, its reference, what charts say and render
 	@scripts/need cc cargo python3
+	@scripts/kubernetes helm
 	@cargo run --quiet --package postern-crds --features generate --bin crdgen
 	@scripts/chart
+	@scripts/manifests "$$(scripts/kubernetes where helm)"
 	@scripts/dashboards
 	@UPDATE=1 cargo test --quiet --package sidecar-config --test it schema
 
 .PHONY: figures
 figures: ## Measure the shipped binary: size, time to ready, idle memory
 	@scripts/need cc cargo curl sqlite3
-	$(call part,dist build,cargo build --profile dist --package postern-sidecar --bin postern-sidecar)
+	$(call part,static build,scripts/static sidecar)
 	@$(MAKE) --no-print-directory decide-figures
-	$(call part,figures,cargo run --quiet --package postern-tests --bin postern-figures -- "$(CARGO_TARGET_DIR)/dist/postern-sidecar")
+	$(call part,figures,cargo run --quiet --package postern-tests --bin postern-figures -- "$$(scripts/static sidecar)")
 
 .PHONY: decide-figures
 decide-figures: ## Count what decisions cost among many routes and identities; fails above its bounds
@@ -112,17 +114,18 @@ soak: ## Have everything around a busy gate fail at random for SOAK_SECONDS=600:
 .PHONY: bench
 bench: ## Compare with HAProxy what a request, a connection and an idle connection cost, in about 10 minutes after the build
 	@scripts/need cc cargo h2load haproxy nginx
-	$(call part,dist build,cargo build --profile dist --package postern-sidecar --bin postern-sidecar)
+	$(call part,static build,scripts/static sidecar)
 	$(call part,client,cargo build --release --package postern-bench)
 	@mkdir -p bench/results
-	$(call part,rounds,"$(CARGO_TARGET_DIR)/release/postern-bench" "$(CARGO_TARGET_DIR)/dist/postern-sidecar" $(BENCH_SECONDS) bench/results/$(BENCH_NAME))
+	$(call part,rounds,"$(CARGO_TARGET_DIR)/release/postern-bench" "$$(scripts/static sidecar)" $(BENCH_SECONDS) bench/results/$(BENCH_NAME))
 
 .PHONY: charts
 charts: ## Lint the charts and render each of their values
 	@scripts/need python3
 	@scripts/kubernetes helm
 	$(call part,generated files,scripts/chart --check && scripts/dashboards --check)
-	$(call part,lint,"$$(scripts/kubernetes where helm)" lint charts/postern-crds charts/postern)
+	$(call part,what they render for kubectl,scripts/manifests "$$(scripts/kubernetes where helm)" --check)
+	$(call part,lint,"$$(scripts/kubernetes where helm)" lint --strict charts/postern-crds charts/postern)
 	$(call part,render,tests/charts/render "$$(scripts/kubernetes where helm)")
 
 .PHONY: images
@@ -143,11 +146,12 @@ up: cluster ## Bring up a Kubernetes (KUBECONFIG's, else kind's, else a node of 
 down: ## Remove it, with all that it has left on this machine
 	@scripts/cluster down
 
-.PHONY: cluster-tests
-cluster-tests: cluster charts ## Bring up a Kubernetes, install Postern, and call through gates in pods: black box, from images to rows
+.PHONY: e2e
+e2e: cluster charts ## Prove it on a real Kubernetes (as `up` has it), from images to rows; KEEP=1 leaves the cluster for more
 	@scripts/kubernetes prometheus
-	$(call part,Prometheus into the cluster,scripts/image "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar" postern-prometheus:tests --entrypoint /prometheus "$$(scripts/kubernetes where prometheus)=/prometheus" && scripts/cluster load "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar")
+	$(call part,image of Prometheus,scripts/image "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar" postern-prometheus:tests --entrypoint /prometheus "$$(scripts/kubernetes where prometheus)=/prometheus" && scripts/cluster load "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar")
 	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e)
+	$(if $(filter-out 0,$(KEEP)),,@$(MAKE) --no-print-directory down)
 
 .PHONY: up-and-down
 up-and-down: images ## Bring up a node, remove it, also after all of it was killed: the machine has to be as it was

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod app;
 pub mod authority;
+pub mod check;
 pub mod events;
 pub mod heap;
 pub mod identity;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use postern_operator::metrics::Metrics;
 use postern_operator::settings::{Flags, Settings};
-use postern_operator::{app, heap, inject, plugin, telemetry};
+use postern_operator::{app, check, heap, inject, plugin, telemetry};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -25,6 +25,8 @@ enum Command {
     Run(Box<Flags>),
     /// Put the gate into pods: the webhook, which has no rights, until SIGTERM or SIGINT
     Inject(Box<inject::settings::Flags>),
+    /// Tell whether what is installed works together: definitions, operator and webhook
+    Check(check::Flags),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Inject(flags) => {
             inject::settings::Settings::read(*flags).map_err(anyhow::Error::from).and_then(run_injector)
         }
+        Command::Check(flags) => plugin::cluster::run(check::run(&flags, &mut io::stdout())),
     };
     let Err(error) = ended else { return ExitCode::SUCCESS };
     // Where even that cannot be written there is nobody to tell.

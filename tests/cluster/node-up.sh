@@ -1,8 +1,20 @@
 # Sourced by `node`: how the parts of a node are started.
 
+# What a node of processes is made of, and no package can bring.
+able() {
+    local instead="install kind and docker, or set KUBECONFIG"
+    [ "$(uname -s)" = Linux ] || fail "a node of processes needs Linux; $instead"
+    [ "$(id -u)" -eq 0 ] || fail "a node of processes takes root; $instead"
+    unshare --mount --net --pid --fork true 2>/dev/null || fail "the kernel lets no namespaces be made here; $instead"
+    grep --quiet --word-regexp overlay /proc/filesystems || modprobe overlay 2>/dev/null || fail "the kernel has no overlayfs; $instead"
+    # Of version 1 each controller has its own hierarchy.
+    local group=/sys/fs/cgroup
+    [ ! -d $group/memory ] || group=$group/memory
+    { mkdir "$group/postern-able" && rmdir "$group/postern-able"; } 2>/dev/null || fail "no group can be made in $group; $instead"
+}
+
 up() {
-    [ "$(uname -s)" = Linux ] || fail "a node of processes needs Linux; install kind and docker, or set KUBECONFIG"
-    [ "$(id -u)" -eq 0 ] || fail "a node of processes takes root; install kind and docker, or set KUBECONFIG"
+    able
     # Its paths stand in files of containerd, and sockets have short names.
     mkdir -p "$state"
     state=$(realpath "$state")

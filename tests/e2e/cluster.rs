@@ -38,7 +38,7 @@ impl Cluster {
     fn found() -> Result<Self> {
         ensure!(
             env::var_os("KUBECONFIG").is_some(),
-            "KUBECONFIG is not set; `make cluster-tests` sets it to a cluster that is there"
+            "KUBECONFIG is not set; `make e2e` sets it to a cluster that is there"
         );
         Ok(Self { kubectl: program("kubectl")?, helm: program("helm")? })
     }
@@ -91,7 +91,14 @@ impl Cluster {
 
     /// Runs kubectl.
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Result<Finished> {
-        run(Command::new(&self.kubectl).args(arguments), input.as_bytes(), PATIENCE + PATIENCE)
+        run(&mut self.command(arguments), input.as_bytes(), PATIENCE + PATIENCE)
+    }
+
+    /// kubectl, for whoever wants to see what it says while it does.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.args(arguments);
+        command
     }
 }
 

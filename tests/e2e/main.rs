@@ -1,4 +1,4 @@
-//! End to end, black box: a real cluster, the images as they are shipped, kubectl and curl. `make cluster-tests` brings up the cluster
+//! End to end, black box: a real cluster, the images as they are shipped, kubectl and curl. `make e2e` brings up the cluster
 //! that `scripts/cluster` says, gives it the images, and runs these; each case has a namespace of its own, in which Pod
 //! Security enforces `restricted`.
 #![expect(
@@ -13,6 +13,10 @@ mod cluster;
 mod hops;
 mod installed;
 mod jobs;
+mod load;
 mod observed;
+mod probes;
+mod protocols;
+mod quickstart;
 mod rolling;
 mod scene;

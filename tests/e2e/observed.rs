@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, OWN, PATIENCE, in_checkout, path, program};
 use crate::scene::{Scene, restricted, rootless};
 
-/// Prometheus of its Go module (`make cluster-tests`).
+/// Prometheus of its Go module (`make e2e`).
 const IMAGE: &str = "postern-prometheus:tests";
 /// How often the shipped files have everything done, and how often it is done here.
 const SHIPPED: &str = "interval: 30s";

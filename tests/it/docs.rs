@@ -1,5 +1,8 @@
 //! What the documents say is what the program does: configurations are accepted, and every name in them exists.
 
+mod links;
+mod names;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +25,31 @@ fn root() -> PathBuf {
 
 fn page(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// All documents: Markdown below the checkout's root, but for what is hidden or built.
+fn documents() -> Vec<String> {
+    let mut found = Vec::new();
+    gather(&root(), &mut found);
+    let base = root();
+    let mut names: Vec<_> =
+        found.iter().map(|path| path.strip_prefix(&base).unwrap().to_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn gather(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let is_hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if path.is_dir() {
+            if !is_hidden && !path.ends_with("target") && !path.join("CACHEDIR.TAG").exists() {
+                gather(&path, found);
+            }
+        } else if path.extension().is_some_and(|ending| ending == "md") {
+            found.push(path);
+        }
+    }
 }
 
 /// Fenced blocks of a language.

@@ -308,3 +308,21 @@ fn events(namespace: &Namespace<'_>) -> Vec<String> {
     each.sort_unstable();
     each
 }
+
+/// As the pod of `helm test` asks: the API, who leads, and the webhook under the authority that API servers trust.
+#[test]
+fn a_check_tells_what_works_and_what_does_not() {
+    let webhook = Webhook::shared();
+    let checked = webhook.check(None);
+    let text = checked.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 4, "{text}{}", checked.stderr);
+    assert_eq!(lines[0], "api: proxyroutes and clientidentities are served");
+    assert!(lines[1].starts_with("operator: ") && lines[1].ends_with(" leads"), "{text}");
+    for (line, way) in lines[2..].iter().zip(["namespace", "pod"]) {
+        assert_eq!(*line, format!("webhook: {way}.inject.postern.dev puts a gate into a pod"));
+    }
+    let elsewhere = webhook.check(Some("elsewhere"));
+    assert_eq!(elsewhere.code, Some(1));
+    assert!(elsewhere.stderr.starts_with("lease elsewhere/postern-operator: "), "{}", elsewhere.stderr);
+}

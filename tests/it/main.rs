@@ -8,6 +8,7 @@
 mod admin;
 mod control_plane;
 mod crds;
+mod deployed;
 mod dns;
 mod docs;
 mod drain;
@@ -48,6 +49,7 @@ mod rustls_client;
 mod server_certificates;
 mod settings;
 mod soak;
+mod standalone;
 mod status;
 mod tidy;
 mod tls;

@@ -124,7 +124,7 @@ impl Injector {
 /// # Errors
 /// When kubectl cannot read it.
 pub fn configuration(own: &Namespace<'_>, port: u16) -> Result<Value> {
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/operator/webhook.yaml");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kustomize/base/postern.yaml");
     let text = fs::read_to_string(shipped)?;
     let documents =
         own.kubectl(&["create", "--dry-run=client", "--namespace=postern-system", "-o", "json", "-f", "-"], &text)?;
@@ -133,7 +133,7 @@ pub fn configuration(own: &Namespace<'_>, port: u16) -> Result<Value> {
         serde_json::Deserializer::from_str(&documents.text()).into_iter::<Value>().collect::<Result<Vec<_>, _>>()?;
     let mut documents = documents.into_iter().flat_map(|one| one["items"].as_array().cloned().unwrap_or(vec![one]));
     let found = documents.find(|document| document["kind"] == "MutatingWebhookConfiguration");
-    let mut configuration = found.context("a MutatingWebhookConfiguration in webhook.yaml")?;
+    let mut configuration = found.context("a MutatingWebhookConfiguration in postern.yaml")?;
     configuration["metadata"]["labels"]["postern.dev/operator-namespace"] = json!(own.name);
     for webhook in configuration["webhooks"].as_array_mut().into_iter().flatten() {
         let client = &mut webhook["clientConfig"];

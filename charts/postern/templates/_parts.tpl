@@ -7,6 +7,12 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{/* Which namespaces are served, as the operator is told. */}}
+{{- define "postern.namespaces" -}}
+{{- if and .Values.namespaces .Values.onlyEnabled }}{{ fail "namespaces has to be empty where onlyEnabled is true" }}{{ end -}}
+{{- if .Values.onlyEnabled }}enabled{{ else }}{{ join "," .Values.namespaces | default "all" }}{{ end -}}
+{{- end }}
+
 {{/* A list: all values, then an image. */}}
 {{- define "postern.image" -}}
 {{- $all := index . 0 -}}

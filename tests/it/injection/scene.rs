@@ -2,13 +2,16 @@
 //! it, and the webhook itself. Each test has namespaces of its own.
 
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Result, ensure};
 use postern_tests::apiserver::{ApiServer, Namespace};
 use postern_tests::ca::Authority;
+use postern_tests::clients::{Finished, run};
 use postern_tests::injector::{Injector, base64, configuration};
 use postern_tests::operator::Operator;
+use postern_tests::process::built;
 use postern_tests::wait::{PATIENCE, eventually};
 use serde_json::{Value, json};
 
@@ -16,7 +19,7 @@ use serde_json::{Value, json};
 pub(crate) struct Webhook {
     server: &'static ApiServer,
     own: Namespace<'static>,
-    _operator: Operator,
+    operator: Operator,
     injector: Injector,
 }
 
@@ -40,9 +43,9 @@ impl Webhook {
             entry["clientConfig"]["caBundle"] = json!(other);
         }
         own.apply(&installed)?;
-        let operator = Operator::start_with(&own, &served, &["--webhook-names=localhost"])?;
+        let operator = Operator::start_with(&own, &served, &["--webhook-names=localhost", "--leader-election=On"])?;
         injector.mount(&own)?;
-        let webhook = Self { server, own, _operator: operator, injector };
+        let webhook = Self { server, own, operator, injector };
         let probe = webhook.namespace(Some("enabled"));
         let mut pod = app();
         pod["metadata"] = json!({"generateName": "probe-"});
@@ -69,6 +72,13 @@ impl Webhook {
     /// Where reviews are answered.
     pub(crate) fn port(&self) -> u16 {
         self.injector.port().unwrap()
+    }
+
+    /// What `check` finds, with the rights that the operator has, where its namespace is called so.
+    pub(crate) fn check(&self, own: Option<&str>) -> Finished {
+        let mut command = Command::new(built("postern-operator").unwrap());
+        command.env("KUBECONFIG", self.operator.kubeconfig()).args(["check", "--within=5", "--operator-namespace"]);
+        run(command.arg(own.unwrap_or(&self.own.name)), b"", PATIENCE).unwrap()
     }
 
     /// Makes an object, and says what was made of it.

@@ -16,7 +16,7 @@ mod leading;
 mod mended;
 mod merged;
 pub(crate) mod monitor;
-mod plugin;
+pub(crate) mod plugin;
 mod prober;
 mod revocation;
 mod rights;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::scene::Scene;
 
 /// Runs `kubectl postern` in a namespace.
-pub(super) fn postern(namespace: &Namespace<'_>, arguments: &[&str]) -> Finished {
+pub(crate) fn postern(namespace: &Namespace<'_>, arguments: &[&str]) -> Finished {
     let folder = tempfile::tempdir().unwrap();
     symlink(built("postern-operator").unwrap(), folder.path().join("kubectl-postern")).unwrap();
     let path = var_os("PATH").unwrap();

@@ -11,8 +11,8 @@ use postern_tests::large::{LOG_BYTES, ROUTES};
 use postern_tests::process::Sidecar;
 use postern_tests::wait::{PATIENCE, eventually};
 
-/// What an image may grow by; above it the run fails.
-const SIZE_LIMIT_BYTES: u64 = 10_000_000;
+/// Of the static binary, which is all of an image; above it the run fails. A node pulls less than half of it, packed.
+const SIZE_LIMIT_BYTES: u64 = 11_000_000;
 /// What a pod requests for it; above it the run fails.
 const MEMORY_LIMIT_KIB: u64 = 10 << 10;
 /// Aims, printed beside the figures: they depend on the machine, so they fail nothing.
