@@ -15,6 +15,7 @@ mod hops;
 mod installed;
 mod jobs;
 mod load;
+mod observed;
 mod probes;
 mod protocols;
 mod quickstart;
