@@ -29,7 +29,7 @@ help: ## List the targets
 .PHONY: demo
 demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 leaves it running
 	@scripts/need cc cargo curl
-	@echo "building the release sidecar"
+	@echo "building the release sidecar; the first time that takes a minute or several"
 	@cargo build --quiet --release --no-default-features --package postern-sidecar --package postern-tests --bin postern-sidecar --bin postern-demo
 	@"$(CARGO_TARGET_DIR)/release/postern-demo" --sidecar "$(CARGO_TARGET_DIR)/release/postern-sidecar" $(if $(filter-out 0,$(KEEP)),--keep)
 

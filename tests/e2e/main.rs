@@ -9,6 +9,7 @@
 
 mod away;
 mod calls;
+mod changes;
 mod cluster;
 mod hops;
 mod installed;
@@ -18,5 +19,6 @@ mod observed;
 mod probes;
 mod protocols;
 mod quickstart;
+mod refused;
 mod rolling;
 mod scene;
