@@ -73,12 +73,17 @@ fn a_release_passes_its_test() {
     assert_eq!(left.unwrap(), "", "the pod that asked goes");
 }
 
-/// kubectl alone installs what the chart renders; Helm takes it over later, and nothing is made anew.
+/// kubectl alone installs what the chart renders; Helm takes it over later, and nothing is made anew. The definitions stay when
+/// their chart goes, with every object, and are its own again when it comes back.
 #[test]
 fn what_helm_renders_is_applied_without_it() {
     let scene = Scene::alone("rendered");
     let cluster = scene.cluster;
     cluster.helm(&["-n", OWN, "uninstall", "postern", "--wait"]).unwrap();
+    cluster.helm(&["uninstall", "postern-crds"]).unwrap();
+    let kept = scene.kubectl(&["get", "proxyroutes,clientidentities", "-o", "name"]);
+    let definitions = in_checkout("charts/postern-crds");
+    cluster.helm(&["upgrade", "--install", "postern-crds", path(&definitions).unwrap()]).unwrap();
     let chart = in_checkout("charts/postern");
     let chart = path(&chart).unwrap();
     let rendered = cluster.helm(&["template", "postern", chart, "--namespace", OWN, "--skip-tests"]).unwrap();
@@ -98,6 +103,7 @@ fn what_helm_renders_is_applied_without_it() {
         cluster.kubectl(&["delete", "-f", "-"], &rendered).unwrap();
         cluster.install().unwrap();
     }
+    assert_eq!(kept.unwrap().lines().count(), 3, "a route and two clients");
     assert_eq!(applied.code, Some(0), "{}", applied.stderr);
     ready.unwrap();
     started.unwrap();
