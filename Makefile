@@ -132,6 +132,13 @@ charts: ## Lint the charts and render each of their values
 images: ## Make container images of static binaries that are built here, into the build folder; no engine, nothing is pulled
 	$(call part,images,scripts/images "$(CARGO_TARGET_DIR)/images")
 
+.PHONY: release
+release: ## Make all files of a release, twice with the same bytes, and serve with what a package of it installs
+	$(call part,release,scripts/release "$(CARGO_TARGET_DIR)/release-files")
+	$(call part,the same bytes again,scripts/release "$(CARGO_TARGET_DIR)/release-again" >/dev/null && \
+		diff "$(CARGO_TARGET_DIR)/release-files/SHA256SUMS" "$(CARGO_TARGET_DIR)/release-again/SHA256SUMS")
+	$(call part,installed,tests/release/check "$(CARGO_TARGET_DIR)/release-files")
+
 .PHONY: cluster
 cluster: images
 	@scripts/kubernetes kubectl helm
