@@ -61,7 +61,11 @@ fn the_chart_and_the_files_are_what_the_api_server_takes() {
 #[test]
 fn a_release_passes_its_test() {
     let scene = Scene::new("check");
-    let told = scene.cluster.helm(&["-n", OWN, "test", "postern", "--logs"]).unwrap();
+    let tested = scene.cluster.helm(&["-n", OWN, "test", "postern", "--logs"]);
+    let told = tested.unwrap_or_else(|error| {
+        let said = scene.cluster.run(&["-n", OWN, "logs", "postern-check"]).unwrap_or_default();
+        panic!("{error:#}: {said}")
+    });
     for line in [
         "api: proxyroutes and clientidentities are served",
         "webhook: namespace.inject.postern.dev puts a gate into a pod",
