@@ -27,6 +27,7 @@ mod stand_in;
 mod taken;
 mod telemetry;
 mod traces;
+mod untouched;
 mod unused;
 
 use postern_tests::minikubelet::{ADDRESS, NO_SIDECAR, pod};
