@@ -189,6 +189,7 @@ impl Parts {
             certificates: Certificates::new(client.clone(), follower),
             reconciler: Reconciler::new(client.clone(), settings.operator_namespace.clone()).telling(events),
             quota: settings.identities_per_namespace,
+            certificate_seconds: settings.gate_certificate_seconds,
             operator_namespace: settings.operator_namespace.clone(),
             started: Instant::now(),
             memories: Memories::default(),

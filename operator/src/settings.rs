@@ -14,6 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::index::Scope;
 use crate::lease::Times;
+use crate::pki::issue::{POD_MAX_SECONDS, POD_MIN_SECONDS};
 use crate::pki::key::Algorithm;
 
 const PREFIX: &str = "POSTERN_OPERATOR_";
@@ -40,6 +41,9 @@ pub struct Flags {
     /// ClientIdentities that a namespace may have [1000]
     #[arg(long, value_name = "COUNT")]
     identities_per_namespace: Option<String>,
+    /// How long certificates of gates are valid; they are renewed after two thirds of it. From 1m to 720h [24h]
+    #[arg(long, value_name = "DURATION")]
+    gate_certificate_duration: Option<String>,
     /// Keys of the authorities that the operator makes: ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096 [ECDSA-P256]
     #[arg(long, value_name = "ALGORITHM")]
     authority_algorithm: Option<String>,
@@ -102,6 +106,8 @@ pub struct Settings {
     pub status_port: u16,
     /// ClientIdentities that a namespace may have.
     pub identities_per_namespace: usize,
+    /// How long certificates of gates are valid.
+    pub gate_certificate_seconds: i64,
     /// Keys of the authorities that the operator makes.
     pub authority_algorithm: Algorithm,
     /// DNS names beyond their own, by namespace.
@@ -156,6 +162,12 @@ impl Settings {
                 flags.identities_per_namespace,
                 "1000",
                 count,
+            ),
+            gate_certificate_seconds: reader.value(
+                "--gate-certificate-duration",
+                flags.gate_certificate_duration,
+                "24h",
+                gate_certificate,
             ),
             authority_algorithm: reader.value(
                 "--authority-algorithm",
@@ -362,6 +374,13 @@ fn switch(text: &str) -> Result<bool, String> {
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     let read = text.parse::<Duration>().ok().map(Duration::as_std).filter(|duration| !duration.is_zero());
     read.ok_or_else(|| "is not a length of time; write digits with h, m, s or ms, such as `15s`".to_owned())
+}
+
+/// In whole seconds, as certificates have them.
+fn gate_certificate(text: &str) -> Result<i64, String> {
+    let seconds = text.parse::<Duration>().ok().and_then(|duration| i64::try_from(duration.as_std().as_secs()).ok());
+    let allowed = seconds.filter(|seconds| (POD_MIN_SECONDS..=POD_MAX_SECONDS).contains(seconds));
+    allowed.ok_or_else(|| "is not a length of time from 1m to 720h".to_owned())
 }
 
 fn count(text: &str) -> Result<usize, String> {

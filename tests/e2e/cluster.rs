@@ -91,7 +91,14 @@ impl Cluster {
 
     /// Runs kubectl.
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Result<Finished> {
-        run(Command::new(&self.kubectl).args(arguments), input.as_bytes(), PATIENCE + PATIENCE)
+        run(&mut self.command(arguments), input.as_bytes(), PATIENCE + PATIENCE)
+    }
+
+    /// kubectl, for whoever wants to see what it says while it does.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.args(arguments);
+        command
     }
 }
 

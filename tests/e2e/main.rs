@@ -9,10 +9,16 @@
 
 mod away;
 mod calls;
+mod changes;
 mod cluster;
 mod hops;
 mod installed;
 mod jobs;
+mod load;
+mod observed;
+mod probes;
+mod protocols;
 mod quickstart;
+mod refused;
 mod rolling;
 mod scene;

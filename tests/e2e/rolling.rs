@@ -1,49 +1,101 @@
-//! Pods that are replaced while they are called.
-
-use std::thread;
+//! Pods that come and go while they are called: no request fails.
 
 use postern_tests::wait::eventually;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::PATIENCE;
-use crate::scene::{Scene, as_words};
+use crate::load::{Load, say};
+use crate::scene::{Scene, Served};
 
-/// Calls again and again until a file is there, one line each: the status, or what curl says.
-const LOOP: &str = r#"until [ -e /tmp/stop ]; do curl "$@" -o /dev/null 2>&1; echo; : >/tmp/begun; done"#;
+/// Two replicas. The application stays for a moment when its pod ends, as everything behind a Service has to; the gate ends
+/// after it.
+fn in_two(served: &mut Served) {
+    let application = &mut served.application;
+    application["spec"]["replicas"] = json!(2);
+    application["spec"]["template"]["spec"]["containers"][0]["lifecycle"] =
+        json!({"preStop": {"sleep": {"seconds": 5}}});
+}
 
-/// The application stays for a moment when its pod ends, as everything behind a Service has to; the gate ends after it.
-#[test]
-fn a_rolling_restart_fails_no_request() {
-    let scene = Scene::serving("rolling");
-    let patch = json!([
-        {"op": "add", "path": "/spec/replicas", "value": 2},
-        {"op": "add", "path": "/spec/template/spec/containers/0/lifecycle", "value": {"preStop": {"sleep": {"seconds": 5}}}},
-    ]);
-    scene.kubectl(&["patch", "deployment/orders", "--type=json", "-p", &patch.to_string()]).unwrap();
+/// Waits until there are just so many pods, those that end included.
+fn settled(scene: &Scene, count: usize) {
     scene.cluster.rolled_out(&scene.namespace, "deployment/orders").unwrap();
-    // Those of before, which had no time to go, are not what this is about.
-    eventually("the pods of before to be gone", PATIENCE, || {
-        let pods = scene.kubectl(&["get", "pods", "-l", "app=orders", "-o", "name"])?;
-        Ok((pods.lines().count() == 2).then_some(()))
+    eventually(&format!("{count} pods"), PATIENCE, || Ok((pods(scene).len() == count).then_some(()))).unwrap();
+}
+
+fn pods(scene: &Scene) -> Vec<String> {
+    let names = scene.kubectl(&["get", "pods", "-l", "app=orders", "-o", "name"]).unwrap();
+    names.lines().map(|name| name.trim_start_matches("pod/").to_owned()).collect()
+}
+
+#[test]
+fn a_rolling_restart_and_other_numbers_fail_no_request() {
+    let scene = Scene::serving_with("rolling", in_two);
+    let load = Load::start(&scene);
+    scene.kubectl(&["rollout", "restart", "deployment/orders"]).unwrap();
+    settled(&scene, 2);
+    for replicas in [4, 1] {
+        scene.kubectl(&["scale", "deployment/orders", &format!("--replicas={replicas}")]).unwrap();
+        settled(&scene, replicas);
+        load.wait_for_more();
+    }
+    say(&format!("a rolling restart, to four, to one: {} calls, none failed", load.none_failed()));
+}
+
+/// As `kubectl drain` empties a node, but for the node itself: on one alone, nothing could come back before it has gone.
+#[test]
+fn pods_that_are_evicted_one_after_the_other_fail_no_request() {
+    let scene = Scene::serving_with("evicted", in_two);
+    scene.apply(&json!({
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "orders"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "orders"}}},
+    }));
+    eventually("the budget to be known", PATIENCE, || {
+        let allowed = scene.kubectl(&["get", "pdb/orders", "-o", "jsonpath={.status.disruptionsAllowed}"])?;
+        Ok((allowed == "1").then_some(()))
     })
     .unwrap();
-    let calling = scene.calling(Some("billing"), "/orders/7");
-    // A refused connection is a failure here.
-    let once: Vec<_> =
-        calling[1..].iter().filter(|word| !word.starts_with("--retry") && *word != "10").cloned().collect();
-    let words = [["exec", "client", "--", "sh", "-c", LOOP, "sh"].as_slice(), &as_words(&once)].concat();
-    let told = thread::scope(|scope| {
-        let load = scope.spawn(|| scene.kubectl(&words));
-        let begun = ["exec", "client", "--", "ls", "/tmp/begun"];
-        eventually("the first call", PATIENCE, || Ok(scene.kubectl(&begun).ok())).unwrap();
-        let restarted = scene.kubectl(&["rollout", "restart", "deployment/orders"]).and_then(|_| {
-            scene.cluster.rolled_out(&scene.namespace, "deployment/orders")?;
-            scene.kubectl(&["exec", "client", "--", "sh", "-c", ": >/tmp/stop"])
-        });
-        restarted.unwrap();
-        load.join().unwrap().unwrap()
+    let load = Load::start(&scene);
+    let [first, second] = <[String; 2]>::try_from(pods(&scene)).unwrap();
+    evict(&scene, &first).unwrap();
+    // Not both: the gate's readiness counts for the budget as the application's does.
+    let refused = evict(&scene, &second).unwrap_err();
+    assert!(refused.contains("Cannot evict pod as it would violate the pod's disruption budget"), "{refused}");
+    eventually("the second one's turn", PATIENCE, || Ok(evict(&scene, &second).ok())).unwrap();
+    settled(&scene, 2);
+    assert!(pods(&scene).iter().all(|pod| *pod != first && *pod != second));
+    load.wait_for_more();
+    say(&format!("two evictions: {} calls, none failed", load.none_failed()));
+}
+
+fn evict(scene: &Scene, pod: &str) -> Result<(), String> {
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": scene.namespace}});
+    let place = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", scene.namespace);
+    let said = scene.cluster.kubectl(&["create", "--raw", &place, "-f", "-"], &eviction.to_string()).unwrap();
+    if said.code == Some(0) { Ok(()) } else { Err(said.stderr) }
+}
+
+/// Old pods and new ones are of one workload, and each serves the route that selects its labels.
+#[test]
+fn a_rollout_that_changes_labels_fails_no_request() {
+    let select = |release: &str| json!({"matchLabels": {"app": "orders", "release": release}});
+    let mut other = Value::Null;
+    let scene = Scene::serving_with("labels", |served| {
+        in_two(served);
+        served.application["spec"]["template"]["metadata"]["labels"]["release"] = json!("one");
+        served.route["spec"]["podSelector"] = select("one");
+        other = served.route.clone();
     });
-    let lines: Vec<_> = told.lines().filter(|line| !line.is_empty()).collect();
-    let failed: Vec<_> = lines.iter().filter(|line| **line != "200").collect();
-    assert!(failed.is_empty() && lines.len() > 20, "{} calls: {failed:?}", lines.len());
+    other["metadata"]["name"] = json!("orders-two");
+    other["spec"]["podSelector"] = select("two");
+    scene.apply(&other);
+    let load = Load::start(&scene);
+    let labels = json!({"spec": {"template": {"metadata": {"labels": {"release": "two"}}}}}).to_string();
+    scene.kubectl(&["patch", "deployment/orders", "--type=merge", "-p", &labels]).unwrap();
+    settled(&scene, 2);
+    scene.wait("proxyroute/orders-two", "Ready").unwrap();
+    load.wait_for_more();
+    say(&format!("a rollout to other labels: {} calls, none failed", load.none_failed()));
 }

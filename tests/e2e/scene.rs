@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use postern_tests::clients::Finished;
@@ -9,6 +10,7 @@ use postern_tests::wait::eventually;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, PATIENCE};
+use crate::load::say;
 
 /// What pods of tests run: busybox and curl (`make images`).
 pub(crate) const IMAGE: &str = "postern-e2e:tests";
@@ -24,10 +26,19 @@ enum Hold {
     Alone { _guard: RwLockWriteGuard<'static, ()> },
 }
 
+/// What a scene is made of, for whoever wants it otherwise.
+pub(crate) struct Served {
+    /// The Deployment.
+    pub(crate) application: Value,
+    /// What its gates do.
+    pub(crate) route: Value,
+}
+
 /// A namespace, which goes when this is dropped.
 pub(crate) struct Scene {
     pub(crate) cluster: &'static Cluster,
     pub(crate) namespace: String,
+    begun: Instant,
     _hold: Hold,
 }
 
@@ -39,7 +50,12 @@ impl Scene {
 
     /// The same as `serving`, for a case that nobody else may run beside.
     pub(crate) fn alone(name: &str) -> Self {
-        Self::with(name, Hold::Alone { _guard: POSTERN.write().unwrap_or_else(PoisonError::into_inner) }).served()
+        Self::alone_with(name, |_| {})
+    }
+
+    /// The same, where something is changed before it is applied.
+    pub(crate) fn alone_with(name: &str, change: impl FnOnce(&mut Served)) -> Self {
+        Self::with(name, Hold::Alone { _guard: POSTERN.write().unwrap_or_else(PoisonError::into_inner) }).served(change)
     }
 
     fn with(name: &str, hold: Hold) -> Self {
@@ -52,23 +68,30 @@ impl Scene {
         });
         let metadata = json!({"name": namespace, "labels": labels});
         cluster.apply(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})).unwrap();
-        Self { cluster, namespace, _hold: hold }
+        Self { cluster, namespace, begun: Instant::now(), _hold: hold }
     }
 
     /// One with Deployment `orders`, whose `/orders` is for `billing` and not for `reports`, and pod `client` with what both
     /// were given; everything of it is ready.
     pub(crate) fn serving(name: &str) -> Self {
-        Self::new(name).served()
+        Self::serving_with(name, |_| {})
     }
 
-    fn served(self) -> Self {
+    /// The same, where something is changed before it is applied.
+    pub(crate) fn serving_with(name: &str, change: impl FnOnce(&mut Served)) -> Self {
+        Self::new(name).served(change)
+    }
+
+    fn served(self, change: impl FnOnce(&mut Served)) -> Self {
         let scene = self;
         scene.apply(&service());
-        scene.apply(&route());
         for client in ["billing", "reports"] {
             scene.apply(&identity(client));
         }
-        scene.apply(&application());
+        let mut served = Served { application: application(), route: route() };
+        change(&mut served);
+        scene.apply(&served.route);
+        scene.apply(&served.application);
         scene.apply(&client(&["billing", "reports"]));
         scene.cluster.rolled_out(&scene.namespace, "deployment/orders").unwrap();
         for (object, condition) in [
@@ -101,6 +124,15 @@ impl Scene {
         waited.map(drop).with_context(|| self.kubectl(&["describe", object]).unwrap_or_default())
     }
 
+    /// The first object of a kind that somebody else makes here, as kubectl names it.
+    pub(crate) fn appears(&self, kind: &str) -> String {
+        let found = eventually(&format!("one of {kind}"), PATIENCE, || {
+            let names = self.kubectl(&["get", kind, "-o", "name"])?;
+            Ok(names.lines().next().map(str::to_owned))
+        });
+        found.unwrap()
+    }
+
     /// A call of the application through its Service, from pod `client`, with what a client was given. A pod that is ready is
     /// not yet one that the Service sends to, and until then its connections are refused.
     pub(crate) fn call(&self, certificate: Option<&str>, path: &str) -> Finished {
@@ -111,13 +143,30 @@ impl Scene {
 
     /// The same as a command line in pod `client`.
     pub(crate) fn calling(&self, certificate: Option<&str>, path: &str) -> Vec<String> {
-        let words = "curl -sS --max-time 20 --retry 10 --retry-connrefused --cacert /clients/billing/ca.crt";
+        let words = "curl -sS --max-time 20 --retry 10 --retry-connrefused --cacert /clients/ca.pem";
         let mut words: Vec<_> = words.split(' ').map(str::to_owned).collect();
         words.extend(["--write-out".to_owned(), "\n%{http_code}".to_owned()]);
-        for (flag, file) in [("--cert", "tls.crt"), ("--key", "tls.key")] {
-            words.extend(certificate.iter().flat_map(|name| [flag.to_owned(), format!("/clients/{name}/{file}")]));
+        for (flag, ending) in [("--cert", "pem"), ("--key", "key")] {
+            words.extend(certificate.iter().flat_map(|name| [flag.to_owned(), format!("/clients/{name}.{ending}")]));
         }
-        words.push(format!("https://orders.{}.svc.cluster.local:{PORT}{path}", self.namespace));
+        words.push(format!("https://{}{path}", self.host()));
+        words
+    }
+
+    /// The application as it is called.
+    pub(crate) fn host(&self) -> String {
+        format!("orders.{}.svc.cluster.local:{PORT}", self.namespace)
+    }
+
+    /// A call that is made once: a refused connection is a failure. Of it nothing is said but `told`, in curl's words.
+    pub(crate) fn once(&self, certificate: &str, path: &str, told: &str) -> Vec<String> {
+        let words = "curl -sS --max-time 20 --output /dev/null --cacert /clients/ca.pem --write-out";
+        let mut words: Vec<_> = words.split(' ').map(str::to_owned).collect();
+        words.push(told.to_owned());
+        for (flag, ending) in [("--cert", "pem"), ("--key", "key")] {
+            words.extend([flag.to_owned(), format!("/clients/{certificate}.{ending}")]);
+        }
+        words.push(format!("https://{}{path}", self.host()));
         words
     }
 
@@ -138,6 +187,7 @@ impl Drop for Scene {
     fn drop(&mut self) {
         // Whoever looks for what went wrong wants it all.
         if !std::thread::panicking() {
+            say(&format!("{}: {} s", self.namespace, self.begun.elapsed().as_secs()));
             let _ = self.cluster.run(&["delete", "namespace", &self.namespace, "--wait=false"]);
         }
     }
@@ -170,7 +220,7 @@ fn route() -> Value {
 }
 
 /// What only one client may call. A client that no rule names is nobody whom the gate has to know.
-fn rule(folder: &str, client: &str) -> Value {
+pub(crate) fn rule(folder: &str, client: &str) -> Value {
     json!({
         "name": folder,
         "matches": [{"path": {"type": "PathPrefix", "value": format!("/{folder}")}}],
@@ -214,13 +264,19 @@ fn application() -> Value {
     })
 }
 
-/// A pod without a gate, with Secrets of clients.
+/// A pod without a gate, with what clients were given: `/clients/NAME.pem`, `/clients/NAME.key`, `/clients/ca.pem`.
 fn client(names: &[&str]) -> Value {
-    let volume = |name: &&str| json!({"name": name, "secret": {"secretName": format!("{name}-client")}});
-    let mount = |name: &&str| json!({"name": name, "mountPath": format!("/clients/{name}")});
+    let item = |key: &str, path: String| json!({"key": key, "path": path});
+    let source = |(place, name): (usize, &&str)| {
+        let mut items = vec![item("tls.crt", format!("{name}.pem")), item("tls.key", format!("{name}.key"))];
+        // It is the same of all, and a file can be there once.
+        items.extend((place == 0).then(|| item("ca.crt", "ca.pem".to_owned())));
+        json!({"secret": {"name": format!("{name}-client"), "items": items}})
+    };
+    let sources: Vec<_> = names.iter().enumerate().map(source).collect();
     let container = json!({
         "name": "curl", "image": IMAGE, "command": ["tail", "-f", "/dev/null"], "securityContext": restricted(),
-        "volumeMounts": names.iter().map(mount).collect::<Vec<_>>(),
+        "volumeMounts": [{"name": "clients", "mountPath": "/clients"}],
     });
     json!({
         "apiVersion": "v1",
@@ -228,7 +284,7 @@ fn client(names: &[&str]) -> Value {
         "metadata": {"name": "client", "labels": {"postern.dev/inject": "disabled"}},
         "spec": {
             "containers": [container],
-            "volumes": names.iter().map(volume).collect::<Vec<_>>(),
+            "volumes": [{"name": "clients", "projected": {"sources": sources}}],
             "securityContext": rootless(),
             // It has nothing to end.
             "terminationGracePeriodSeconds": 0,

@@ -178,7 +178,7 @@ impl Upkeep {
         let Self { namespace, .. } = self;
         let own = [format!("{SERVICE}.{namespace}.svc"), format!("{SERVICE}.{namespace}.svc.{}", names.cluster_domain)];
         let all = own.into_iter().chain(self.names.iter().cloned()).collect();
-        Request { duration_seconds: CERTIFICATE_SECONDS, ..Request::pod(names, namespace, SERVICE, all) }
+        Request::pod(names, namespace, SERVICE, all, CERTIFICATE_SECONDS)
     }
 }
 

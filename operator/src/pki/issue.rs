@@ -21,8 +21,13 @@ use super::names::{Asked, Names};
 
 /// By how much a certificate is valid before it was made: clocks differ.
 pub const BACKDATED_SECONDS: i64 = 300;
-/// How long a pod's certificate is valid.
+/// How long a pod's certificate is valid, unless the operator is told otherwise.
 pub const POD_SECONDS: i64 = 24 * 3600;
+/// Shortest life of a pod's certificate: it is renewed some twenty seconds after it was made, and is with the pod within
+/// two. Whoever wants it that short has no two clocks.
+pub const POD_MIN_SECONDS: i64 = 60;
+/// Longest one: a month, because nobody can take a pod's key back.
+pub const POD_MAX_SECONDS: i64 = 30 * 24 * 3600;
 /// How long a client's certificate is valid unless it says otherwise: 90 days.
 pub const CLIENT_SECONDS: i64 = 90 * 24 * 3600;
 /// Shortest life that is worth a certificate: what is shorter is renewed more often than it is read.
@@ -104,14 +109,20 @@ pub struct Request {
 impl Request {
     /// For the sidecars of a workload that runs as a service account and is reached by these DNS names.
     #[must_use]
-    pub fn pod(names: &Names, namespace: &str, service_account: &str, mut dns_names: Vec<String>) -> Self {
+    pub fn pod(
+        names: &Names,
+        namespace: &str,
+        service_account: &str,
+        mut dns_names: Vec<String>,
+        seconds: i64,
+    ) -> Self {
         dns_names.sort();
         dns_names.dedup();
         Self {
             spiffe_id: names.service_account(namespace, service_account),
             names: Asked { common_name: None, uris: Vec::new(), dns_names },
             usage: Usage::Both,
-            duration_seconds: POD_SECONDS,
+            duration_seconds: seconds,
             accept_issued_after: None,
         }
     }
@@ -126,7 +137,8 @@ impl Request {
 
     /// From when it is valid, if it is made now.
     fn not_before(&self, now: i64) -> i64 {
-        let early = now - BACKDATED_SECONDS;
+        // Never by more than it lasts, or it would be old when it is made.
+        let early = now - BACKDATED_SECONDS.min(self.duration_seconds);
         self.accept_issued_after.map_or(early, |floor| early.max(floor))
     }
 }

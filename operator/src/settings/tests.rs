@@ -32,6 +32,7 @@ fn flags_go_before_variables_and_those_before_defaults() {
         ("POSTERN_OPERATOR_TRACING_SAMPLING_RATIO", "0.25"),
         ("POSTERN_OPERATOR_KUBECONFIG", "some/where"),
         ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "rsa-3072"),
+        ("POSTERN_OPERATOR_GATE_CERTIFICATE_DURATION", "1m"),
         ("POSTERN_OPERATOR_EXTRA_DNS_NAMES", "shop=*.a.example, b.example; web=c.example"),
         // What Kubernetes says of a Service of that name.
         ("POSTERN_OPERATOR_PORT", "tcp://10.0.0.1:443"),
@@ -40,6 +41,7 @@ fn flags_go_before_variables_and_those_before_defaults() {
     assert_eq!(settings.trust_domain, "flag.local");
     assert_eq!(settings.scope, Scope::Namespaces(BTreeSet::from(["shop".to_owned(), "web".to_owned()])));
     assert_eq!((settings.status_port, settings.authority_algorithm), (7190, Algorithm::Rsa3072));
+    assert_eq!((settings.gate_certificate_seconds, defaults.gate_certificate_seconds), (60, 24 * 3600));
     assert_eq!(settings.log, Log { level: LogLevel(LevelFilter::DEBUG), format: LogFormat::Text });
     assert_eq!(defaults.log, Log { level: LogLevel(LevelFilter::INFO), format: LogFormat::Json });
     let tracing = settings.tracing.expect("a collector");
@@ -56,6 +58,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     let flags = Flags { status_port: Some("0".to_owned()), trust_domain: Some("A B".to_owned()), ..Flags::default() };
     let variables = [
         ("POSTERN_OPERATOR_NAMESPACES", "shop,,web"),
+        ("POSTERN_OPERATOR_GATE_CERTIFICATE_DURATION", "59s"),
         ("POSTERN_OPERATOR_AUTHORITY_ALGORITHM", "RSA-1024"),
         ("POSTERN_OPERATOR_LOG_LEVEL", "loud"),
         ("POSTERN_OPERATOR_LOG_FORMAT", "logfmt"),
@@ -66,6 +69,7 @@ fn everything_that_is_wrong_is_told_at_once() {
         --trust-domain: `A B` is not a SPIFFE trust domain; write lower-case letters, digits, dots, hyphens and underscores\n\
         POSTERN_OPERATOR_NAMESPACES: `shop,,web` are not namespaces; write `enabled`, `all`, or names with commas between them\n\
         --status-port: `0` is not a port; write 1 to 65535\n\
+        POSTERN_OPERATOR_GATE_CERTIFICATE_DURATION: `59s` is not a length of time from 1m to 720h\n\
         POSTERN_OPERATOR_AUTHORITY_ALGORITHM: `RSA-1024` is not a kind of keys; write one of ECDSA-P256, ECDSA-P384, Ed25519, RSA-2048, RSA-3072, RSA-4096\n\
         POSTERN_OPERATOR_LOG_LEVEL: `loud` is not a level; write Error, Warn, Info or Debug\n\
         POSTERN_OPERATOR_LOG_FORMAT: `logfmt` is not a format; write Json or Text\n\

@@ -120,6 +120,8 @@ pub struct Common<'a> {
     pub issuer: &'a Issuer,
     /// Which names are whose.
     pub names: &'a Names,
+    /// How long certificates of gates are valid.
+    pub certificate_seconds: i64,
     /// What the namespace trusts.
     pub trust: &'a Arc<AcceptedTrust>,
     /// Bundles that it does not trust because they cannot be read, and why.
@@ -298,7 +300,7 @@ fn leaves(observed: &Observed, validated: &Validated, common: Common<'_>) -> (Ve
     let leaves = observed.accounts().into_iter().map(|account| {
         let name = ObjectName::new(workload.namespace.clone(), names::identity(&workload.name, account));
         let dns_names = dns_names(observed, account, validated, common.names);
-        let request = Request::pod(common.names, &workload.namespace, account, dns_names);
+        let request = Request::pod(common.names, &workload.namespace, account, dns_names, common.certificate_seconds);
         let held = observed.secrets.iter().find(|held| held.name == name);
         let entries = held.and_then(|held| held.entries.as_deref());
         let bytes = |entry| entries.and_then(|entries| entries.bytes(entry));

@@ -104,6 +104,7 @@ pub struct Worker {
     pub(crate) certificates: Certificates,
     pub(crate) reconciler: Reconciler,
     pub(crate) quota: usize,
+    pub(crate) certificate_seconds: i64,
     pub(crate) operator_namespace: String,
     pub(crate) started: Instant,
     pub(crate) memories: Memories,
@@ -149,6 +150,7 @@ impl Worker {
         let common = Common {
             issuer: &self.signer.issuer(),
             names: &self.names,
+            certificate_seconds: self.certificate_seconds,
             trust: &trust,
             unreadable: &unreadable,
             known: &known,

@@ -2,8 +2,11 @@
 
 use postern_operator::pki::authority::{Issuer, Root};
 use postern_operator::pki::fresh;
-use postern_operator::pki::issue::{BACKDATED_SECONDS, IssueError, POD_SECONDS, Request, Serial, Usage, leaf};
+use postern_operator::pki::issue::{
+    BACKDATED_SECONDS, IssueError, POD_MIN_SECONDS, POD_SECONDS, Request, Serial, Usage, leaf,
+};
 use postern_operator::pki::key::{Algorithm, PrivateKey};
+use postern_operator::pki::rotate::renewal_time;
 
 use crate::pki_fixture::{
     DAY, NOW, issued, key, line_after, made, names, openssl, request, settings, text_of, verifies,
@@ -69,7 +72,7 @@ fn a_clients_certificate_says_what_it_should() {
 fn a_pods_certificate_is_for_both_sides_and_a_day() {
     let made = made(Algorithm::default());
     let dns_names = vec!["b.shop.svc".into(), "a.shop.svc".into(), "b.shop.svc".into()];
-    let request = Request::pod(&names(), "shop", "orders", dns_names);
+    let request = Request::pod(&names(), "shop", "orders", dns_names, POD_SECONDS);
     let (leaf, _) = issued(&made.issuer, &request, Algorithm::default());
     for purpose in ["sslclient", "sslserver"] {
         verifies(&made.issuer.roots_pem(), &leaf.chain_pem, purpose, NOW).unwrap();
@@ -81,6 +84,18 @@ fn a_pods_certificate_is_for_both_sides_and_a_day() {
     let facts = &leaf.certificate.facts;
     assert_eq!((facts.not_before, facts.not_after), (NOW - BACKDATED_SECONDS, NOW + POD_SECONDS));
     assert!(verifies(&made.issuer.roots_pem(), &leaf.chain_pem, "sslserver", NOW + POD_SECONDS + 1).is_err());
+}
+
+/// Else two thirds of its life would be over before it was made, and it would be made anew without end.
+#[test]
+fn a_certificate_of_a_minute_is_not_old_when_it_is_made() {
+    let made = made(Algorithm::default());
+    let request = Request::pod(&names(), "shop", "orders", Vec::new(), POD_MIN_SECONDS);
+    let (leaf, _) = issued(&made.issuer, &request, Algorithm::default());
+    let facts = &leaf.certificate.facts;
+    assert_eq!((facts.not_before, facts.not_after), (NOW - POD_MIN_SECONDS, NOW + POD_MIN_SECONDS));
+    let at = renewal_time(&leaf.certificate, "shop/orders", None);
+    assert!((NOW + 10..=NOW + 20).contains(&at), "renewed after {} s", at - NOW);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 // A gRPC server and client for the tests, by the library that most of the world uses, so that nothing here is tested
-// against itself. `server` prints where it listens; `client` makes one call and prints what came of it as JSON; `soak` has one
+// against itself. `server` prints where it listens, and has the health service besides; `client` makes one call and prints what came of it as JSON; `soak` has one
 // stream of some seconds after the other until its input ends, and prints a line for each.
 package main
 
@@ -21,6 +21,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -50,11 +52,15 @@ func main() {
 	}
 }
 
-// Serves until it is ended; with a certificate where one is named: chain, key.
-func serve(files []string) {
+// Serves until it is ended; with a certificate where one is named: chain, key. A single word is the address.
+func serve(words []string) {
+	address := "127.0.0.1:0"
+	if len(words) == 1 {
+		address = words[0]
+	}
 	var options []grpc.ServerOption
-	if len(files) == 2 {
-		pair, err := tls.LoadX509KeyPair(files[0], files[1])
+	if len(words) == 2 {
+		pair, err := tls.LoadX509KeyPair(words[0], words[1])
 		check(err)
 		options = append(options, grpc.Creds(credentials.NewServerTLSFromCert(&pair)))
 	}
@@ -67,7 +73,8 @@ func serve(files []string) {
 			{StreamName: "Stream", Handler: stream, ServerStreams: true, ClientStreams: true},
 		},
 	}, struct{}{})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	listener, err := net.Listen("tcp", address)
 	check(err)
 	fmt.Println(listener.Addr())
 	check(server.Serve(listener))
@@ -127,9 +134,10 @@ func stream(_ any, stream grpc.ServerStream) error {
 	}
 }
 
-// Calls `method` at an address, with certificates from a folder or without TLS, sending messages.
+// Calls `method` at an address, with certificates from a folder or without TLS, sending messages. FOLDER=NAME has another
+// certificate than `billing`.
 func call(address, folder, method string, messages []string) {
-	connection, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(secured(folder)))
+	connection, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(secured(address, folder)))
 	check(err)
 	defer connection.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Hour)
@@ -221,7 +229,7 @@ func soak(address, folder string) {
 
 // Sends larger and larger messages on one stream, and wants each of them back.
 func echoes(address, folder string) (codes.Code, error) {
-	connection, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(secured(folder)))
+	connection, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(secured(address, folder)))
 	check(err)
 	defer connection.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -252,18 +260,28 @@ func echoes(address, folder string) (codes.Code, error) {
 	return codes.OK, nil
 }
 
-func secured(folder string) credentials.TransportCredentials {
+// The server has the certificate of its name, or of `localhost` where the address is a number.
+func secured(address, folder string) credentials.TransportCredentials {
 	if folder == "" {
 		return insecure.NewCredentials()
+	}
+	folder, certificate, isNamed := strings.Cut(folder, "=")
+	if !isNamed {
+		certificate = "billing"
 	}
 	roots := x509.NewCertPool()
 	pem, err := os.ReadFile(folder + "/ca.pem")
 	check(err)
 	roots.AppendCertsFromPEM(pem)
-	pair, err := tls.LoadX509KeyPair(folder+"/billing.pem", folder+"/billing.key")
+	pair, err := tls.LoadX509KeyPair(folder+"/"+certificate+".pem", folder+"/"+certificate+".key")
 	check(err)
+	name, _, err := net.SplitHostPort(address)
+	check(err)
+	if net.ParseIP(name) != nil {
+		name = "localhost"
+	}
 	return credentials.NewTLS(&tls.Config{
-		RootCAs: roots, Certificates: []tls.Certificate{pair}, ServerName: "localhost", MinVersion: tls.VersionTLS12,
+		RootCAs: roots, Certificates: []tls.Certificate{pair}, ServerName: name, MinVersion: tls.VersionTLS12,
 	})
 }
 

@@ -1,6 +1,6 @@
 // A WebSocket server and client for the tests, on a library that nobody here wrote.
 //
-//	websocket serve                  echoes on a free port, and tells its address
+//	websocket serve [ADDRESS]        echoes there, or on a free port, and tells its address
 //	websocket talk URL CERTIFICATE   every kind of message there and back; ca.pem and CERTIFICATE.pem/.key in the folder
 //	websocket idle URL CERTIFICATE   opens, says "open", and waits for the end, which it tells
 //	websocket soak URL CERTIFICATE   streams until its input ends, a line for each as curl's --write-out makes them
@@ -36,11 +36,14 @@ func main() {
 }
 
 func run(arguments []string) error {
-	if len(arguments) == 1 && arguments[0] == "serve" {
-		return serve()
+	switch {
+	case len(arguments) == 1 && arguments[0] == "serve":
+		return serve("127.0.0.1:0")
+	case len(arguments) == 2 && arguments[0] == "serve":
+		return serve(arguments[1])
 	}
 	if len(arguments) != 3 {
-		return errors.New("usage: websocket serve | talk URL CERTIFICATE | idle URL CERTIFICATE | soak URL CERTIFICATE")
+		return errors.New("usage: websocket serve [ADDRESS] | talk URL CERTIFICATE | idle URL CERTIFICATE | soak URL CERTIFICATE")
 	}
 	client, err := newClient(arguments[1], arguments[2])
 	if err != nil {
@@ -57,8 +60,8 @@ func run(arguments []string) error {
 	return fmt.Errorf("what is %s?", arguments[0])
 }
 
-func serve() error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func serve(address string) error {
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ use crate::identity::trust::{TrustInput, document};
 use crate::index::{Cluster, Held, HeldKind, ObjectName, Pod};
 use crate::pki::authority::{AuthoritySettings, Issuer, Root};
 use crate::pki::fresh;
+use crate::pki::issue::POD_SECONDS;
 use crate::pki::key::Algorithm;
 use crate::pki::names::Names;
 use crate::pki::rotate;
@@ -107,6 +108,7 @@ fn planned_after(observed: &Observed, known: &[KnownIdentity], written: [u8; 32]
         unreadable: &unreadable,
         known,
         written_identities: Some(written),
+        certificate_seconds: POD_SECONDS,
         chunk_bytes: CHUNK_BYTES,
         backends: &backends,
         certificates: &BTreeMap::new(),
