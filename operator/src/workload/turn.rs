@@ -192,13 +192,18 @@ impl Worker {
         if self.board.set(workload, report) {
             self.wake_clients();
         }
-        for route in &observed.routes {
-            self.queue.add(Key::Route(ObjectName::of(&**route)), Pace::Now);
-        }
+        self.wake_routes(&observed);
         memory.lagging = if is_settled { 0 } else { memory.lagging.saturating_add(1) };
         let until_look = plan.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
         let waits = [Some(pause(workload, memory.lagging)), applied.later, until_look];
         Ok(waits.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
+    }
+
+    /// Their statuses rest on the report of this turn.
+    fn wake_routes(&self, observed: &Observed) {
+        for route in &observed.routes {
+            self.queue.add(Key::Route(ObjectName::of(&**route)), Pace::Now);
+        }
     }
 
     /// A turn names nothing of others any more.
