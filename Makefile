@@ -29,7 +29,7 @@ help: ## List the targets
 .PHONY: demo
 demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 leaves it running
 	@scripts/need cc cargo curl
-	@echo "building the release sidecar"
+	@echo "building the release sidecar; the first time that takes a minute or several"
 	@cargo build --quiet --release --no-default-features --package postern-sidecar --package postern-tests --bin postern-sidecar --bin postern-demo
 	@"$(CARGO_TARGET_DIR)/release/postern-demo" --sidecar "$(CARGO_TARGET_DIR)/release/postern-sidecar" $(if $(filter-out 0,$(KEEP)),--keep)
 
@@ -132,6 +132,13 @@ charts: ## Lint the charts and render each of their values
 images: ## Make container images of static binaries that are built here, into the build folder; no engine, nothing is pulled
 	$(call part,images,scripts/images "$(CARGO_TARGET_DIR)/images")
 
+.PHONY: release
+release: ## Make all files of a release, twice with the same bytes, and serve with what a package of it installs
+	$(call part,release,scripts/release "$(CARGO_TARGET_DIR)/release-files")
+	$(call part,the same bytes again,scripts/release "$(CARGO_TARGET_DIR)/release-again" >/dev/null && \
+		diff "$(CARGO_TARGET_DIR)/release-files/SHA256SUMS" "$(CARGO_TARGET_DIR)/release-again/SHA256SUMS")
+	$(call part,installed,tests/release/check "$(CARGO_TARGET_DIR)/release-files")
+
 .PHONY: cluster
 cluster: images
 	@scripts/kubernetes kubectl helm
@@ -148,6 +155,8 @@ down: ## Remove it, with all that it has left on this machine
 
 .PHONY: e2e
 e2e: cluster charts ## Prove it on a real Kubernetes (as `up` has it), from images to rows; KEEP=1 leaves the cluster for more
+	@scripts/kubernetes prometheus
+	$(call part,image of Prometheus,scripts/image "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar" postern-prometheus:tests --entrypoint /prometheus "$$(scripts/kubernetes where prometheus)=/prometheus" && scripts/cluster load "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar")
 	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e -- --test-threads=4)
 	$(if $(filter-out 0,$(KEEP)),,@$(MAKE) --no-print-directory down)
 

@@ -1,5 +1,5 @@
-//! The client of the API server: what every request passes, whoever makes it. Requests are counted, and none writes while
-//! another process may lead.
+//! The client of the API server: what every request passes, whoever makes it. Requests are counted, few are made at once,
+//! and none writes while another process may lead.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,9 +12,11 @@ use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tower::{BoxError, Layer, Service};
 
 use crate::lease::Leadership;
+use crate::limits::REQUESTS;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 
@@ -33,7 +35,7 @@ pub async fn connect(settings: &Settings, metrics: &Arc<Metrics>, leadership: &A
     // A turn that fails is tried again. What is tried again further down would come after it was asked who leads.
     config.default_retry = false;
     let builder = ClientBuilder::try_from(config).context("cannot talk to the API server")?;
-    let gate = Gate { metrics: Arc::clone(metrics), leadership: Arc::clone(leadership) };
+    let gate = Gate::new(Arc::clone(metrics), Arc::clone(leadership));
     Ok(builder.with_layer(&gate).build())
 }
 
@@ -47,6 +49,14 @@ pub struct NotLeading;
 struct Gate {
     metrics: Arc<Metrics>,
     leadership: Arc<Leadership>,
+    /// One for each request that may be made at once. Watches last, and are counted by nobody.
+    places: Arc<Semaphore>,
+}
+
+impl Gate {
+    fn new(metrics: Arc<Metrics>, leadership: Arc<Leadership>) -> Self {
+        Self { metrics, leadership, places: Arc::new(Semaphore::new(REQUESTS)) }
+    }
 }
 
 impl<S> Layer<S> for Gate {
@@ -77,13 +87,18 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let asked = Asked::of(request.method(), request.uri().path(), request.uri().query());
-        let metrics = Arc::clone(&self.gate.metrics);
-        if asked.is_write() && !self.gate.leadership.may_write() {
-            metrics.request(&asked.resource, asked.verb, "refused");
-            return Box::pin(async { Err(NotLeading.into()) });
-        }
+        let gate = self.gate.clone();
+        // Nothing is sent before this is polled.
         let answer = self.inner.call(request);
         Box::pin(async move {
+            let Gate { metrics, leadership, places } = gate;
+            // The semaphore is never closed; without it there is one bound less.
+            let _place = if asked.is_watch() { None } else { Some(places.acquire().await) };
+            // Asked when its turn has come: somebody else may lead by now.
+            if asked.is_write() && !leadership.may_write() {
+                metrics.request(&asked.resource, asked.verb, "refused");
+                return Err(NotLeading.into());
+            }
             let answer = answer.await;
             let outcome = answer.as_ref().map_or("unreachable", |answer| outcome(answer.status()));
             metrics.request(&asked.resource, asked.verb, outcome);
@@ -137,6 +152,10 @@ impl Asked {
         Self { resource, verb }
     }
 
+    fn is_watch(&self) -> bool {
+        self.verb == "watch"
+    }
+
     /// Whether it changes anything. The Lease is how one comes to be allowed to.
     fn is_write(&self) -> bool {
         !matches!(self.verb, "get" | "list" | "watch") && self.resource != "leases"
@@ -145,16 +164,20 @@ impl Asked {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Ready, ready};
+    use std::future::{Ready, pending, ready};
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Poll};
 
+    use futures_util::FutureExt;
+    use futures_util::future::{BoxFuture, join_all};
     use http::{Method, Request, Response};
     use kube::client::Body;
     use tower::{BoxError, Layer, Service};
 
     use super::{Asked, Gate, NotLeading};
     use crate::lease::Leadership;
+    use crate::limits::REQUESTS;
     use crate::metrics::Metrics;
 
     /// An API server that likes everything.
@@ -178,7 +201,7 @@ mod tests {
     async fn whoever_does_not_lead_reads_and_asks_for_the_lease_and_writes_nothing() {
         let leadership = Leadership::none();
         let metrics = Arc::new(Metrics::new().expect("families"));
-        let mut gated = Gate { metrics, leadership: Arc::clone(&leadership) }.layer(Likes);
+        let mut gated = Gate::new(metrics, Arc::clone(&leadership)).layer(Likes);
         let mut passes = async |method: Method, path: &str| {
             let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
             match gated.call(request).await {
@@ -197,6 +220,49 @@ mod tests {
                 assert_eq!(passes(method, pod).await, expected);
             }
         }
+    }
+
+    /// An API server that answers nobody, and remembers how many ask.
+    #[derive(Clone, Default)]
+    struct Silent(Arc<AtomicUsize>);
+
+    impl Service<Request<Body>> for Silent {
+        type Response = Response<()>;
+        type Error = BoxError;
+        type Future = BoxFuture<'static, Result<Response<()>, BoxError>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            let asked = Arc::clone(&self.0);
+            Box::pin(async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                pending().await
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn few_requests_are_made_at_once_however_many_are_wanted_and_watches_are_none_of_them() {
+        let leadership = Leadership::none();
+        leadership.hold();
+        let silent = Silent::default();
+        let mut gated = Gate::new(Arc::new(Metrics::new().expect("families")), leadership).layer(silent.clone());
+        let mut asked = |count: usize, path: &str| {
+            let all: Vec<_> =
+                (0..count).map(|_| gated.call(Request::get(path).body(Body::empty()).expect("a request"))).collect();
+            let mut all = join_all(all);
+            assert!((&mut all).now_or_never().is_none(), "nobody answers");
+            (silent.0.swap(0, Ordering::Relaxed), all)
+        };
+        let (first, waiting) = asked(10 * REQUESTS, "/api/v1/namespaces/a/pods/b");
+        assert_eq!(first, REQUESTS);
+        assert_eq!(asked(5, "/api/v1/pods?watch=true").0, 5);
+        // Whoever gives up makes room.
+        drop(waiting);
+        assert_eq!(asked(10 * REQUESTS, "/api/v1/namespaces/a/pods/b").0, REQUESTS);
     }
 
     #[test]

@@ -25,6 +25,12 @@ pub const URGENT_TURNS: usize = 4;
 /// Further turns for clients: workloads go before them, and may be many.
 pub const CLIENT_TURNS: usize = 4;
 
+/// Requests to the API server under way at once, watches aside: each takes a connection, which stays for a minute and a
+/// half with 33 KB of buffers. A namespace whose trust changes has hundreds of pods to touch, and all namespaces do at once.
+pub const REQUESTS: usize = 32;
+/// Of these one turn's that touches many pods, so that what is urgent waits for few of them.
+pub const TOUCHES: usize = 16;
+
 /// Sidecars asked at once, of all workloads.
 pub const ASKS: usize = 64;
 /// How long a sidecar may take to answer, connection included. It is near, and answers from memory.

@@ -16,6 +16,7 @@ mod installed;
 mod jobs;
 mod load;
 mod node;
+mod observed;
 mod probes;
 mod protocols;
 mod quickstart;

@@ -109,8 +109,14 @@ fn agrees(answer: &str, said: &str) -> bool {
         }
         let (expected, said): (Vec<_>, Vec<_>) =
             (expected.split_whitespace().collect(), said.split_whitespace().collect());
+        // A table cuts what is long, and our namespace is longer than the page's.
+        let same_cell = |expected: &str, said: &str| match said.strip_suffix('…') {
+            Some(beginning) => expected.starts_with(beginning),
+            None => expected == said,
+        };
         let mut cells = expected.iter().zip(&said).enumerate();
-        expected.len() == said.len() && cells.all(|(column, (expected, said))| expected == said || is_changing(column))
+        expected.len() == said.len()
+            && cells.all(|(column, (expected, said))| same_cell(expected, said) || is_changing(column))
     };
     answer.lines().count() == said.lines().count()
         && answer.lines().zip(said.lines()).all(|(expected, said)| same_line(expected, said))

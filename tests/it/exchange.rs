@@ -96,7 +96,7 @@ fn answers_once(answer: &'static [u8]) -> (SocketAddr, JoinHandle<()>) {
 #[test]
 fn answers_of_a_strange_upstream() {
     const HOP: &[u8] = b"HTTP/1.1 200 OK\r\nConnection: x-named, close\r\nX-Named: 1\r\nKeep-Alive: timeout=5\r\n\
-                         X-Kept: 1\r\nContent-Length: 2\r\n\r\nok";
+                         Postern-Reason: policy_not_allowed\r\nX-Kept: 1\r\nContent-Length: 2\r\n\r\nok";
     const SHORT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nonly";
     const CHUNK: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nonly\r\n";
     const UNTIL_CLOSE: &[u8] = b"HTTP/1.1 200 OK\r\n\r\nok";
@@ -129,6 +129,9 @@ fn answers_of_a_strange_upstream() {
                 .filter(|name| answer.header(name).is_some())
                 .collect();
             assert_eq!(kept, if bytes == HOP { vec!["x-kept"] } else { vec![] }, "{case}");
+            // The reason is the gate's word alone.
+            let told = reason.as_str().filter(|_| status == 502);
+            assert_eq!(answer.header("postern-reason"), told, "{case}");
             let row = newest(&gate.sidecar, 1);
             let shown = columns(&row, &["verdict", "reason", "status", "response_bytes"]);
             assert_eq!(shown, json!(["allowed", reason, status, response_bytes]), "{case}");

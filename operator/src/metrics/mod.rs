@@ -77,6 +77,10 @@ impl Maker {
         self.enter(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
+    fn gauge(&self, name: &str, help: &str) -> Made<IntGauge> {
+        self.enter(IntGauge::new(name, help))
+    }
+
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Made<IntGaugeVec> {
         self.enter(IntGaugeVec::new(Opts::new(name, help), labels))
     }
@@ -146,14 +150,12 @@ impl Metrics {
                 "Certificates in place, by whose they are and the whole days that they are valid for.",
                 &["of", "days_left"],
             )?,
-            overdue: make.enter(IntGauge::new(
+            overdue: make.gauge(
                 "postern_operator_certificates_overdue",
                 "Clients who wait for a certificate, or have one that should have been made anew long before.",
-            ))?,
-            leader: make.enter(IntGauge::new(
-                "postern_operator_leader",
-                "Whether this process leads: 1, or 0 while another one does.",
-            ))?,
+            )?,
+            leader: make
+                .gauge("postern_operator_leader", "Whether this process leads: 1, or 0 while another one does.")?,
             without_sidecar: make.gauges(
                 "postern_operator_pods_without_sidecar",
                 "Pods that should have a sidecar and have none, an old one, or one of no workload.",

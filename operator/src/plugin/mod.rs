@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The name by which kubectl finds it in `PATH`.
 const NAME: &str = "kubectl-postern";
@@ -69,6 +69,12 @@ impl Plugin {
             Command::Version(arguments) => version::run(&arguments, output),
         }
     }
+}
+
+/// Its command line, for pages about it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Plugin::command()
 }
 
 /// Whether this process was started by the plugin's name.

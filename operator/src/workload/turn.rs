@@ -15,6 +15,7 @@ use sidecar_config::CONTRACT_MAX;
 use sidecar_config::identities::KnownIdentity;
 use sidecar_decide::snapshot::AcceptedTrust;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{Instrument, error_span};
 
@@ -42,7 +43,7 @@ use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod, essentials};
 use crate::inject::audit::{AuditError, Auditor};
 use crate::inject::upkeep::{Upkeep, UpkeepError};
-use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES};
+use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES, TOUCHES};
 use crate::metrics::Metrics;
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
@@ -273,7 +274,12 @@ impl Worker {
             let pods = pods.iter().map(|pod| (pod, touch::value(&cluster, pod)));
             pods.filter(|(pod, value)| touch::is_due(cluster.pod(&pod.name).unwrap_or(pod), value)).collect()
         };
-        let touched = due.iter().map(|(pod, value)| touch::touch(&self.client, &self.index, pod, value));
+        let places = Semaphore::new(TOUCHES);
+        let touched = due.iter().map(|(pod, value)| async {
+            // The semaphore is never closed; without it there is one bound less.
+            let _place = places.acquire().await;
+            touch::touch(&self.client, &self.index, pod, value).await
+        });
         join_all(touched).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, Metadata, PackageId};
 use super::scan::{Finding, finding};
 
 /// Each member with the members it may depend on. Tests may use anything.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("sidecar-config", &[]),
     ("sidecar-decide", &["sidecar-config"]),
     ("postern-telemetry", &[]),
@@ -16,6 +16,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("postern-operator", &["postern-crds", "postern-telemetry", "sidecar-config", "sidecar-decide"]),
     ("postern-tests", &["postern-sidecar", "sidecar-config", "sidecar-decide"]),
     ("postern-bench", &["postern-tests"]),
+    ("postern-packaging", &["postern-operator", "postern-sidecar"]),
 ];
 
 /// What a member must not reach, however far away.
