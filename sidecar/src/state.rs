@@ -251,6 +251,7 @@ impl State {
             leaf_not_after: leaf.and_then(|facts| rfc3339(facts.not_after)),
             ready,
             exposed_ports: self.exposure.ports(local, &own),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         }
     }
 }

@@ -256,7 +256,7 @@ fn pods_without_a_gate_are_told_of() {
     let missing = "it should have a sidecar and has none; nothing guards it until it is made anew";
     let expected = [
         ("forged", missing),
-        ("old", "its sidecar was put in by another version; make it anew to have this one"),
+        ("old", "its sidecar is of another version; make it anew to have this one"),
         ("plain", missing),
         (
             "stray",

@@ -1,5 +1,5 @@
 //! Finds pods that should have a sidecar and have none, or one of another version: they were made while the webhook did
-//! not know of them. What is in their specs decides. Pods of workloads are in the index; of others the API server is asked
+//! not know of them. What is in their specs decides, and of the version what runs there, by its own word. Pods of workloads are in the index; of others the API server is asked
 //! for those alone that ask for a sidecar, so that a cluster in order costs a request a namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,7 @@ use crate::index::pod::WORKLOAD_LABEL;
 use crate::index::{Index, ObjectKind, ObjectName, Scope};
 use crate::limits::{AUDIT_AGAIN, AUDITED_NAMESPACES, AUDITED_PAGE, AUDITED_PODS};
 use crate::queue::Outcome;
+use crate::workload::board::{Board, Runs};
 use crate::workload::turn::{TurnError, Worker};
 
 /// Where the webhook is never asked, beside the operator's own namespace.
@@ -35,7 +36,7 @@ pub struct AuditError(#[from] kube::Error);
 pub enum Fault {
     /// It has no sidecar.
     Missing,
-    /// Its sidecar was put in by another version.
+    /// Its sidecar is of another version.
     Old,
     /// It has a sidecar, and no label that says of which workload it is.
     Stray,
@@ -69,7 +70,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Missing => "it should have a sidecar and has none; nothing guards it until it is made anew",
-            Self::Old => "its sidecar was put in by another version; make it anew to have this one",
+            Self::Old => "its sidecar is of another version; make it anew to have this one",
             Self::Stray => {
                 "its sidecar is of no workload, for want of label postern.dev/workload, and nothing is written for it; make it anew"
             }
@@ -108,10 +109,10 @@ impl Auditor {
     ///
     /// # Errors
     /// When the API server does not answer.
-    pub async fn look(&self) -> Result<Findings, AuditError> {
+    pub async fn look(&self, board: &Board) -> Result<Findings, AuditError> {
         let scope = self.index.scope();
         let asking = self.asking(&scope).await?;
-        let mut found = self.of_workloads(&asking);
+        let mut found = self.of_workloads(&asking, board);
         let others = |more: &str| format!("{INJECT_LABEL}{more},!{WORKLOAD_LABEL}");
         for namespace in &asking {
             self.gather(Some(namespace), &others("!=disabled"), true, &mut found).await?;
@@ -155,13 +156,13 @@ impl Auditor {
     }
 
     /// Those that say of which workload they are, whatever else their labels say.
-    fn of_workloads(&self, asking: &BTreeSet<String>) -> Findings {
+    fn of_workloads(&self, asking: &BTreeSet<String>, board: &Board) -> Findings {
         let cluster = self.index.cluster();
         let names = cluster.names(ObjectKind::Pod, None);
         let pods = names.iter().filter_map(|name| cluster.pod(name)).filter(|pod| !pod.is_ending);
         let pods = pods.filter(|pod| self.index.serves(&pod.name.namespace));
         let found = pods.filter_map(|pod| {
-            let fault = fault(pod.gate, &pod.labels, asking.contains(&pod.name.namespace))?;
+            let fault = fault(pod.gate, &board.runs(pod), &pod.labels, asking.contains(&pod.name.namespace))?;
             Some((pod.name.clone(), Finding { fault, uid: pod.uid.clone() }))
         });
         found.collect()
@@ -186,7 +187,7 @@ impl Auditor {
             let pods = page.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
             found.extend(pods.filter_map(|pod| {
                 let labels = pod.metadata.labels.clone().unwrap_or_default();
-                let fault = fault(Gate::of(&pod), &labels, is_asked)?;
+                let fault = fault(Gate::of(&pod), &Runs::Unheard, &labels, is_asked)?;
                 Some((ObjectName::of(&pod), Finding { fault, uid: pod.metadata.uid.unwrap_or_default() }))
             }));
             match page.metadata.continue_.filter(|token| !token.is_empty() && found.len() < most) {
@@ -212,7 +213,7 @@ fn shown(found: &Findings) -> Findings {
 }
 
 /// What is wrong with a pod that runs, or will. `is_asked` says whether its namespace asks for sidecars.
-fn fault(gate: Gate, labels: &BTreeMap<String, String>, is_asked: bool) -> Option<Fault> {
+fn fault(gate: Gate, runs: &Runs, labels: &BTreeMap<String, String>, is_asked: bool) -> Option<Fault> {
     let label = |name: &str| labels.get(name).map(String::as_str);
     let asks = match label(INJECT_LABEL) {
         Some("disabled") => return None,
@@ -223,7 +224,15 @@ fn fault(gate: Gate, labels: &BTreeMap<String, String>, is_asked: bool) -> Optio
         Gate::NoPlace => None,
         Gate::Missing => asks.then_some(Fault::Missing),
         Gate::There if label(WORKLOAD_LABEL).is_none_or(str::is_empty) => Some(Fault::Stray),
-        Gate::There => (label(VERSION_LABEL) != Some(VERSION)).then_some(Fault::Old),
+        Gate::There => {
+            let is_old = match runs {
+                Runs::Version(version) => version.as_deref() != Some(VERSION),
+                // Nobody says more than what was put in.
+                Runs::Unheard => label(VERSION_LABEL) != Some(VERSION),
+                Runs::Unasked => false,
+            };
+            is_old.then_some(Fault::Old)
+        }
     }
 }
 
@@ -233,7 +242,7 @@ impl Worker {
     /// # Errors
     /// When the API server does not answer.
     pub async fn audit(&self) -> Result<Outcome, TurnError> {
-        let found = self.auditor.look().await?;
+        let found = self.auditor.look(&self.board).await?;
         for fault in Fault::ALL {
             let count = found.values().filter(|finding| finding.fault == fault).count();
             self.metrics.set_pods_without_sidecar(fault.word(), count);
@@ -257,7 +266,7 @@ impl Worker {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Fault, Gate, VERSION, fault};
+    use super::{Fault, Gate, Runs, VERSION, fault};
 
     #[test]
     fn who_asks_and_has_no_gate_is_found_whatever_its_labels_say() {
@@ -282,7 +291,28 @@ mod tests {
             (Gate::NoPlace, vec!["postern.dev/inject=enabled"], true, None),
         ];
         for (gate, more, is_asked, expected) in rows {
-            assert_eq!(fault(gate, &labels(&more), is_asked), expected, "{gate:?} {more:?} {is_asked}");
+            let found = fault(gate, &Runs::Unheard, &labels(&more), is_asked);
+            assert_eq!(found, expected, "{gate:?} {more:?} {is_asked}");
+        }
+    }
+
+    #[test]
+    fn what_runs_says_whether_it_is_old_and_its_label_only_while_nobody_hears_it() {
+        let says = |version: &str| Runs::Version(Some(version.to_owned()));
+        let rows = [
+            (says(VERSION), VERSION, None),
+            (says(VERSION), "0.0.1", None),
+            (says("0.0.1"), VERSION, Some(Fault::Old)),
+            (says("99.0.0"), VERSION, Some(Fault::Old)),
+            (Runs::Version(None), VERSION, Some(Fault::Old)),
+            (Runs::Unheard, VERSION, None),
+            (Runs::Unheard, "0.0.1", Some(Fault::Old)),
+            (Runs::Unasked, "0.0.1", None),
+        ];
+        for (runs, label, expected) in rows {
+            let labels = [("postern.dev/workload", "a.pod"), ("postern.dev/sidecar", label)];
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            assert_eq!(fault(Gate::There, &runs, &labels, false), expected, "{runs:?} {label}");
         }
     }
 }

@@ -32,6 +32,9 @@ pub struct Answer {
     /// Ports of backends at which the application can be reached around the gate; `None` while nobody can tell.
     #[serde(default)]
     pub exposed_ports: Option<Vec<u16>>,
+    /// Version of the program; nothing of one that is older than this.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
 /// Contract versions, both ends included.

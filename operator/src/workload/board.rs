@@ -23,6 +23,26 @@ pub enum Heard {
     Unreachable(String),
 }
 
+/// What is known of the program that runs as a pod's sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// Which version, by its own word; nothing of one that is older than this.
+    Version(Option<String>),
+    /// It has not started, or does not answer.
+    Unheard,
+    /// It has started, and is about to be asked.
+    Unasked,
+}
+
+/// What is new of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct News {
+    /// Sidecars know of revocations what they did not before.
+    pub trusts: bool,
+    /// Sidecars run other versions than before.
+    pub versions: bool,
+}
+
 /// What one turn of a workload found out, all as of one moment.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -60,6 +80,15 @@ impl Report {
         });
         seen.collect()
     }
+
+    /// The versions that sidecars run, by their pods' UIDs.
+    fn versions(&self) -> BTreeMap<&str, Option<&str>> {
+        let answered = self.pods.iter().filter_map(|(pod, heard)| match heard {
+            Heard::Answered(answer) => Some((pod.uid.as_str(), answer.version.as_deref())),
+            Heard::NotStarted | Heard::Silent(_) | Heard::Unreachable(_) => None,
+        });
+        answered.collect()
+    }
 }
 
 /// The last report of each workload.
@@ -71,15 +100,31 @@ pub struct Board {
 }
 
 impl Board {
-    /// Replaces the report of a workload. Tells whether its sidecars know of revocations what they did not before.
-    pub fn set(&self, workload: &ObjectName, report: Report) -> bool {
-        let new = report.trusts();
-        let old = self.reports().insert(workload.clone(), Arc::new(report));
-        let is_new = old.map(|old| old.trusts()).unwrap_or_default() != new;
-        if is_new {
+    /// Replaces the report of a workload.
+    pub fn set(&self, workload: &ObjectName, report: Report) -> News {
+        let new = Arc::new(report);
+        let old = self.reports().insert(workload.clone(), Arc::clone(&new));
+        let trusts = old.as_ref().map(|old| old.trusts()).unwrap_or_default() != new.trusts();
+        let versions = old.as_ref().map(|old| old.versions()).unwrap_or_default() != new.versions();
+        if trusts {
             self.forget_seen();
         }
-        is_new
+        News { trusts, versions }
+    }
+
+    /// What runs as the sidecar of a pod.
+    #[must_use]
+    pub fn runs(&self, pod: &Pod) -> Runs {
+        if !pod.is_started {
+            return Runs::Unheard;
+        }
+        let report = self.report(&pod.workload());
+        let heard = report.iter().flat_map(|report| &report.pods).find(|(known, _)| known.uid == pod.uid);
+        match heard {
+            Some((_, Heard::Answered(answer))) => Runs::Version(answer.version.clone()),
+            Some((_, Heard::Unreachable(_))) => Runs::Unheard,
+            Some((_, Heard::NotStarted | Heard::Silent(_))) | None => Runs::Unasked,
+        }
     }
 
     /// Forgets a workload that is gone. Tells whether it had sidecars that are missing now.

@@ -131,12 +131,9 @@ impl Worker {
         if is_held_up != was_held_up {
             self.wake_clients();
         }
+        // Even if a pod cannot be touched, or it takes too long: the next turn finds nothing new.
+        let _waiting = is_new.then(|| Waiting { worker: self, namespace });
         self.touch(pods).instrument(error_span!("touch")).await?;
-        if is_new {
-            // They wait for it, or have to be asked whether they have it.
-            let workloads: Vec<_> = self.index.cluster().workloads_in(namespace).cloned().collect();
-            workloads.into_iter().for_each(|workload| self.queue.add(Key::Workload(workload), Pace::Now));
-        }
         Ok(())
     }
 
@@ -172,6 +169,21 @@ impl Worker {
         let document = document(&input);
         let accepted = accepted(&document)?;
         Ok((document, accepted))
+    }
+}
+
+/// Workloads of a namespace, which wait for its part `trust`, or have to be asked whether they have it. They get their
+/// turns when this is dropped.
+struct Waiting<'a> {
+    worker: &'a Worker,
+    namespace: &'a str,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Self { worker, namespace } = self;
+        let workloads: Vec<_> = worker.index.cluster().workloads_in(namespace).cloned().collect();
+        workloads.into_iter().for_each(|workload| worker.queue.add(Key::Workload(workload), Pace::Now));
     }
 }
 

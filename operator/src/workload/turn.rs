@@ -43,7 +43,7 @@ use crate::identity::{ReconcileError, Reconciler};
 use crate::index::{Index, Object, ObjectName, Pod, essentials};
 use crate::inject::audit::{AuditError, Auditor};
 use crate::inject::upkeep::{Upkeep, UpkeepError};
-use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CHUNK_BYTES, TOUCHES};
+use crate::limits::{ASK_AGAIN_FIRST, ASK_AGAIN_LONGEST, ASK_SETTLED, BETWEEN_WRITES, CALM, CHUNK_BYTES, TOUCHES};
 use crate::metrics::Metrics;
 use crate::pki::names::Names;
 use crate::queue::{Key, Outcome, Pace, Queue, spread};
@@ -189,16 +189,25 @@ impl Worker {
             problems: applied.problems,
             routes: plan.routes,
         };
-        if self.board.set(workload, report) {
-            self.wake_clients();
-        }
-        for route in &observed.routes {
-            self.queue.add(Key::Route(ObjectName::of(&**route)), Pace::Now);
-        }
+        self.report(&observed, report);
         memory.lagging = if is_settled { 0 } else { memory.lagging.saturating_add(1) };
         let until_look = plan.next_look.and_then(|at| u64::try_from((at - now).max(1)).ok()).map(Duration::from_secs);
         let waits = [Some(pause(workload, memory.lagging)), applied.later, until_look];
         Ok(waits.into_iter().flatten().min().map_or(Outcome::Done, Outcome::Again))
+    }
+
+    /// Takes in what was found out, and wakes whoever has to know.
+    fn report(&self, observed: &Observed, report: Report) {
+        let news = self.board.set(&observed.workload, report);
+        if news.trusts {
+            self.wake_clients();
+        }
+        if news.versions {
+            self.queue.add(Key::Audit, Pace::After(CALM));
+        }
+        for route in &observed.routes {
+            self.queue.add(Key::Route(ObjectName::of(&**route)), Pace::Now);
+        }
     }
 
     /// A turn names nothing of others any more.

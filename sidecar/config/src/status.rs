@@ -34,6 +34,9 @@ pub struct Status {
     /// nobody can tell. Since 1.4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposed_ports: Option<Vec<u16>>,
+    /// Version of the program that answers. Since 1.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// Contract versions a sidecar reads, both ends included.

@@ -27,12 +27,14 @@ mod stand_in;
 mod taken;
 mod telemetry;
 mod traces;
+mod untouched;
 mod unused;
 
 use postern_tests::minikubelet::{ADDRESS, NO_SIDECAR, pod};
 use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
+use self::monitor::series;
 use self::prober::Prober;
 use self::scene::Scene;
 use self::stand_in::StandIn;
@@ -166,6 +168,23 @@ fn what_a_sidecar_refuses_is_told_in_its_words() {
     assert!(message.contains(why) && message.contains("orders-2"), "{message}");
     let row = scene.workload("proxyroute/orders");
     assert_eq!([&row["started"], &row["programmed"], &row["rejected"]], [2, 1, 1].map(|count| json!(count)).each_ref());
+}
+
+/// Whoever has changed a pod's image has not changed the label that was put in with the first one.
+#[test]
+fn a_sidecar_of_another_version_is_told_of_whatever_its_label_says() {
+    let scene = Scene::start();
+    scene.apply(&scene.route(&["billing"]));
+    let stand_in = StandIn::start(&scene, "orders-1");
+    for (version, expected) in [("0.0.1", 1.0), (env!("CARGO_PKG_VERSION"), 0.0)] {
+        stand_in.change(|status| status.version = Some(version.to_owned()));
+        let counted = || {
+            let page = scene.operator.page("/metrics")?.text();
+            let old = series(&page, "postern_operator_pods_without_sidecar{reason=\"old\"}");
+            Ok((old == expected && page.contains("kind=\"audit\"")).then_some(()))
+        };
+        scene.operator.wait_for(version, counted).unwrap();
+    }
 }
 
 /// A certificate that is gone is made anew at once, and no request fails for it.

@@ -54,7 +54,8 @@ impl Scene {
         Self::start_with(ApiServer::shared().unwrap(), enabled)
     }
 
-    fn start_with(
+    /// With a namespace in which something is done before the operator is started.
+    pub(crate) fn start_with(
         server: &'static ApiServer,
         operator: impl FnOnce(&Namespace<'_>, &Namespace<'_>) -> Operator,
     ) -> Self {

@@ -23,6 +23,11 @@ impl StandIn {
     pub(crate) fn start(scene: &Scene, name: &str) -> Self {
         let mut object = pod(name, "orders", "orders", &[("app", "orders")]);
         object["metadata"]["annotations"] = json!({NO_SIDECAR: "true"});
+        // As the webhook of this version leaves it.
+        object["metadata"]["labels"]["postern.dev/sidecar"] = json!(env!("CARGO_PKG_VERSION"));
+        object["spec"]["volumes"] = json!([{"name": "postern-config", "emptyDir": {}}]);
+        object["spec"]["initContainers"][0]["volumeMounts"] =
+            json!([{"name": "postern-config", "mountPath": "/etc/postern"}]);
         scene.apply(&object);
         let (address, uid) = scene.kubelet.with(name, |pod| Ok((pod.address(), pod.uid().to_owned()))).unwrap();
         let none = || PartStatus { loaded: "none".to_owned(), ..PartStatus::default() };
@@ -35,6 +40,7 @@ impl StandIn {
             leaf_not_after: None,
             ready: false,
             exposed_ports: None,
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         }));
         let listener = TcpListener::bind(SocketAddr::from((address, STATUS_PORT))).unwrap();
         let shared = Arc::clone(&status);

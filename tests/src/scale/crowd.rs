@@ -32,6 +32,8 @@ use crate::minikubelet::{SIDECAR_CONTAINER, STATUS_PORT, WORKLOAD};
 const TOUCH: &str = "postern.dev/touch";
 /// After a touch what comes is seen for so long: the watch of the pods may be faster than that of the objects.
 const LOOKS_FOR: Duration = Duration::from_secs(2);
+/// How often all volumes are looked at, touched or not, as a kubelet does. Nothing that is timed should have to wait for it.
+const LOOKS_AGAIN: Duration = Duration::from_secs(60);
 /// Statuses of pods written at once.
 const WRITES: usize = 16;
 /// Every process has addresses of its own, other than those of pods that have a sidecar.
@@ -142,7 +144,17 @@ async fn run(kubeconfig: &Path, namespaces: &BTreeSet<String>, pods: &Arc<Mutex<
             });
         }
     });
-    tokio::try_join!(maps, secrets, all).map(|_| ())
+    tokio::try_join!(maps, secrets, all, look_again(pods)).map(|_| ())
+}
+
+/// Looks at all volumes again and again.
+async fn look_again(pods: &Mutex<Pods>) -> Result<()> {
+    loop {
+        tokio::time::sleep(LOOKS_AGAIN).await;
+        let mut pods = lock(pods);
+        let names: Vec<_> = pods.pods.keys().cloned().collect();
+        names.iter().for_each(|name| mount(&mut pods, name));
+    }
 }
 
 async fn follow<K>(client: &Client, config: watcher::Config, mut note: impl FnMut(Event<K>)) -> Result<()>

@@ -63,6 +63,7 @@ impl Loaded {
             leaf_not_after: None,
             // Nothing listens there but what answers this.
             exposed_ports: Some(Vec::new()),
+            version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             ready: self.is_startable(),
         }
     }

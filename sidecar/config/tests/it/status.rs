@@ -23,6 +23,7 @@ fn status() -> Status {
         leaf_not_after: None,
         ready: false,
         exposed_ports: Some(vec![8080]),
+        version: Some("0.1.0".to_owned()),
     }
 }
 
@@ -42,6 +43,7 @@ fn its_words_are_fixed() {
         "leafSerial": "5a01",
         "ready": false,
         "exposedPorts": [8080],
+        "version": "0.1.0",
     });
     assert_eq!(serde_json::to_value(status()).unwrap(), expected);
 }
