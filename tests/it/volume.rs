@@ -157,10 +157,11 @@ fn what_a_gate_began_with_for_need_is_kept_for_its_next_start() {
     let good = files.iter().find(|(name, _)| name == "policy.json").unwrap().1.clone();
     put(&mut files, "policy.good", good);
     put(&mut files, "policy.json", document("policy", &json!({"listeners": [], "surprise": 1})));
-    let (mut folder, state) = (ConfigFolder::new().unwrap(), tempfile::tempdir().unwrap());
+    let (mut folder, place) = (ConfigFolder::new().unwrap(), tempfile::tempdir().unwrap());
+    let state = place.path().join("state");
     publish(&mut folder, &files);
     let launch = |folder: &ConfigFolder| {
-        Launch::new(folder.path()).unwrap().variable("POSTERN__STATE_DIR", state.path().to_str().unwrap())
+        Launch::new(folder.path()).unwrap().variable("POSTERN__STATE_DIR", state.to_str().unwrap())
     };
     let mut sidecar = launch(&folder).start_ready().unwrap();
     let loaded = status(&sidecar).parts.policy.loaded;
