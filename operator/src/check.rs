@@ -148,8 +148,9 @@ fn review() -> Value {
 
 fn judge(response: &Value) -> Result<&'static str> {
     ensure!(response["allowed"] == true, "it refuses the pod: {}", response["status"]["message"]);
-    let patch: ByteString =
-        serde_json::from_value(response["patch"].clone()).context("it changes nothing of the pod")?;
+    // No bytes are read of `null` as well.
+    let patch = response.get("patch").context("it changes nothing of the pod")?;
+    let patch: ByteString = serde_json::from_value(patch.clone()).context("its patch")?;
     let patch: Vec<Value> = serde_json::from_slice(&patch.0).context("its patch")?;
     let containers = patch.iter().filter(|change| change["path"] == "/spec/initContainers");
     let mut containers = containers.filter_map(|change| change["value"].as_array()).flatten();
