@@ -157,8 +157,12 @@ down: ## Remove it, with all that it has left on this machine
 e2e: cluster charts ## Prove it on a real Kubernetes (as `up` has it), from images to rows; KEEP=1 leaves the cluster for more
 	@scripts/kubernetes prometheus
 	$(call part,image of Prometheus,scripts/image "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar" postern-prometheus:tests --entrypoint /prometheus "$$(scripts/kubernetes where prometheus)=/prometheus" && scripts/cluster load "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar")
-	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e)
+	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e -- --test-threads=4)
 	$(if $(filter-out 0,$(KEEP)),,@$(MAKE) --no-print-directory down)
+
+.PHONY: e2e-figures
+e2e-figures: cluster charts ## Measure there, in 15 minutes: 200 revocations, 200 changes of a route under load, two minutes without API server
+	$(call part,figures,KUBECONFIG="$$(scripts/cluster kubeconfig)" POSTERN_SAMPLES=200 POSTERN_AWAY_SECONDS=120 cargo test --workspace --features postern-tests/e2e --test e2e -- --test-threads=1 changes without_an_api_server)
 
 .PHONY: up-and-down
 up-and-down: images ## Bring up a node, remove it, also after all of it was killed: the machine has to be as it was

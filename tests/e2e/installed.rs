@@ -9,13 +9,13 @@ use crate::scene::Scene;
 const STRICT: [&str; 6] =
     ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f"];
 
-/// What chart `postern` renders with these values.
+/// What chart `postern` renders with these values, without the pod of `helm test`: one that runs right now cannot be changed.
 fn rendered(cluster: &Cluster, values: &Value) -> String {
     let chart = in_checkout("charts/postern");
     let places = values.as_object().unwrap();
     let set: Vec<_> =
         places.iter().flat_map(|(place, value)| ["--set-json".to_owned(), format!("{place}={value}")]).collect();
-    let words = ["template", "postern", path(&chart).unwrap(), "--namespace", OWN];
+    let words = ["template", "postern", path(&chart).unwrap(), "--namespace", OWN, "--skip-tests"];
     cluster.helm(&[&words[..], &set.iter().map(String::as_str).collect::<Vec<_>>()].concat()).unwrap()
 }
 
@@ -73,12 +73,17 @@ fn a_release_passes_its_test() {
     assert_eq!(left.unwrap(), "", "the pod that asked goes");
 }
 
-/// kubectl alone installs what the chart renders; Helm takes it over later, and nothing is made anew.
+/// kubectl alone installs what the chart renders; Helm takes it over later, and nothing is made anew. The definitions stay when
+/// their chart goes, with every object, and are its own again when it comes back.
 #[test]
 fn what_helm_renders_is_applied_without_it() {
     let scene = Scene::alone("rendered");
     let cluster = scene.cluster;
     cluster.helm(&["-n", OWN, "uninstall", "postern", "--wait"]).unwrap();
+    cluster.helm(&["uninstall", "postern-crds"]).unwrap();
+    let kept = scene.kubectl(&["get", "proxyroutes,clientidentities", "-o", "name"]);
+    let definitions = in_checkout("charts/postern-crds");
+    cluster.helm(&["upgrade", "--install", "postern-crds", path(&definitions).unwrap()]).unwrap();
     let chart = in_checkout("charts/postern");
     let chart = path(&chart).unwrap();
     let rendered = cluster.helm(&["template", "postern", chart, "--namespace", OWN, "--skip-tests"]).unwrap();
@@ -98,6 +103,7 @@ fn what_helm_renders_is_applied_without_it() {
         cluster.kubectl(&["delete", "-f", "-"], &rendered).unwrap();
         cluster.install().unwrap();
     }
+    assert_eq!(kept.unwrap().lines().count(), 3, "a route and two clients");
     assert_eq!(applied.code, Some(0), "{}", applied.stderr);
     ready.unwrap();
     started.unwrap();

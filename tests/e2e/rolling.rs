@@ -16,26 +16,15 @@ fn in_two(served: &mut Served) {
         json!({"preStop": {"sleep": {"seconds": 5}}});
 }
 
-/// Waits until there are just so many pods, those that end included.
-fn settled(scene: &Scene, count: usize) {
-    scene.cluster.rolled_out(&scene.namespace, "deployment/orders").unwrap();
-    eventually(&format!("{count} pods"), PATIENCE, || Ok((pods(scene).len() == count).then_some(()))).unwrap();
-}
-
-fn pods(scene: &Scene) -> Vec<String> {
-    let names = scene.kubectl(&["get", "pods", "-l", "app=orders", "-o", "name"]).unwrap();
-    names.lines().map(|name| name.trim_start_matches("pod/").to_owned()).collect()
-}
-
 #[test]
 fn a_rolling_restart_and_other_numbers_fail_no_request() {
     let scene = Scene::serving_with("rolling", in_two);
     let load = Load::start(&scene);
     scene.kubectl(&["rollout", "restart", "deployment/orders"]).unwrap();
-    settled(&scene, 2);
+    scene.settled(2);
     for replicas in [4, 1] {
         scene.kubectl(&["scale", "deployment/orders", &format!("--replicas={replicas}")]).unwrap();
-        settled(&scene, replicas);
+        scene.settled(replicas);
         load.wait_for_more();
     }
     say(&format!("a rolling restart, to four, to one: {} calls, none failed", load.none_failed()));
@@ -57,14 +46,14 @@ fn pods_that_are_evicted_one_after_the_other_fail_no_request() {
     })
     .unwrap();
     let load = Load::start(&scene);
-    let [first, second] = <[String; 2]>::try_from(pods(&scene)).unwrap();
+    let [first, second] = <[String; 2]>::try_from(scene.pods()).unwrap();
     evict(&scene, &first).unwrap();
     // Not both: the gate's readiness counts for the budget as the application's does.
     let refused = evict(&scene, &second).unwrap_err();
     assert!(refused.contains("Cannot evict pod as it would violate the pod's disruption budget"), "{refused}");
     eventually("the second one's turn", PATIENCE, || Ok(evict(&scene, &second).ok())).unwrap();
-    settled(&scene, 2);
-    assert!(pods(&scene).iter().all(|pod| *pod != first && *pod != second));
+    scene.settled(2);
+    assert!(scene.pods().iter().all(|pod| *pod != first && *pod != second));
     load.wait_for_more();
     say(&format!("two evictions: {} calls, none failed", load.none_failed()));
 }
@@ -94,7 +83,7 @@ fn a_rollout_that_changes_labels_fails_no_request() {
     let load = Load::start(&scene);
     let labels = json!({"spec": {"template": {"metadata": {"labels": {"release": "two"}}}}}).to_string();
     scene.kubectl(&["patch", "deployment/orders", "--type=merge", "-p", &labels]).unwrap();
-    settled(&scene, 2);
+    scene.settled(2);
     scene.wait("proxyroute/orders-two", "Ready").unwrap();
     load.wait_for_more();
     say(&format!("a rollout to other labels: {} calls, none failed", load.none_failed()));

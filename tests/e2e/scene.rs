@@ -124,6 +124,22 @@ impl Scene {
         waited.map(drop).with_context(|| self.kubectl(&["describe", object]).unwrap_or_default())
     }
 
+    /// Names of the application's pods, those that end included.
+    pub(crate) fn pods(&self) -> Vec<String> {
+        let names = self.kubectl(&["get", "pods", "-l", "app=orders", "-o", "name"]).unwrap();
+        names.lines().map(|name| name.trim_start_matches("pod/").to_owned()).collect()
+    }
+
+    /// Waits until there are just so many, and all are ready.
+    pub(crate) fn settled(&self, count: usize) -> Vec<String> {
+        self.cluster.rolled_out(&self.namespace, "deployment/orders").unwrap();
+        let found = eventually(&format!("{count} pods"), PATIENCE, || {
+            let pods = self.pods();
+            Ok((pods.len() == count).then_some(pods))
+        });
+        found.unwrap()
+    }
+
     /// The first object of a kind that somebody else makes here, as kubectl names it.
     pub(crate) fn appears(&self, kind: &str) -> String {
         let found = eventually(&format!("one of {kind}"), PATIENCE, || {

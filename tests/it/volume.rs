@@ -7,7 +7,7 @@ use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::observed::{page, status, wait_until};
+use crate::observed::{page, status, wait_metric, wait_until};
 
 /// The files of a volume, by name.
 type Files = Vec<(String, Vec<u8>)>;
@@ -148,6 +148,31 @@ fn a_start_with_a_bad_policy_uses_the_one_that_all_pods_accepted() {
     let sidecar = Launch::new(folder.path()).unwrap().start_ready().unwrap();
     let why = status(&sidecar).parts.policy.why;
     assert_eq!(why.as_deref(), Some("not there; what all pods accepted is in use"));
+}
+
+/// What it began with for need is what it had accepted last when all of it is gone.
+#[test]
+fn what_a_gate_began_with_for_need_is_kept_for_its_next_start() {
+    let (gate, mut files) = volume(|_| {});
+    let good = files.iter().find(|(name, _)| name == "policy.json").unwrap().1.clone();
+    put(&mut files, "policy.good", good);
+    put(&mut files, "policy.json", document("policy", &json!({"listeners": [], "surprise": 1})));
+    let (mut folder, state) = (ConfigFolder::new().unwrap(), tempfile::tempdir().unwrap());
+    publish(&mut folder, &files);
+    let launch = |folder: &ConfigFolder| {
+        Launch::new(folder.path()).unwrap().variable("POSTERN__STATE_DIR", state.path().to_str().unwrap())
+    };
+    let mut sidecar = launch(&folder).start_ready().unwrap();
+    let loaded = status(&sidecar).parts.policy.loaded;
+    wait_metric(&sidecar, "postern_state_unsaved", 0);
+    sidecar.kill().unwrap();
+    files.retain(|(name, _)| !name.starts_with("policy."));
+    publish(&mut folder, &files);
+    let sidecar = launch(&folder).start_ready().unwrap();
+    let policy = status(&sidecar).parts.policy;
+    let why = "not there; what was accepted last is in use";
+    assert_eq!((policy.loaded, policy.refused, policy.why.as_deref()), (loaded, None, Some(why)));
+    assert_eq!(call(&gate, &sidecar, "localhost", "billing"), Some(200));
 }
 
 /// Two gates with one policy on one machine, each with an address of its own.

@@ -173,8 +173,13 @@ impl Publisher {
     /// Where no policy is accepted yet, the one is that all pods of the workload have accepted.
     fn take_good(&mut self, reading: &mut Reading) {
         let Some(good) = reading.good_policy.take() else { return };
-        let good = Reading { parts: BTreeMap::from([(Part::Policy, good)]), ..Reading::default() };
-        self.take_instead(Part::Policy, &good, &Files::default(), None, "not there; what all pods accepted is in use");
+        let mut good = Reading { parts: BTreeMap::from([(Part::Policy, good)]), ..Reading::default() };
+        let advice = "not there; what all pods accepted is in use";
+        if self.take_instead(Part::Policy, &good, &Files::default(), None, advice) {
+            // From now on it is what this pod has accepted last, for its next start as well.
+            reading.parts.append(&mut good.parts);
+            self.accepted.push(Part::Policy);
+        }
     }
 
     /// What the first offer did not give, and was accepted before, is accepted once more.
@@ -187,10 +192,11 @@ impl Publisher {
     }
 
     /// Takes a part from elsewhere if the offer gave none. Its state goes on saying what is wrong with the offer.
-    fn take_instead(&mut self, part: Part, from: &Reading, files: &Files, since: Option<String>, advice: &str) {
+    /// Whether it was.
+    fn take_instead(&mut self, part: Part, from: &Reading, files: &Files, since: Option<String>, advice: &str) -> bool {
         let offered = self.states[part as usize].clone();
         if offered.loaded != NONE {
-            return;
+            return false;
         }
         let taken = self.take(part, from, files);
         let state = &mut self.states[part as usize];
@@ -200,6 +206,7 @@ impl Publisher {
         } else {
             offered
         };
+        taken
     }
 
     /// One part's way. Whether it was accepted; else its last good stays.
