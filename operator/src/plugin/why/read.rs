@@ -153,7 +153,9 @@ fn cluster(arguments: &Arguments, notes: &mut Vec<String>) -> Result<(World, Str
         let revoked = permitted(revoked, "whether certificates are revoked by their serial numbers", notes)?;
         let services = services(&cluster.client, &routes).await;
         let services = permitted(services, "whether Services answer", notes)?.map(Arc::new);
-        Ok((World { routes, identities, labels, revoked: revoked.unwrap_or_default(), services }, cluster.namespace))
+        let revoked = revoked.unwrap_or_default();
+        let unaddressed = BTreeSet::new();
+        Ok((World { routes, identities, labels, revoked, services, unaddressed }, cluster.namespace))
     })
 }
 
@@ -172,8 +174,7 @@ fn permitted<T>(read: kube::Result<T>, what: &str, notes: &mut Vec<String>) -> R
 /// Serial numbers that gates of a namespace refuse, by what the operator has written for them.
 async fn revoked(client: &Client, namespace: &str) -> kube::Result<BTreeSet<String>> {
     let trust = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(names::TRUST).await?;
-    let revocations = trust.and_then(written).map(|trust| trust.document.revocations);
-    Ok(revocations.into_iter().flat_map(|revocations| revocations.serials).map(|one| one.serial).collect())
+    Ok(trust.into_iter().flat_map(serials).collect())
 }
 
 /// The Services that routes name, with their addresses and the grants beside them.
@@ -206,28 +207,92 @@ async fn services(client: &Client, routes: &[ProxyRoute]) -> kube::Result<Cluste
 
 fn files(arguments: &Arguments) -> Result<(World, String)> {
     let namespace = arguments.connection.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
-    let mut world = World::default();
+    let mut given = Given::for_route(name(&arguments.to, &namespace));
     for path in &arguments.filename {
         for manifest in manifests::read(path, arguments.recursive)? {
             for object in manifest.objects() {
-                add(&mut world, object, &namespace)
+                given
+                    .add(object, &namespace)
                     .with_context(|| format!("{}: {}", manifest.file, manifests::title(object)))?;
             }
         }
     }
+    let world = given.world();
     if world.routes.is_empty() {
         bail!("there is no ProxyRoute in these files");
     }
     Ok((world, namespace))
 }
 
-fn add(world: &mut World, object: &Value, namespace: &str) -> Result<()> {
-    match object["kind"].as_str() {
-        Some("ProxyRoute") => world.routes.push(typed(object, namespace)?),
-        Some("ClientIdentity") => world.identities.push(typed(object, namespace)?),
-        _ => {}
+/// What files tell of a cluster.
+pub(super) struct Given {
+    to: ObjectName,
+    world: World,
+    cluster: Cluster,
+    services: BTreeSet<ObjectName>,
+    /// Services whose addresses are among it. A controller makes those, so that most files have none.
+    addressed: BTreeSet<ObjectName>,
+}
+
+impl Given {
+    /// Nothing yet, to be asked about a route.
+    pub(super) fn for_route(to: ObjectName) -> Self {
+        let (services, addressed) = (BTreeSet::new(), BTreeSet::new());
+        Self { to, world: World::default(), cluster: Cluster::default(), services, addressed }
     }
-    Ok(())
+
+    /// Takes in an object, which is in this namespace if it says none.
+    pub(super) fn add(&mut self, object: &Value, namespace: &str) -> Result<()> {
+        let word = |field: &str| object[field].as_str().unwrap_or_default();
+        let group = word("apiVersion").rsplit_once('/').map_or("", |(group, _)| group);
+        let taken = match (group, word("kind")) {
+            ("postern.dev", "ProxyRoute") => {
+                self.world.routes.push(typed(object, namespace)?);
+                return Ok(());
+            }
+            ("postern.dev", "ClientIdentity") => {
+                self.world.identities.push(typed(object, namespace)?);
+                return Ok(());
+            }
+            ("", "ConfigMap") => {
+                let map: ConfigMap = typed(object, namespace)?;
+                if ObjectName::of(&map) == ObjectName::new(&self.to.namespace, names::TRUST) {
+                    self.world.revoked.extend(serials(map));
+                }
+                return Ok(());
+            }
+            ("", "Service") => {
+                let service = index::Service::of(typed(object, namespace)?);
+                self.services.insert(service.name.clone());
+                Object::Service(Arc::new(service))
+            }
+            ("discovery.k8s.io", "EndpointSlice") => {
+                let Some(slice) = Slice::of(typed(object, namespace)?) else { return Ok(()) };
+                self.addressed.insert(slice.service.clone());
+                Object::Slice(Arc::new(slice))
+            }
+            ("gateway.networking.k8s.io", "ReferenceGrant") => {
+                Object::Grant(Arc::new(Grant::of(&typed::<DynamicObject>(object, namespace)?)))
+            }
+            _ => return Ok(()),
+        };
+        self.cluster.set(taken, Source::List);
+        Ok(())
+    }
+
+    /// All of it. Who gives no Service tells nothing of any.
+    pub(super) fn world(self) -> World {
+        let Self { to: _, mut world, cluster, services, addressed } = self;
+        world.unaddressed = services.difference(&addressed).cloned().collect();
+        world.services = (!services.is_empty()).then(|| Arc::new(cluster));
+        world
+    }
+}
+
+/// Serial numbers that a namespace's part `trust` refuses.
+fn serials(trust: ConfigMap) -> impl Iterator<Item = String> {
+    let revocations = written(trust).map(|trust| trust.document.revocations);
+    revocations.into_iter().flat_map(|revocations| revocations.serials).map(|one| one.serial)
 }
 
 fn typed<T: DeserializeOwned>(object: &Value, namespace: &str) -> Result<T> {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::change::edited;
-use super::read::somebody;
+use super::read::{Given, somebody};
 use super::world::{Common, From, Question, World};
 use super::{Explanation, explain};
+use crate::identity::trust::TrustDocument;
 use crate::index::{Cluster, Object, ObjectName, Service, Slice, Source};
 use crate::pki::names::Names;
+use crate::workload::trust::content;
 
 const NOW: i64 = 1_790_000_000;
 
@@ -323,6 +325,15 @@ fn who_is_let_in_and_meets_nobody_is_told_so() {
     }
 }
 
+/// The status of a client that has a certificate.
+fn status_with(serial: &str) -> Value {
+    json!({"certificate": {
+        "serial": serial, "notBefore": "2026-11-20T00:00:00Z", "notAfter": "2027-11-20T00:00:00Z",
+        "renewalTime": "2027-08-20T00:00:00Z", "sha256": "00", "spiffeId": "spiffe://cluster.local/ns/shop/client/billing",
+        "lfdi": "00", "sfdi": "0",
+    }})
+}
+
 #[test]
 fn a_certificate_that_is_revoked_is_refused_before_any_rule_is_asked() {
     let common = common();
@@ -330,12 +341,7 @@ fn a_certificate_that_is_revoked_is_refused_before_any_rule_is_asked() {
     for (serial, first) in [("0a:01", "refused: tls_revoked"), ("0a:02", "allowed by rule read of shop/orders")] {
         let mut world = world();
         world.revoked.insert("0a:01".to_owned());
-        let status = json!({"certificate": {
-            "serial": serial, "notBefore": "2026-11-20T00:00:00Z", "notAfter": "2027-11-20T00:00:00Z",
-            "renewalTime": "2027-08-20T00:00:00Z", "sha256": "00", "spiffeId": "spiffe://cluster.local/ns/shop/client/billing",
-            "lfdi": "00", "sfdi": "0",
-        }});
-        world.identities[0].status = Some(serde_json::from_value(status).expect("a status"));
+        world.identities[0].status = Some(serde_json::from_value(status_with(serial)).expect("a status"));
         let explanation = explain(&world, &common, &asked).expect("an answer");
         let text = explanation.text(&asked);
         assert_eq!(text.lines().next(), Some(first));
@@ -345,4 +351,76 @@ fn a_certificate_that_is_revoked_is_refused_before_any_rule_is_asked() {
             assert!(text.contains("  rule read: is not reached\n") && explanation.change.is_none(), "{text}");
         }
     }
+}
+
+/// A policy's Service and what else `kubectl get -o yaml` writes into a file, in the words of it.
+#[test]
+fn what_files_say_of_services_and_serial_numbers_counts() {
+    let common = common();
+    let asked = question("billing", "GET /orders");
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "stock"}, "spec": {"ports": [{"port": 80}]},
+    });
+    let slice = |is_ready: bool| {
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "stock-1", "labels": {"kubernetes.io/service-name": "stock"}},
+            "ports": [{"name": "", "port": 8080}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": is_ready, "serving": is_ready}}],
+        })
+    };
+    let mut other = service.clone();
+    other["metadata"]["name"] = json!("other");
+    // Of another group, and of another namespace than the route's.
+    let knative = json!({"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "stock"}});
+    let mut far = service.clone();
+    far["metadata"]["namespace"] = json!("web");
+    let (allowed, revoked) = ("allowed by rule read of shop/orders", "refused: tls_revoked");
+    let none = "  but answered upstream_no_endpoint by the gate: no pod of Service shop/stock:80 is ready";
+    let gone = "  but answered route_invalid by the gate: there is no Service shop/stock";
+    let alone = "  rule read: matches, allowed, by allow[0]";
+    let not_reached = "  certificate 0a:01, which it has now, is revoked";
+    let rows = [
+        (vec![], [allowed, alone]),
+        (vec![knative], [allowed, alone]),
+        // Whether it has addresses no file says.
+        (vec![service.clone()], [allowed, alone]),
+        (vec![service.clone(), slice(true)], [allowed, alone]),
+        (vec![service.clone(), slice(false)], [allowed, none]),
+        (vec![other], [allowed, gone]),
+        (vec![far], [allowed, gone]),
+        (vec![trust("shop", "0a:01")], [revoked, not_reached]),
+        (vec![trust("shop", "0a:02")], [allowed, alone]),
+        (vec![trust("web", "0a:01")], [allowed, alone]),
+    ];
+    let mut world = world();
+    world.routes[0].spec.rules[0].backend_refs =
+        serde_json::from_value(json!([{"name": "stock", "port": 80}])).expect("a backend");
+    world.identities[0].status = Some(serde_json::from_value(status_with("0a:01")).expect("a status"));
+    for (objects, expected) in rows {
+        let mut given = Given::for_route(ObjectName::new("shop", "orders"));
+        let routes = world.routes.iter().map(|route| json!(route));
+        for object in routes.chain(world.identities.iter().map(|one| json!(one))).chain(objects.iter().cloned()) {
+            given.add(&object, "shop").expect("an object");
+        }
+        let given = World { labels: world.labels.clone(), ..given.world() };
+        let text = explain(&given, &common, &asked);
+        let text = text.map(|explained| explained.text(&asked)).unwrap_or_else(|why| why);
+        assert_eq!(text.lines().take(2).collect::<Vec<_>>(), expected, "{objects:?}");
+    }
+}
+
+/// Part `trust` of a namespace as it is written, which refuses a certificate.
+fn trust(namespace: &str, serial: &str) -> Value {
+    let trust = json!({"revocations": {"serials": [{"bundle": "ours", "serial": serial}]}});
+    let document = serde_json::from_value(trust).expect("part trust");
+    let content = content(namespace, &TrustDocument { document, files: BTreeMap::new() });
+    let data: BTreeMap<_, _> =
+        content.entries.iter().map(|(name, bytes)| (name, String::from_utf8_lossy(bytes))).collect();
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "data": data,
+        "metadata": {
+            "namespace": namespace, "name": content.name.name, "labels": content.labels, "annotations": content.annotations,
+        },
+    })
 }

@@ -36,6 +36,8 @@ pub struct World {
     pub revoked: BTreeSet<String>,
     /// Services that routes name, their addresses, and who may ask them; `None` where nobody has looked.
     pub services: Option<Arc<Cluster>>,
+    /// Those of them whose addresses nobody has looked at.
+    pub unaddressed: BTreeSet<ObjectName>,
 }
 
 /// What is the same for all worlds.
@@ -189,6 +191,7 @@ impl World {
             };
             match cluster.endpoints(namespace, &port) {
                 Err(why) => return Some(Unanswered { reason: Reason::RouteInvalid, why: why.to_string() }),
+                Ok(_) if self.unaddressed.contains(&port.service) => has_others = true,
                 Ok(addresses) if usable(&addresses).is_empty() => empty.push(port.to_string()),
                 Ok(_) => has_others = true,
             }
