@@ -47,7 +47,16 @@ impl Cluster {
     pub(crate) fn install(&self) -> Result<()> {
         let [definitions, chart] = ["charts/postern-crds", "charts/postern"].map(in_checkout);
         self.helm(&["upgrade", "--install", "postern-crds", path(&definitions)?])?;
-        self.helm(&["upgrade", "--install", "postern", path(&chart)?, "--namespace", OWN, "--create-namespace"])?;
+        self.helm(&[
+            "upgrade",
+            "--install",
+            "postern",
+            path(&chart)?,
+            "--namespace",
+            OWN,
+            "--create-namespace",
+            "--force-conflicts",
+        ])?;
         for deployment in ["deployment/postern-operator", "deployment/postern-injector"] {
             self.rolled_out(OWN, deployment)?;
         }
