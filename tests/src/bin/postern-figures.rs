@@ -13,6 +13,8 @@ use postern_tests::wait::{PATIENCE, eventually};
 
 /// Of the static binary, which is all of an image; above it the run fails. A node pulls less than half of it, packed.
 const SIZE_LIMIT_BYTES: u64 = 11_000_000;
+/// What it should have: missed since the C library is in it, 0.8 MB.
+const SIZE_AIM_BYTES: u64 = 10_000_000;
 /// What a pod requests for it; above it the run fails.
 const MEMORY_LIMIT_KIB: u64 = 10 << 10;
 /// Aims, printed beside the figures: they depend on the machine, so they fail nothing.
@@ -31,7 +33,7 @@ fn main() -> Result<()> {
     let plain = typical(|| measured(&Gate::start_binary(binary.clone(), |_| {})?.sidecar))?;
     let stopped = Gate::stopped_large(binary.clone())?;
     let large = typical(|| measured(&stopped.sidecar.launch().start_ready()?))?;
-    println!("size of the binary     {:>8} bytes  (at most {SIZE_LIMIT_BYTES})", size_bytes);
+    println!("size of the binary     {size_bytes:>8} bytes  (at most {SIZE_LIMIT_BYTES}, aim {SIZE_AIM_BYTES})");
     println!("from exec to ready     {:>8} ms     (aim under {READY_AIM_MS})", plain.ready.as_millis());
     println!(
         "  {ROUTES} routes, {} MiB log {:>5} ms     (aim under {READY_AIM_MS})",
