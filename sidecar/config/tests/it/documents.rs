@@ -272,9 +272,9 @@ const BAD: &[(&str, &str)] = &[
     ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.5"`"#),
     (
         "version-unsupported.yaml",
-        "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.5: use one of those, or a sidecar that reads 2.0",
+        "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.6: use one of those, or a sidecar that reads 2.0",
     ),
-    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.5`"),
+    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.6`"),
     ("weight.json", "`policy.routes[0].rules[0].backends[0].weight`: invalid value: integer `-1`, expected u32"),
     ("wrong-type.json", "`identities`: invalid type: map, expected a sequence"),
 ];
