@@ -19,6 +19,7 @@ mod fixture;
 mod grants;
 mod identity;
 mod limiter;
+mod message_type;
 mod path;
 mod pods;
 mod policy;
