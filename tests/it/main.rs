@@ -32,6 +32,7 @@ mod listeners;
 mod live;
 mod log;
 mod memory_limit;
+mod message_types;
 mod metrics;
 mod monitoring;
 mod observed;

@@ -12,7 +12,8 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderN
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
 use sidecar_decide::filter::{Came, Redirect, X_REQUEST_ID};
-use sidecar_decide::{Reason, Verdict, path, route};
+use sidecar_decide::message_type::Call;
+use sidecar_decide::{MessageType, Reason, Verdict, path, route};
 
 use super::body::refusal;
 use super::connection::{Connection, View};
@@ -22,6 +23,7 @@ use super::record::Draft;
 use crate::filter::{self, Ids};
 use crate::limit::Pend;
 use crate::log::{Kind, Record, clip, clip_shared};
+use crate::message_type::Message;
 use crate::protocol::{Body, Head, Inbound, Request, Response, Upgrade, Version};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
@@ -135,6 +137,11 @@ fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut D
     let snapshot = &view.served.generation.snapshot;
     let index = rule_of(view, head, &host, &path)?;
     let rule = &snapshot.rules[index];
+    if draft.is_grpc() {
+        let call = Call::find(&rule.calls, &path)
+            .map_or(Message::Known(MessageType::OTHER), |name| Message::Call(Arc::clone(name)));
+        draft.edit(|record| record.message_type = Some(call));
+    }
     draft.trace(|trace| trace.path_pattern.clone_from(&rule.path_pattern));
     let path = match &rule.filters.path {
         Some(change) => Cow::Owned(change.apply(&path)),
