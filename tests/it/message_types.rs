@@ -2,9 +2,10 @@
 
 use postern_tests::gate::Gate;
 use postern_tests::grpc::{GrpcServer, call};
+use postern_tests::python::python;
 use serde_json::{Value, json};
 
-use crate::observed::{columns, newest, rows};
+use crate::observed::{columns, metric, newest, rows};
 
 const XML: &str = "application/sep+xml";
 
@@ -60,6 +61,11 @@ fn what_a_body_says_is_in_the_row() {
         }
     }
     chosen(&gate);
+    let labels = r#"listener="gate",route="demo/orders",rule="all",message_type"#;
+    for (message_type, expected) in [("DERControlResponse", 2), ("DeviceCapability", 2), ("json", 4), ("other", 4)] {
+        let series = format!("postern_messages_total{{{labels}=\"{message_type}\"}}");
+        assert_eq!(metric(&gate.sidecar, &series), expected, "{message_type}");
+    }
     gate.sidecar.has_decided(count as u64).unwrap();
 }
 
@@ -113,4 +119,109 @@ fn methods_of_grpc_are_those_that_paths_name() {
     let expected =
         [json!(["one", "allowed", "postern.test.Echo/Unary"]), json!(["service", "refused", "postern.test.Echo/*"])];
     assert_eq!(shown, expected);
+}
+
+/// A gate at which `billing` may send one type of message in XML, and JSON, and `reports` anything else.
+fn typed() -> Gate {
+    Gate::start_with(|document| {
+        document["version"] = json!("1.6");
+        let rule = document["policy"]["routes"][0]["rules"][0].clone();
+        let rule = |name: &str, matches: Value, who: &str| {
+            let mut rule = rule.clone();
+            (rule["name"], rule["matches"]) = (json!(name), matches);
+            rule["allow"] = json!([{ "identity": who }]);
+            rule
+        };
+        document["policy"]["routes"][0]["rules"] = json!([
+            rule(
+                "responses",
+                json!([{ "messageType": "DERControlResponse" }, { "messageType": "json" }]),
+                "demo/billing"
+            ),
+            rule("rest", json!([]), "demo/reports"),
+        ]);
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_rule_asks_what_the_message_is() {
+    let gate = typed();
+    // The root's name is in the second of several pieces, and far more follows it.
+    let comment = format!("<!--{}-->", "-x".repeat(1000));
+    let large = format!("{comment}<DERControlResponse>{}</DERControlResponse>", "<a/>".repeat(100_000));
+    let far = format!("{comment}{comment}{comment}<DERControlResponse/>");
+    let rows = [
+        ("billing", XML, "<a:DERControlResponse/>", 200, "responses", Some("DERControlResponse")),
+        ("billing", XML, &large, 200, "responses", Some("DERControlResponse")),
+        ("billing", XML, "<Time/>", 403, "rest", Some("Time")),
+        ("billing", XML, &far, 403, "rest", Some("other")),
+        ("billing", XML, "<DERControlResponse", 403, "rest", Some("other")),
+        ("billing", "application/json", "{}", 200, "responses", Some("json")),
+        ("billing", "text/plain", "<DERControlResponse/>", 403, "rest", None),
+        ("reports", XML, "<DERControlResponse/>", 403, "responses", Some("DERControlResponse")),
+        ("reports", XML, "<Time/>", 200, "rest", Some("Time")),
+    ];
+    let mut count = 0;
+    for version in ["--http1.1", "--http2"] {
+        for (who, media, body, status, rule, message_type) in rows {
+            gate.folder.write("body", body).unwrap();
+            let curl = gate.curl(Some(who), "/echo").unwrap().arg(version).arg("-H").arg("expect: 100-continue");
+            let curl = curl.arg("-H").arg(format!("content-type: {media}")).arg("--data-binary").arg("@body");
+            let answer = curl.call().unwrap();
+            assert_eq!(answer.status, Some(status), "{version} {who} {answer:?}");
+            if status == 200 {
+                assert_eq!(answer.json().unwrap()["bodyBytes"], body.len(), "all of it has come");
+            }
+            count += 1;
+            let row = newest(&gate.sidecar, count);
+            assert_eq!(columns(&row, &["rule", "message_type"]), json!([rule, message_type]), "{version} {who}");
+        }
+    }
+    // Without a body there is nothing to wait for.
+    assert_eq!(gate.curl(Some("reports"), "/").unwrap().call().unwrap().status, Some(200));
+    gate.sidecar.has_decided(count as u64 + 1).unwrap();
+}
+
+/// What it waits for comes in pieces, breaks off, or does not come: nothing of it reaches the application before it is
+/// decided, and it is not waited for without end.
+#[test]
+fn a_message_that_comes_slowly_is_waited_for_within_bounds() {
+    let gate = typed();
+    let script = r#"
+def ask(*pieces):
+    tls = Tls(ADDRESS)
+    tls.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/xml\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for piece in pieces:
+        tls.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+        time.sleep(0.01)
+    return tls
+
+def status(tls):
+    return int(tls.read_all().split()[1])
+
+root = b"<DERControlResponse/>"
+whole = ask(*[root[at:at + 1] for at in range(len(root))])
+whole.send(b"0\r\n\r\n")
+print(status(whole))
+bad = ask(b"<DERControl")
+bad.send(b"no chunk\r\n")
+print(status(bad))
+gone = ask(b"<DERControl")
+gone.raw.close()
+print(status(ask(b"<DERControl")))
+"#;
+    let finished = python(gate.folder.path(), gate.sidecar.listener("gate").unwrap(), script).unwrap();
+    assert_eq!(finished.text(), "200\n400\n408\n", "{finished:?}");
+    let shown = |row: &Value| columns(row, &["reason", "status", "message_type"]).to_string();
+    let mut shown: Vec<_> = rows(&gate.sidecar, 4).iter().map(shown).collect();
+    shown.sort();
+    let expected = [
+        json!(["client_closed", 499, null]),
+        json!(["client_malformed", 400, null]),
+        json!(["client_timeout", 408, null]),
+        json!([null, 200, "DERControlResponse"]),
+    ];
+    assert_eq!(shown, expected.map(|row| row.to_string()));
+    assert_eq!(gate.upstream.requests(), 1);
 }

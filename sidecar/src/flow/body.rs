@@ -189,9 +189,7 @@ impl Upload {
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                let is_malformed = matches!(error, BodyError::Malformed(_));
-                let reason = if is_malformed { Reason::ClientMalformed } else { Reason::ClientClosed };
-                self.failed.set(Some(reason));
+                self.failed.set(Some(reason_of(&error)));
                 Some(Err(error))
             }
             None => {
@@ -200,6 +198,11 @@ impl Upload {
             }
         }
     }
+}
+
+/// Why a request's body broke off.
+pub(super) fn reason_of(error: &BodyError) -> Reason {
+    if matches!(error, BodyError::Malformed(_)) { Reason::ClientMalformed } else { Reason::ClientClosed }
 }
 
 struct UploadBody {

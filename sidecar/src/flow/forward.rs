@@ -45,7 +45,7 @@ pub(super) async fn forward(
         }
     };
     let upgrade = asked.as_ref().map(|asked| &asked.upgrade);
-    let reading = if body.is_end_stream() { Reading::Nothing } else { Reading::of(&head.headers) };
+    let reading = (!body.is_end_stream()).then(|| Reading::of(&head.headers));
     let head = match outgoing_head(connection, view, &passage, head, upgrade, &draft) {
         Ok(head) => head,
         Err(reason) => {
@@ -53,9 +53,8 @@ pub(super) async fn forward(
             return refuse(draft, reason, Some(body));
         }
     };
-    let max_bytes = generation.limits.request_body_bytes;
-    let names = &generation.snapshot.gate_names;
-    let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names), reading));
+    let (max_bytes, names) = (generation.limits.request_body_bytes, &generation.snapshot.gate_names);
+    let upload = reading.map(|reading| Upload::new(body, max_bytes, Arc::clone(names), reading));
     draft.uploads(upload.clone());
     draft.trace(|trace| trace.ask(&passage.target));
     let own = RefCell::default();

@@ -28,5 +28,6 @@ mod reason;
 mod route;
 mod route_claims;
 mod route_conditions;
+mod route_messages;
 mod route_paths;
 mod server;
