@@ -60,14 +60,19 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the file is damaged, or no database at all: trying again will not help.
     pub(super) fn is_damage(&self) -> bool {
-        // https://www.sqlite.org/rescode.html: SQLITE_CORRUPT and SQLITE_NOTADB; the lowest byte is the kind of error.
         let code = match self {
             Self::Sqlite(error) => error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok()),
             Self::Insert(error) => Some(error.code()),
             _ => None,
         };
-        code.is_some_and(|code| matches!(code & 0xff, libsqlite3_sys::SQLITE_CORRUPT | libsqlite3_sys::SQLITE_NOTADB))
+        code.is_some_and(is_damage)
     }
+}
+
+/// Whether an error of SQLite is that a file is damaged, or no database at all.
+pub(super) fn is_damage(code: i32) -> bool {
+    // https://www.sqlite.org/rescode.html; the lowest byte is the kind of error.
+    matches!(code & 0xff, libsqlite3_sys::SQLITE_CORRUPT | libsqlite3_sys::SQLITE_NOTADB)
 }
 
 /// What a batch did to the store.

@@ -7,6 +7,7 @@
 mod cut;
 mod open;
 mod retain;
+mod table;
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) use cut::{Cutter, image, is_large, move_away, set_cut, times, write};
-pub(super) use open::{Part, Source, cut_of, known, newest, open};
+pub(super) use open::{Part, Source, as_one_table, cut_of, known, newest, open};
 pub(super) use retain::{Gone, LOOK_EVERY, Retention, closed_bytes, tidy};
 
 /// The largest segment: it is opened in memory, which is the pod's.
