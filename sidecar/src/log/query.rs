@@ -205,6 +205,13 @@ pub(super) async fn open_closed(path: &Path) -> Result<SqliteConnection, QueryEr
     open_with(path, options(path).immutable(true), Reads::Now).await
 }
 
+/// The same of a file's bytes: in memory alone.
+pub(super) async fn open_image(image: &[u8]) -> Result<SqliteConnection, QueryError> {
+    let mut connection = options(Path::new(":memory:")).read_only(false).connect().await?;
+    connection.deserialize(None, image.try_into()?, true).await?;
+    guarded(connection).await
+}
+
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
@@ -233,6 +240,10 @@ async fn open_with(path: &Path, options: SqliteConnectOptions, reads: Reads) -> 
         segments::as_one_table(path, &mut connection).await?;
         sqlx::raw_sql("PRAGMA query_only = ON").execute(&mut connection).await?;
     }
+    guarded(connection).await
+}
+
+async fn guarded(mut connection: SqliteConnection) -> Result<SqliteConnection, QueryError> {
     let is_guarded = guard::read_only(&mut connection.lock_handle().await?);
     if !is_guarded {
         return Err(QueryError::NotAQuery);

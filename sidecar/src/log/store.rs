@@ -84,8 +84,10 @@ pub(super) struct Written {
     pub(super) pruned_strangers: u64,
     /// Segments deleted.
     pub(super) gone: Gone,
-    /// Bytes of all files.
-    pub(super) database_bytes: u64,
+    /// Bytes of the live file and its write-ahead log.
+    pub(super) live_bytes: u64,
+    /// Whether there is a new segment.
+    pub(super) has_cut: bool,
 }
 
 /// Where the store is and how large it may be.
@@ -175,7 +177,9 @@ impl Store {
         }
         let mut written = self.room.make(&mut self.connection, &mut self.ids, self.last).await?;
         if self.cutter.is_due(self.room.live_bytes()) {
+            let cut = self.cut;
             written.gone = self.cut().await?;
+            written.has_cut = self.cut > cut;
         } else if self.room.is_log_long() {
             // A reader keeps it so long: the others make room for it.
             written.gone = self.make_room(self.retention.sizes.segment)?;

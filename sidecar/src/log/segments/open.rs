@@ -1,9 +1,12 @@
 //! Reading segments: which of them have what is asked for, each through a connection of its own that cannot write.
 
+use std::fs;
 use std::path::Path;
 
 use sqlx::SqliteConnection;
 
+use super::compress::is_database;
+use super::pack::unpack;
 use super::{Segment, list, table};
 use crate::log::filter::Filter;
 use crate::log::query::{self, QueryError};
@@ -34,11 +37,24 @@ pub(in crate::log) async fn cut_of(live: &mut SqliteConnection) -> sqlx::Result<
 
 /// Opens a segment; `None` where it was deleted meanwhile, or is damaged.
 pub(in crate::log) async fn open(live: &Path, segment: &Segment) -> Result<Option<SqliteConnection>, QueryError> {
-    match query::open_closed(&segment.path(live)).await {
+    let opened = match query::open_closed(&segment.path(live)).await {
+        Err(QueryError::Missing { .. }) => match image(&segment.packed_path(live)) {
+            Some(image) => query::open_image(&image).await,
+            None => return Ok(None),
+        },
+        opened => opened,
+    };
+    match opened {
         Err(QueryError::Missing { .. }) => Ok(None),
         Err(error) if error.is_damage() => Ok(None),
         opened => opened.map(Some),
     }
+}
+
+/// The bytes of a packed segment, unless it is gone or damaged.
+pub(super) fn image(packed: &Path) -> Option<Vec<u8>> {
+    let image = unpack(&fs::read(packed).ok()?).ok()?;
+    is_database(&image).then_some(image)
 }
 
 /// Segments of which the live file has no rows any more, oldest first.

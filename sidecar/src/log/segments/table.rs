@@ -12,13 +12,17 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 
 use libsqlite3_sys::{
-    SQLITE_CORRUPT, SQLITE_DONE, SQLITE_ERROR, SQLITE_NOMEM, SQLITE_OK, SQLITE_OPEN_READONLY, SQLITE_OPEN_URI,
-    SQLITE_ROW, sqlite3, sqlite3_close, sqlite3_column_text, sqlite3_column_value, sqlite3_context,
-    sqlite3_create_module_v2, sqlite3_declare_vtab, sqlite3_finalize, sqlite3_index_info, sqlite3_int64,
+    SQLITE_CORRUPT, SQLITE_DESERIALIZE_FREEONCLOSE, SQLITE_DESERIALIZE_READONLY, SQLITE_DONE, SQLITE_ERROR,
+    SQLITE_NOMEM, SQLITE_OK, SQLITE_OPEN_READONLY, SQLITE_OPEN_READWRITE, SQLITE_OPEN_URI, SQLITE_ROW, sqlite3,
+    sqlite3_close, sqlite3_column_text, sqlite3_column_value, sqlite3_context, sqlite3_create_module_v2,
+    sqlite3_declare_vtab, sqlite3_deserialize, sqlite3_finalize, sqlite3_index_info, sqlite3_int64, sqlite3_malloc64,
     sqlite3_module, sqlite3_open_v2, sqlite3_prepare_v2, sqlite3_result_value, sqlite3_step, sqlite3_stmt,
     sqlite3_value, sqlite3_vtab, sqlite3_vtab_cursor,
 };
 use sqlx::sqlite::LockedSqliteHandle;
+
+use super::PACKED;
+use super::open::image;
 
 /// What one virtual table shows.
 struct Source {
@@ -146,10 +150,9 @@ impl Walk {
 
     /// Opens a segment; one that is gone, or cannot be read, has no rows.
     fn begin_segment(&mut self, path: &Path) -> c_int {
-        let name = immutable(path);
-        // SAFETY: the name ends in NUL; what is opened is closed by `end`, also where opening fails.
-        let code = unsafe {
-            sqlite3_open_v2(name.as_ptr(), &raw mut self.segment, SQLITE_OPEN_READONLY | SQLITE_OPEN_URI, ptr::null())
+        let code = match path.exists() {
+            true => self.open(&immutable(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI),
+            false => self.open_packed(path),
         };
         let code = if code == SQLITE_OK { self.begin(self.segment) } else { code };
         if code == SQLITE_OK {
@@ -157,6 +160,34 @@ impl Walk {
         }
         self.end();
         if code == SQLITE_NOMEM { code } else { SQLITE_OK }
+    }
+
+    fn open(&mut self, name: &CStr, flags: c_int) -> c_int {
+        // SAFETY: the name ends in NUL; what is opened is closed by `end`, also where opening fails.
+        unsafe { sqlite3_open_v2(name.as_ptr(), &raw mut self.segment, flags, ptr::null()) }
+    }
+
+    /// Opens a packed segment in memory, and its bytes are SQLite's.
+    fn open_packed(&mut self, path: &Path) -> c_int {
+        let mut packed = path.as_os_str().to_owned();
+        packed.push(PACKED);
+        let Some(image) = image(Path::new(&packed)) else { return SQLITE_CORRUPT };
+        let code = self.open(c":memory:", SQLITE_OPEN_READWRITE);
+        if code != SQLITE_OK {
+            return code;
+        }
+        let length = image.len() as sqlite3_int64;
+        // SAFETY: memory of SQLite's own allocator of that length, or null; it is written to its end before it is given
+        // away, and what it is given to frees it, also where that fails (sqlite.org/c3ref/deserialize.html).
+        unsafe {
+            let memory = sqlite3_malloc64(image.len() as u64).cast::<u8>();
+            if memory.is_null() {
+                return SQLITE_NOMEM;
+            }
+            ptr::copy_nonoverlapping(image.as_ptr(), memory, image.len());
+            let flags = SQLITE_DESERIALIZE_FREEONCLOSE | SQLITE_DESERIALIZE_READONLY;
+            sqlite3_deserialize(self.segment, c"main".as_ptr(), memory, length, length, flags)
+        }
     }
 
     /// Prepares the query of one file.
@@ -275,7 +306,7 @@ unsafe extern "C" fn best_index(_table: *mut sqlite3_vtab, plan: *mut sqlite3_in
     // two halves, one of which is in the place of a text that nobody frees.
     unsafe {
         let used = (*plan).colUsed;
-        (*plan).idxNum = (used as u32).cast_signed();
+        (*plan).idxNum = u32::try_from(used & u64::from(u32::MAX)).unwrap_or(u32::MAX).cast_signed();
         (*plan).idxStr = ptr::without_provenance_mut((used >> 32) as usize);
         (*plan).needToFreeIdxStr = 0;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
 
-use super::super::segments::{self, Segment};
+use super::super::segments::{self, Compressor, Segment};
 use super::reading::{Enough, with_time};
 use super::*;
 
@@ -134,6 +134,77 @@ fn a_query_of_ones_own_has_all_rows_in_one_table() {
     assert_eq!(paths(&path, &everything()), left);
     assert_eq!(ask(&path, rows), format!("{},{}", 5_000 - closed[2].last, closed[2].last + 1));
     block_on(store.close_clean()).unwrap();
+}
+
+/// Makes all segments small, as the log's thread does.
+fn compress(path: &Path) -> Arc<Stats> {
+    let stats = Arc::new(Stats::default());
+    let mut compressor = Compressor::new(path.to_owned(), Arc::clone(&stats));
+    compressor.start();
+    wait("all segments", || {
+        stats.count_segments(path);
+        stats.segments(SegmentForm::Plain).0 == 0 && !files(path).iter().any(|end| end.ends_with(".part"))
+    });
+    compressor.stop();
+    stats
+}
+
+#[test]
+fn compressed_segments_are_read_as_the_others() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..8_000);
+    let before = bytes(&path);
+    let closed = segments::list(&path).unwrap();
+    let stats = compress(&path);
+    assert_eq!(stats.segments(SegmentForm::Compressed).0, closed.len() as u64);
+    assert!(bytes(&path) < before / 2, "{} of {before}", bytes(&path));
+    assert_eq!(segments::list(&path).unwrap(), closed);
+    assert!(closed.iter().all(|segment| !segment.path(&path).exists()));
+    write(&mut store, 8_000..10_000);
+    // Some are small, some are not, and some rows are in the live file.
+    assert!(segments::list(&path).unwrap().len() > closed.len());
+    assert_eq!(paths(&path, &everything()), (0..10_000).collect::<Vec<_>>());
+    let one = Filter { path: Some("/orders/1234".into()), ..everything() };
+    assert_eq!(paths(&path, &one), [1234]);
+    let all = "SELECT count(*), count(DISTINCT id), min(path), sum(duration_us) FROM requests";
+    assert_eq!(ask(&path, all), "10000,10000,/orders/0,15000000");
+    block_on(store.close_clean()).unwrap();
+}
+
+#[test]
+fn a_log_compresses_what_it_cuts_and_what_it_finds() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..3_000);
+    block_on(store.close_clean()).unwrap();
+    let closed = segments::list(&path).unwrap();
+    // A kill after the small one had its name, one in the middle of it, and one that was damaged meanwhile.
+    compress(&path);
+    fs::write(closed[0].path(&path), "the larger one, not deleted yet").unwrap();
+    fs::write(path.with_file_name("requests.db.zst.part"), "half").unwrap();
+    let packed =
+        closed[1].path(&path).with_extension(format!("{}.zst", closed[1].path(&path).extension().unwrap().display()));
+    let torn = fs::read(&packed).unwrap();
+    fs::write(&packed, &torn[..torn.len() / 2]).unwrap();
+    let log = Log::start_cut(Refusals::new(WINDOW), &path, small(64 << 20));
+    for number in 3_000..6_000 {
+        log.sender.send(Box::new(request(number)));
+    }
+    let stats = Arc::clone(&log.stats);
+    wait("the rows", || stats.rows_written() == 3_000);
+    let plain = || {
+        stats.count_segments(&path);
+        stats.segments(SegmentForm::Plain).0
+    };
+    wait("all of it compressed", || plain() == 0 && stats.files_set_aside() == 1);
+    assert!(log.stop().clean);
+    assert!(segments::list(&path).unwrap().len() > closed.len());
+    let aside: Vec<_> = files(&path).into_iter().filter(|end| end.ends_with(".damaged")).collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    let lost = u64::try_from(closed[1].first - 1).unwrap()..u64::try_from(closed[1].last).unwrap();
+    let left: Vec<_> = (0..6_000).filter(|number| !lost.contains(number)).collect();
+    assert_eq!(paths(&path, &everything()), left);
 }
 
 #[test]
