@@ -14,7 +14,7 @@ use sidecar_config::policy::Policy;
 use sidecar_config::settings::Settings;
 use sidecar_config::trust::Trust;
 use sidecar_config::{Document, Format, Part, Readable};
-use sidecar_decide::route::Request;
+use sidecar_decide::route::{Request, Sent};
 use sidecar_decide::{Caller, Files, Parts, Refusal, accept, link};
 
 fuzz_target!(|text: &str| {
@@ -50,7 +50,7 @@ fn serve(mut document: Document) {
     assert!(problems.iter().all(|problem| !problem.path.is_empty() && !problem.detail.is_empty()));
     let headers = HeaderMap::new();
     for listener in &snapshot.listeners {
-        let request = Request { host: "localhost", path: "/", method: &Method::GET, headers: &headers, query: None };
+        let request = Request { host: "localhost", path: "/", method: &Method::GET, headers: &headers, query: None, message: Sent::Nothing };
         if let Ok(rule) = listener.table.find(&request) {
             let _ = snapshot.decide(&snapshot.rules[rule], &Caller::ANONYMOUS);
         }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
-use sidecar_decide::route::Request;
+use sidecar_decide::route::{Request, Sent};
 use sidecar_decide::{Parts, Reason, accept, link, path};
 
 // Few words, so that routes and requests meet.
@@ -105,6 +105,7 @@ fuzz_target!(|input: Input| {
             method: &Method::from_bytes(seen.method.as_bytes()).expect("a method"),
             headers: &headers,
             query: seen.query.as_deref(),
+            message: Sent::Nothing,
         };
         let found = snapshot.listeners[0].table.find(&asked);
         assert_eq!(found, naive(&routes, &seen), "{seen:?}\n{}", json!(documents));

@@ -26,6 +26,7 @@ mod limits;
 mod listener;
 pub mod log;
 mod memory;
+pub mod message_type;
 mod metrics;
 mod pool;
 mod processors;

@@ -116,6 +116,10 @@ pub const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for the first request of a connection that was accepted just before its listener closed.
 pub const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
+/// How long the first bytes of a request's body may take where its rule depends on them, as long as a handshake may.
+pub const MESSAGE_WAIT: Duration = Duration::from_secs(10);
+/// Pieces of it that are looked at, each of which is kept until the request is decided.
+pub const MESSAGE_PIECES: usize = 128;
 /// Bytes read from an upstream at once for a connection that is passed on as it is: one TLS record (RFC 8446 §5.1). One
 /// buffer a worker.
 pub const RELAY_BUFFER_BYTES: usize = 16 << 10;

@@ -33,6 +33,7 @@ mod listeners;
 mod live;
 mod log;
 mod memory_limit;
+mod message_types;
 mod metrics;
 mod monitoring;
 mod observed;

@@ -1,7 +1,8 @@
 //! A small HTTP/1.1 upstream that tells what reached it.
 //!
 //! `/slow?ms=` answers later, `/bytes?n=` streams that many bytes, `/status?code=` answers with that status, `/close` ends
-//! the connection without an answer, `/switch` ends it after agreeing to go on with the protocol it is asked for; every other path echoes the request as JSON.
+//! the connection without an answer, `/switch` ends it after agreeing to go on with the protocol it is asked for, `/answer`
+//! says what it is told to; every other path echoes the request as JSON.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -136,6 +137,7 @@ async fn answer(request: Request<Incoming>) -> Result<Answer> {
     match head.uri.path() {
         "/close" => anyhow::bail!("closed as asked"),
         "/switch" => return switch(&head.headers),
+        "/answer" => return told(&head.headers),
         "/bytes" => return Ok(Response::new(Zeros { left: number("n") }.boxed())),
         "/slow" => tokio::time::sleep(Duration::from_millis(number("ms"))).await,
         _ => {}
@@ -146,6 +148,13 @@ async fn answer(request: Request<Incoming>) -> Result<Answer> {
     };
     let echo = Full::new(Bytes::from(echo(&head, body.len(), &trailers).to_string())).boxed();
     Ok(Response::builder().status(status).header("content-type", "application/json").body(echo)?)
+}
+
+/// What the request says in `answer`, of the media type in `answer-type`.
+fn told(headers: &HeaderMap) -> Result<Answer> {
+    let told = |name| headers.get(name).cloned().context("it is not told what to answer");
+    let body = Full::new(Bytes::copy_from_slice(told("answer")?.as_bytes())).boxed();
+    Ok(Response::builder().header("content-type", told("answer-type")?).body(body)?)
 }
 
 fn switch(headers: &HeaderMap) -> Result<Answer> {

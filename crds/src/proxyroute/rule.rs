@@ -74,6 +74,11 @@ pub struct Match {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub query_params: Vec<ValueMatch>,
+    /// On the type of the message in the request's body, by its media type or the root element of its XML: an element of
+    /// IEEE 2030.5 such as `DERControlResponse`, `exi` or `json`. Absent means any, and none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = "^[A-Za-z][A-Za-z0-9]*$"))]
+    pub message_type: Option<String>,
 }
 
 /// A condition on the normalised path.

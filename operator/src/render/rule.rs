@@ -32,7 +32,7 @@ pub(super) fn rule(rule: &spec::RouteRule, place: &str, context: &mut Context<'_
 }
 
 fn condition(condition: &spec::Match) -> Match {
-    let spec::Match { path, method, headers, query_params } = condition;
+    let spec::Match { path, method, headers, query_params, message_type } = condition;
     Match {
         path: path.as_ref().map(|spec::PathMatch { kind, value }| PathMatch {
             kind: match kind {
@@ -46,6 +46,7 @@ fn condition(condition: &spec::Match) -> Match {
         method: method.clone(),
         headers: headers.iter().map(value).collect(),
         query_params: query_params.iter().map(value).collect(),
+        message_type: message_type.clone(),
     }
 }
 

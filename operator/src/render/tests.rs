@@ -172,6 +172,7 @@ fn rules_and_backends() {
             "method": "GET",
             "headers": [{"name": "x-a", "value": "1"}],
             "queryParams": [{"name": "q", "type": "RegularExpression", "value": "a+"}],
+            "messageType": "EndDevice",
         }],
         "mode": "Audit",
         "filters": [
@@ -205,6 +206,7 @@ fn rules_and_backends() {
             found["matches"][0]["queryParams"],
             json!([{"name": "q", "type": "RegularExpression", "value": "a+"}])
         );
+        assert_eq!(found["matches"][0]["messageType"], "EndDevice");
         assert_eq!((&found["mode"], &found["timeouts"]), (&json!("Audit"), &all["timeouts"]));
         assert_eq!(found["filters"][0], all["filters"][0]);
         assert_eq!(

@@ -204,6 +204,10 @@ pub struct Match {
     /// On parameters of the query, each name once; all must hold. Since contract 1.1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub query_params: Vec<ValueMatch>,
+    /// On the type of the message in the request's body: a root element of IEEE 2030.5 such as `DERControlResponse`, `exi`
+    /// or `json`; absent means any, and none. Since contract 1.6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_type: Option<String>,
 }
 
 /// A condition on the normalised path.

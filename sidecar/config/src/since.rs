@@ -54,6 +54,7 @@ const SINCE: &[(&str, u16)] = &[
     ("policy/routes/[]/rules/[]/matches/[]/path/type/=RegularExpression", 1),
     ("policy/routes/[]/rules/[]/matches/[]/headers", 1),
     ("policy/routes/[]/rules/[]/matches/[]/queryParams", 1),
+    ("policy/routes/[]/rules/[]/matches/[]/messageType", 6),
     ("policy/routes/[]/rules/[]/allow/[]/identitySelector", 1),
     ("policy/routes/[]/rules/[]/allow/[]/serviceAccount", 1),
     ("policy/routes/[]/rules/[]/allow/[]/spiffe", 1),

@@ -6,7 +6,7 @@
 
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Value, json};
-use sidecar_decide::route::Request;
+use sidecar_decide::route::{Request, Sent};
 use sidecar_decide::{Parts, RouteTable, Snapshot, accept, link};
 
 /// Kinds of routes; each has its host and its path.
@@ -115,7 +115,7 @@ fn main() {
 fn find_routes(table: &RouteTable, asked: &[&Example]) -> usize {
     let lookups = asked.iter().cycle().take(LOOKUPS).filter(|example| {
         let Example { host, path, method, headers, .. } = example;
-        table.find(&Request { host, path, method, headers, query: None }).is_ok()
+        table.find(&Request { host, path, method, headers, query: None, message: Sent::Nothing }).is_ok()
     });
     lookups.count()
 }

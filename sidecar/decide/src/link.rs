@@ -16,6 +16,7 @@ use sidecar_config::upstream::BackendTls;
 use self::allowed::Known;
 use crate::filter::{Filters, GateNames, IdentityHeaders};
 use crate::identity::Claim;
+use crate::message_type::Call;
 use crate::problem::{Problem, Problems};
 use crate::route::path_pattern;
 use crate::snapshot::{
@@ -210,6 +211,7 @@ impl<'a> PolicyLinker<'a> {
                 name: rule.name.as_str().into(),
                 mode: rule.mode,
                 path_pattern: path_pattern(&rule.matches).map(Into::into),
+                calls: Call::all(&rule.matches),
                 allowed: self.known.allowed(&mut self.snapshot, route, rule, &place, &mut self.problems),
                 filters: self.filters(rule),
                 target: self.target(&place, rule, &policy),

@@ -14,6 +14,7 @@ use crate::crl::Revoked;
 use crate::filter::{Filters, GateNames};
 use crate::hash::Revision;
 use crate::identity::{BundleIndex, Caller, Claim, Directory, Revocation};
+use crate::message_type::Call;
 use crate::policy::{self, Allowed, Decision};
 use crate::route::RouteTable;
 use crate::server::ServerCertificate;
@@ -200,6 +201,8 @@ pub struct Rule {
     pub mode: Mode,
     /// What all paths have in common that it matches, as one pattern of few; `None` where there is no such.
     pub path_pattern: Option<Arc<str>>,
+    /// Methods of gRPC that its paths name.
+    pub calls: Box<[Call]>,
     /// Who may use it.
     pub allowed: Allowed,
     /// What is done to its requests and their responses.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
-use sidecar_decide::{Limiter, Reason, Verdict};
+use sidecar_decide::{Limiter, MessageType, Reason, Verdict};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -17,7 +17,7 @@ use crate::log::{self, Filter, Kind, Output, query};
 use crate::settings::{self, Flags};
 
 /// What `--sql` replaces.
-const FILTERS: [&str; 18] = [
+const FILTERS: [&str; 19] = [
     "since",
     "until",
     "kind",
@@ -35,6 +35,7 @@ const FILTERS: [&str; 18] = [
     "serial",
     "request_id",
     "trace_id",
+    "message_type",
     "limit",
 ];
 
@@ -96,6 +97,9 @@ pub(super) struct LogArgs {
     /// Only rows of this trace: its id, or a traceparent
     #[arg(long, value_name = "ID")]
     trace_id: Option<String>,
+    /// Only rows of messages of this type: an element of IEEE 2030.5, a method of gRPC, exi, json, other
+    #[arg(long, value_name = "TYPE", value_parser = message_type)]
+    message_type: Option<String>,
     /// At most this many rows, the newest
     #[arg(long, default_value_t = 100)]
     limit: u32,
@@ -150,6 +154,14 @@ fn limiter(text: &str) -> Result<String, String> {
     if known { Ok(text.to_owned()) } else { Err(format!("write one of {names}")) }
 }
 
+/// A method of gRPC is whatever the policy called so when the row was written.
+fn message_type(text: &str) -> Result<String, String> {
+    let known = MessageType::named(text).is_some() || text.contains('/');
+    let advice = "write a root element of IEEE 2030.5 such as `EndDeviceList`, a method such as `shop.v1.Stock/Count`, \
+                  or one of exi, json, other";
+    if known { Ok(text.to_owned()) } else { Err(advice.to_owned()) }
+}
+
 impl LogArgs {
     fn database(&self) -> Result<PathBuf> {
         if let Some(database) = &self.database {
@@ -179,6 +191,7 @@ impl LogArgs {
             serial: self.serial.as_deref().map(log::serial),
             request_id: self.request_id.clone(),
             trace_id: self.trace_id.as_deref().map(log::trace_id),
+            message_type: self.message_type.clone(),
             limit: self.limit,
         }
     }

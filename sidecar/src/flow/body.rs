@@ -21,6 +21,7 @@ use super::record::Draft;
 use super::watch::Watch;
 use crate::client_stream::Linger;
 use crate::limits::REPLAY_BYTES;
+use crate::message_type::{Message, Reading};
 use crate::pool::Lease;
 use crate::protocol::{Body, BodyError, Inbound};
 
@@ -40,6 +41,8 @@ pub(super) struct Upload {
     kept: RefCell<Option<Kept>>,
     /// How often it was sent.
     sendings: Cell<u32>,
+    /// What it is about.
+    reading: RefCell<Reading>,
     /// Whoever sends it, while nothing comes.
     waiting: RefCell<Option<Waker>>,
 }
@@ -53,7 +56,7 @@ struct Kept {
 
 impl Upload {
     /// A body that ends with an error at its bound.
-    pub(super) fn new(inner: Inbound, max_bytes: u64, names: Arc<GateNames>) -> Rc<Self> {
+    pub(super) fn new(inner: Inbound, max_bytes: u64, names: Arc<GateNames>, reading: Reading) -> Rc<Self> {
         Rc::new(Self {
             inner: RefCell::new(Some(inner)),
             max_bytes,
@@ -65,6 +68,7 @@ impl Upload {
             failed: Cell::new(None),
             kept: RefCell::new(None),
             sendings: Cell::new(0),
+            reading: RefCell::new(reading),
             waiting: RefCell::default(),
         })
     }
@@ -111,6 +115,16 @@ impl Upload {
     /// Bytes that have passed.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.get()
+    }
+
+    /// Whether it says what the request is about.
+    pub(super) fn is_message(&self) -> bool {
+        self.reading.borrow().is_of_something()
+    }
+
+    /// What it is about, as far as it has come.
+    pub(super) fn message(&self) -> Option<Message> {
+        self.reading.borrow().found(self.ended()).map(Message::Known)
     }
 
     /// When the last of them did.
@@ -166,15 +180,16 @@ impl Upload {
                     self.failed.set(Some(Reason::LimitBodySize));
                     return Some(Err(BodyError::TooLarge));
                 }
+                if let Some(data) = frame.data_ref() {
+                    self.reading.borrow_mut().feed(data);
+                }
                 self.bytes.set(passed);
                 self.ended.set(is_end);
                 self.keep_frame(&frame);
                 Some(Ok(frame))
             }
             Some(Err(error)) => {
-                let is_malformed = matches!(error, BodyError::Malformed(_));
-                let reason = if is_malformed { Reason::ClientMalformed } else { Reason::ClientClosed };
-                self.failed.set(Some(reason));
+                self.failed.set(Some(reason_of(&error)));
                 Some(Err(error))
             }
             None => {
@@ -183,6 +198,11 @@ impl Upload {
             }
         }
     }
+}
+
+/// Why a request's body broke off.
+pub(super) fn reason_of(error: &BodyError) -> Reason {
+    if matches!(error, BodyError::Malformed(_)) { Reason::ClientMalformed } else { Reason::ClientClosed }
 }
 
 struct UploadBody {
@@ -284,12 +304,13 @@ pub(super) fn download(
     begun: Begun,
     (lease, watch): (Lease, Option<Watch>),
     draft: Draft,
+    reading: Reading,
     deadline: Option<Instant>,
 ) -> Body {
     let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
     let Begun { inner, first } = begun;
-    let mut body =
-        DownloadBody { inner, first, deadline, open: Some((lease, draft)), watch, bytes: 0, rest: None, broken: None };
+    let open = Some((lease, draft));
+    let mut body = DownloadBody { inner, first, deadline, open, watch, bytes: 0, reading, rest: None, broken: None };
     body.finish_if_ended();
     Body::Stream(Box::pin(body))
 }
@@ -324,6 +345,8 @@ struct DownloadBody {
     /// Who wants to know how it ends.
     watch: Option<Watch>,
     bytes: u64,
+    /// What it is about, where the request does not say it.
+    reading: Reading,
     /// What the upstream did not want to hear any more, which it need not: it has answered.
     rest: Option<Rest>,
     /// How it broke off, as soon as what came before it is written.
@@ -342,8 +365,19 @@ impl DownloadBody {
         self.open.as_ref().is_some_and(|(lease, _)| lease.connection.wire().failure().is_some())
     }
 
+    /// Notes what has passed, and whether that is all.
+    fn note(&mut self, has_ended: bool) {
+        let Some((_, draft)) = &mut self.open else { return };
+        let found = self.reading.found(has_ended);
+        draft.edit(|record| {
+            record.response_bytes = self.bytes;
+            record.message_type = found.map(Message::Known).or(record.message_type.take());
+        });
+    }
+
     fn finish(&mut self) {
-        if let Some((lease, mut draft)) = self.open.take() {
+        self.note(true);
+        if let Some((lease, draft)) = self.open.take() {
             let now = Instant::now();
             // An upstream that answered without taking the whole request cannot be asked again on this connection.
             if draft.upload_ended() {
@@ -356,15 +390,14 @@ impl DownloadBody {
             if let Some(watch) = &self.watch {
                 watch.completed();
             }
-            draft.edit(|record| record.response_bytes = self.bytes);
             draft.finish_at(now.into_std(), None);
         }
     }
 
     /// Sends the row of a response that breaks off; what gRPC's client is told of it in trailers.
     fn fail(&mut self, reason: Reason) -> Option<HeaderMap> {
+        self.note(false);
         let (lease, mut draft) = self.open.take()?;
-        draft.edit(|record| record.response_bytes = self.bytes);
         let reason = draft.upload_failed().or(lease.connection.wire().failure()).unwrap_or(reason);
         draft.upstream_failed(reason, None);
         if let Some(watch) = &self.watch {
@@ -417,7 +450,10 @@ impl http_body::Body for DownloadBody {
         };
         match frame {
             Some(Ok(mut frame)) => {
-                self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(data) = frame.data_ref() {
+                    self.bytes += data.len() as u64;
+                    self.reading.feed(data);
+                }
                 if let Some(trailers) = frame.trailers_mut() {
                     // Only the gate speaks for the gate.
                     trailers.remove(&POSTERN_REASON);
@@ -456,8 +492,6 @@ impl http_body::Body for DownloadBody {
 impl Drop for DownloadBody {
     fn drop(&mut self) {
         // Still open: the client went away, and the draft says so when it is dropped.
-        if let Some((_, draft)) = &mut self.open {
-            draft.edit(|record| record.response_bytes = self.bytes);
-        }
+        self.note(false);
     }
 }

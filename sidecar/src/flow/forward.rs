@@ -17,6 +17,7 @@ use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
 use super::tunnel::{self, Asked};
 use crate::filter::{self, Origin};
+use crate::message_type::Reading;
 use crate::protocol::{Body, Head, Outgoing, Request, Response, Upgrade, Version, strip_hop_by_hop, upstream_host};
 
 /// Sends a request to one of its rule's endpoints and answers with what comes back.
@@ -44,6 +45,7 @@ pub(super) async fn forward(
         }
     };
     let upgrade = asked.as_ref().map(|asked| &asked.upgrade);
+    let reading = (!body.is_end_stream()).then(|| Reading::of(&head.headers));
     let head = match outgoing_head(connection, view, &passage, head, upgrade, &draft) {
         Ok(head) => head,
         Err(reason) => {
@@ -51,9 +53,8 @@ pub(super) async fn forward(
             return refuse(draft, reason, Some(body));
         }
     };
-    let max_bytes = generation.limits.request_body_bytes;
-    let names = &generation.snapshot.gate_names;
-    let upload = (!body.is_end_stream()).then(|| Upload::new(body, max_bytes, Arc::clone(names)));
+    let (max_bytes, names) = (generation.limits.request_body_bytes, &generation.snapshot.gate_names);
+    let upload = reading.map(|reading| Upload::new(body, max_bytes, Arc::clone(names), reading));
     draft.uploads(upload.clone());
     draft.trace(|trace| trace.ask(&passage.target));
     let own = RefCell::default();
@@ -135,5 +136,6 @@ async fn respond(answered: Answered, changes: &HeaderChanges, mut draft: Draft) 
     let headers = returned_head(received.headers, changes);
     draft.edit(|record| record.status = Some(received.status.as_u16()));
     draft.note_grpc(&headers);
-    Response::new(received.status, headers, download(begun, (lease, watch), draft, deadline))
+    let reading = if draft.says_message() { Reading::Nothing } else { Reading::of(&headers) };
+    Response::new(received.status, headers, download(begun, (lease, watch), draft, reading, deadline))
 }

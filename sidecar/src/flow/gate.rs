@@ -16,6 +16,7 @@ use crate::filter::RequestIds;
 use crate::limit::{Limits, Pend, Place, Turns, UnderWay};
 use crate::log;
 use crate::log::Scope;
+use crate::message_type::Message;
 use crate::metrics::{Amount, Cells, Handshakes, Outcome, PlaceName};
 use crate::pool::{Pool, Shelf};
 use crate::telemetry::Tracer;
@@ -159,5 +160,10 @@ impl Gate {
         let name =
             || PlaceName::Rule { listener: text(&scope.listener), route: text(&scope.route), rule: text(&scope.rule) };
         self.cells.count(&scope.counted, name, outcome, amount);
+    }
+
+    /// Counts what a request was about that was counted there.
+    pub fn count_message(&self, scope: &Scope, message: &Message) {
+        self.cells.count_message(&scope.counted, message);
     }
 }

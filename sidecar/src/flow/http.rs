@@ -12,16 +12,20 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderN
 use http::{Method, StatusCode, Uri};
 use http_body::Body as _;
 use sidecar_decide::filter::{Came, Redirect, X_REQUEST_ID};
-use sidecar_decide::{Reason, Verdict, path, route};
+use sidecar_decide::message_type::Call;
+use sidecar_decide::route::Sent;
+use sidecar_decide::{MessageType, Reason, Verdict, path, route};
 
 use super::body::refusal;
 use super::connection::{Connection, View};
 use super::forward::forward;
 use super::grpc::{self, is_grpc};
+use super::peek;
 use super::record::Draft;
 use crate::filter::{self, Ids};
 use crate::limit::Pend;
 use crate::log::{Kind, Record, clip, clip_shared};
+use crate::message_type::Message;
 use crate::protocol::{Body, Head, Inbound, Request, Response, Upgrade, Version};
 
 /// The response header that tells a refusal of the gate from an answer of the application.
@@ -51,7 +55,11 @@ pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> 
     let fresh = || connection.gate.request_ids.fresh(time);
     let ids = filter::arrive(&view.served.generation.snapshot, &mut request.head.headers, fresh);
     let mut draft = draft(&connection, &view, &request.head, time, ids);
-    match decide(&connection, &view, &request, &mut draft) {
+    let decided = match peek::message(&connection, &view, &mut request, &mut draft).await {
+        Ok(sent) => decide(&connection, &view, &request, sent, &mut draft),
+        Err(reason) => Err(reason),
+    };
+    match decided {
         Ok(passage) if passage.redirect(&view).is_some() => redirect(&connection, &view, &passage, request, draft),
         Ok(passage) => match admit(&connection, &view, &mut draft).await {
             // Counted until there is a response's head: what is not answered holds back what comes.
@@ -114,7 +122,13 @@ fn draft(connection: &Connection, view: &View, head: &Head, time: SystemTime, id
 }
 
 /// Decides a request: host, path, rule, caller, size, in this order; the row says how far it got.
-fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut Draft) -> Result<Passage, Reason> {
+fn decide(
+    connection: &Connection,
+    view: &View,
+    request: &Request,
+    sent: Sent,
+    draft: &mut Draft,
+) -> Result<Passage, Reason> {
     let head = &request.head;
     if request.upgrade == Some(Upgrade::Unknown) {
         return Err(Reason::RouteNoProtocol);
@@ -133,8 +147,13 @@ fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut D
         draft.edit(|record| record.path = Some(clip(path)));
     }
     let snapshot = &view.served.generation.snapshot;
-    let index = rule_of(view, head, &host, &path)?;
+    let index = rule_of(view, head, sent, (&host, &path))?;
     let rule = &snapshot.rules[index];
+    if draft.is_grpc() {
+        let call = Call::find(&rule.calls, &path)
+            .map_or(Message::Known(MessageType::OTHER), |name| Message::Call(Arc::clone(name)));
+        draft.edit(|record| record.message_type = Some(call));
+    }
     draft.trace(|trace| trace.path_pattern.clone_from(&rule.path_pattern));
     let path = match &rule.filters.path {
         Some(change) => Cow::Owned(change.apply(&path)),
@@ -155,11 +174,11 @@ fn decide(connection: &Connection, view: &View, request: &Request, draft: &mut D
 }
 
 /// Index of the rule that a request falls under.
-fn rule_of(view: &View, head: &Head, host: &str, path: &str) -> Result<usize, Reason> {
+fn rule_of(view: &View, head: &Head, message: Sent, (host, path): (&str, &str)) -> Result<usize, Reason> {
     let snapshot = &view.served.generation.snapshot;
     let listener = view.listener.and_then(|index| snapshot.listeners.get(index)).ok_or(Reason::RouteNoHost)?;
     let (method, headers, query) = (&head.method, &head.headers, head.target.query());
-    let find = |path: &str| listener.table.find(&route::Request { host, path, method, headers, query });
+    let find = |path: &str| listener.table.find(&route::Request { host, path, method, headers, query, message });
     let index = find(path)?;
     // Some servers cut parameters off before they look at a path; it must not lead them elsewhere.
     if let Some(bare) = path::without_parameters(path)
@@ -172,7 +191,7 @@ fn rule_of(view: &View, head: &Head, host: &str, path: &str) -> Result<usize, Re
 
 /// Why a request would be refused now that was let in before, if it would.
 pub(super) fn refusal_of(view: &View, head: &Head) -> Option<Reason> {
-    let rule = || rule_of(view, head, host_of(head)?, &path::normalise(head.target.path())?);
+    let rule = || rule_of(view, head, Sent::Nothing, (host_of(head)?, &path::normalise(head.target.path())?));
     let snapshot = &view.served.generation.snapshot;
     match rule().map(|rule| snapshot.decide(&snapshot.rules[rule], &view.caller)) {
         Ok(decision) if decision.verdict == Verdict::Refused => decision.reason,
@@ -187,7 +206,8 @@ fn allowed_methods(view: &View, head: &Head) -> HeaderValue {
         let (host, path) = (host_of(head).ok()?, path::normalise(head.target.path()).ok()?);
         let listener = view.served.generation.snapshot.listeners.get(view.listener?)?;
         let (method, headers, query) = (&head.method, &head.headers, head.target.query());
-        let methods = listener.table.methods(&route::Request { host, path: &path, method, headers, query });
+        let message = Sent::Nothing;
+        let methods = listener.table.methods(&route::Request { host, path: &path, method, headers, query, message });
         HeaderValue::try_from(methods.join(", ")).ok()
     };
     let tunnel = head.method == Method::CONNECT;
@@ -209,7 +229,7 @@ fn known_host(connection: &Connection, head: &Head) -> Result<Arc<str>, Reason> 
 }
 
 /// The one host a request is for.
-fn host_of(head: &Head) -> Result<&str, Reason> {
+pub(super) fn host_of(head: &Head) -> Result<&str, Reason> {
     checked_host(named_host(head)?)
 }
 

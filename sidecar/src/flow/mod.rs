@@ -9,6 +9,7 @@ mod grpc;
 mod http;
 mod kept;
 mod live;
+mod peek;
 mod record;
 mod relay;
 mod tcp;

@@ -104,6 +104,11 @@ impl Draft {
         self.upload.as_ref().is_none_or(|upload| upload.ended())
     }
 
+    /// Whether the request itself says what it is about.
+    pub(super) fn says_message(&self) -> bool {
+        self.is_grpc || self.upload.as_ref().is_some_and(|upload| upload.is_message())
+    }
+
     /// Why the request's body broke off, if it did.
     pub(super) fn upload_failed(&self) -> Option<Reason> {
         self.upload.as_ref().and_then(|upload| upload.failed())
@@ -226,6 +231,7 @@ impl Draft {
         record.limiter = of_try.or(record.reason.and_then(Reason::limiter));
         if let Some(upload) = &self.upload {
             record.request_bytes = upload.bytes();
+            record.message_type = upload.message().or(record.message_type.take());
         }
         if record.kind != Kind::Request {
             (record.request_bytes, record.response_bytes) = (self.passed.up.get(), self.passed.down.get());
@@ -239,6 +245,9 @@ impl Draft {
         let outcome = Outcome { event, verdict: record.verdict, reason: record.reason, limiter: record.limiter };
         let (request_bytes, response_bytes) = (record.request_bytes, record.response_bytes);
         self.gate.count(&self.scope, outcome, &Amount { duration: elapsed, request_bytes, response_bytes });
+        if let Some(message) = &record.message_type {
+            self.gate.count_message(&self.scope, message);
+        }
         if let (Some(trace), Some(tracer)) = (self.trace.take(), &self.gate.tracer) {
             tracer.end(trace, &record);
         }

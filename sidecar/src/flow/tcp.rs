@@ -67,7 +67,14 @@ fn decide(connection: &Connection, view: &View) -> Result<(usize, Decision), Rea
     // Rules of such a listener have no matches, so that only the host counts.
     let (method, headers) = (&http::Method::CONNECT, &http::HeaderMap::new());
     let host = connection.sni.as_deref().unwrap_or_default();
-    let rule = listener.table.find(&route::Request { host, path: "/", method, headers, query: None })?;
+    let rule = listener.table.find(&route::Request {
+        host,
+        path: "/",
+        method,
+        headers,
+        query: None,
+        message: route::Sent::Nothing,
+    })?;
     Ok((rule, snapshot.decide(&snapshot.rules[rule], &view.caller)))
 }
 

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::ids::{PEER_COLUMNS, RowIds, peer_values};
 use super::insert::{Blob, Value};
+use crate::message_type::Message;
 use sidecar_decide::Verdict;
 use sidecar_decide::filter::RequestId;
 
@@ -15,15 +16,15 @@ use super::record::{Client, Kind, Record, clipped};
 /// Inserts one row of [`encode`].
 pub(super) const INSERT_SQL: &CStr = c"INSERT INTO decision (seq, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, \
      protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, \
-     attempts, client, request_id, trace_id, queue_us, grpc_status, limiter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Inserts one row of [`encode_refusal`].
 pub(super) const INSERT_REFUSAL_SQL: &CStr = c"INSERT INTO refusal (seq, time, kind, repeat, verdict, reason, scope, sni, \
      resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, \
-     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, identity, bundle, subject, san, issuer, serial, fingerprint, \
-     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, identity, bundle, subject, san, issuer, serial, fingerprint, \
+     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-const COLUMNS: usize = 28;
+const COLUMNS: usize = 29;
 
 /// Where `decision` refers to the peer; `refusal` has it in the row instead.
 const PEER: usize = 7;
@@ -64,6 +65,7 @@ pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds, seq: i64) -> [Value<'
         record.queue_us.map_or(Value::Null, count),
         record.grpc_status.map_or(Value::Null, |status| Value::Integer(i64::from(status))),
         ids.limiter.map_or(Value::Null, Value::Integer),
+        word_or_text(ids.message_type, record.message_type.as_ref().map(Message::name)),
     ]
 }
 

@@ -45,6 +45,8 @@ pub struct Filter {
     pub request_id: Option<String>,
     /// Of this trace.
     pub trace_id: Option<String>,
+    /// About this.
+    pub message_type: Option<String>,
     /// The newest so many.
     pub limit: u32,
 }
@@ -81,6 +83,7 @@ impl Filter {
         conditions.add("serial = ?", self.serial.as_ref().map(text));
         conditions.add("request_id = ?", self.request_id.as_ref().map(text));
         conditions.add("trace_id = ?", self.trace_id.as_ref().map(text));
+        conditions.add("message_type = ?", self.message_type.as_ref().map(text));
         (conditions.sql.join(" AND "), conditions.values)
     }
 }

@@ -38,6 +38,7 @@ pub(super) struct RowIds {
     pub(super) sni: Option<i64>,
     pub(super) method: Option<i64>,
     pub(super) host: Option<i64>,
+    pub(super) message_type: Option<i64>,
 }
 
 /// Knows the ids of one open store. To be dropped with it, also when a transaction fails: what was added in it is gone.
@@ -93,6 +94,7 @@ impl Ids {
             && record.method == before.method
             && record.sni == before.sni
             && record.host == before.host
+            && record.message_type == before.message_type
             && names_are_ours(record) == names_are_ours(before)
             && !record.is_strangers()
             && !before.is_strangers();
@@ -156,6 +158,9 @@ impl Ids {
         }
         if let Some(method) = record.method.as_ref().filter(|method| is_standard(method)) {
             ids.method = self.word(connection, method.as_str(), usize::MAX).await?;
+        }
+        if let Some(message) = &record.message_type {
+            ids.message_type = self.word(connection, message.name(), WORDS).await?;
         }
         if names_are_ours(record) {
             if let Some(sni) = record.sni.as_deref() {

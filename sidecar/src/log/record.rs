@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use sidecar_decide::filter::RequestId;
 use sidecar_decide::{Limiter, Reason, Verdict};
 
+use crate::message_type::Message;
 use crate::metrics::Counted;
 
 /// Bytes of one text that are kept: a client chooses its path, host and names, and must not choose the log's memory.
@@ -72,6 +73,8 @@ pub struct Record {
     pub request_id: Option<RequestId>,
     /// The trace the request belongs to.
     pub trace_id: Option<[u8; 16]>,
+    /// What the request was about, where that is known.
+    pub message_type: Option<Message>,
     /// Where the client is; absent for a gap, and for refusals of clients too many to tell apart.
     pub client_addr: Option<Client>,
 }
@@ -107,6 +110,7 @@ impl Record {
             attempts: 0,
             request_id: None,
             trace_id: None,
+            message_type: None,
             client_addr: None,
         }
     }

@@ -7,8 +7,8 @@ use super::store::StoreError;
 
 /// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`,
 /// 3 has strangers' refusals apart, 4 has tunnels, the ids of requests and traces, how long
-/// requests waited, and how gRPC ended, 5 has limiters.
-pub(super) const VERSION: i64 = 5;
+/// requests waited, and how gRPC ended, 5 has limiters, 6 has types of messages.
+pub(super) const VERSION: i64 = 6;
 
 const TABLES: &str = include_str!("tables.sql");
 
@@ -25,6 +25,11 @@ const IDS_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN request_id; ALTER 
 const LIMITER_OF_DECISIONS: &str = "ALTER TABLE decision ADD COLUMN limiter INTEGER";
 
 const LIMITER_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN limiter INTEGER";
+
+/// From 5 to 6.
+const MESSAGE_TYPE_OF_DECISIONS: &str = "ALTER TABLE decision ADD COLUMN message_type";
+
+const MESSAGE_TYPE_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN message_type";
 
 const VIEWS: &str = include_str!("views.sql");
 
@@ -53,9 +58,13 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
     // Rows that an earlier version wrote stay where they are.
     let (decisions, refusals): (&[&str], &[&str]) = match found {
         0 => (&[TABLES], &[REFUSALS]),
-        1 | 2 => (&[IDS_OF_DECISIONS, LIMITER_OF_DECISIONS], &[REFUSALS]),
-        3 => (&[IDS_OF_DECISIONS, LIMITER_OF_DECISIONS], &[IDS_OF_REFUSALS, LIMITER_OF_REFUSALS]),
-        _ => (&[LIMITER_OF_DECISIONS], &[LIMITER_OF_REFUSALS]),
+        1 | 2 => (&[IDS_OF_DECISIONS, LIMITER_OF_DECISIONS, MESSAGE_TYPE_OF_DECISIONS], &[REFUSALS]),
+        3 => (
+            &[IDS_OF_DECISIONS, LIMITER_OF_DECISIONS, MESSAGE_TYPE_OF_DECISIONS],
+            &[IDS_OF_REFUSALS, LIMITER_OF_REFUSALS, MESSAGE_TYPE_OF_REFUSALS],
+        ),
+        4 => (&[LIMITER_OF_DECISIONS, MESSAGE_TYPE_OF_DECISIONS], &[LIMITER_OF_REFUSALS, MESSAGE_TYPE_OF_REFUSALS]),
+        _ => (&[MESSAGE_TYPE_OF_DECISIONS], &[MESSAGE_TYPE_OF_REFUSALS]),
     };
     for step in decisions.iter().chain(refusals) {
         sqlx::raw_sql(*step).execute(&mut *transaction).await?;

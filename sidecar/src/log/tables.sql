@@ -5,7 +5,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 -- `store`: 30 random bits that tell this store's ids from another's. `clean`: 1 while no process has it open.
 INSERT INTO meta VALUES ('store', random() & 0x3fffffff), ('clean', 1);
 
--- Text that repeats: reasons, limiters, methods, hosts of known routes. Bounded, so never cleaned.
+-- Text that repeats: reasons, limiters, methods, types of messages, hosts of known routes. Bounded, so never cleaned.
 CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
 
 -- `last` is at least the last decision that refers to the row, less TOUCH_ROWS (ids.rs): pruning needs no scan.
@@ -25,7 +25,7 @@ CREATE TABLE peer (
 CREATE INDEX peer_hash ON peer (hash);
 CREATE INDEX peer_last ON peer (last);
 
--- Columns without a type keep integers and text apart: an integer in `sni`, `method` or `host` is a word's id; in
+-- Columns without a type keep integers and text apart: an integer in `sni`, `method`, `host` or `message_type` is a word's id; in
 -- `upstream` and `client` it is an IPv4 address and port. `repeat` NULL is 1, the usual value at no cost.
 CREATE TABLE decision (
   seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind INTEGER NOT NULL, repeat INTEGER, verdict INTEGER, reason INTEGER,
@@ -34,5 +34,5 @@ CREATE TABLE decision (
   upstream, attempts INTEGER, client,
   -- An integer is the chance of a UUIDv7 that begins with `time`, 16 bytes a UUID, 17 bytes a mark and 32 hex digits.
   request_id, trace_id BLOB,
-  queue_us INTEGER, grpc_status INTEGER, limiter INTEGER
+  queue_us INTEGER, grpc_status INTEGER, limiter INTEGER, message_type
 );

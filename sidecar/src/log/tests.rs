@@ -2,6 +2,7 @@
 
 mod ids;
 mod limiters;
+mod message_types;
 mod reading;
 mod segments;
 mod strangers;
@@ -103,6 +104,7 @@ fn request(number: u64) -> Record {
         request_id: Some(RequestId::Own(Uuid7::new(1_700_000_000_123_456 + number, 0x0123_4567_89ab_cdef))),
         trace_id: Some(*b"trace of no-one."),
         grpc_status: None,
+        message_type: None,
         client_addr: Some(Client::Address("192.0.2.9:51000".parse().unwrap())),
     }
 }

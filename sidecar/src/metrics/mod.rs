@@ -2,6 +2,7 @@
 
 mod exposition;
 mod handshakes;
+mod messages;
 mod place;
 mod registry;
 mod traffic;

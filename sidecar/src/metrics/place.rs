@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use sidecar_decide::{Limiter, Reason, Verdict};
 
+use super::messages::MessageCells;
+
 /// Upper bounds of the duration buckets in microseconds: from a cache hit nearby to the response timeout.
 pub const BUCKETS_US: [u64; 12] =
     [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
@@ -186,6 +188,8 @@ pub struct Place {
     /// Whether it has no series of its own.
     pub(super) is_other: bool,
     pub(super) workers: Box<[WorkerCells]>,
+    /// What its requests were about, by worker.
+    pub(super) messages: Box<[MessageCells]>,
     /// Of its listener; backends have none.
     pub(super) durations: Option<Arc<Durations>>,
 }
@@ -207,7 +211,7 @@ impl Hash for Counted {
 }
 
 /// Adds without a locked instruction: only the cell's own worker writes it.
-fn increase(cell: &AtomicU64, amount: u64) {
+pub(super) fn increase(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
 }
 

@@ -8,11 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sidecar_decide::Verdict;
 
+use super::messages::MessageCells;
 use super::place::{
     Amount, BUCKETS_US, Counted, DurationCells, Durations, Event, OTHER, Outcome, OutcomeCell, Place, PlaceName,
     WorkerCells,
 };
 use crate::limits::METRIC_SERIES;
+use crate::message_type::Message;
 
 /// Series that a place has however little happens there: seconds, bytes in, bytes out.
 const SERIES_OF_PLACE: usize = 3;
@@ -42,6 +44,8 @@ struct Entry {
     place: Arc<Place>,
     /// The outcomes that have a series each.
     outcomes: Vec<Outcome>,
+    /// The types of messages that have one.
+    messages: Vec<Message>,
 }
 
 impl Registry {
@@ -87,8 +91,10 @@ impl Registry {
         };
         let is_other = !self.take(&mut known, SERIES_OF_PLACE);
         let cells = (0..workers).map(|_| WorkerCells::default()).collect();
-        let place = Arc::new(Place { name: name.clone(), is_other, workers: cells, durations });
-        known.places.insert(name, Entry { place: Arc::clone(&place), outcomes: Vec::new() });
+        let messages = (0..workers).map(|_| MessageCells::default()).collect();
+        let place = Arc::new(Place { name: name.clone(), is_other, workers: cells, messages, durations });
+        let entry = Entry { place: Arc::clone(&place), outcomes: Vec::new(), messages: Vec::new() };
+        known.places.insert(name, entry);
         place
     }
 
@@ -103,18 +109,18 @@ impl Registry {
         durations
     }
 
-    /// Whether an outcome at a place gets a series, which it has had already if another worker saw it first.
-    fn enter(&self, place: &Place, outcome: Outcome) -> bool {
+    /// Whether something at a place gets a series, which it has had already if another worker saw it first.
+    fn enter<T: PartialEq>(&self, place: &Place, what: T, entered: impl Fn(&mut Entry) -> &mut Vec<T>) -> bool {
         let mut known = self.known();
         if place.is_other {
             return false;
         }
-        if known.places.get(&place.name).is_some_and(|entry| entry.outcomes.contains(&outcome)) {
+        if known.places.get_mut(&place.name).is_some_and(|entry| entered(entry).contains(&what)) {
             return true;
         }
         let is_own = self.take(&mut known, 1);
         if let Some(entry) = known.places.get_mut(&place.name).filter(|_| is_own) {
-            entry.outcomes.push(outcome);
+            entered(entry).push(what);
         }
         is_own
     }
@@ -166,7 +172,8 @@ impl Known {
         self.places.retain(|_, entry| {
             let is_used = Arc::strong_count(&entry.place) > 1;
             if !is_used {
-                *series -= entry.outcomes.len() + if entry.place.is_other { 0 } else { SERIES_OF_PLACE };
+                let own = entry.outcomes.len() + entry.messages.len();
+                *series -= own + if entry.place.is_other { 0 } else { SERIES_OF_PLACE };
             }
             is_used
         });
@@ -194,7 +201,7 @@ impl Cells {
     pub fn count(&self, counted: &Counted, name: impl FnOnce() -> PlaceName, outcome: Outcome, amount: &Amount) {
         let place = counted.0.get_or_init(|| self.registry.place(name()));
         let Some(cells) = place.workers.get(self.worker) else { return };
-        cells.count(outcome, amount, || self.registry.enter(place, outcome));
+        cells.count(outcome, amount, || self.registry.enter(place, outcome, |entry| &mut entry.outcomes));
         // What is refused at once would make all durations look short.
         if outcome.event == Event::Request
             && outcome.verdict != Verdict::Refused
@@ -205,6 +212,15 @@ impl Cells {
     }
 }
 
+impl Cells {
+    /// Counts what a request was about, at the place where it was counted before.
+    pub fn count_message(&self, counted: &Counted, message: &Message) {
+        let Some(place) = counted.0.get() else { return };
+        let Some(cells) = place.messages.get(self.worker) else { return };
+        cells.count(message, || self.registry.enter(place, message.clone(), |entry| &mut entry.messages));
+    }
+}
+
 /// All counts at one moment.
 #[derive(Debug, Default)]
 pub struct Counts {
@@ -212,10 +228,16 @@ pub struct Counts {
     pub places: BTreeMap<PlaceName, BTreeMap<Outcome, Sums>>,
     /// Durations of requests that were passed on, by listener.
     pub durations: BTreeMap<Box<str>, DurationSums>,
+    /// Requests by place and what they were about.
+    pub messages: BTreeMap<PlaceName, BTreeMap<Box<str>, u64>>,
 }
 
 impl Counts {
     fn add(&mut self, place: &Place) {
+        for cell in place.messages.iter().flat_map(MessageCells::iter) {
+            let name = if cell.is_other { place.name.other() } else { place.name.clone() };
+            *self.messages.entry(name).or_default().entry(cell.message.name().into()).or_default() += cell.count();
+        }
         let mut own: BTreeMap<Outcome, Sums> = BTreeMap::new();
         let mut others: BTreeMap<Outcome, Sums> = BTreeMap::new();
         for cell in place.workers.iter().flat_map(WorkerCells::iter) {

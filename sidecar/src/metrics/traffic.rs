@@ -23,6 +23,7 @@ pub fn write(page: &mut Page, counts: &Counts) {
     decided(page, counts, Event::Forwarded, "postern_forwarded_connections_total", help);
     let help = "Requests that were upgraded, when their tunnel has ended, by rule.";
     decided(page, counts, Event::Tunnel, "postern_tunnels_total", help);
+    messages(page, counts);
     passed(page, counts);
     durations(page, counts);
     let help = "TLS handshakes and connections refused, by reason.";
@@ -67,6 +68,18 @@ fn decided(page: &mut Page, counts: &Counts, event: Event, name: &str, help: &st
                 limiter(outcome),
             ];
             family.series(labelled(&labels), sums.count);
+        }
+    }
+}
+
+fn messages(page: &mut Page, counts: &Counts) {
+    let help = "Requests by the type of their message, where that is known, by rule.";
+    let mut family = page.family(Kind::Counter, "postern_messages_total", help);
+    for (place, messages) in &counts.messages {
+        let Some([listener, route, rule]) = rule(place) else { continue };
+        for (message, count) in messages {
+            let labels = [("listener", listener), ("route", route), ("rule", rule), ("message_type", message)];
+            family.series(&labels, count);
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Bodies: streamed, never gathered.
 
+use std::collections::VecDeque;
 use std::error::Error as _;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use thiserror::Error;
 
@@ -59,25 +61,39 @@ pub struct Inbound {
     must_end: bool,
     /// Of the task that receives it, where it comes by HTTP/1.1 from an upstream.
     wakes: Option<Arc<Wakes>>,
+    /// What somebody has looked at and nobody has taken.
+    seen: VecDeque<Frame<Bytes>>,
 }
 
 impl Inbound {
     pub(super) fn new(incoming: Incoming) -> Self {
-        Self { incoming, must_end: false, wakes: None }
+        Self { incoming, must_end: false, wakes: None, seen: VecDeque::new() }
     }
 
     /// A response's; by HTTP/2 there are no `wakes`.
     pub(super) fn of_response(incoming: Incoming, wakes: Option<&Arc<Wakes>>) -> Self {
-        Self { incoming, must_end: wakes.is_none(), wakes: wakes.cloned() }
+        Self { incoming, must_end: wakes.is_none(), wakes: wakes.cloned(), seen: VecDeque::new() }
     }
-}
 
-impl http_body::Body for Inbound {
-    type Data = Bytes;
-    type Error = BodyError;
+    /// Shows what comes to `look`, at most so many pieces, until that has seen enough; all of it is still to be taken.
+    ///
+    /// # Errors
+    /// When it breaks off before.
+    pub async fn look(&mut self, pieces: usize, mut look: impl FnMut(&[u8]) -> bool) -> Result<(), BodyError> {
+        for _ in 0..pieces {
+            let next = poll_fn(|cx| self.poll_incoming(cx)).await;
+            let Some(frame) = next.transpose()? else { break };
+            let is_enough = frame.data_ref().is_none_or(|data| look(data));
+            self.seen.push_back(frame);
+            if is_enough {
+                break;
+            }
+        }
+        Ok(())
+    }
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Self { incoming, wakes, .. } = &mut *self;
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { incoming, wakes, .. } = self;
         let mut take = || {
             let frame = Pin::new(&mut *incoming).poll_frame(cx);
             (frame, incoming.is_end_stream())
@@ -91,13 +107,31 @@ impl http_body::Body for Inbound {
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::of)))
     }
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.seen.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.poll_incoming(cx),
+        }
+    }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.seen.is_empty() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let mut hint = self.incoming.size_hint();
+        let seen: u64 = self.seen.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + seen);
+        }
+        hint.set_lower(hint.lower() + seen);
+        hint
     }
 }
 

@@ -99,6 +99,7 @@ fn reading() -> Value {
             "path": {"type": "PathPrefix", "value": "/orders"}, "method": "GET",
             "headers": [{"name": "x-tier", "type": "Exact", "value": "gold"}],
             "queryParams": [{"name": "page", "type": "RegularExpression", "value": "[0-9]+"}],
+            "messageType": "EndDeviceList",
         }],
         "allow": [
             {"identity": {"name": "billing", "namespace": "shop"}},

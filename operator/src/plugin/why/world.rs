@@ -11,7 +11,7 @@ use sidecar_config::identities::Recogniser;
 use sidecar_config::policy::{ClientAuth, Policy, Protocol};
 use sidecar_config::trust::{RevocationState, SerialRevocation};
 use sidecar_decide::accept::usable;
-use sidecar_decide::route::Request;
+use sidecar_decide::route::{Request, Sent};
 use sidecar_decide::{Caller, CertificateFacts, Decision, Listener, Parts, Reason, Snapshot, Who, accept, link, path};
 
 use crate::identity::directory::{Directory, Entry};
@@ -236,6 +236,7 @@ impl Asked<'_> {
             method: &question.method,
             headers: &question.headers,
             query: question.query.as_deref(),
+            message: Sent::of(&question.headers),
         };
         let rule = match self.listener.table.find(&request) {
             Ok(index) => self.snapshot.rules.get(index).ok_or("the rule is not there")?,

@@ -6,6 +6,7 @@ use http::{HeaderValue, Method};
 use sidecar_config::policy::{Match, PathMatch, PathMatchType, Route, Rule, ValueMatch, ValueMatchType};
 
 use crate::filter::GateNames;
+use crate::message_type::MessageType;
 use crate::path;
 use crate::pattern::{PATTERNS_MAX, Pattern};
 use crate::problem::Problems;
@@ -39,6 +40,9 @@ pub(super) fn check_match(condition: &Match, place: &str, gate_names: &GateNames
         if let Some(error) = value_error(header, is_header_value) {
             problems.add(format_args!("{place}.value"), error);
         }
+    }
+    if let Some(error) = condition.message_type.as_deref().and_then(message_error) {
+        problems.add(format_args!("{place}.messageType"), error);
     }
     let mut names = HashSet::new();
     for (index, parameter) in condition.query_params.iter().enumerate() {
@@ -103,6 +107,17 @@ pub(super) fn check_pattern_count(routes: &[Route], problems: &mut Problems) {
             "have {count} conditions of type RegularExpression; at most {PATTERNS_MAX} are allowed: use Template, PathPrefix or Exact"
         );
         problems.add("routes", detail);
+    }
+}
+
+fn message_error(name: &str) -> Option<String> {
+    let advice = "write a root element of IEEE 2030.5 such as `DERControlResponse`, or `exi` or `json`";
+    match MessageType::named(name) {
+        Some(MessageType::OTHER) => {
+            Some(format!("`{name}` is no type to ask for: what has none may be anything; {advice}"))
+        }
+        Some(_) => None,
+        None => Some(format!("`{name}` is no known type of message; {advice}; a method of gRPC is a path")),
     }
 }
 

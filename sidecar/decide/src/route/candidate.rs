@@ -1,4 +1,4 @@
-//! What competes for a request once host and path fit: method, headers, query, then the order of the document.
+//! What competes for a request once host and path fit: method, headers, query, message, then the order of the document.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, HashSet};
@@ -9,18 +9,24 @@ use http::Method;
 use http::header::HeaderName;
 
 use super::conditions::{Conditions, decoded, header_value, parameter_value};
-use super::{Request, RuleIndex};
+use super::{Request, RuleIndex, Sent};
+use crate::message_type::MessageType;
 use crate::quick::{QuickHasher, QuickMap};
 use crate::reason::Reason;
 
-/// Which candidate goes first, as values that sort so (Gateway API: method, number of headers, number of parameters).
-pub(super) type Rank = (bool, Reverse<usize>, Reverse<usize>, usize);
+/// Which candidate goes first, as values that sort so (Gateway API: method, number of headers, number of
+/// parameters), and a type of message behind those.
+pub(super) type Rank = (RankOfNames, usize);
+
+/// The same without the place in the document.
+type RankOfNames = (bool, Reverse<usize>, Reverse<usize>, bool);
 
 /// One match of a rule, without its host and path.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     method: Option<Method>,
     conditions: Option<Arc<Conditions>>,
+    message: Option<MessageType>,
     /// Its place in the document.
     order: usize,
     rule: RuleIndex,
@@ -30,10 +36,11 @@ impl Candidate {
     pub(super) fn new(
         method: Option<Method>,
         conditions: Option<Arc<Conditions>>,
+        message: Option<MessageType>,
         order: usize,
         rule: RuleIndex,
     ) -> Self {
-        Self { method, conditions, order, rule }
+        Self { method, conditions, message, order, rule }
     }
 
     pub(super) fn rule(&self) -> RuleIndex {
@@ -41,34 +48,33 @@ impl Candidate {
     }
 
     pub(super) fn rank(&self) -> Rank {
-        let (headers, parameters) = self.conditions.as_ref().map_or((0, 0), |conditions| conditions.counts());
-        (self.method.is_none(), Reverse(headers), Reverse(parameters), self.order)
+        (self.rank_of_names(), self.order)
     }
 
-    /// The rank without the place in the document.
-    fn rank_of_names(&self) -> (bool, (Reverse<usize>, Reverse<usize>)) {
-        let (any_method, headers, parameters, _) = self.rank();
-        (any_method, (headers, parameters))
+    fn rank_of_names(&self) -> RankOfNames {
+        let (headers, parameters) = self.conditions.as_ref().map_or((0, 0), |conditions| conditions.counts());
+        (self.method.is_none(), Reverse(headers), Reverse(parameters), self.message.is_none())
     }
 
     fn fits(&self, request: &Request<'_>) -> bool {
         self.method.as_ref().is_none_or(|method| method == request.method)
+            && self.message.is_none_or(|message| request.message == Sent::Known(message))
             && self.conditions.as_ref().is_none_or(|conditions| conditions.hold(request))
     }
 
     fn names(&self) -> Names {
-        let (any_method, counts) = self.rank_of_names();
+        let rank = self.rank_of_names();
         let (mut headers, mut parameters) = (Vec::new(), Vec::new());
         if let Some(conditions) = &self.conditions {
             headers.extend(conditions.exact_headers().map(|(name, _)| SortedHeader(name.clone())));
             parameters.extend(conditions.exact_parameters().map(|(name, _)| name.into()));
         }
-        Names { any_method, counts, headers, parameters }
+        Names { rank, headers, parameters }
     }
 
     /// The bucket of the requests that it may fit.
     fn key(&self) -> u64 {
-        let mut key = Key::of(self.method.as_ref());
+        let mut key = Key::of(self.method.as_ref(), self.message);
         if let Some(conditions) = &self.conditions {
             conditions.exact_headers().for_each(|(_, value)| key.add(value.as_bytes()));
             conditions.exact_parameters().for_each(|(_, value)| key.add(value.as_bytes()));
@@ -98,8 +104,7 @@ struct Group {
 /// What candidates ask for, without its values. Their ranks differ in the order of the document alone.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Names {
-    any_method: bool,
-    counts: (Reverse<usize>, Reverse<usize>),
+    rank: RankOfNames,
     /// Compared exactly; sorted.
     headers: Vec<SortedHeader>,
     parameters: Vec<Box<str>>,
@@ -134,13 +139,21 @@ impl Group {
 }
 
 impl Names {
-    fn rank(&self) -> (bool, (Reverse<usize>, Reverse<usize>)) {
-        (self.any_method, self.counts)
+    /// Whether it takes a look at a request's message to know whether any of them fits.
+    fn want_message(&self, request: &Request<'_>) -> bool {
+        let (.., any_message) = self.rank;
+        !any_message && request.message == Sent::Unread
     }
 
     /// The bucket of a request; `None` where it has not all of the names.
     fn key(&self, request: &Request<'_>) -> Option<u64> {
-        let mut key = Key::of((!self.any_method).then_some(request.method));
+        let (any_method, .., any_message) = self.rank;
+        let message = match request.message {
+            _ if any_message => None,
+            Sent::Known(message) => Some(message),
+            Sent::Nothing | Sent::Unread => return None,
+        };
+        let mut key = Key::of((!any_method).then_some(request.method), message);
         for SortedHeader(name) in &self.headers {
             key.add(&header_value(request.headers, name)?);
         }
@@ -171,9 +184,12 @@ impl Ord for SortedHeader {
 struct Key(QuickHasher);
 
 impl Key {
-    fn of(method: Option<&Method>) -> Self {
+    fn of(method: Option<&Method>, message: Option<MessageType>) -> Self {
         let mut hasher = QuickHasher::default();
         method.hash(&mut hasher);
+        if let Some(message) = message {
+            message.hash(&mut hasher);
+        }
         Self(hasher)
     }
 
@@ -189,11 +205,13 @@ pub(super) struct Search<'a> {
     furthest: Reason,
     /// What the candidates ask for that did not fit, where that is wanted.
     methods: Option<BTreeSet<String>>,
+    /// Whether a candidate was met that asks for a message at which nobody has looked.
+    wants_message: bool,
 }
 
 impl<'a> Search<'a> {
     pub(super) fn new(request: &'a Request<'a>, nothing_yet: Reason) -> Self {
-        Self { request, furthest: nothing_yet, methods: None }
+        Self { request, furthest: nothing_yet, methods: None, wants_message: false }
     }
 
     /// One that gathers methods on its way.
@@ -206,9 +224,10 @@ impl<'a> Search<'a> {
         let mut best: Option<&Candidate> = None;
         for group in &candidates.groups {
             // The groups' order is the ranks' but for the document's place.
-            if best.is_some_and(|best| best.rank_of_names() < group.names.rank()) {
+            if best.is_some_and(|best| best.rank_of_names() < group.names.rank) {
                 break;
             }
+            self.wants_message |= group.names.want_message(self.request);
             let offered = group.first(self.request);
             best = best.into_iter().chain(offered).min_by_key(|candidate| candidate.rank());
         }
@@ -224,6 +243,10 @@ impl<'a> Search<'a> {
 
     pub(super) fn methods(self) -> Vec<String> {
         self.methods.into_iter().flatten().collect()
+    }
+
+    pub(super) fn wants_message(&self) -> bool {
+        self.wants_message
     }
 
     pub(super) fn furthest(self) -> Reason {

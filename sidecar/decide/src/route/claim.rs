@@ -49,7 +49,7 @@ fn host(name: &str) -> String {
 }
 
 fn condition(condition: &Match) -> String {
-    let Match { path, method, headers, query_params } = condition;
+    let Match { path, method, headers, query_params, message_type } = condition;
     let method = method.as_deref().unwrap_or("any method");
     let path = match path {
         None => "PathPrefix `/`".to_owned(),
@@ -69,7 +69,8 @@ fn condition(condition: &Match) -> String {
         said.sort();
         said
     });
-    [format!("{method} {path}")].into_iter().chain(values).collect::<Vec<_>>().join(", ")
+    let message = message_type.iter().map(|name| format!("message `{name}`"));
+    [format!("{method} {path}")].into_iter().chain(values).chain(message).collect::<Vec<_>>().join(", ")
 }
 
 fn value(what: &str, condition: &ValueMatch, any_case: bool) -> String {

@@ -1,4 +1,4 @@
-//! Which rule a request falls under: host, path, method, headers, query.
+//! Which rule a request falls under: host, path, method, headers, query, the type of its message.
 
 mod candidate;
 mod claim;
@@ -9,15 +9,17 @@ mod template;
 
 use std::sync::Arc;
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 use sidecar_config::policy::{Match, Route, Rule};
 
 use self::candidate::{Candidate, Search};
 pub use self::claim::{RouteClaim, claims};
-use self::conditions::Conditions;
+use self::conditions::{Conditions, header_value};
 use self::host::HostCondition;
 pub(crate) use self::paths::path_pattern;
 use self::paths::{HostTable, PathCondition};
+use crate::message_type::{Medium, MessageType};
 use crate::path::match_key;
 use crate::quick::QuickMap;
 use crate::reason::Reason;
@@ -42,13 +44,42 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
     /// Its query, without the question mark.
     pub query: Option<&'a str>,
+    /// What is known of its message.
+    pub message: Sent,
+}
+
+/// What is known of a request's message, which comes behind its head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sent {
+    /// There is none, or none in a language that is known.
+    #[default]
+    Nothing,
+    /// Its type.
+    Known(MessageType),
+    /// Its type is in its first bytes, at which nobody has looked.
+    Unread,
+}
+
+impl Sent {
+    /// By the head of a request that has a body. What is forwarded counts: a media type that is not, or one of two, is none
+    /// that the application is bound to read the body by.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Self {
+        let Some(content_type) = header_value(headers, &CONTENT_TYPE) else { return Self::Nothing };
+        match Medium::of(&content_type) {
+            _ if content_type.contains(&b',') => Self::Known(MessageType::OTHER),
+            Some(Medium::Known(known)) => Self::Known(known),
+            Some(Medium::Xml) => Self::Unread,
+            None => Self::Nothing,
+        }
+    }
 }
 
 /// The compiled routes of one listener.
 ///
 /// Precedence is Gateway API's: a host's own routes, then those of the longest wildcard it lies below, then those for
 /// any host; within a host a whole path, a template (more literal segments first), a prefix (longer first), a regular
-/// expression; then a match with a method, with more headers, with more parameters; then document order. A match that
+/// expression; then a match with a method, with more headers, with more parameters, with a type of message; then document order. A match that
 /// goes first and does not fit hides none behind it.
 #[derive(Debug, Default)]
 pub struct RouteTable {
@@ -59,6 +90,8 @@ pub struct RouteTable {
     longest_wildcard_bytes: usize,
     any_host: HostTable,
     entered: usize,
+    /// Whether any match asks for a type of message.
+    asks_for_messages: bool,
 }
 
 impl RouteTable {
@@ -94,8 +127,13 @@ impl RouteTable {
                 continue;
             };
             let method = condition.method.as_ref().and_then(|name| Method::from_bytes(name.as_bytes()).ok());
+            let message = match condition.message_type.as_deref().map(MessageType::named) {
+                Some(None) => continue,
+                known => known.flatten(),
+            };
             self.entered += 1;
-            let candidate = Candidate::new(method, conditions.map(Arc::new), self.entered, rule);
+            self.asks_for_messages |= message.is_some();
+            let candidate = Candidate::new(method, conditions.map(Arc::new), message, self.entered, rule);
             for host in hosts {
                 self.table(host).insert(path.clone(), candidate.clone());
             }
@@ -124,7 +162,7 @@ impl RouteTable {
     /// Whether any rule has this path, normalised.
     pub(crate) fn has_path(&self, path: &str) -> bool {
         let (method, headers) = (&Method::GET, &HeaderMap::new());
-        self.find(&Request { host: "", path, method, headers, query: None }).is_ok()
+        self.find(&Request { host: "", path, method, headers, query: None, message: Sent::Nothing }).is_ok()
     }
 
     /// The rule for a request.
@@ -142,6 +180,22 @@ impl RouteTable {
         let mut search = Search::new(request, Reason::RouteNoPath);
         let found = tables.find_map(|table| table.find(path, &mut search));
         found.ok_or_else(|| search.furthest())
+    }
+
+    /// Whether any rule asks what a request's message is.
+    #[must_use]
+    pub fn asks_for_messages(&self) -> bool {
+        self.asks_for_messages
+    }
+
+    /// Whether the rule for a request may depend on its message. Where it does not, nobody has to wait for it.
+    #[must_use]
+    pub fn depends_on_message(&self, request: &Request<'_>) -> bool {
+        let path = &*match_key(request.path);
+        let request = Request { message: Sent::Unread, ..*request };
+        let mut search = Search::new(&request, Reason::RouteNoPath);
+        let _ = self.tables(&canonical_host(request.host)).find_map(|table| table.find(path, &mut search));
+        search.wants_message()
     }
 
     /// The methods that rules of a request's host and path ask for, sorted, each once: what `Allow` names where

@@ -190,6 +190,21 @@ fn parameters() {
     check(&named(["a", "a"]), &[("[0].queryParams[1].name", detail)]);
 }
 
+#[test]
+fn types_of_messages_are_known_ones() {
+    let typed = |name: &str| json!([{"messageType": name}]);
+    for name in ["DERControlResponse", "EndDeviceList", "exi", "json"] {
+        check(&typed(name), &[]);
+    }
+    let advice = "write a root element of IEEE 2030.5 such as `DERControlResponse`, or `exi` or `json`";
+    for name in ["", "endDeviceList", "EndDeviceLists", "shop.v1.Stock/Count"] {
+        let detail = format!("`{name}` is no known type of message; {advice}; a method of gRPC is a path");
+        check(&typed(name), &[("[0].messageType", &detail)]);
+    }
+    let detail = format!("`other` is no type to ask for: what has none may be anything; {advice}");
+    check(&typed("other"), &[("[0].messageType", &detail)]);
+}
+
 /// What the number of routes does not bound: overlapping templates, and what is asked for on one path.
 #[test]
 fn what_one_request_may_cost_is_bounded() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use http::{HeaderMap, Method};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sidecar_decide::route::Request;
+use sidecar_decide::route::{Request, Sent};
 use sidecar_decide::{
     Certificate, CertificateFacts, Files, Parts, Problem, Reason, RevocationList, Snapshot, accept, link,
 };
@@ -174,7 +174,7 @@ pub(crate) fn route(name: &str, hostnames: &Value, matches: &Value) -> Value {
 /// A request without headers and query.
 pub(crate) fn asked<'a>(host: &'a str, path: &'a str, method: &'a Method) -> Request<'a> {
     static NONE: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
-    Request { host, path, method, headers: &NONE, query: None }
+    Request { host, path, method, headers: &NONE, query: None, message: Sent::Nothing }
 }
 
 /// The route of the rule that a request falls under.

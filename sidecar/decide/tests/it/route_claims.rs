@@ -52,6 +52,9 @@ fn what_matches_the_same_is_the_same_claim() {
         ),
         (headers(json!([exact("x-a", "1")])), headers(json!([pattern("x-a", "1")])), false),
         (headers(json!([exact("x-a", "1")])), json!({"queryParams": [exact("x-a", "1")]}), false),
+        (json!({"messageType": "Time"}), json!({"messageType": "Time"}), true),
+        (json!({"messageType": "Time"}), json!({"messageType": "json"}), false),
+        (json!({"messageType": "Time"}), json!({}), false),
         (json!({"queryParams": [exact("A", "1")]}), json!({"queryParams": [exact("a", "1")]}), false),
     ];
     for (one, other, is_same) in rows {

@@ -1,12 +1,14 @@
 //! Cells of several workers are one series, and there are only so many series.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sidecar_decide::{Reason, Verdict};
+use sidecar_decide::{MessageType, Reason, Verdict};
 
 use super::{Cells, Registry, SERIES_OF_HISTOGRAM, SERIES_OF_PLACE, Sums};
 use crate::limits::METRIC_SERIES;
+use crate::message_type::Message;
 use crate::metrics::place::{Amount, Counted, Event, OTHER, Outcome, PlaceName};
 
 const AMOUNT: Amount = Amount { duration: Duration::from_micros(700), request_bytes: 10, response_bytes: 20 };
@@ -55,6 +57,36 @@ fn what_is_refused_is_in_no_histogram() {
     count(&cells, &rule(1), refused(Reason::PolicyNotAllowed));
     assert_eq!(registry.read().durations["gate"].buckets.iter().sum::<u64>(), 0);
     assert_eq!(counted(&registry, &rule(1), refused(Reason::PolicyNotAllowed)), Some(1));
+}
+
+#[test]
+fn messages_are_counted_beside_outcomes_and_need_series_too() {
+    let registry = Arc::new(Registry::default());
+    let workers = [registry.worker(), registry.worker()];
+    let call = Message::Call("shop.v1.Stock/Count".into());
+    let held = Counted::default();
+    workers[0].count_message(&held, &call);
+    assert!(registry.read().messages.is_empty(), "nothing was counted there");
+    for cells in &workers {
+        cells.count(&held, || rule(1), ALLOWED, &AMOUNT);
+        cells.count_message(&held, &Message::Known(MessageType::JSON));
+        cells.count_message(&held, &call);
+        cells.count_message(&held, &call);
+    }
+    let expected = BTreeMap::from([("json".into(), 2), ("shop.v1.Stock/Count".into(), 4)]);
+    assert_eq!(registry.read().messages, BTreeMap::from([(rule(1), expected)]));
+    assert_eq!(registry.series(), SERIES_OF_PLACE + SERIES_OF_HISTOGRAM + 3);
+    // Where there are no series left nothing is lost.
+    let held: Vec<_> = (0..METRIC_SERIES).map(|_| Counted::default()).collect();
+    for (number, counted) in (100..).zip(&held) {
+        workers[0].count(counted, || rule(number), ALLOWED, &AMOUNT);
+    }
+    MessageType::all().for_each(|known| workers[0].count_message(&held[0], &Message::Known(known)));
+    let counts = registry.read();
+    let sum = |name: &PlaceName| counts.messages.get(name).map_or(0, |messages| messages.values().sum::<u64>());
+    let (own, other) = (sum(&rule(100)), sum(&rule(100).other()));
+    assert_eq!(own + other, MessageType::COUNT as u64);
+    assert!(own <= SERIES_OF_PLACE as u64, "{own} have series of their own");
 }
 
 #[test]

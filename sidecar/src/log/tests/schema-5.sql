@@ -1,0 +1,132 @@
+-- Version 5 of the schema, as it was.
+-- The tables of the request log (schema.rs says which version). Users query the view `requests`, see views.sql; these
+-- may change with any version.
+
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+-- `store`: 30 random bits that tell this store's ids from another's. `clean`: 1 while no process has it open.
+INSERT INTO meta VALUES ('store', random() & 0x3fffffff), ('clean', 1);
+
+-- Text that repeats: reasons, limiters, methods, hosts of known routes. Bounded, so never cleaned.
+CREATE TABLE word (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+
+-- `last` is at least the last decision that refers to the row, less TOUCH_ROWS (ids.rs): pruning needs no scan.
+CREATE TABLE scope (
+  id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, last INTEGER NOT NULL,
+  pod TEXT, pod_uid TEXT, namespace TEXT, workload TEXT,
+  listener TEXT, route TEXT, rule TEXT, mode TEXT, policy_revision TEXT
+);
+CREATE INDEX scope_hash ON scope (hash);
+CREATE INDEX scope_last ON scope (last);
+
+CREATE TABLE peer (
+  id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, last INTEGER NOT NULL,
+  identity TEXT, bundle TEXT, subject TEXT, san TEXT, issuer TEXT, serial TEXT, fingerprint TEXT, spki TEXT, lfdi TEXT,
+  tls_version TEXT, cipher TEXT, sfdi TEXT
+);
+CREATE INDEX peer_hash ON peer (hash);
+CREATE INDEX peer_last ON peer (last);
+
+-- Columns without a type keep integers and text apart: an integer in `sni`, `method` or `host` is a word's id; in
+-- `upstream` and `client` it is an IPv4 address and port. `repeat` NULL is 1, the usual value at no cost.
+CREATE TABLE decision (
+  seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind INTEGER NOT NULL, repeat INTEGER, verdict INTEGER, reason INTEGER,
+  scope INTEGER, peer INTEGER, sni, resumed INTEGER, protocol INTEGER, method, host, path TEXT, status INTEGER,
+  request_bytes INTEGER, response_bytes INTEGER, duration_us INTEGER, connect_us INTEGER, upstream_us INTEGER,
+  upstream, attempts INTEGER, client,
+  -- An integer is the chance of a UUIDv7 that begins with `time`, 16 bytes a UUID, 17 bytes a mark and 32 hex digits.
+  request_id, trace_id BLOB,
+  queue_us INTEGER, grpc_status INTEGER, limiter INTEGER
+);
+-- Refusals of clients that nothing vouches for. Tables of their own, so that they are pruned by themselves and never
+-- displace what known clients did. What such a client shows is in the row and goes with it: a stranger can have a new
+-- certificate each time. Otherwise as `decision`.
+
+CREATE TABLE refusal_scope (
+  id INTEGER PRIMARY KEY, hash INTEGER NOT NULL, last INTEGER NOT NULL,
+  pod TEXT, pod_uid TEXT, namespace TEXT, workload TEXT,
+  listener TEXT, route TEXT, rule TEXT, mode TEXT, policy_revision TEXT
+);
+CREATE INDEX refusal_scope_hash ON refusal_scope (hash);
+CREATE INDEX refusal_scope_last ON refusal_scope (last);
+
+-- `seq` counts on with that of `decision`.
+CREATE TABLE refusal (
+  seq INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind INTEGER NOT NULL, repeat INTEGER, verdict INTEGER, reason INTEGER,
+  scope INTEGER, sni, resumed INTEGER, protocol INTEGER, method, host, path TEXT, status INTEGER,
+  request_bytes INTEGER, response_bytes INTEGER, duration_us INTEGER, connect_us INTEGER, upstream_us INTEGER,
+  upstream, attempts INTEGER, client,
+  identity TEXT, bundle TEXT, subject TEXT, san TEXT, issuer TEXT, serial TEXT, fingerprint TEXT, spki TEXT, lfdi TEXT,
+  sfdi TEXT, tls_version TEXT, cipher TEXT, request_id, trace_id BLOB, queue_us INTEGER, grpc_status INTEGER,
+  limiter INTEGER
+);
+
+-- Pages that `refusal` takes: SQLite can tell it for the whole file only.
+INSERT INTO meta VALUES ('refusal_pages', 0);
+-- What users and the `log` command query. Made anew whenever the version changes.
+
+-- `requests` with the two columns that order it without computing ids.
+CREATE VIEW entry AS SELECT
+  d.seq AS seq,
+  d.time AS at,
+  -- UUIDv7 (RFC 9562 section 5.7): milliseconds, their fraction in 12 bits, then store and seq in place of chance.
+  printf('%08x-%04x-7%03x-%04x-%04x%08x',
+    (d.time / 1000) >> 16, (d.time / 1000) & 0xffff, d.time % 1000 * 4096 / 1000,
+    0x8000 | ((SELECT value FROM meta WHERE key = 'store') >> 16), (SELECT value FROM meta WHERE key = 'store') & 0xffff,
+    d.seq & 0xffffffff) AS id,
+  strftime('%Y-%m-%dT%H:%M:%S', d.time / 1000000, 'unixepoch') || printf('.%06dZ', d.time % 1000000) AS time,
+  CASE d.kind WHEN 0 THEN 'request' WHEN 1 THEN 'handshake' WHEN 2 THEN 'connection' WHEN 3 THEN 'gap' WHEN 4 THEN 'cut'
+    WHEN 5 THEN 'tunnel' END AS kind,
+  coalesce(d.repeat, 1) AS repeat,
+  d.pod AS pod, d.pod_uid AS pod_uid, d.namespace AS namespace, d.workload AS workload, d.listener AS listener,
+  CASE typeof(d.sni) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.sni) ELSE d.sni END AS sni,
+  d.route AS route, d.rule AS rule, d.mode AS mode,
+  CASE d.verdict WHEN 0 THEN 'allowed' WHEN 1 THEN 'refused' WHEN 2 THEN 'would_refuse' END AS verdict,
+  (SELECT text FROM word WHERE id = d.reason) AS reason,
+  (SELECT text FROM word WHERE id = d.limiter) AS limiter,
+  d.identity AS identity, d.bundle AS bundle, d.subject AS subject, d.san AS san, d.issuer AS issuer,
+  d.serial AS serial, d.fingerprint AS fingerprint, d.spki AS spki, d.lfdi AS lfdi, d.sfdi AS sfdi,
+  d.tls_version AS tls_version, d.cipher AS cipher,
+  d.resumed AS resumed,
+  CASE d.protocol WHEN 0 THEN 'HTTP/1.1' WHEN 1 THEN 'HTTP/2' END AS protocol,
+  CASE typeof(d.method) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.method) ELSE d.method END AS method,
+  CASE typeof(d.host) WHEN 'integer' THEN (SELECT text FROM word WHERE id = d.host) ELSE d.host END AS host,
+  d.path AS path, d.status AS status, d.grpc_status AS grpc_status,
+  d.request_bytes AS request_bytes, d.response_bytes AS response_bytes,
+  d.duration_us AS duration_us, d.queue_us AS queue_us, d.connect_us AS connect_us, d.upstream_us AS upstream_us,
+  CASE typeof(d.upstream) WHEN 'integer' THEN printf('%d.%d.%d.%d:%d', d.upstream >> 40, d.upstream >> 32 & 255,
+    d.upstream >> 24 & 255, d.upstream >> 16 & 255, d.upstream & 65535) ELSE d.upstream END AS upstream,
+  d.attempts AS attempts,
+  CASE typeof(d.request_id)
+    WHEN 'integer' THEN printf('%08x-%04x-7%03x-%04x-%012x', (d.time / 1000) >> 16, (d.time / 1000) & 0xffff,
+      d.time % 1000 * 4096 / 1000, 0x8000 | (d.request_id >> 48), d.request_id & 0xffffffffffff)
+    WHEN 'blob' THEN CASE length(d.request_id)
+      WHEN 16 THEN lower(printf('%s-%s-%s-%s-%s', substr(hex(d.request_id), 1, 8), substr(hex(d.request_id), 9, 4),
+        substr(hex(d.request_id), 13, 4), substr(hex(d.request_id), 17, 4), substr(hex(d.request_id), 21)))
+      ELSE lower(substr(hex(d.request_id), 3)) END
+    ELSE d.request_id END AS request_id,
+  lower(nullif(hex(d.trace_id), '')) AS trace_id, NULL AS message_type,
+  CASE typeof(d.client) WHEN 'integer' THEN printf('%d.%d.%d.%d:%d', d.client >> 40, d.client >> 32 & 255,
+    d.client >> 24 & 255, d.client >> 16 & 255, d.client & 65535) ELSE d.client END AS client_addr,
+  d.policy_revision AS policy_revision
+FROM (
+  SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
+    d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
+    d.request_id, d.trace_id, d.queue_us, d.grpc_status, d.limiter,
+    s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
+    p.identity, p.bundle, p.subject, p.san, p.issuer, p.serial, p.fingerprint, p.spki, p.lfdi, p.sfdi, p.tls_version, p.cipher
+  FROM decision d LEFT JOIN scope s ON s.id = d.scope LEFT JOIN peer p ON p.id = d.peer
+  UNION ALL
+  SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
+    d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
+    d.request_id, d.trace_id, d.queue_us, d.grpc_status, d.limiter,
+    s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
+    d.identity, d.bundle, d.subject, d.san, d.issuer, d.serial, d.fingerprint, d.spki, d.lfdi, d.sfdi, d.tls_version, d.cipher
+  FROM refusal d LEFT JOIN refusal_scope s ON s.id = d.scope
+) d;
+
+CREATE VIEW requests AS SELECT
+  id, time, kind, repeat, pod, pod_uid, namespace, workload, listener, sni, route, rule, mode, verdict, reason, limiter,
+  identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, sfdi, tls_version, cipher, resumed, protocol,
+  method, host, path, status, grpc_status, request_bytes, response_bytes, duration_us, queue_us, connect_us, upstream_us, upstream,
+  attempts, request_id, trace_id, message_type, client_addr, policy_revision
+FROM entry;
