@@ -12,12 +12,12 @@ use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower::{BoxError, Layer, Service};
 
 use crate::lease::Leadership;
 use crate::limits::REQUESTS;
-use crate::metrics::Metrics;
+use crate::metrics::{AtOnce, Metrics};
 use crate::settings::Settings;
 
 /// A client as the settings say.
@@ -49,7 +49,7 @@ pub struct NotLeading;
 struct Gate {
     metrics: Arc<Metrics>,
     leadership: Arc<Leadership>,
-    /// One for each request that may be made at once. Watches last, and are counted by nobody.
+    /// One for each request that may be made at once.
     places: Arc<Semaphore>,
 }
 
@@ -92,8 +92,7 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let Gate { metrics, leadership, places } = gate;
-            // The semaphore is never closed; without it there is one bound less.
-            let _place = if asked.is_watch() { None } else { Some(places.acquire().await) };
+            let _place = if asked.is_bounded() { Some(take_place(&metrics, &places).await) } else { None };
             // Asked when its turn has come: somebody else may lead by now.
             if asked.is_write() && !leadership.may_write() {
                 metrics.request(&asked.resource, asked.verb, "refused");
@@ -105,6 +104,15 @@ where
             answer
         })
     }
+}
+
+/// Waits until one more request may be made; it is under way until the result is dropped.
+async fn take_place<'a>(metrics: &Metrics, places: &'a Semaphore) -> (Option<SemaphorePermit<'a>>, AtOnce) {
+    let waiting = metrics.at_once("waiting");
+    // The semaphore is never closed; without it there is one bound less.
+    let place = places.acquire().await.ok();
+    drop(waiting);
+    (place, metrics.at_once("under_way"))
 }
 
 /// What came of a request, in a closed set of words.
@@ -152,8 +160,10 @@ impl Asked {
         Self { resource, verb }
     }
 
-    fn is_watch(&self) -> bool {
-        self.verb == "watch"
+    /// Whether it is one of those of which few are made at once. Watches last. The Lease must be renewed in time, however
+    /// slowly the API server answers all others.
+    fn is_bounded(&self) -> bool {
+        self.verb != "watch" && self.resource != "leases"
     }
 
     /// Whether it changes anything. The Lease is how one comes to be allowed to.
@@ -245,11 +255,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn few_requests_are_made_at_once_however_many_are_wanted_and_watches_are_none_of_them() {
+    async fn few_requests_are_made_at_once_and_neither_watches_nor_the_lease_wait_for_them() {
         let leadership = Leadership::none();
         leadership.hold();
         let silent = Silent::default();
-        let mut gated = Gate::new(Arc::new(Metrics::new().expect("families")), leadership).layer(silent.clone());
+        let metrics = Arc::new(Metrics::new().expect("families"));
+        let at_once = |state| metrics.counted_at_once(state);
+        let mut gated = Gate::new(Arc::clone(&metrics), leadership).layer(silent.clone());
         let mut asked = |count: usize, path: &str| {
             let all: Vec<_> =
                 (0..count).map(|_| gated.call(Request::get(path).body(Body::empty()).expect("a request"))).collect();
@@ -260,8 +272,11 @@ mod tests {
         let (first, waiting) = asked(10 * REQUESTS, "/api/v1/namespaces/a/pods/b");
         assert_eq!(first, REQUESTS);
         assert_eq!(asked(5, "/api/v1/pods?watch=true").0, 5);
+        assert_eq!(asked(1, "/apis/coordination.k8s.io/v1/namespaces/p/leases/a").0, 1);
+        assert_eq!((at_once("under_way"), at_once("waiting")), (32, 9 * 32));
         // Whoever gives up makes room.
         drop(waiting);
+        assert_eq!((at_once("under_way"), at_once("waiting")), (0, 0));
         assert_eq!(asked(10 * REQUESTS, "/api/v1/namespaces/a/pods/b").0, REQUESTS);
     }
 

@@ -18,6 +18,10 @@ pub const BACK_OFF_FIRST: Duration = Duration::from_millis(500);
 /// A minute: an API server that is back is used soon, and one that is not is left in peace.
 pub const BACK_OFF_LONGEST: Duration = Duration::from_secs(60);
 
+/// Longest wait before a watch is begun again. The usual half a minute would let a change wait as long when the API server
+/// is back; some ten watches that ask every few seconds are no load to it.
+pub const WATCH_AGAIN_LONGEST: Duration = Duration::from_secs(5);
+
 /// Turns under way at once. They wait for the API server and for sidecars, not for a processor.
 pub const TURNS: usize = 16;
 /// Further turns for what is urgent: all others may be waiting for sidecars that do not answer.

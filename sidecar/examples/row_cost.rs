@@ -25,7 +25,7 @@ fn main() {
     let options = WriterOptions {
         path: path.clone(),
         flush_every: Duration::from_millis(100),
-        max_size: 1 << 30,
+        sizes: log::Sizes { segment: 1 << 30, age: Duration::from_secs(3600), total: 1 << 30, keep: None },
         pod: Pod::default(),
     };
     let writer = log::start(options, receiver).unwrap();
@@ -42,6 +42,9 @@ fn main() {
     let summary = writer.stop(Duration::from_secs(60));
     let (wall, cpu) = (started.elapsed(), cpu() - before);
     assert_eq!((summary.written, summary.lost), (rows, 0));
+    if let Some(to) = env::args().nth(3) {
+        fs::copy(&path, to).unwrap();
+    }
     let (bytes, count) = (fs::metadata(&path).unwrap().len(), f64::from(u32::try_from(rows).unwrap()));
     let micros = |time: Duration| time.as_secs_f64() * 1e6 / count;
     println!("{} bytes, {:.2} us of CPU, {:.2} us a row", bytes / rows, micros(cpu), micros(wall));
@@ -65,17 +68,30 @@ fn record(number: u64, scope: &Arc<Scope>, peer: &Arc<Peer>) -> Record {
         protocol: Some("HTTP/2"),
         method: Some(Method::GET),
         host: Some("orders.example".into()),
-        path: Some(format!("/orders/{number}").into()),
+        path: Some(format!("/orders/{}", chance(number) % 5000).into()),
         status: Some(200),
-        response_bytes: 2000,
-        duration_us: 1500,
-        upstream_us: Some(1200),
+        response_bytes: 1000 + chance(number + 1) % 3000,
+        duration_us: 1500 + chance(number + 2) % 1000,
+        upstream_us: Some(1200 + chance(number + 3) % 300),
         upstream: Some("10.0.0.7:8080".parse().unwrap()),
         attempts: 1,
-        request_id: Some(RequestId::Own(Uuid7::new(micros, number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))),
-        client_addr: Some(Client::Address("192.0.2.9:51000".parse().unwrap())),
+        request_id: Some(RequestId::Own(Uuid7::new(micros, chance(number)))),
+        trace_id: (env::args().nth(2).as_deref() == Some("trace"))
+            .then(|| (u128::from(chance(number + 5)) << 64 | u128::from(chance(number + 6))).to_be_bytes()),
+        client_addr: Some(Client::Address(std::net::SocketAddr::from((
+            [10, 0, 0, (number % 100) as u8],
+            32768 + ((number / 100) % 7 * 977) as u16,
+        )))),
         ..Record::new(Kind::Request, time)
     }
+}
+
+/// Splitmix64: of a number another that looks random.
+fn chance(number: u64) -> u64 {
+    let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }
 
 fn scope(number: u32) -> Scope {

@@ -401,7 +401,7 @@ fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::
     let options = log::WriterOptions {
         path: settings::log_path(settings, config),
         flush_every: settings.log.flush_every.as_std(),
-        max_size: settings.log.max_size.bytes(),
+        sizes: settings::log_sizes(settings),
         pod: settings.pod.clone(),
     };
     Ok((sender, log::start(options, receiver).map_err(AppError::Thread)?))

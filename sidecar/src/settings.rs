@@ -2,6 +2,7 @@
 //! the environment.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -10,7 +11,7 @@ use sidecar_config::settings::{Dns, Settings};
 use sidecar_decide::probe;
 
 use crate::config::{Reading, recall_settings};
-use crate::log::QUEUE_ROWS;
+use crate::log::{QUEUE_ROWS, Sizes};
 use crate::processors::{self, Why, Workers};
 
 /// Kubernetes injects `POSTERN_SERVICE_HOST` and the like for a Service of that name; two underscores are ours.
@@ -18,6 +19,11 @@ const PREFIX: &str = "POSTERN__";
 const WORKERS_MAX: u16 = 64;
 /// Below this the log would be all pruning.
 const LOG_SIZE_MIN: u64 = 1 << 20;
+/// Below this most of a segment would be its empty tables; above, reading one would take too much of a pod's memory.
+const LOG_SEGMENT_MIN: u64 = 128 << 10;
+const LOG_SEGMENT_MAX: u64 = 8 << 20;
+/// Below this a log would be more files than rows.
+const LOG_AGE_MIN: Duration = Duration::from_secs(60);
 /// Most that the C library takes.
 const NDOTS_MAX: u8 = 15;
 /// What the state directory is called in the documentation's examples.
@@ -206,6 +212,17 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
     if settings.log.max_size.bytes() < LOG_SIZE_MIN {
         errors.push("`settings.log.maxSize`: write at least `1Mi`".to_owned());
     }
+    if !(LOG_SEGMENT_MIN..=LOG_SEGMENT_MAX).contains(&settings.log.segment_size.bytes()) {
+        errors.push("`settings.log.segmentSize`: write a size from `128Ki` to `8Mi`".to_owned());
+    }
+    if settings.log.segment_age.as_std() < LOG_AGE_MIN {
+        errors.push("`settings.log.segmentAge`: write at least `1m`".to_owned());
+    }
+    if settings.log.max_age.is_some_and(|age| age.as_std() < LOG_AGE_MIN) {
+        errors.push(
+            "`settings.log.maxAge`: write at least `1m`, or leave it out to delete nothing for its age".to_owned(),
+        );
+    }
     if settings.state_dir.as_deref() == Some("") {
         errors.push("`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing".to_owned());
     }
@@ -236,6 +253,13 @@ pub fn socket_path(settings: &Settings, config: &Path) -> Option<PathBuf> {
 /// The request log's file: relative to the configuration's folder.
 pub fn log_path(settings: &Settings, config: &Path) -> PathBuf {
     config_folder(config).join(&settings.log.path)
+}
+
+/// How the request log is cut, and what it may take.
+pub fn log_sizes(settings: &Settings) -> Sizes {
+    let log = &settings.log;
+    let keep = log.max_age.map(|age| age.as_std());
+    Sizes::new(log.segment_size.bytes(), log.segment_age.as_std(), log.max_size.bytes(), keep)
 }
 
 /// The state directory, if there is to be one: relative to the configuration's folder.

@@ -73,8 +73,8 @@ fn a_file_that_is_no_document() {
     let table = [
         ("empty.toml", " \n", "the file is empty, which is never a change; write the document, or an empty part"),
         ("list.json", "[]", "the top level is not a table of parts; start with `version = \"1.6\"`"),
-        ("unversioned.toml", "policy = {}", "`version` is missing; write `version = \"1.5\"` at the top"),
-        ("number.yaml", "version: 1.0", "`version`: 1.0 is not text; write it in quotes, `\"1.5\"`"),
+        ("unversioned.toml", "policy = {}", "`version` is missing; write `version = \"1.6\"` at the top"),
+        ("number.yaml", "version: 1.0", "`version`: 1.0 is not text; write it in quotes, `\"1.6\"`"),
         ("word.json", "{\"version\": \"new\"}", "`version`: `new` is not a contract version; write it as `1.6`"),
         (
             "newer.toml",

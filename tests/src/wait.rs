@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 /// How long a condition may take before a test gives up: far above what a loaded machine with two cores needs.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Between two looks at a condition that cannot announce itself, such as a row in a database.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);

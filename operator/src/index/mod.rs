@@ -1,5 +1,6 @@
 //! What the cluster looks like, as far as it concerns sidecars: watched, pruned, and mapped to whom a change concerns.
 
+mod again;
 mod backends;
 pub mod cluster;
 pub mod concern;
@@ -16,6 +17,7 @@ pub mod slice;
 mod watch;
 mod whole;
 
+pub(crate) use again::watched;
 pub use backends::{ServicePort, Unresolved, named_services};
 pub use cluster::{Cluster, Object, ObjectKind, Source};
 pub use grant::{Grant, Granted};

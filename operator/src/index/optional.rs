@@ -7,11 +7,12 @@ use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use kube::api::ApiResource;
 use kube::core::DynamicObject;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::again::watched;
 use super::watch::{Listing, Place};
 use super::{Grant, Index, Object, ObjectKind};
 use crate::limits::{BACK_OFF_FIRST, OPTIONAL_AGAIN};
@@ -75,7 +76,7 @@ async fn follow(client: &Client, resource: &ApiResource, listings: &mut [Listing
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
             None => Api::all_with(client.clone(), resource),
         };
-        let events = watcher(api, watcher::Config::default()).default_backoff();
+        let events = watched(api, watcher::Config::default());
         events.map(move |event| (number, event)).boxed()
     });
     let mut events = select_all(streams.collect::<Vec<_>>());

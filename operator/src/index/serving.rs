@@ -10,10 +10,11 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
 use tokio::task::JoinSet;
 
+use super::again::watched;
 use super::watch::{Listing, Place, Watches};
 use super::{HeldKind, Index, ObjectKind, kinds};
 use crate::queue::{Key, Pace};
@@ -108,7 +109,7 @@ impl Follower {
     pub(super) async fn follow(mut self) {
         let api = Api::<PartialObjectMeta<Namespace>>::all(self.client.clone());
         let config = watcher::Config::default().labels(&format!("{OPERATOR_LABEL}={}", self.operator_namespace));
-        let mut events = pin!(watcher(api, config).default_backoff());
+        let mut events = pin!(watched(api, config));
         let mut listed = BTreeSet::new();
         while let Some(event) = events.next().await {
             match &event {

@@ -9,12 +9,13 @@ use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::again::watched;
 use super::cluster::{Source, version_of};
 use super::serving::{Follower, Scope, Serving};
 use super::{Cluster, Object, ObjectKind, ObjectName, kinds, optional};
@@ -252,7 +253,7 @@ impl Watches<'_> {
     {
         let mut listing = Listing::new(self.index, kind, place);
         self.tasks.spawn(async move {
-            let mut events = pin!(watcher(api, config).default_backoff());
+            let mut events = pin!(watched(api, config));
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => listing.take(event, prune),

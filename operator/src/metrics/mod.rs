@@ -38,6 +38,7 @@ pub struct Metrics {
     queue_wait: HistogramVec,
     queue_depth: IntGaugeVec,
     requests: IntCounterVec,
+    requests_at_once: IntGaugeVec,
     touches: IntCounter,
     events: IntCounterVec,
     programmed: Histogram,
@@ -134,6 +135,11 @@ impl Metrics {
                 "Requests to the API server, by resource, verb and what came of them.",
                 &["resource", "verb", "outcome"],
             )?,
+            requests_at_once: make.gauges(
+                "postern_operator_api_requests_at_once",
+                "Requests to the API server that are under way, and that wait until fewer are; watches and the Lease aside.",
+                &["state"],
+            )?,
             touches: make.enter(IntCounter::new(
                 "postern_operator_touches_total",
                 "Pods whose kubelet was told to look at once.",
@@ -200,6 +206,18 @@ impl Metrics {
 
     fn step(&self, step: &str, took: Duration) {
         self.step_seconds.with_label_values(&[step]).observe(took.as_secs_f64());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn counted_at_once(&self, state: &str) -> i64 {
+        self.requests_at_once.with_label_values(&[state]).get()
+    }
+
+    /// A request that waits for its turn, or is under way, until the result is dropped.
+    pub(crate) fn at_once(&self, state: &str) -> AtOnce {
+        let count = self.requests_at_once.with_label_values(&[state]);
+        count.inc();
+        AtOnce(count)
     }
 
     /// A request to the API server has been answered, or not.
@@ -278,6 +296,15 @@ impl Metrics {
         }
         process::write(&mut page);
         Ok(page.into_text())
+    }
+}
+
+/// One request among those of its state.
+pub(crate) struct AtOnce(IntGauge);
+
+impl Drop for AtOnce {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -10,15 +10,15 @@ use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::core::PartialObjectMeta;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
 use super::interest::{Interest, Kind, Moved, Place};
-use crate::index::ObjectName;
 use crate::index::cluster::version_of;
 use crate::index::held::MANAGED_LABEL;
+use crate::index::{ObjectName, watched};
 use crate::metrics::Metrics;
 use crate::queue::{Key, Pace, Queue};
 
@@ -123,7 +123,7 @@ impl Shared {
             + Sync
             + 'static,
     {
-        let mut events = pin!(watcher(api, config).default_backoff());
+        let mut events = pin!(watched(api, config));
         let mut listed = BTreeMap::new();
         let version = |object: &PartialObjectMeta<K>| version_of(object.metadata.resource_version.as_deref());
         while let Some(event) = events.next().await {

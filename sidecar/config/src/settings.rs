@@ -99,9 +99,20 @@ pub struct Log {
     /// The longest a row waits in memory; what a kill loses at most.
     #[serde(default = "default_flush_every")]
     pub flush_every: Duration,
-    /// Size of the database file at which the oldest rows make room for new ones.
+    /// Bytes that all files of the log may take; the oldest rows make room for new ones.
     #[serde(default = "default_log_max_size")]
     pub max_size: Size,
+    /// Size at which the database file is cut: its rows become a closed file beside it, a segment. 128Ki to 8Mi, and at
+    /// most a sixteenth of `maxSize`. Since 1.6.
+    #[serde(default = "default_segment_size", skip_serializing_if = "is_default_segment_size")]
+    pub segment_size: Size,
+    /// Age of its oldest row at which the database file is cut, however small it is; at least 1m. Since 1.6.
+    #[serde(default = "default_segment_age", skip_serializing_if = "is_default_segment_age")]
+    pub segment_age: Duration,
+    /// Age at which a segment is deleted, counted from its newest row; at least 1m. None is deleted for its age where it is
+    /// absent. Since 1.6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
 }
 
 impl Default for Log {
@@ -111,6 +122,9 @@ impl Default for Log {
             flush_rows: default_flush_rows(),
             flush_every: default_flush_every(),
             max_size: default_log_max_size(),
+            segment_size: default_segment_size(),
+            segment_age: default_segment_age(),
+            max_age: None,
         }
     }
 }
@@ -225,4 +239,23 @@ fn default_flush_every() -> Duration {
 
 fn default_log_max_size() -> Size {
     Size::from_bytes(256 << 20)
+}
+
+/// Some 40,000 rows: few enough to be read from memory in a small pod, and for damage to cost little; enough that cutting
+/// costs nothing.
+fn default_segment_size() -> Size {
+    Size::from_bytes(4 << 20)
+}
+
+fn is_default_segment_size(size: &Size) -> bool {
+    *size == default_segment_size()
+}
+
+/// A quiet gate has few files, and what is deleted for its age is so within an hour.
+fn default_segment_age() -> Duration {
+    Duration::from_millis(60 * 60 * 1000)
+}
+
+fn is_default_segment_age(age: &Duration) -> bool {
+    *age == default_segment_age()
 }

@@ -5,12 +5,13 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 use tokio::time::sleep;
 
 use super::filter::{Bound, Filter};
 use super::print::{Output, Printer};
-use super::query::{self, QueryError, SEQ};
+use super::query::{self, QueryError, Reads, SEQ};
+use super::segments;
 use super::store::FileId;
 
 /// How often it is looked for new rows: a person sees them at once, and the gate's CPU does not.
@@ -27,15 +28,14 @@ const LOOK_ROWS: i64 = 1000;
 pub async fn follow(path: &Path, filter: &Filter, output: Output, out: &mut impl Write) -> Result<(), QueryError> {
     let (conditions, values) = filter.conditions();
     let mut file = Followed::open(path).await?;
-    file.skip(&conditions, &values, filter.limit).await?;
+    file.last = Followed::before_newest(path, filter).await?;
     let columns = query::columns(&mut file.connection, output).await?;
     let mut printer = Printer::new(output, out, query::names(&columns))?;
-    let sql =
-        format!("SELECT seq, {columns} FROM entry WHERE {conditions} AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?");
+    let look = Look { path, columns, conditions, values };
     loop {
         // Asked before the rows are: what a replaced file still got is printed before the new one is opened.
         let is_replaced = FileId::of(path).is_ok_and(|id| id != file.id);
-        let read = file.print_new(&sql, &values, &mut printer).await;
+        let read = file.print_new(&look, &mut printer).await;
         printer.show()?;
         if is_replaced {
             // It may be there without its tables yet; and what was wrong with the old one does not matter any more.
@@ -43,14 +43,22 @@ pub async fn follow(path: &Path, filter: &Filter, output: Output, out: &mut impl
                 file = next;
                 continue;
             }
-        } else if read? == LOOK_ROWS {
+        } else if read? {
             continue;
         }
         sleep(LOOK_EVERY).await;
     }
 }
 
-/// The file that is read, and how far.
+/// What is asked for, again and again.
+struct Look<'p> {
+    path: &'p Path,
+    columns: String,
+    conditions: String,
+    values: Vec<Bound>,
+}
+
+/// The live file, and how far the log was read.
 struct Followed {
     connection: SqliteConnection,
     id: FileId,
@@ -59,44 +67,94 @@ struct Followed {
 }
 
 impl Followed {
+    /// The file as it is now, from its first row on.
     async fn open(path: &Path) -> Result<Self, QueryError> {
         // Before it is opened: a file that is replaced in between is found to be another.
         let id = FileId::of(path).map_err(|_| QueryError::Missing { path: path.to_owned() })?;
-        let mut file = Self { connection: query::open(path).await?, id, last: 0 };
-        file.newest().await?;
-        Ok(file)
+        let mut connection = query::open(path, Reads::Now).await?;
+        newest(&mut connection).await?;
+        let last = segments::cut_of(&mut connection).await?;
+        Ok(Self { connection, id, last })
     }
 
-    /// Leaves out all but the newest `limit` rows that match.
-    async fn skip(&mut self, conditions: &str, values: &[Bound], limit: u32) -> Result<(), QueryError> {
-        let newest = self.newest().await?;
-        let sql = format!(
-            "SELECT min(seq) AS first FROM (SELECT seq FROM entry WHERE {conditions} ORDER BY seq DESC LIMIT ?)"
-        );
-        let query = query::bound(&sql, values.to_vec()).bind(i64::from(limit));
-        let first: Option<i64> = sqlx::Row::try_get(&query.fetch_one(&mut self.connection).await?, 0)?;
-        self.last = first.map_or(newest, |first| first - 1);
-        Ok(())
+    /// The row before the newest that match, as many as are asked for.
+    async fn before_newest(path: &Path, filter: &Filter) -> Result<i64, QueryError> {
+        let mut live = query::open(path, Reads::Snapshot).await?;
+        let parts = segments::newest(path, &mut live, filter, filter.limit).await?;
+        let last = match parts.last() {
+            Some(oldest) => oldest.first - 1,
+            None => newest(&mut live).await?,
+        };
+        live.close().await?;
+        Ok(last)
     }
 
-    /// Prints rows that came since the last look; how many.
-    async fn print_new<W: Write>(
-        &mut self,
-        sql: &str,
-        values: &[Bound],
-        printer: &mut Printer<'_, W>,
-    ) -> Result<i64, QueryError> {
+    /// Prints rows that came since the last look, a bounded number; whether there may be more.
+    async fn print_new<W: Write>(&mut self, look: &Look<'_>, printer: &mut Printer<'_, W>) -> Result<bool, QueryError> {
         query::time(&mut self.connection).await?;
-        let newest = self.newest().await?;
-        let query = query::bound(sql, values.to_vec()).bind(self.last).bind(newest).bind(LOOK_ROWS);
-        let (printed, last) = query::print(query.fetch(&mut self.connection), printer, SEQ).await?;
-        let rows = i64::from(printed.rows);
-        self.last = last.filter(|_| rows == LOOK_ROWS).unwrap_or(newest);
-        Ok(rows)
+        let cut = segments::cut_of(&mut self.connection).await?;
+        if cut > self.last {
+            return self.print_closed(look, printer, cut).await;
+        }
+        let newest = newest(&mut self.connection).await?;
+        let (rows, last) = look.print(&mut self.connection, self.last, newest, printer).await?;
+        let is_cut = segments::cut_of(&mut self.connection).await? != cut;
+        if rows == LOOK_ROWS {
+            self.last = last.unwrap_or(newest);
+        } else if rows > 0 || !is_cut {
+            self.last = newest;
+        }
+        // Cut meanwhile, and nothing found: what was not found here may be in the new segment.
+        Ok(rows == LOOK_ROWS || is_cut)
     }
 
-    async fn newest(&mut self) -> sqlx::Result<i64> {
-        let sql = "SELECT coalesce((SELECT seq FROM entry ORDER BY seq DESC LIMIT 1), 0)";
-        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.connection).await
+    /// The same of rows that were cut off since.
+    async fn print_closed<W: Write>(
+        &mut self,
+        look: &Look<'_>,
+        printer: &mut Printer<'_, W>,
+        cut: i64,
+    ) -> Result<bool, QueryError> {
+        let segments = segments::list(look.path)?;
+        let next = segments.into_iter().find(|segment| segment.last > self.last && segment.last <= cut);
+        let Some(segment) = next else {
+            // They were deleted, for the log has its size.
+            self.last = cut;
+            return Ok(true);
+        };
+        let mut last = segment.last;
+        if let Some(mut connection) = segments::open(look.path, &segment).await? {
+            let (rows, printed) = look.print(&mut connection, self.last, segment.last, printer).await?;
+            connection.close().await?;
+            last = printed.filter(|_| rows == LOOK_ROWS).unwrap_or(last);
+        }
+        self.last = last;
+        Ok(true)
     }
+}
+
+impl Look<'_> {
+    /// Prints rows between two, at most [`LOOK_ROWS`]; how many, and which was the last.
+    async fn print<W: Write>(
+        &self,
+        connection: &mut SqliteConnection,
+        from: i64,
+        to: i64,
+        printer: &mut Printer<'_, W>,
+    ) -> Result<(i64, Option<i64>), QueryError> {
+        let columns = segments::known(connection, &self.columns).await?;
+        let conditions = &self.conditions;
+        let sql = format!(
+            "SELECT seq, {columns} FROM entry WHERE {conditions} AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        );
+        let query = query::bound(&sql, self.values.clone()).bind(from).bind(to).bind(LOOK_ROWS);
+        let (printed, last) = query::print(query.fetch(connection), printer, SEQ).await?;
+        Ok((i64::from(printed.rows), last))
+    }
+}
+
+async fn newest(live: &mut SqliteConnection) -> sqlx::Result<i64> {
+    let sql = "SELECT coalesce((SELECT seq FROM entry ORDER BY seq DESC LIMIT 1), \
+         (SELECT value FROM meta WHERE key = 'cut'), 0)";
+    sqlx::query_scalar(sql).fetch_one(live).await
 }

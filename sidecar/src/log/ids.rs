@@ -106,6 +106,13 @@ impl Ids {
         Some(RowIds { scope, peer, ..ids })
     }
 
+    /// Nothing but words is there any more.
+    pub(super) fn forget_all(&mut self) {
+        self.scopes.forget_all();
+        self.refusal_scopes.forget_all();
+        self.peers.forget_all();
+    }
+
     /// Deletes what no decision from `first` on refers to.
     pub(super) async fn forget_before(&mut self, connection: &mut SqliteConnection, first: i64) -> sqlx::Result<()> {
         self.scopes.forget_before(connection, first).await?;
@@ -269,6 +276,12 @@ impl<T: Eq + Hash> Table<T> {
         let sql = format!("UPDATE {} SET last = ? WHERE id IN ({})", self.name, ids.join(","));
         sqlx::query(AssertSqlSafe(sql)).persistent(false).bind(end).execute(connection).await?;
         Ok(())
+    }
+
+    fn forget_all(&mut self) {
+        self.cached.clear();
+        self.recent.fill(None);
+        self.stale.clear();
     }
 
     async fn forget_before(&mut self, connection: &mut SqliteConnection, first: i64) -> sqlx::Result<()> {

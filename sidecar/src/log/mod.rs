@@ -16,6 +16,7 @@ mod queue;
 mod record;
 mod refusals;
 mod schema;
+mod segments;
 mod stats;
 mod store;
 mod writer;
@@ -31,6 +32,7 @@ pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
 pub use record::{
     Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip, clip_shared,
 };
-pub use stats::{DropReason, Stats};
+pub use segments::Sizes;
+pub use stats::{DropReason, PruneReason, Stats};
 pub use store::StoreError;
 pub use writer::{Summary, Writer, WriterOptions, start};

@@ -1,4 +1,5 @@
-//! Keeping the store within its size: the oldest decisions make room for new ones.
+//! Keeping the live file within its size, where it cannot be cut in time: the oldest decisions make room for new ones.
+//! Strangers' refusals have a part of it, and so of every segment.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sqlx::{Connection, SqliteConnection};
 
 use super::ids::Ids;
+use super::segments::Sizes;
 use super::store::{StoreError, Written};
 
 /// Decisions deleted by one statement: some 200 KB, a few milliseconds.
@@ -18,7 +20,7 @@ const SLICES: u32 = 8;
 /// Refusals deleted by one statement; with all a stranger can show some 4 MB, mostly a tenth of it.
 const REFUSAL_SLICE_ROWS: i64 = 1000;
 
-/// The part of the size that is for refusals of strangers: one in so many. The others never have less than the rest.
+/// The part of a segment that is for refusals of strangers: one in so many. The others never have less than the rest.
 const REFUSALS_PART: u64 = 8;
 
 /// SQLite's own default; more does not make commits cheaper.
@@ -26,12 +28,18 @@ const CHECKPOINT_PAGES_MAX: u64 = 1000;
 const CHECKPOINT_PAGES_MIN: u64 = 16;
 
 /// SQLite's default, and so that of every file this program makes.
-const PAGE_BYTES: u64 = 4096;
+pub(super) const PAGE_BYTES: u64 = 4096;
 
 /// How much is in use, and where the oldest decision is.
 #[derive(Debug)]
 pub(super) struct Room {
     max_size: u64,
+    /// Bytes that refusals of strangers may take.
+    part: u64,
+    /// Bytes of files that are not the live one.
+    closed: u64,
+    /// Bytes of pages in use, and of the write-ahead log, when it was last asked.
+    used: (u64, u64),
     wal: PathBuf,
     page_size: u64,
     /// `seq` of the oldest decision; they are contiguous, because only the oldest are deleted.
@@ -41,7 +49,12 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) async fn new(path: &Path, max_size: u64, connection: &mut SqliteConnection) -> sqlx::Result<Self> {
+    pub(super) async fn new(
+        path: &Path,
+        sizes: &Sizes,
+        closed: u64,
+        connection: &mut SqliteConnection,
+    ) -> sqlx::Result<Self> {
         let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
         let page_size: i64 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut *connection).await?;
@@ -50,7 +63,27 @@ impl Room {
         let sql = "SELECT value FROM meta WHERE key = 'refusal_pages'";
         let refusal_pages = sqlx::query_scalar(sql).fetch_one(connection).await?;
         let page_size = u64::try_from(page_size).unwrap_or(PAGE_BYTES);
-        Ok(Self { max_size, wal: wal.into(), page_size, oldest, refusal_pages })
+        let (max_size, part) = (sizes.total, sizes.segment.min(sizes.total) / REFUSALS_PART);
+        Ok(Self { max_size, part, closed, used: (0, 0), wal: wal.into(), page_size, oldest, refusal_pages })
+    }
+
+    /// All rows up to this one are gone.
+    pub(super) fn start_again(&mut self, oldest: i64) {
+        (self.oldest, self.refusal_pages) = (oldest, 0);
+    }
+
+    pub(super) fn set_closed(&mut self, bytes: u64) {
+        self.closed = bytes;
+    }
+
+    /// Bytes of the live file's rows.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.used.0
+    }
+
+    /// Whether the write-ahead log is longer than it is left when nobody reads.
+    pub(super) fn is_log_long(&self) -> bool {
+        self.used.1 > 2 * Self::wal_bytes(self.max_size)
     }
 
     /// Says how many pages refusals take now that `before` pages were in use before they were written or deleted. To be
@@ -84,10 +117,11 @@ impl Room {
         ids: &mut Ids,
         newest: i64,
     ) -> Result<Written, StoreError> {
-        let part = self.max_size / REFUSALS_PART;
+        let part = self.part;
         let (mut pruned, mut pruned_refusals) = (0, 0);
         // Always as if the write-ahead log were as long as it may be: that it grows deletes nothing.
-        let rest = self.max_size - part - Self::wal_bytes(self.max_size).min(part);
+        let rest = self.max_size - part - Self::wal_bytes(self.max_size).min(self.max_size / REFUSALS_PART);
+        let rest = rest.saturating_sub(self.closed);
         let (mut used, mut log_bytes) = self.used(connection).await?;
         for _ in 0..SLICES {
             let refusals = u64::try_from(self.refusal_pages).unwrap_or(0) * self.page_size;
@@ -112,7 +146,9 @@ impl Room {
             let first = sqlx::query_scalar(sql).bind(newest).fetch_one(&mut *connection).await?;
             ids.forget_refusals_before(connection, first).await?;
         }
-        Ok(Written { pruned: pruned + pruned_refusals, database_bytes: used + log_bytes })
+        self.used = (used, log_bytes);
+        let database_bytes = used + log_bytes + self.closed;
+        Ok(Written { pruned, pruned_strangers: pruned_refusals, database_bytes, ..Written::default() })
     }
 
     /// Deletes the oldest refusals; how many.

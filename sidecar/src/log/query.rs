@@ -16,6 +16,7 @@ use sqlx::{
 use super::filter::{Bound, Filter};
 use super::guard;
 use super::print::{Cell, Output, Printer};
+use super::segments::{self, Part, Source};
 
 /// Rows one query prints. Evidence that is larger is a copy of the file.
 pub const ROWS_MAX: u32 = 100_000;
@@ -89,22 +90,35 @@ impl From<sqlx::Error> for QueryError {
 /// # Errors
 /// When there is no log, it cannot be read in time, or `out` cannot be written.
 pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut impl Write) -> Result<Printed, QueryError> {
-    let mut connection = open(path).await?;
-    let columns = columns(&mut connection, output).await?;
-    let (conditions, values) = filter.conditions();
-    // `entry` is `requests` with its order. The inner query finds rows by number alone, newest first, and stops at the
-    // limit, so that neither the whole log is read nor its rows are held in memory. Without `seq` among its columns the
-    // outer one would sort.
-    let sql = format!(
-        "SELECT seq, {columns} FROM entry WHERE seq IN (SELECT seq FROM entry WHERE {conditions} \
-         ORDER BY seq DESC LIMIT ?) ORDER BY seq"
-    );
+    let mut live = open(path, Reads::Snapshot).await?;
+    let columns = columns(&mut live, output).await?;
+    let parts = segments::newest(path, &mut live, filter, filter.limit.min(ROWS_MAX)).await?;
     let mut printer = Printer::new(output, out, names(&columns))?;
-    let query = bound(&sql, values).bind(i64::from(filter.limit.min(ROWS_MAX)));
-    let printed = print(query.fetch(&mut connection), &mut printer, SEQ).await?;
+    let (conditions, values) = filter.conditions();
+    let mut printed = Printed { rows: 0, cut: false };
+    for Part { source, first } in parts.iter().rev() {
+        let mut closed = match source {
+            Source::Live => None,
+            // One that was deleted meanwhile would have been the next to go.
+            Source::Closed(segment) => match segments::open(path, segment).await? {
+                None => continue,
+                opened => opened,
+            },
+        };
+        let connection = closed.as_mut().unwrap_or(&mut live);
+        // `entry` is `requests` with its order. What was found is told by number alone, so that neither the whole log is
+        // read nor its rows are held in memory. Without `seq` among its columns the query would sort.
+        let columns = segments::known(connection, &columns).await?;
+        let sql = format!("SELECT seq, {columns} FROM entry WHERE {conditions} AND seq >= ? ORDER BY seq");
+        let query = bound(&sql, values.clone()).bind(first);
+        printed.rows += print(query.fetch(&mut *connection), &mut printer, SEQ).await?.0.rows;
+        if let Some(closed) = closed {
+            closed.close().await?;
+        }
+    }
     printer.finish()?;
-    connection.close().await?;
-    Ok(printed.0)
+    live.close().await?;
+    Ok(printed)
 }
 
 /// The columns a query of rows has before those that are printed.
@@ -146,7 +160,7 @@ pub async fn sql(path: &Path, query: &str, output: Output, out: &mut impl Write)
     if !is_one_select(query) {
         return Err(QueryError::NotAQuery);
     }
-    let mut connection = open(path).await?;
+    let mut connection = open(path, Reads::Now).await?;
     let statement = connection.prepare(AssertSqlSafe(query.to_owned()).into_sql_str()).await?;
     let names = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     let mut printer = Printer::new(output, out, names)?;
@@ -156,21 +170,45 @@ pub async fn sql(path: &Path, query: &str, output: Output, out: &mut impl Write)
     Ok(printed.0)
 }
 
-/// Read-only three times: the file is opened so, the connection refuses what would write, and prepares nothing that does
-/// more than read.
-pub(super) async fn open(path: &Path) -> Result<SqliteConnection, QueryError> {
-    if !path.exists() {
-        return Err(QueryError::Missing { path: path.to_owned() });
-    }
-    let mut connection = SqliteConnectOptions::new()
+/// What is seen of a file that is written meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    /// By each query, what is there then.
+    Now,
+    /// By all, what is there at the first; not for long, because the log cannot be folded meanwhile.
+    Snapshot,
+}
+
+/// The live file.
+pub(super) async fn open(path: &Path, reads: Reads) -> Result<SqliteConnection, QueryError> {
+    open_with(path, options(path), reads).await
+}
+
+/// A file that nobody writes any more: nothing beside it is looked for, and nothing is locked.
+pub(super) async fn open_closed(path: &Path) -> Result<SqliteConnection, QueryError> {
+    open_with(path, options(path).immutable(true), Reads::Now).await
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
         .busy_timeout(BUSY_TIMEOUT)
         .pragma("query_only", "ON")
         .pragma("trusted_schema", "OFF")
         .disable_statement_logging()
-        .connect()
-        .await?;
+}
+
+/// Read-only three times: the file is opened so, the connection refuses what would write, and prepares nothing that does
+/// more than read.
+async fn open_with(path: &Path, options: SqliteConnectOptions, reads: Reads) -> Result<SqliteConnection, QueryError> {
+    if !path.exists() {
+        return Err(QueryError::Missing { path: path.to_owned() });
+    }
+    let mut connection = options.connect().await?;
+    if reads == Reads::Snapshot {
+        sqlx::raw_sql("BEGIN").execute(&mut connection).await?;
+    }
     let is_guarded = guard::read_only(&mut connection.lock_handle().await?);
     if !is_guarded {
         return Err(QueryError::NotAQuery);

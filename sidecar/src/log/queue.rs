@@ -153,15 +153,15 @@ impl Receiver {
 
     /// Waits for a batch and moves it into `batch`; false when the queue is closed and empty.
     ///
-    /// Idle, it waits without a timeout, or until refusals that are held are due; from the first record on at most
-    /// `flush_every`.
-    pub(super) fn gather(&self, batch: &mut Batch, flush_every: Duration) -> bool {
+    /// Idle, it waits without a timeout, or until refusals that are held are due, or until `idle_until`; from the first
+    /// record on at most `flush_every`.
+    pub(super) fn gather(&self, batch: &mut Batch, flush_every: Duration, idle_until: Option<Instant>) -> bool {
         while self.depth() == 0 {
             if self.closing() {
                 batch.extend(self.take_refusals(true));
                 return self.depth() > 0 || !batch.is_empty();
             }
-            let due = self.shared.refusals().due();
+            let due = [self.shared.refusals().due(), idle_until].into_iter().flatten().min();
             match due.map(|due| due.saturating_duration_since(Instant::now())) {
                 None => thread::park(),
                 Some(Duration::ZERO) => {

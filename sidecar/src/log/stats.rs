@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::store::Written;
+
 /// Counters of the log; all grow from the process's start. Shared by the senders, the writer and the metrics.
 #[derive(Debug, Default)]
 pub struct Stats {
     written: AtomicU64,
     dropped: [AtomicU64; DropReason::ALL.len()],
-    pruned: AtomicU64,
+    pruned: [AtomicU64; PruneReason::ALL.len()],
     write_errors: AtomicU64,
     set_aside: AtomicU64,
     store_up: AtomicBool,
@@ -44,6 +46,32 @@ impl DropReason {
     }
 }
 
+/// Why rows were deleted. Closed: a label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PruneReason {
+    /// The log has its size.
+    Size,
+    /// They were older than they may become.
+    Age,
+    /// Refusals of strangers had their part.
+    Strangers,
+}
+
+impl PruneReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Size, Self::Age, Self::Strangers];
+
+    /// The word in metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Age => "age",
+            Self::Strangers => "strangers",
+        }
+    }
+}
+
 impl Stats {
     /// Rows that were committed.
     pub fn rows_written(&self) -> u64 {
@@ -60,9 +88,9 @@ impl Stats {
         DropReason::ALL.into_iter().map(|reason| self.rows_dropped(reason)).sum()
     }
 
-    /// Rows deleted to keep the store within its size.
-    pub fn rows_pruned(&self) -> u64 {
-        self.pruned.load(Ordering::Relaxed)
+    /// Rows deleted for `reason`.
+    pub fn rows_pruned(&self, reason: PruneReason) -> u64 {
+        self.pruned[reason as usize].load(Ordering::Relaxed)
     }
 
     /// Attempts to open or write the store that failed.
@@ -117,9 +145,17 @@ impl Stats {
         self.dropped[reason as usize].fetch_add(decisions, Ordering::Relaxed);
     }
 
-    pub(super) fn add_written(&self, rows: u64, pruned: u64, database_bytes: u64) {
+    pub(super) fn add_written(&self, rows: u64, written: &Written) {
+        let Written { pruned, pruned_strangers, gone, database_bytes } = *written;
         self.written.fetch_add(rows, Ordering::Relaxed);
-        self.pruned.fetch_add(pruned, Ordering::Relaxed);
+        let pruned = [
+            (PruneReason::Size, pruned + gone.for_size),
+            (PruneReason::Age, gone.for_age),
+            (PruneReason::Strangers, pruned_strangers),
+        ];
+        for (reason, rows) in pruned {
+            self.pruned[reason as usize].fetch_add(rows, Ordering::Relaxed);
+        }
         self.database_bytes.store(database_bytes, Ordering::Relaxed);
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sidecar_config::settings::Pod;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -17,13 +17,14 @@ use super::insert::{InsertError, insert};
 use super::prune::{Room, pages};
 use super::record::{Kind, Record, Scope, ScopeFacts};
 use super::schema::{VERSION, migrate};
+use super::segments::{self, Cutter, Gone, Retention, Segment, Sizes};
 
 /// How long one statement waits for another process's lock. Short, because the writer retries anyway and must notice
 /// that it is to stop.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// What the name of a damaged file that was set aside ends in.
-const ASIDE: &str = ".damaged";
+pub(super) const ASIDE: &str = ".damaged";
 
 /// Why the store cannot be used. All of it may pass: the writer tries again.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +71,15 @@ impl StoreError {
 }
 
 /// What a batch did to the store.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Written {
+    /// Rows deleted for want of room.
     pub(super) pruned: u64,
+    /// Of strangers, whose part was full.
+    pub(super) pruned_strangers: u64,
+    /// Segments deleted.
+    pub(super) gone: Gone,
+    /// Bytes of all files.
     pub(super) database_bytes: u64,
 }
 
@@ -80,7 +87,7 @@ pub(super) struct Written {
 #[derive(Clone, Debug)]
 pub(super) struct StoreOptions {
     pub(super) path: PathBuf,
-    pub(super) max_size: u64,
+    pub(super) sizes: Sizes,
     pub(super) pod: Pod,
 }
 
@@ -111,34 +118,46 @@ pub(super) struct Store {
     room: Room,
     /// `seq` of the newest decision.
     last: i64,
+    /// `seq` of the newest one that is in a segment.
+    cut: i64,
+    cutter: Cutter,
+    retention: Retention,
 }
 
 impl Store {
     /// Opens the file, making it if it is not there.
     pub(super) async fn open(options: &StoreOptions, opening: Opening) -> Result<Self, StoreError> {
-        create(&options.path)?;
-        let mut connection = SqliteConnectOptions::new()
-            .filename(&options.path)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A power cut may lose the last moments, never the file (https://www.sqlite.org/wal.html).
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("wal_autocheckpoint", Room::checkpoint_pages(options.max_size).to_string())
-            .pragma("journal_size_limit", Room::wal_bytes(options.max_size).to_string())
-            .disable_statement_logging()
-            .connect()
-            .await?;
+        let (path, sizes) = (&options.path, options.sizes);
+        let is_new = create(path)?;
+        segments::tidy(path);
+        let mut connection = connect(options).await?;
         migrate(&mut connection).await?;
-        let file = FileId::of(&options.path)?;
+        if segments::is_large(pages(&mut connection).await?, &sizes) {
+            connection = make_segment(connection, options).await?;
+        }
+        let newest_segment = segments::list(path)?.pop();
+        let mut cut = segments::cut_of(&mut connection).await?;
+        let last: i64 = sqlx::query_scalar(LAST_SEQ).fetch_one(&mut connection).await?;
+        let in_segments = newest_segment.as_ref().map_or(0, |segment| segment.last);
+        if in_segments > cut && in_segments >= last {
+            // A kill came between the copy and the deletion; or there is another live file than there was, which goes on.
+            let is_copied = in_segments == last;
+            segments::set_cut(&mut connection, in_segments, is_copied).await?;
+            cut = in_segments;
+        }
+        let file = FileId::of(path)?;
         let was_clean: i64 =
             sqlx::query_scalar("SELECT value FROM meta WHERE key = 'clean'").fetch_one(&mut connection).await?;
-        let last = sqlx::query_scalar(LAST_SEQ).fetch_one(&mut connection).await?;
         let ids = Ids::load(&mut connection, options.pod.clone()).await?;
-        let room = Room::new(&options.path, options.max_size, &mut connection).await?;
-        let mut store = Self { connection, path: options.path.clone(), file, ids, room, last };
+        let room = Room::new(path, &sizes, segments::closed_bytes(path)?, &mut connection).await?;
+        let cutter = Cutter::open(sizes, &mut connection).await?;
+        let retention = Retention { sizes, wal_bytes: 2 * Room::wal_bytes(sizes.total) };
+        let mut store =
+            Self { connection, path: path.clone(), file, ids, room, last: last.max(cut), cut, cutter, retention };
         store.set_clean(false).await?;
-        if opening == Opening::Anew || (opening == Opening::First && was_clean == 0) {
-            store.write_gap(SystemTime::now()).await?;
+        let is_short = was_clean == 0 || (is_new && newest_segment.is_some());
+        if opening == Opening::Anew || (opening == Opening::First && is_short) {
+            store.write_gap(SystemTime::now(), newest_segment.map(|segment| segment.newest)).await?;
         }
         Ok(store)
     }
@@ -149,9 +168,51 @@ impl Store {
         if FileId::of(&self.path).ok() != Some(self.file) {
             return Err(StoreError::Replaced);
         }
-        let written = self.room.make(&mut self.connection, &mut self.ids, self.last).await?;
-        self.append(batch).await?;
+        let mut written = self.room.make(&mut self.connection, &mut self.ids, self.last).await?;
+        if self.cutter.is_due(self.room.live_bytes()) {
+            written.gone = self.cut().await?;
+        } else if self.room.is_log_long() {
+            // A reader keeps it so long: the others make room for it.
+            written.gone = self.make_room(self.retention.sizes.segment)?;
+        }
+        if !batch.is_empty() {
+            self.append(batch).await?;
+        }
         Ok(written)
+    }
+
+    /// When there is something to do although no row comes.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.cutter.due()
+    }
+
+    /// Makes what is in the live file a segment, and deletes what is too much then.
+    async fn cut(&mut self) -> Result<Gone, StoreError> {
+        let mut gone = Gone::default();
+        if self.last > self.cut {
+            let image = segments::image(&mut self.connection).await?;
+            let image = image.as_ref();
+            let segment = Segment { first: self.cut + 1, last: self.last, newest: self.cutter.newest };
+            gone = self.make_room(image.len() as u64 + self.retention.sizes.segment)?;
+            if let Err(error) = segments::write(&self.path, &segment, image) {
+                // It stays in the live file, and that within its size as ever.
+                self.cutter.failed();
+                tracing::warn!(path = %self.path.display(), %error, "the request log cannot be cut; it is tried again");
+                return Ok(gone);
+            }
+            segments::set_cut(&mut self.connection, self.last, true).await?;
+            self.cut = self.last;
+            self.ids.forget_all();
+            self.room.start_again(self.last + 1);
+        }
+        self.cutter = Cutter::open(self.retention.sizes, &mut self.connection).await?;
+        gone += self.make_room(self.retention.ahead())?;
+        self.room.set_closed(segments::closed_bytes(&self.path)?);
+        Ok(gone)
+    }
+
+    fn make_room(&self, more: u64) -> Result<Gone, StoreError> {
+        Ok(self.retention.make_room(&self.path, more, SystemTime::now())?)
     }
 
     /// Marks that nothing is missing, folds the write-ahead log and closes.
@@ -191,6 +252,9 @@ impl Store {
         }
         transaction.commit().await?;
         self.last = end;
+        if let Some(newest) = batch.iter().map(|record| micros(record.time)).max() {
+            self.cutter.add(newest);
+        }
         if let Some(refusal_pages) = refusal_pages {
             self.room.refusals_take(refusal_pages);
         }
@@ -203,11 +267,52 @@ impl Store {
     }
 
     /// The row that says: between the last row and this one rows may be missing.
-    async fn write_gap(&mut self, now: SystemTime) -> Result<(), StoreError> {
+    async fn write_gap(&mut self, now: SystemTime, newest_segment: Option<i64>) -> Result<(), StoreError> {
         let last_time: Option<i64> = sqlx::query_scalar(LAST_TIME).fetch_one(&mut self.connection).await?;
-        let silence = last_time.map_or(0, |last| micros(now) - last);
+        let silence = last_time.or(newest_segment).map_or(0, |last| micros(now) - last);
         self.append(&[Box::new(gap(now, u64::try_from(silence).unwrap_or(0)))]).await
     }
+}
+
+async fn connect(options: &StoreOptions) -> Result<SqliteConnection, StoreError> {
+    let options = SqliteConnectOptions::new()
+        .filename(&options.path)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A power cut may lose the last moments, never the file (https://www.sqlite.org/wal.html).
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(BUSY_TIMEOUT)
+        .pragma("wal_autocheckpoint", Room::checkpoint_pages(options.sizes.total).to_string())
+        .pragma("journal_size_limit", Room::wal_bytes(options.sizes.total).to_string())
+        .disable_statement_logging();
+    Ok(options.connect().await?)
+}
+
+/// A file that an earlier version left is one segment, too large to be copied: it gets that name, and a new one goes on
+/// with its numbers. Where somebody else has it open it stays as it is until the next start.
+async fn make_segment(
+    mut connection: SqliteConnection,
+    options: &StoreOptions,
+) -> Result<SqliteConnection, StoreError> {
+    let sql = "SELECT value FROM meta WHERE key = ?";
+    let store: i64 = sqlx::query_scalar(sql).bind("store").fetch_one(&mut connection).await?;
+    let clean: i64 = sqlx::query_scalar(sql).bind("clean").fetch_one(&mut connection).await?;
+    let first = segments::cut_of(&mut connection).await? + 1;
+    let last: i64 = sqlx::query_scalar(LAST_SEQ).fetch_one(&mut connection).await?;
+    let newest = segments::times(&mut connection).await?.map_or(0, |(_, newest)| newest);
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await?;
+    connection.close().await?;
+    let is_segment = segments::move_away(&options.path, &Segment { first, last, newest })?;
+    create(&options.path)?;
+    let mut connection = connect(options).await?;
+    migrate(&mut connection).await?;
+    if is_segment {
+        let sql = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        for (key, value) in [("store", store), ("clean", clean)] {
+            sqlx::query(sql).bind(key).bind(value).execute(&mut connection).await?;
+        }
+        tracing::info!(path = %options.path.display(), rows_to = last, "the request log of an earlier version is a segment now");
+    }
+    Ok(connection)
 }
 
 /// Renames a damaged file and its write-ahead log, so that a new one can be begun and the old one be looked at. An earlier
@@ -253,11 +358,12 @@ impl FileId {
 }
 
 /// Makes the file where there is none, for its owner only: rows tell who asked for what. SQLite gives the files beside it
-/// the same mode. A file that is there is not opened here: closing it would end every lock this process has on it.
-fn create(path: &Path) -> io::Result<()> {
+/// the same mode. A file that is there is not opened here: closing it would end every lock this process has on it. Whether
+/// there was none.
+fn create(path: &Path) -> io::Result<bool> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        made => made.map(|_| true),
     }
 }
 

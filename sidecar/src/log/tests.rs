@@ -4,6 +4,7 @@ mod ids;
 mod limiters;
 mod message_types;
 mod reading;
+mod segments;
 mod strangers;
 mod writing;
 
@@ -44,16 +45,24 @@ impl Log {
     }
 
     fn start_with(refusals: Refusals, path: &Path, max_size: u64) -> Self {
+        Self::start_cut(refusals, path, whole(max_size))
+    }
+
+    fn start_cut(refusals: Refusals, path: &Path, sizes: Sizes) -> Self {
         let stats = Arc::new(Stats::default());
         let (sender, receiver) = channel_with(refusals, QUEUE_ROWS, 500, Arc::clone(&stats));
-        let options =
-            WriterOptions { path: path.to_owned(), flush_every: Duration::from_millis(5), max_size, pod: pod() };
+        let options = WriterOptions { path: path.to_owned(), flush_every: Duration::from_millis(5), sizes, pod: pod() };
         Self { path: path.to_owned(), sender, stats, writer: start(options, receiver).unwrap() }
     }
 
     fn stop(self) -> Summary {
         self.writer.stop(PATIENCE)
     }
+}
+
+/// Of a store that is not cut, although its rows are of long ago.
+fn whole(total: u64) -> Sizes {
+    Sizes { segment: total, age: Duration::from_secs(1 << 32), total, keep: None }
 }
 
 fn pod() -> Pod {

@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::queue::{Closer, Receiver, decisions};
 use super::record::Record;
+use super::segments::{LOOK_EVERY, Sizes};
 use super::stats::DropReason;
 use super::store::{Opening, Store, StoreError, StoreOptions, set_aside};
 
@@ -30,8 +31,8 @@ pub struct WriterOptions {
     pub path: PathBuf,
     /// The longest a record waits in memory while the store works.
     pub flush_every: Duration,
-    /// Bytes the store may use.
-    pub max_size: u64,
+    /// When the file is cut into segments, and what all of them may take.
+    pub sizes: Sizes,
     /// Which pod the rows are of.
     pub pod: Pod,
 }
@@ -46,7 +47,8 @@ pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
     let (done, summary) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
         let worker = Worker {
-            store_options: StoreOptions { path: options.path, max_size: options.max_size, pod: options.pod },
+            has_age: options.sizes.keep.is_some(),
+            store_options: StoreOptions { path: options.path, sizes: options.sizes, pod: options.pod },
             flush_every: options.flush_every,
             receiver,
             runtime,
@@ -107,6 +109,8 @@ impl Writer {
 struct Worker {
     store_options: StoreOptions,
     flush_every: Duration,
+    /// Whether rows are deleted for their age.
+    has_age: bool,
     receiver: Receiver,
     runtime: Runtime,
     store: Option<Store>,
@@ -123,7 +127,7 @@ impl Worker {
         let mut batch = Vec::with_capacity(self.receiver.flush_rows());
         let mut lost = 0;
         // Opened before there is anything to write: a store that fails is known at once.
-        while self.open() && self.receiver.gather(&mut batch, self.flush_every) {
+        while self.open() && self.receiver.gather(&mut batch, self.flush_every, self.due()) {
             self.receiver.stats().set_in_hand(decisions(&batch));
             let wrote = self.write(&batch);
             self.receiver.stats().set_in_hand(0);
@@ -141,16 +145,19 @@ impl Worker {
         Summary { written: self.receiver.stats().rows_written(), lost, clean }
     }
 
+    /// When the store wants to be written although there is nothing to write.
+    fn due(&self) -> Option<Instant> {
+        let look = self.has_age.then(|| Instant::now() + LOOK_EVERY);
+        [self.store.as_ref().and_then(Store::due), look].into_iter().flatten().min()
+    }
+
     /// Writes `batch`, however often that takes; false when the time to stop came first.
     fn write(&mut self, batch: &[Box<Record>]) -> bool {
-        if batch.is_empty() {
-            return true;
-        }
         while self.open() {
             let Some(store) = self.store.as_mut() else { break };
             match self.runtime.block_on(store.write(batch)) {
                 Ok(written) => {
-                    self.receiver.stats().add_written(batch.len() as u64, written.pruned, written.database_bytes);
+                    self.receiver.stats().add_written(batch.len() as u64, &written);
                     self.recovered();
                     return true;
                 }

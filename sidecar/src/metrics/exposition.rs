@@ -125,8 +125,11 @@ fn request_log(page: &mut Page, stats: &log::Stats) {
     for reason in log::DropReason::ALL {
         dropped.series(&[("reason", reason.name())], stats.rows_dropped(reason));
     }
-    let help = "Rows deleted to keep the log within its size.";
-    page.counter("postern_log_rows_pruned_total", help, stats.rows_pruned());
+    let help = "Rows deleted to keep the log within its size and age.";
+    let mut pruned = page.family(Kind::Counter, "postern_log_rows_pruned_total", help);
+    for reason in log::PruneReason::ALL {
+        pruned.series(&[("reason", reason.name())], stats.rows_pruned(reason));
+    }
     let help = "Attempts to open or write the log that failed.";
     page.counter("postern_log_write_errors_total", help, stats.write_errors());
     let help = "Damaged log files that were set aside, and new ones begun.";

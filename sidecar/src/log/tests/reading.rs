@@ -260,7 +260,7 @@ fn statuses_and_certificates_are_written_in_more_than_one_way() {
     assert_eq!((serial_of("5a:01"), serial_of("A01"), serial_of("")), ("5a:01".into(), "0a:01".into(), String::new()));
 }
 
-fn with_time() -> tokio::runtime::Runtime {
+pub(super) fn with_time() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }
 
@@ -275,8 +275,8 @@ fn folded(path: &Path) -> String {
 }
 
 /// A reader that has seen enough when the last row comes.
-struct Enough {
-    out: Arc<Mutex<Vec<u8>>>,
+pub(super) struct Enough {
+    pub(super) out: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Write for Enough {

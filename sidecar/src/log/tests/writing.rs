@@ -8,7 +8,7 @@ use super::*;
 
 /// Opens the store, writes `rows` and leaves it as a kill does.
 fn killed(path: &Path, rows: u64) {
-    let options = StoreOptions { path: path.to_owned(), max_size: LARGE, pod: pod() };
+    let options = StoreOptions { path: path.to_owned(), sizes: whole(LARGE), pod: pod() };
     block_on(async {
         let mut store = Store::open(&options, Opening::First).await.unwrap();
         let batch: Vec<_> = (0..rows).map(|number| Box::new(request(number))).collect();
@@ -41,12 +41,12 @@ fn the_queue_gathers_full_batches_and_what_is_left() {
     let mut sizes = Vec::new();
     for _ in 0..3 {
         let mut batch = Vec::new();
-        assert!(receiver.gather(&mut batch, Duration::from_millis(1)));
+        assert!(receiver.gather(&mut batch, Duration::from_millis(1), None));
         sizes.push(batch.len());
     }
     assert_eq!(sizes, [8, 8, 4]);
     receiver.closer().close(Instant::now());
-    assert!(!receiver.gather(&mut Vec::new(), PATIENCE), "closed and empty ends at once");
+    assert!(!receiver.gather(&mut Vec::new(), PATIENCE, None), "closed and empty ends at once");
     sender.send(Box::new(request(21)));
     assert_eq!(stats.rows_dropped(DropReason::Stopped), 1);
 }
@@ -186,7 +186,7 @@ fn a_kill_before_the_first_row_is_a_gap_of_no_length() {
 fn the_size_is_bounded_and_the_newest_rows_stay() {
     let (_folder, path) = folder();
     let max_size = 2 << 20;
-    let options = StoreOptions { path: path.clone(), max_size, pod: pod() };
+    let options = StoreOptions { path: path.clone(), sizes: whole(max_size), pod: pod() };
     let rows = block_on(async {
         let mut store = Store::open(&options, Opening::First).await.unwrap();
         let mut pruned = 0;
@@ -221,7 +221,7 @@ fn the_size_is_bounded_and_the_newest_rows_stay() {
 #[test]
 fn a_reader_that_does_not_end_bounds_the_log_and_no_row_is_lost() {
     let (_folder, path) = folder();
-    let options = StoreOptions { path: path.clone(), max_size: 2 << 20, pod: pod() };
+    let options = StoreOptions { path: path.clone(), sizes: whole(2 << 20), pod: pod() };
     block_on(async {
         let mut store = Store::open(&options, Opening::First).await.unwrap();
         store.write(&[Box::new(request(0))]).await.unwrap();
@@ -261,7 +261,7 @@ fn files_of_others_and_of_the_future_are_refused() {
         let (_folder, path) = folder();
         fs::write(&path, "").unwrap();
         execute(&path, made_by);
-        let options = StoreOptions { path, max_size: LARGE, pod: pod() };
+        let options = StoreOptions { path, sizes: whole(LARGE), pod: pod() };
         let refused = block_on(Store::open(&options, Opening::First)).err().map(|error| error.to_string());
         assert_eq!(refused.as_deref(), Some(expected), "{made_by}");
     }

@@ -1,0 +1,195 @@
+//! Closed parts of the log: files beside the live one, each with the rows of a range of `seq`, never written again.
+//!
+//! A file's name says what is in it, so that nobody opens it to find out: `LIVE.FIRST-LAST-NEWEST`, where the first two are
+//! numbers of rows and the third is the time of the newest, in microseconds. Ranges do not overlap, and the live file has
+//! what comes after the `cut` that its table `meta` names.
+
+mod cut;
+mod open;
+mod retain;
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub(super) use cut::{Cutter, image, is_large, move_away, set_cut, times, write};
+pub(super) use open::{Part, Source, cut_of, known, newest, open};
+pub(super) use retain::{Gone, LOOK_EVERY, Retention, closed_bytes, tidy};
+
+/// The largest segment: it is opened in memory, which is the pod's.
+pub const SIZE_MAX: u64 = 8 << 20;
+
+/// The smallest: what empty tables take is a small part of it.
+const SIZE_MIN: u64 = 128 << 10;
+
+/// A store has at least so many segments, or little would be left when the oldest goes.
+const SEGMENTS: u64 = 16;
+
+/// What a file is called while it is written. Nobody reads one, and the next start removes it.
+const UNFINISHED: &str = ".part";
+
+/// Digits of a number of a row, and of a time, in a name; more are not cut off.
+const SEQ_DIGITS: usize = 12;
+const TIME_DIGITS: usize = 16;
+
+/// When the live file is cut, and what all files may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Bytes of rows at which the live file is cut.
+    pub segment: u64,
+    /// Time after which the live file is cut, however few its rows.
+    pub age: Duration,
+    /// Bytes that all files may take.
+    pub total: u64,
+    /// Age at which a segment is deleted; none is for its age where it is absent.
+    pub keep: Option<Duration>,
+}
+
+impl Sizes {
+    /// The segment's size that is asked for, or less where the whole store is small.
+    #[must_use]
+    pub fn new(segment: u64, age: Duration, total: u64, keep: Option<Duration>) -> Self {
+        let segment = segment.min(total / SEGMENTS).clamp(SIZE_MIN.min(total), SIZE_MAX);
+        Self { segment, age, total, keep }
+    }
+}
+
+/// A closed part of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Number of its first row.
+    pub first: i64,
+    /// Number of its last row.
+    pub last: i64,
+    /// Time of its newest row, in microseconds since the epoch.
+    pub newest: i64,
+}
+
+impl Segment {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self, live: &Path) -> PathBuf {
+        let Self { first, last, newest } = self;
+        beside(live, &format!(".{first:0SEQ_DIGITS$}-{last:0SEQ_DIGITS$}-{newest:0TIME_DIGITS$}"))
+    }
+
+    /// Whether every row is from before `time`.
+    #[must_use]
+    pub fn is_before(&self, time: SystemTime) -> bool {
+        let micros = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+        u128::try_from(self.newest).is_ok_and(|newest| newest < micros)
+    }
+
+    /// Of a file that is called `LIVE.` and then so. Nothing else than what [`Self::path`] writes is one.
+    fn of(name: &str) -> Option<Self> {
+        let mut numbers = name.split('-');
+        let mut number = |digits: usize| {
+            let text =
+                numbers.next().filter(|text| text.len() >= digits && text.bytes().all(|byte| byte.is_ascii_digit()));
+            text.and_then(|text| text.parse::<i64>().ok())
+        };
+        let segment = Self { first: number(SEQ_DIGITS)?, last: number(SEQ_DIGITS)?, newest: number(TIME_DIGITS)? };
+        let is_whole = numbers.next().is_none() && segment.first <= segment.last;
+        is_whole.then_some(segment)
+    }
+}
+
+/// The segments of the log whose live file this is, oldest first.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn list(live: &Path) -> io::Result<Vec<Segment>> {
+    let mut segments: Vec<_> = names(live)?.iter().filter_map(|name| Segment::of(name.to_str()?)).collect();
+    segments.sort_unstable_by_key(|segment| segment.first);
+    Ok(segments)
+}
+
+/// What files beside the live one are called after its name and a dot.
+fn names(live: &Path) -> io::Result<Vec<OsString>> {
+    let (folder, name) = (folder(live), live.file_name().unwrap_or_default());
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?.file_name();
+        let (entry, name) = (entry.as_encoded_bytes(), name.as_encoded_bytes());
+        let rest = entry.strip_prefix(name).and_then(|rest| rest.strip_prefix(b"."));
+        // A name of ours is text; another is nobody's here.
+        if let Some(rest) = rest.and_then(|rest| str::from_utf8(rest).ok()) {
+            names.push(rest.into());
+        }
+    }
+    Ok(names)
+}
+
+fn folder(live: &Path) -> &Path {
+    match live.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+pub(super) fn beside(live: &Path, end: &str) -> PathBuf {
+    let mut name = live.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// Makes sure that names which were given or taken away are so after a power cut, too.
+fn sync_folder(live: &Path) -> io::Result<()> {
+    File::open(folder(live))?.sync_all()
+}
+
+/// Bytes of a file; none where there is none.
+fn bytes(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| file.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_what_is_in_a_file_and_no_other_does() {
+        let segment = Segment { first: 1, last: 80_000, newest: 1_700_000_000_123_456 };
+        let live = Path::new("/logs/requests.db");
+        assert_eq!(segment.path(live), Path::new("/logs/requests.db.000000000001-000000080000-1700000000123456"));
+        let late = Segment { first: 1, last: i64::MAX, newest: i64::MAX };
+        for segment in [segment, late] {
+            let path = segment.path(live);
+            let name = path.to_str().unwrap().strip_prefix("/logs/requests.db.").unwrap();
+            assert_eq!(Segment::of(name), Some(segment));
+        }
+        let wrong = [
+            "",
+            "damaged",
+            "part",
+            "000000000001-000000080000",
+            "000000000001-000000080000-1700000000123456-1",
+            "000000000001-000000080000-1700000000123456.part",
+            "000000080001-000000080000-1700000000123456",
+            "-00000000001-000000080000-1700000000123456",
+            "1-2-3",
+            "00000000000a-000000080000-1700000000123456",
+            "999999999999999999999-9999999999999999999999-1700000000123456",
+        ];
+        for name in wrong {
+            assert_eq!(Segment::of(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_small_store_has_small_segments() {
+        let size = |segment, total| Sizes::new(segment, Duration::ZERO, total, None).segment;
+        let table = [
+            ((4 << 20, 256 << 20), 4 << 20),
+            ((4 << 20, 16 << 20), 1 << 20),
+            ((4 << 20, 1 << 20), 128 << 10),
+            ((64 << 20, 1 << 30), 8 << 20),
+            ((1, 1 << 30), 128 << 10),
+        ];
+        for ((segment, total), expected) in table {
+            assert_eq!(size(segment, total), expected, "{segment} of {total}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Reading segments: which of them have what is asked for, each through a connection of its own that cannot write.
+
+use std::path::Path;
+
+use sqlx::{Connection, SqliteConnection};
+
+use super::{Segment, list};
+use crate::log::filter::Filter;
+use crate::log::query::{self, QueryError};
+
+/// Where rows are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::log) enum Source {
+    /// In the live file.
+    Live,
+    /// In a segment.
+    Closed(Segment),
+}
+
+/// Some of a file's rows.
+#[derive(Clone, Debug)]
+pub(in crate::log) struct Part {
+    pub(in crate::log) source: Source,
+    /// The first of them that is asked for.
+    pub(in crate::log) first: i64,
+}
+
+/// Number of the last row that is in a segment and not in the live file any more. To be asked before segments are listed,
+/// in the transaction in which the live file is read.
+pub(in crate::log) async fn cut_of(live: &mut SqliteConnection) -> sqlx::Result<i64> {
+    let sql = "SELECT coalesce((SELECT value FROM meta WHERE key = 'cut'), 0)";
+    sqlx::query_scalar(sql).fetch_one(live).await
+}
+
+/// Opens a segment; `None` where it was deleted meanwhile.
+pub(in crate::log) async fn open(live: &Path, segment: &Segment) -> Result<Option<SqliteConnection>, QueryError> {
+    match query::open_closed(&segment.path(live)).await {
+        Err(QueryError::Missing { .. }) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Segments of which the live file has no rows any more, oldest first.
+pub(in crate::log) async fn closed(path: &Path, live: &mut SqliteConnection) -> Result<Vec<Segment>, QueryError> {
+    let cut = cut_of(live).await?;
+    let mut segments = list(path)?;
+    segments.retain(|segment| segment.last <= cut);
+    Ok(segments)
+}
+
+/// Where the newest `limit` rows are that match, newest first; `live` is in a transaction.
+pub(in crate::log) async fn newest(
+    path: &Path,
+    live: &mut SqliteConnection,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Vec<Part>, QueryError> {
+    let mut left = i64::from(limit);
+    let mut parts = Vec::new();
+    let sources = closed(path, live).await?.into_iter().map(Source::Closed).chain([Source::Live]);
+    for source in sources.rev() {
+        if left == 0 {
+            break;
+        }
+        let (first, rows) = match &source {
+            Source::Live => matches(live, filter, left).await?,
+            Source::Closed(segment) if filter.since.is_some_and(|since| segment.is_before(since)) => continue,
+            Source::Closed(segment) => {
+                let Some(mut connection) = open(path, segment).await? else { continue };
+                let found = matches(&mut connection, filter, left).await?;
+                connection.close().await?;
+                found
+            }
+        };
+        left -= rows;
+        parts.extend(first.map(|first| Part { source, first }));
+    }
+    Ok(parts)
+}
+
+/// The first of the newest `limit` rows that match, and how many there are.
+async fn matches(
+    connection: &mut SqliteConnection,
+    filter: &Filter,
+    limit: i64,
+) -> Result<(Option<i64>, i64), QueryError> {
+    let (conditions, values) = filter.conditions();
+    let sql =
+        format!("SELECT min(seq), count(*) FROM (SELECT seq FROM entry WHERE {conditions} ORDER BY seq DESC LIMIT ?)");
+    let row = query::bound(&sql, values).bind(limit).fetch_one(connection).await?;
+    Ok((sqlx::Row::try_get(&row, 0)?, sqlx::Row::try_get(&row, 1)?))
+}
+
+/// Those columns, as a file has them: one that it does not have, because an earlier version wrote it, is NULL.
+pub(in crate::log) async fn known(connection: &mut SqliteConnection, columns: &str) -> sqlx::Result<String> {
+    let sql = "SELECT name FROM pragma_table_info('entry')";
+    let known: Vec<String> = sqlx::query_scalar(sql).fetch_all(connection).await?;
+    let column = |name: &str| match known.iter().any(|known| known == name) {
+        true => name.to_owned(),
+        false => format!("NULL AS {name}"),
+    };
+    Ok(query::names(columns).iter().map(|name| column(name)).collect::<Vec<_>>().join(", "))
+}

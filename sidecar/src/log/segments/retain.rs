@@ -1,0 +1,94 @@
+//! Which segments go: the oldest, whole, when all files would take more than they may, or when they are too old.
+
+use std::fs;
+use std::io;
+use std::ops::AddAssign;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::{Segment, Sizes, UNFINISHED, beside, bytes, list};
+use crate::log::store::ASIDE;
+
+/// What was deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::log) struct Gone {
+    /// Rows of segments that made room.
+    pub(in crate::log) for_size: u64,
+    /// Rows of segments that were too old.
+    pub(in crate::log) for_age: u64,
+}
+
+impl AddAssign for Gone {
+    fn add_assign(&mut self, other: Self) {
+        self.for_size += other.for_size;
+        self.for_age += other.for_age;
+    }
+}
+
+/// Keeps all files within their size.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::log) struct Retention {
+    pub(in crate::log) sizes: Sizes,
+    /// Bytes that the write-ahead log may take.
+    pub(in crate::log) wal_bytes: u64,
+}
+
+impl Retention {
+    /// Deletes what is too old, and the oldest until there is room for `more` bytes: rows, the write-ahead log at its
+    /// longest, and a file while another is made of it.
+    pub(in crate::log) fn make_room(&self, live: &Path, more: u64, now: SystemTime) -> io::Result<Gone> {
+        let mut gone = Gone::default();
+        let oldest = self.sizes.keep.and_then(|keep| now.checked_sub(keep));
+        let mut segments = list(live)?.into_iter().peekable();
+        while let Some(segment) = segments.next_if(|segment| oldest.is_some_and(|oldest| segment.is_before(oldest))) {
+            gone.for_age += delete(live, &segment)?;
+        }
+        let most = self.sizes.total.saturating_sub(more);
+        if used(live)? > most {
+            // Somebody may still want to look at what was damaged, but not at the cost of what is whole.
+            for end in ["", "-wal"] {
+                let _most_often_there_is_none = fs::remove_file(beside(live, &format!("{ASIDE}{end}")));
+            }
+        }
+        while used(live)? > most {
+            let Some(segment) = segments.next() else { break };
+            gone.for_size += delete(live, &segment)?;
+        }
+        Ok(gone)
+    }
+
+    /// What is to be free after a cut: the live file grows, its write-ahead log too, then it is copied, and a segment is
+    /// made smaller.
+    pub(in crate::log) fn ahead(&self) -> u64 {
+        3 * self.sizes.segment + self.wal_bytes
+    }
+}
+
+/// Deletes a segment; how many rows that were, at most.
+fn delete(live: &Path, segment: &Segment) -> io::Result<u64> {
+    match fs::remove_file(segment.path(live)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(u64::try_from(segment.last - segment.first + 1).unwrap_or(0)),
+    }
+}
+
+/// Bytes of all files of a log, those of SQLite included, and what was set aside. A file of another name is nobody's here.
+pub(in crate::log) fn used(live: &Path) -> io::Result<u64> {
+    Ok(["", "-wal", "-shm"].iter().map(|end| bytes(&beside(live, end))).sum::<u64>() + closed_bytes(live)?)
+}
+
+/// Bytes of what is not the live file.
+pub(in crate::log) fn closed_bytes(live: &Path) -> io::Result<u64> {
+    let others = [UNFINISHED.to_owned(), ASIDE.to_owned(), format!("{ASIDE}-wal")];
+    let others: u64 = others.iter().map(|end| bytes(&beside(live, end))).sum();
+    let segments = list(live)?;
+    Ok(others + segments.iter().map(|segment| bytes(&segment.path(live))).sum::<u64>())
+}
+
+/// Removes what a kill left unfinished.
+pub(in crate::log) fn tidy(live: &Path) {
+    let _most_often_there_is_none = fs::remove_file(beside(live, UNFINISHED));
+}
+
+/// How long an idle log waits before it looks for segments that are too old.
+pub(in crate::log) const LOOK_EVERY: Duration = Duration::from_secs(600);

@@ -1,0 +1,279 @@
+//! The store cut into segments: one log to whoever reads it, bounded as a whole, and through every kill.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Mutex;
+
+use super::super::segments::{self, Segment};
+use super::reading::{Enough, with_time};
+use super::*;
+
+/// Segments as small as they get, in a store of that size.
+fn small(total: u64) -> Sizes {
+    Sizes { segment: 128 << 10, ..whole(total) }
+}
+
+fn options(path: &Path, sizes: Sizes) -> StoreOptions {
+    StoreOptions { path: path.to_owned(), sizes, pod: pod() }
+}
+
+fn open(path: &Path, sizes: Sizes) -> Store {
+    block_on(Store::open(&options(path, sizes), Opening::First)).unwrap()
+}
+
+/// Writes rows of these numbers, 100 at a time.
+fn write(store: &mut Store, numbers: std::ops::Range<u64>) {
+    for first in numbers.clone().step_by(100) {
+        let batch: Vec<_> = (first..numbers.end.min(first + 100)).map(|number| Box::new(request(number))).collect();
+        block_on(store.write(&batch)).unwrap();
+    }
+}
+
+fn paths(path: &Path, filter: &Filter) -> Vec<u64> {
+    let mut out = Vec::new();
+    block_on(query::rows(path, filter, Output::Json, &mut out)).unwrap();
+    let rows = String::from_utf8(out).unwrap();
+    let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    rows.map(|row| row["path"].as_str().map_or(0, |path| path.trim_start_matches("/orders/").parse().unwrap()))
+        .collect()
+}
+
+fn everything() -> Filter {
+    Filter { limit: 100_000, ..Filter::default() }
+}
+
+/// All files of the log, by what comes after the live one's name, but those that any reader makes.
+fn files(path: &Path) -> BTreeSet<String> {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    let files = fs::read_dir(path.parent().unwrap()).unwrap();
+    let files = files.filter_map(|file| Some(file.unwrap().file_name().to_str()?.strip_prefix(name)?.to_owned()));
+    files.filter(|end| !["-wal", "-shm"].contains(&end.as_str())).collect()
+}
+
+fn bytes(path: &Path) -> u64 {
+    let folder = path.parent().unwrap();
+    fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().map_or(0, |file| file.len())).sum()
+}
+
+#[test]
+fn what_is_cut_is_read_as_one_table() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..10_000);
+    let closed = segments::list(&path).unwrap();
+    assert!(closed.len() >= 5, "{closed:?}");
+    let ends: Vec<_> = closed.iter().map(|segment| (segment.first, segment.last)).collect();
+    assert!(ends.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{ends:?}");
+    for segment in &closed {
+        assert!(fs::metadata(segment.path(&path)).unwrap().len() < 300 << 10, "{segment:?}");
+        assert_eq!(segment.newest, 1_700_000_000_123_456 + segment.last - 1);
+    }
+    // While it is written, and closed.
+    for _ in 0..2 {
+        assert_eq!(paths(&path, &everything()), (0..10_000).collect::<Vec<_>>());
+        let newest = Filter { limit: 7000, ..Filter::default() };
+        assert_eq!(paths(&path, &newest), (3000..10_000).collect::<Vec<_>>());
+        let old = Filter { until: Some(request(5).time), ..everything() };
+        assert_eq!(paths(&path, &old), [0, 1, 2, 3, 4]);
+        let late = Filter { since: Some(request(9_998).time), ..everything() };
+        assert_eq!(paths(&path, &late), [9_998, 9_999]);
+        let one = Filter { path: Some("/orders/1234".into()), ..everything() };
+        assert_eq!(paths(&path, &one), [1234]);
+    }
+    block_on(store.close_clean()).unwrap();
+    assert_eq!(paths(&path, &everything()).len(), 10_000);
+    // A segment is a file for any program that reads SQLite.
+    let oldest = closed[0].path(&path);
+    assert_eq!(ask(&oldest, "SELECT count(*), min(path) FROM requests"), format!("{},/orders/0", closed[0].last));
+    // The next start goes on.
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 10_000..10_100);
+    block_on(store.close_clean()).unwrap();
+    assert_eq!(paths(&path, &everything()), (0..10_100).collect::<Vec<_>>());
+}
+
+#[test]
+fn all_files_together_never_take_more_than_they_may() {
+    let (_folder, path) = folder();
+    let total = 2 << 20;
+    let mut store = open(&path, small(total));
+    let mut gone = 0;
+    for first in (0..30_000).step_by(100) {
+        let batch: Vec<_> = (first..first + 100).map(|number| Box::new(request(number))).collect();
+        gone += block_on(store.write(&batch)).unwrap().gone.for_size;
+        assert!(bytes(&path) <= total, "{} bytes after {first} rows: {:?}", bytes(&path), files(&path));
+    }
+    block_on(store.close_clean()).unwrap();
+    assert!(gone > 5_000, "{gone}");
+    assert_eq!(paths(&path, &everything()), (gone..30_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_of_another_name_is_nobodys() {
+    let (_folder, path) = folder();
+    let others = ["backup", "000000000001-000000000002", "000000000009-000000000002-1700000000123456", "part-2"];
+    for name in others {
+        fs::write(path.with_file_name(format!("requests.db.{name}")), vec![0; 2 << 20]).unwrap();
+    }
+    // What a kill left behind in the middle of a copy.
+    fs::write(path.with_file_name("requests.db.part"), "half").unwrap();
+    let mut store = open(&path, small(1 << 20));
+    write(&mut store, 0..200);
+    block_on(store.close_clean()).unwrap();
+    assert_eq!(paths(&path, &everything()).len(), 200);
+    assert_eq!(files(&path).len(), others.len() + 1);
+}
+
+#[test]
+fn rows_that_are_too_old_go_with_their_segment() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..10_000);
+    let before = segments::list(&path).unwrap().len();
+    assert!(before > 3);
+    block_on(store.close_clean()).unwrap();
+    // Rows of 2023.
+    let day = Duration::from_secs(86_400);
+    let sizes = Sizes { age: day, keep: Some(day), ..small(64 << 20) };
+    let mut store = open(&path, sizes);
+    // The live file's are as old, and are cut off before the next row comes.
+    let done = block_on(store.write(&[])).unwrap();
+    assert_eq!(done.gone.for_age, 10_000);
+    let row = Record { time: std::time::SystemTime::now(), ..request(10_000) };
+    block_on(store.write(&[Box::new(row)])).unwrap();
+    block_on(store.close_clean()).unwrap();
+    assert_eq!(paths(&path, &everything()), [10_000]);
+    assert_eq!(files(&path), BTreeSet::from([String::new()]));
+}
+
+#[test]
+fn an_idle_log_is_cut_when_its_time_is_over() {
+    let (_folder, path) = folder();
+    let sizes = Sizes { age: Duration::from_millis(50), ..small(64 << 20) };
+    let log = Log::start_cut(Refusals::new(WINDOW), &path, sizes);
+    log.sender.send(Box::new(Record { time: std::time::SystemTime::now(), ..request(7) }));
+    wait("the segment", || !segments::list(&path).unwrap().is_empty());
+    assert!(log.stop().clean);
+    assert_eq!(paths(&path, &everything()), [7]);
+}
+
+/// A store with rows in a segment and in the live file, as a kill leaves it: what it was before the last cut, and after.
+fn killed_in_a_cut(path: &Path) -> (Vec<u8>, Segment) {
+    let mut store = open(path, small(64 << 20));
+    write(&mut store, 0..100);
+    block_on(store.close()).unwrap();
+    let before = fs::read(path).unwrap();
+    let mut store = open(path, Sizes { age: Duration::ZERO, ..small(64 << 20) });
+    block_on(store.write(&[])).unwrap();
+    block_on(store.close()).unwrap();
+    (before, segments::list(path).unwrap().pop().unwrap())
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_cut_costs_no_row_and_doubles_none() {
+    // After the copy has its name, and before the rows are deleted.
+    let (_folder, path) = folder();
+    let (before, segment) = killed_in_a_cut(&path);
+    assert_eq!((segment.first, segment.last), (1, 101), "with the gap of the second start");
+    fs::remove_file(segment.path(&path)).unwrap();
+    fs::write(&path, &before).unwrap();
+    let mut store = open(&path, small(64 << 20));
+    block_on(store.close_clean()).unwrap();
+    assert_eq!(paths(&path, &everything()).len(), 101, "nothing was copied: the live file is as it was, and a gap");
+    fs::copy(&path, path.with_file_name("copy")).unwrap();
+    let copied = Segment { last: 101, ..segment };
+    fs::copy(&path, copied.path(&path)).unwrap();
+    assert_eq!(paths(&path, &everything()).len(), 101, "a reader leaves the copy out");
+    store = open(&path, small(64 << 20));
+    assert_eq!(ask(&path, "SELECT count(*) FROM decision"), "0");
+    write(&mut store, 100..110);
+    block_on(store.close_clean()).unwrap();
+    let numbers: BTreeSet<_> = paths(&path, &everything()).into_iter().collect();
+    assert_eq!((numbers.len(), paths(&path, &everything()).len()), (110, 111), "and the gap");
+}
+
+#[test]
+fn a_live_file_that_is_lost_goes_on_after_its_segments() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..5_000);
+    block_on(store.close_clean()).unwrap();
+    let last = segments::list(&path).unwrap().pop().unwrap().last;
+    fs::remove_file(&path).unwrap();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 5_000..5_001);
+    block_on(store.close_clean()).unwrap();
+    assert_eq!(ask(&path, "SELECT min(seq), max(seq), min(kind) FROM entry"), format!("{},{},gap", last + 1, last + 2));
+    assert_eq!(paths(&path, &everything()).len(), usize::try_from(last).unwrap() + 2);
+}
+
+#[test]
+fn a_large_file_of_an_earlier_version_becomes_a_segment() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, whole(64 << 20));
+    while fs::metadata(&path).unwrap().len() < 9 << 20 {
+        write(&mut store, 0..10_000);
+    }
+    block_on(store.close_clean()).unwrap();
+    let rows: i64 = ask(&path, "SELECT count(*) FROM requests").parse().unwrap();
+    let store_id = ask(&path, "SELECT value FROM meta WHERE key = 'store'");
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..100);
+    block_on(store.close_clean()).unwrap();
+    let segments = segments::list(&path).unwrap();
+    assert_eq!(segments.iter().map(|segment| (segment.first, segment.last)).collect::<Vec<_>>(), [(1, rows)]);
+    assert_eq!(ask(&path, "SELECT min(seq), max(seq) FROM entry"), format!("{},{}", rows + 1, rows + 100));
+    assert_eq!(ask(&path, "SELECT value FROM meta WHERE key = 'store'"), store_id);
+    let filter = Filter { path: Some("/orders/99".into()), ..everything() };
+    assert_eq!(
+        paths(&path, &filter).iter().filter(|number| **number == 99).count(),
+        usize::try_from(rows / 10_000 + 1).unwrap()
+    );
+}
+
+#[test]
+fn what_cannot_be_copied_stays_in_the_live_file() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    // In the place of what is written first.
+    let obstacle = path.with_file_name("requests.db.part");
+    fs::create_dir(&obstacle).unwrap();
+    write(&mut store, 0..5_000);
+    assert_eq!(segments::list(&path).unwrap(), []);
+    block_on(store.close_clean()).unwrap();
+    assert_eq!(paths(&path, &everything()).len(), 5_000);
+    fs::remove_dir(&obstacle).unwrap();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 5_000..5_100);
+    block_on(store.close_clean()).unwrap();
+    assert_eq!(segments::list(&path).unwrap().len(), 1);
+    assert_eq!(paths(&path, &everything()), (0..5_100).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_followed_goes_on_through_cuts() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..5_000);
+    block_on(store.close_clean()).unwrap();
+    let out = Arc::new(Mutex::new(Vec::new()));
+    thread::scope(|threads| {
+        let follower = threads.spawn(|| {
+            let filter = Filter { limit: 4_500, ..Filter::default() };
+            with_time().block_on(follow(&path, &filter, Output::Json, &mut Enough { out: Arc::clone(&out) }))
+        });
+        wait("the first row", || !out.lock().unwrap().is_empty());
+        // Cut again and again while it is read.
+        let mut store = open(&path, small(64 << 20));
+        write(&mut store, 5_000..12_000);
+        block_on(store.write(&[Box::new(Record { path: Some("/orders/last".into()), ..request(12_000) })])).unwrap();
+        let ended = follower.join().unwrap().unwrap_err();
+        assert!(matches!(ended, QueryError::Output(_)), "{ended}");
+        block_on(store.close_clean()).unwrap();
+    });
+    let lines = String::from_utf8(out.lock().unwrap().clone()).unwrap();
+    let numbers =
+        lines.lines().map(|line| line.split("/orders/").nth(1).unwrap().split('"').next().unwrap().to_owned());
+    let expected = (500..12_000).map(|number: u64| number.to_string()).chain(["last".to_owned()]);
+    assert_eq!(numbers.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
