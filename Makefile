@@ -13,6 +13,9 @@ BENCH_NAME ?= latest
 # Of the soak: how long, and which faults come when; without a seed always others.
 SOAK_SECONDS ?= 600
 SOAK_SEED ?=
+# For which kinds of machine images [this] and releases [all] are made: x86_64, aarch64 or both, "x86_64 aarch64".
+MACHINE ?=
+export MACHINE
 
 # $(call part,name,command): runs one part of a target and tells how long it took.
 define part
@@ -22,7 +25,7 @@ endef
 
 .PHONY: help
 help: ## List the targets
-	@echo "usage: make TARGET [KEEP=1] [BENCH_SECONDS=400] [BENCH_NAME=latest] [SOAK_SECONDS=600]"
+	@echo "usage: make TARGET [KEEP=1] [BENCH_SECONDS=400] [BENCH_NAME=latest] [SOAK_SECONDS=600] [MACHINE=aarch64]"
 	@echo
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
@@ -129,8 +132,8 @@ charts: ## Lint the charts and render each of their values
 	$(call part,render,tests/charts/render "$$(scripts/kubernetes where helm)")
 
 .PHONY: images
-images: ## Make container images of static binaries that are built here, into the build folder; no engine, nothing is pulled
-	$(call part,images,scripts/images "$(CARGO_TARGET_DIR)/images")
+images: ## Make container images of static binaries that are built here, into the build folder, for this machine or MACHINE=aarch64
+	$(call part,images,scripts/images "$(CARGO_TARGET_DIR)/images$(if $(MACHINE),-of-$(subst $() ,-,$(strip $(MACHINE))))")
 
 .PHONY: release
 release: ## Make all files of a release, twice with the same bytes, and serve with what a package of it installs

@@ -10,6 +10,11 @@ fn main() {
     if !is("CARGO_CFG_TARGET_OS", "linux") || !is("CARGO_CFG_TARGET_ENV", "gnu") || !is("DEBUG", "false") {
         return;
     }
+    // Both take LLD, which Rust brings along and links with by itself on x86_64; elsewhere scripts/static asks for it.
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    if !is("CARGO_CFG_TARGET_ARCH", "x86_64") && !flags.contains("-fuse-ld=lld") {
+        return;
+    }
     // Addresses to be filled in at the start as a bitmap, and not as 24 bytes each. Needs glibc 2.36, and says so.
     println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     // A panic ends the process without unwinding, and the names that a backtrace would tell are stripped. Who looks at

@@ -1,53 +1,85 @@
-//! What a row of the request log costs: bytes of file, and CPU from the queue to the end of its transaction.
+//! What a row of the request log costs: bytes of file, as it is written and compressed, and CPU from the queue to the end
+//! of its transaction, and to the end of its segment's compression.
 //!
-//! `row_cost [ROWS]`: so many rows (200,000) of 100 clients under 20 rules, as fast as the log takes them.
+//! `row_cost [ROWS]`: so many rows (200,000) of 100 clients under 20 rules, as fast as the log takes them, once without ids
+//! of traces and once with.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails has no result")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use std::{env, fs, thread};
 
 use http::Method;
-use postern_sidecar::log::{self, Client, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, Stats, WriterOptions};
+use postern_sidecar::log::{self, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, SegmentForm, Stats, WriterOptions};
 use sidecar_config::settings::Pod;
 use sidecar_decide::Verdict;
 use sidecar_decide::filter::{RequestId, Uuid7};
+
+/// What a segment is cut at, if nothing else is set.
+const SEGMENT: u64 = 4 << 20;
 
 /// Rows that wait at most, so that none is dropped.
 const AHEAD: usize = 4000;
 
 fn main() {
     let rows: u64 = env::args().nth(1).map_or(200_000, |rows| rows.parse().unwrap());
+    for (name, has_trace) in [("without trace ids", false), ("with trace ids", true)] {
+        let whole = write(rows, has_trace, 1 << 30);
+        let cut = write(rows, has_trace, SEGMENT);
+        println!(
+            "{name}: {:.1} bytes a row, {:.1} compressed; {:.2} us of CPU a row, {:.2} with segments and their compression",
+            whole.bytes, cut.packed, whole.cpu, cut.cpu
+        );
+    }
+}
+
+/// Of a row.
+struct Cost {
+    bytes: f64,
+    packed: f64,
+    cpu: f64,
+}
+
+fn write(rows: u64, has_trace: bool, segment: u64) -> Cost {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("requests.db");
     let stats = Arc::new(Stats::default());
     let (sender, receiver) = log::channel(log::QUEUE_ROWS, 500, Arc::clone(&stats));
-    let options = WriterOptions {
-        path: path.clone(),
-        flush_every: Duration::from_millis(100),
-        sizes: log::Sizes { segment: 1 << 30, age: Duration::from_secs(3600), total: 1 << 30, keep: None },
-        pod: Pod::default(),
-    };
+    let sizes = log::Sizes { segment, age: Duration::from_secs(3600), total: 1 << 30, keep: None };
+    let options =
+        WriterOptions { path: path.clone(), flush_every: Duration::from_millis(100), sizes, pod: Pod::default() };
     let writer = log::start(options, receiver).unwrap();
     let scopes: Vec<_> = (0..20).map(|number| Arc::new(scope(number))).collect();
     let peers: Vec<_> = (0..100).map(|number| Arc::new(peer(number))).collect();
-    let (started, before) = (Instant::now(), cpu());
+    let before = cpu();
     for number in 0..rows {
         while stats.queue_depth() > AHEAD {
             thread::sleep(Duration::from_millis(1));
         }
         let index = usize::try_from(number).unwrap();
-        sender.send(Box::new(record(number, &scopes[index % 20], &peers[index % 100])));
+        let record = record(number, &scopes[index % 20], &peers[index % 100]);
+        sender.send(Box::new(Record { trace_id: has_trace.then(|| trace(number)), ..record }));
     }
+    while stats.rows_written() < rows || stats.segments(SegmentForm::Plain).0 > 0 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let cpu = cpu() - before;
     let summary = writer.stop(Duration::from_secs(60));
-    let (wall, cpu) = (started.elapsed(), cpu() - before);
     assert_eq!((summary.written, summary.lost), (rows, 0));
-    if let Some(to) = env::args().nth(3) {
-        fs::copy(&path, to).unwrap();
+    // The second number in a segment's name is that of its last row.
+    let last = fs::read_dir(&folder).unwrap().filter_map(|file| {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        name.split('-').nth(1)?.parse().ok()
+    });
+    let packed_rows: u32 = last.max().unwrap_or(0);
+    let packed_bytes = u32::try_from(stats.segments(SegmentForm::Compressed).1).unwrap();
+    let (bytes, rows) = (fs::metadata(&path).unwrap().len(), f64::from(u32::try_from(rows).unwrap()));
+    Cost {
+        bytes: f64::from(u32::try_from(bytes).unwrap()) / rows,
+        packed: f64::from(packed_bytes) / f64::from(packed_rows),
+        cpu: cpu.as_secs_f64() * 1e6 / rows,
     }
-    let (bytes, count) = (fs::metadata(&path).unwrap().len(), f64::from(u32::try_from(rows).unwrap()));
-    let micros = |time: Duration| time.as_secs_f64() * 1e6 / count;
-    println!("{} bytes, {:.2} us of CPU, {:.2} us a row", bytes / rows, micros(cpu), micros(wall));
 }
 
 /// The process's, of all its threads.
@@ -76,12 +108,7 @@ fn record(number: u64, scope: &Arc<Scope>, peer: &Arc<Peer>) -> Record {
         upstream: Some("10.0.0.7:8080".parse().unwrap()),
         attempts: 1,
         request_id: Some(RequestId::Own(Uuid7::new(micros, chance(number)))),
-        trace_id: (env::args().nth(2).as_deref() == Some("trace"))
-            .then(|| (u128::from(chance(number + 5)) << 64 | u128::from(chance(number + 6))).to_be_bytes()),
-        client_addr: Some(Client::Address(std::net::SocketAddr::from((
-            [10, 0, 0, (number % 100) as u8],
-            32768 + ((number / 100) % 7 * 977) as u16,
-        )))),
+        client_addr: Some(client(number).into()),
         ..Record::new(Kind::Request, time)
     }
 }
@@ -92,6 +119,17 @@ fn chance(number: u64) -> u64 {
     let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     number ^ number >> 31
+}
+
+fn trace(number: u64) -> [u8; 16] {
+    (u128::from(chance(number + 5)) << 64 | u128::from(chance(number + 6))).to_be_bytes()
+}
+
+/// Each has a connection that lasts for 100 requests.
+fn client(number: u64) -> SocketAddr {
+    let host = u8::try_from(number % 100).unwrap();
+    let port = 32_768 + u16::try_from(number / 10_000 * 977 % 28_000).unwrap();
+    SocketAddr::from(([10, 0, 0, host], port))
 }
 
 fn scope(number: u32) -> Scope {

@@ -2,6 +2,7 @@
 //!
 //! The facts are texts of the kernel, and everything but reading them is a function of those texts.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -48,6 +49,29 @@ impl fmt::Display for Why {
 /// How many workers this process is worth.
 pub fn workers(in_kubernetes: bool) -> Workers {
     decide(in_kubernetes, |path| fs::read_to_string(path).ok())
+}
+
+/// The CPU limit that this process falls under, in thousandths of a processor, if there is one.
+pub fn limit() -> Option<u64> {
+    thousandths(&|path| fs::read_to_string(path).ok())
+}
+
+/// How often the kernel has held back this process's group, and those above it, for their limits of CPU.
+pub fn times_held_back() -> u64 {
+    held_back(&|path| fs::read_to_string(path).ok())
+}
+
+/// The same for what is read from a machine's files.
+fn held_back(read: &impl Fn(&Path) -> Option<String>) -> u64 {
+    let times = Cell::new(0);
+    // Both versions call it the same; there is no least of them to be found.
+    let _none = control_groups::least("cpu", read, |_, folder| {
+        let text = read(&folder.join("cpu.stat"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "))?;
+        times.set(times.get() + line.trim().parse::<u64>().unwrap_or(0));
+        None
+    });
+    times.get()
 }
 
 /// The same for what is read from a machine's files.

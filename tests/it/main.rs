@@ -25,6 +25,7 @@ mod http;
 mod identities;
 mod identity;
 mod ids;
+mod images;
 mod injection;
 mod keep;
 mod lifecycle;

@@ -33,6 +33,6 @@ pub use record::{
     Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip, clip_shared,
 };
 pub use segments::Sizes;
-pub use stats::{DropReason, PruneReason, Stats};
+pub use stats::{DropReason, PruneReason, SegmentForm, Stats};
 pub use store::StoreError;
 pub use writer::{Summary, Writer, WriterOptions, start};

@@ -147,8 +147,8 @@ impl Room {
             ids.forget_refusals_before(connection, first).await?;
         }
         self.used = (used, log_bytes);
-        let database_bytes = used + log_bytes + self.closed;
-        Ok(Written { pruned, pruned_strangers: pruned_refusals, database_bytes, ..Written::default() })
+        let live_bytes = used + log_bytes;
+        Ok(Written { pruned, pruned_strangers: pruned_refusals, live_bytes, ..Written::default() })
     }
 
     /// Deletes the oldest refusals; how many.

@@ -17,6 +17,7 @@ use super::filter::{Bound, Filter};
 use super::guard;
 use super::print::{Cell, Output, Printer};
 use super::segments::{self, Part, Source};
+use super::store::is_damage;
 
 /// Rows one query prints. Evidence that is larger is a copy of the file.
 pub const ROWS_MAX: u32 = 100_000;
@@ -71,6 +72,15 @@ pub enum QueryError {
     Output(#[from] io::Error),
 }
 
+impl QueryError {
+    /// Whether the file is damaged, or no database: it costs its own rows, and not the others'.
+    pub(super) fn is_damage(&self) -> bool {
+        let Self::Sqlite(error) = self else { return false };
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+        code.is_some_and(is_damage)
+    }
+}
+
 impl From<sqlx::Error> for QueryError {
     fn from(error: sqlx::Error) -> Self {
         // https://www.sqlite.org/rescode.html: what a progress handler that says stop ends in, what the authorizer
@@ -111,7 +121,11 @@ pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut impl W
         let columns = segments::known(connection, &columns).await?;
         let sql = format!("SELECT seq, {columns} FROM entry WHERE {conditions} AND seq >= ? ORDER BY seq");
         let query = bound(&sql, values.clone()).bind(first);
-        printed.rows += print(query.fetch(&mut *connection), &mut printer, SEQ).await?.0.rows;
+        match print(query.fetch(&mut *connection), &mut printer, SEQ).await {
+            Ok((rows, _)) => printed.rows += rows.rows,
+            Err(error) if closed.is_some() && error.is_damage() => {}
+            Err(error) => return Err(error),
+        }
         if let Some(closed) = closed {
             closed.close().await?;
         }
@@ -160,7 +174,7 @@ pub async fn sql(path: &Path, query: &str, output: Output, out: &mut impl Write)
     if !is_one_select(query) {
         return Err(QueryError::NotAQuery);
     }
-    let mut connection = open(path, Reads::Now).await?;
+    let mut connection = open(path, Reads::All).await?;
     let statement = connection.prepare(AssertSqlSafe(query.to_owned()).into_sql_str()).await?;
     let names = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     let mut printer = Printer::new(output, out, names)?;
@@ -177,6 +191,8 @@ pub(super) enum Reads {
     Now,
     /// By all, what is there at the first; not for long, because the log cannot be folded meanwhile.
     Snapshot,
+    /// The same, of all files in one table.
+    All,
 }
 
 /// The live file.
@@ -189,12 +205,21 @@ pub(super) async fn open_closed(path: &Path) -> Result<SqliteConnection, QueryEr
     open_with(path, options(path).immutable(true), Reads::Now).await
 }
 
+/// The same of a file's bytes: in memory alone.
+pub(super) async fn open_image(image: &[u8]) -> Result<SqliteConnection, QueryError> {
+    let mut connection = options(Path::new(":memory:")).read_only(false).connect().await?;
+    connection.deserialize(None, image.try_into()?, true).await?;
+    guarded(connection).await
+}
+
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
         .busy_timeout(BUSY_TIMEOUT)
         .pragma("query_only", "ON")
+        // What a query has to sort, too: there may be no place for files.
+        .pragma("temp_store", "MEMORY")
         .pragma("trusted_schema", "OFF")
         .disable_statement_logging()
 }
@@ -206,9 +231,19 @@ async fn open_with(path: &Path, options: SqliteConnectOptions, reads: Reads) -> 
         return Err(QueryError::Missing { path: path.to_owned() });
     }
     let mut connection = options.connect().await?;
-    if reads == Reads::Snapshot {
+    if reads != Reads::Now {
         sqlx::raw_sql("BEGIN").execute(&mut connection).await?;
     }
+    if reads == Reads::All {
+        // Only the temporary schema, which is this connection's own, is written to.
+        sqlx::raw_sql("PRAGMA query_only = OFF").execute(&mut connection).await?;
+        segments::as_one_table(path, &mut connection).await?;
+        sqlx::raw_sql("PRAGMA query_only = ON").execute(&mut connection).await?;
+    }
+    guarded(connection).await
+}
+
+async fn guarded(mut connection: SqliteConnection) -> Result<SqliteConnection, QueryError> {
     let is_guarded = guard::read_only(&mut connection.lock_handle().await?);
     if !is_guarded {
         return Err(QueryError::NotAQuery);

@@ -1,7 +1,9 @@
 //! What the log tells about itself: counters the metrics read at each scrape.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::segments::Tally;
 use super::store::Written;
 
 /// Counters of the log; all grow from the process's start. Shared by the senders, the writer and the metrics.
@@ -13,7 +15,11 @@ pub struct Stats {
     write_errors: AtomicU64,
     set_aside: AtomicU64,
     store_up: AtomicBool,
-    database_bytes: AtomicU64,
+    live_bytes: AtomicU64,
+    /// Segments, and their bytes: as they were cut, and packed.
+    segments: [(AtomicU64, AtomicU64); 2],
+    /// Bytes of files that are neither the live one nor a segment.
+    other_bytes: AtomicU64,
     held: AtomicU64,
     in_hand: AtomicU64,
     /// Also the queue's own measure of how full it is.
@@ -72,6 +78,29 @@ impl PruneReason {
     }
 }
 
+/// How segments are kept. Closed: a label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentForm {
+    /// As they were cut.
+    Plain,
+    /// Packed.
+    Compressed,
+}
+
+impl SegmentForm {
+    /// Every form.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Compressed];
+
+    /// The word in metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Compressed => "compressed",
+        }
+    }
+}
+
 impl Stats {
     /// Rows that were committed.
     pub fn rows_written(&self) -> u64 {
@@ -112,9 +141,27 @@ impl Stats {
         self.store_up.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the store in use after the last batch, its write-ahead log included.
+    /// Bytes of the store in use: of the live file after the last batch, its write-ahead log included, and of all others.
     pub fn database_bytes(&self) -> u64 {
-        self.database_bytes.load(Ordering::Relaxed)
+        let segments: u64 = SegmentForm::ALL.into_iter().map(|form| self.segments(form).1).sum();
+        self.live_bytes.load(Ordering::Relaxed) + segments + self.other_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Segments that are kept so, and their bytes.
+    pub fn segments(&self, form: SegmentForm) -> (u64, u64) {
+        let (count, bytes) = &self.segments[form as usize];
+        (count.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
+    }
+
+    /// Counts the segments there are beside the live file.
+    pub(super) fn count_segments(&self, live: &Path) {
+        // A folder that cannot be read has other ways to be known.
+        let Ok(tally) = Tally::of(live) else { return };
+        for ((count, bytes), now) in self.segments.iter().zip([tally.plain, tally.packed]) {
+            count.store(now.0, Ordering::Relaxed);
+            bytes.store(now.1, Ordering::Relaxed);
+        }
+        self.other_bytes.store(tally.others, Ordering::Relaxed);
     }
 
     /// Rows that wait for the writer.
@@ -146,7 +193,7 @@ impl Stats {
     }
 
     pub(super) fn add_written(&self, rows: u64, written: &Written) {
-        let Written { pruned, pruned_strangers, gone, database_bytes } = *written;
+        let Written { pruned, pruned_strangers, gone, live_bytes, has_cut: _ } = *written;
         self.written.fetch_add(rows, Ordering::Relaxed);
         let pruned = [
             (PruneReason::Size, pruned + gone.for_size),
@@ -156,7 +203,7 @@ impl Stats {
         for (reason, rows) in pruned {
             self.pruned[reason as usize].fetch_add(rows, Ordering::Relaxed);
         }
-        self.database_bytes.store(database_bytes, Ordering::Relaxed);
+        self.live_bytes.store(live_bytes, Ordering::Relaxed);
     }
 
     pub(super) fn store_works(&self) {

@@ -60,14 +60,19 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the file is damaged, or no database at all: trying again will not help.
     pub(super) fn is_damage(&self) -> bool {
-        // https://www.sqlite.org/rescode.html: SQLITE_CORRUPT and SQLITE_NOTADB; the lowest byte is the kind of error.
         let code = match self {
             Self::Sqlite(error) => error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok()),
             Self::Insert(error) => Some(error.code()),
             _ => None,
         };
-        code.is_some_and(|code| matches!(code & 0xff, libsqlite3_sys::SQLITE_CORRUPT | libsqlite3_sys::SQLITE_NOTADB))
+        code.is_some_and(is_damage)
     }
+}
+
+/// Whether an error of SQLite is that a file is damaged, or no database at all.
+pub(super) fn is_damage(code: i32) -> bool {
+    // https://www.sqlite.org/rescode.html; the lowest byte is the kind of error.
+    matches!(code & 0xff, libsqlite3_sys::SQLITE_CORRUPT | libsqlite3_sys::SQLITE_NOTADB)
 }
 
 /// What a batch did to the store.
@@ -79,8 +84,10 @@ pub(super) struct Written {
     pub(super) pruned_strangers: u64,
     /// Segments deleted.
     pub(super) gone: Gone,
-    /// Bytes of all files.
-    pub(super) database_bytes: u64,
+    /// Bytes of the live file and its write-ahead log.
+    pub(super) live_bytes: u64,
+    /// Whether there is a new segment.
+    pub(super) has_cut: bool,
 }
 
 /// Where the store is and how large it may be.
@@ -170,7 +177,9 @@ impl Store {
         }
         let mut written = self.room.make(&mut self.connection, &mut self.ids, self.last).await?;
         if self.cutter.is_due(self.room.live_bytes()) {
+            let cut = self.cut;
             written.gone = self.cut().await?;
+            written.has_cut = self.cut > cut;
         } else if self.room.is_log_long() {
             // A reader keeps it so long: the others make room for it.
             written.gone = self.make_room(self.retention.sizes.segment)?;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::queue::{Closer, Receiver, decisions};
 use super::record::Record;
-use super::segments::{LOOK_EVERY, Sizes};
+use super::segments::{Compressor, LOOK_EVERY, Sizes};
 use super::stats::DropReason;
 use super::store::{Opening, Store, StoreError, StoreOptions, set_aside};
 
@@ -46,7 +47,9 @@ pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
     let closer = receiver.closer();
     let (done, summary) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
+        let compressor = Compressor::new(options.path.clone(), Arc::clone(receiver.stats()));
         let worker = Worker {
+            compressor,
             has_age: options.sizes.keep.is_some(),
             store_options: StoreOptions { path: options.path, sizes: options.sizes, pod: options.pod },
             flush_every: options.flush_every,
@@ -113,6 +116,7 @@ struct Worker {
     has_age: bool,
     receiver: Receiver,
     runtime: Runtime,
+    compressor: Compressor,
     store: Option<Store>,
     /// What the next opening is.
     opening: Opening,
@@ -142,6 +146,7 @@ impl Worker {
         lost += self.receiver.discard();
         self.receiver.stats().add_dropped(DropReason::WriteFailed, lost);
         let clean = self.close(lost == 0);
+        self.compressor.stop();
         Summary { written: self.receiver.stats().rows_written(), lost, clean }
     }
 
@@ -158,6 +163,10 @@ impl Worker {
             match self.runtime.block_on(store.write(batch)) {
                 Ok(written) => {
                     self.receiver.stats().add_written(batch.len() as u64, &written);
+                    if written.has_cut {
+                        self.receiver.stats().count_segments(&self.store_options.path);
+                        self.compressor.start();
+                    }
                     self.recovered();
                     return true;
                 }
@@ -172,6 +181,10 @@ impl Worker {
         while self.store.is_none() {
             match self.runtime.block_on(Store::open(&self.store_options, self.opening)) {
                 Ok(store) => {
+                    if self.opening == Opening::First {
+                        self.receiver.stats().count_segments(&self.store_options.path);
+                        self.compressor.start();
+                    }
                     self.store = Some(store);
                     self.opening = Opening::Again;
                     self.receiver.stats().store_works();

@@ -132,7 +132,7 @@ fn request_log(page: &mut Page, stats: &log::Stats) {
     }
     let help = "Attempts to open or write the log that failed.";
     page.counter("postern_log_write_errors_total", help, stats.write_errors());
-    let help = "Damaged log files that were set aside, and new ones begun.";
+    let help = "Damaged files of the log that were set aside.";
     page.counter("postern_log_files_set_aside_total", help, stats.files_set_aside());
     page.gauge("postern_log_queue_rows", "Rows waiting to be written.", stats.queue_depth());
     page.gauge("postern_log_queue_limit", "Rows that may wait.", log::QUEUE_ROWS);
@@ -141,6 +141,14 @@ fn request_log(page: &mut Page, stats: &log::Stats) {
     let help = "Whether the log could be written last time.";
     page.gauge("postern_log_up", help, u8::from(stats.store_up()));
     page.gauge("postern_log_database_bytes", "Size of the log on disk.", stats.database_bytes());
+    let mut segments = page.family(Kind::Gauge, "postern_log_segments", "Closed files of the log.");
+    for form in log::SegmentForm::ALL {
+        segments.series(&[("form", form.name())], stats.segments(form).0);
+    }
+    let mut bytes = page.family(Kind::Gauge, "postern_log_segment_bytes", "Size of the closed files of the log.");
+    for form in log::SegmentForm::ALL {
+        bytes.series(&[("form", form.name())], stats.segments(form).1);
+    }
 }
 
 fn state(page: &mut Page, sources: &Sources<'_>) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Why, Workers, decide, workers};
+use super::{Why, Workers, decide, held_back, workers};
 
 const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
 const V1: &str = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
@@ -156,5 +156,28 @@ fn a_reason_is_told() {
     ];
     for (why, text) in table {
         assert_eq!(why.to_string(), text);
+    }
+}
+
+#[test]
+fn how_often_this_process_was_held_back() {
+    const STAT: &str = "nr_periods 20\nnr_throttled 7\nthrottled_usec 5\n";
+    const ONE: &[(&str, &str)] = &[("cpu,cpuacct/a/cpu.stat", STAT), ("cpu,cpuacct/cpu.stat", "nr_throttled 2\n")];
+    let table: [(&str, Machine, u64); 4] = [
+        ("no file", PLAIN, 0),
+        (
+            "its own and above",
+            Machine {
+                groups: "0::/a\n",
+                files: &[("a/cpu.stat", "nr_throttled 7\n"), ("cpu.stat", "nr_throttled 1\n")],
+                ..PLAIN
+            },
+            8,
+        ),
+        ("version 1", Machine { groups: "4:cpu,cpuacct:/a\n", mounts: V1, files: ONE, ..PLAIN }, 9),
+        ("garbage", Machine { files: &[("cpu.stat", "nr_throttled x\n")], ..PLAIN }, 0),
+    ];
+    for (case, machine, expected) in table {
+        assert_eq!(held_back(&|path| machine.read(path)), expected, "{case}");
     }
 }

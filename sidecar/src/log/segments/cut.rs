@@ -4,15 +4,14 @@
 //! closes it, the write-ahead log that then has that name, and that would be the next file's. Copied first, its rows are in
 //! both for a moment; whoever reads leaves out segments beyond the `cut` that the live file names.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use sqlx::{Connection, SqliteConnection};
 
-use super::{SIZE_MAX, Segment, Sizes, UNFINISHED, beside, bytes, sync_folder};
+use super::{SIZE_MAX, Segment, Sizes, UNFINISHED, beside, bytes, sync_folder, write_file};
 use crate::log::encode::micros;
 use crate::log::prune::PAGE_BYTES;
 use crate::log::store::StoreError;
@@ -114,17 +113,7 @@ pub(in crate::log) async fn image(connection: &mut SqliteConnection) -> Result<i
 
 /// Writes a segment: whole and on the disk under its name, or not at all.
 pub(in crate::log) fn write(live: &Path, segment: &Segment, image: &[u8]) -> io::Result<()> {
-    let unfinished = beside(live, UNFINISHED);
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        file.write_all(image)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, segment.path(live))
-    })();
-    if written.is_err() {
-        let _nothing_of_it_is_needed = fs::remove_file(&unfinished);
-    }
-    written?;
+    write_file(&beside(live, UNFINISHED), &segment.path(live), image)?;
     sync_folder(live)
 }
 

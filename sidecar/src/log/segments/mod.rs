@@ -2,21 +2,26 @@
 //!
 //! A file's name says what is in it, so that nobody opens it to find out: `LIVE.FIRST-LAST-NEWEST`, where the first two are
 //! numbers of rows and the third is the time of the newest, in microseconds. Ranges do not overlap, and the live file has
-//! what comes after the `cut` that its table `meta` names.
+//! what comes after the `cut` that its table `meta` names. A packed one is called the same and `.zst`.
 
+mod compress;
 mod cut;
 mod open;
+mod pack;
 mod retain;
+mod table;
 
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub(super) use compress::Compressor;
 pub(super) use cut::{Cutter, image, is_large, move_away, set_cut, times, write};
-pub(super) use open::{Part, Source, cut_of, known, newest, open};
-pub(super) use retain::{Gone, LOOK_EVERY, Retention, closed_bytes, tidy};
+pub(super) use open::{Part, Source, as_one_table, cut_of, known, newest, open};
+pub(super) use retain::{Gone, LOOK_EVERY, Retention, Tally, closed_bytes, tidy};
 
 /// The largest segment: it is opened in memory, which is the pod's.
 pub const SIZE_MAX: u64 = 8 << 20;
@@ -29,6 +34,15 @@ const SEGMENTS: u64 = 16;
 
 /// What a file is called while it is written. Nobody reads one, and the next start removes it.
 const UNFINISHED: &str = ".part";
+
+/// What the name of a packed one ends in.
+const PACKED: &str = ".zst";
+
+/// What the name of one ends in that was damaged.
+const DAMAGED: &str = ".damaged";
+
+/// Segments set aside that are kept, the newest: enough to look at, and damage does not fill the disk.
+const ASIDE_MAX: usize = 4;
 
 /// Digits of a number of a row, and of a time, in a name; more are not cut off.
 const SEQ_DIGITS: usize = 12;
@@ -56,6 +70,17 @@ impl Sizes {
     }
 }
 
+/// How a segment is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As it was cut.
+    Plain,
+    /// As it was left by an earlier version, and too large to be opened in memory.
+    Large,
+    /// Packed.
+    Packed,
+}
+
 /// A closed part of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -75,6 +100,22 @@ impl Segment {
         beside(live, &format!(".{first:0SEQ_DIGITS$}-{last:0SEQ_DIGITS$}-{newest:0TIME_DIGITS$}"))
     }
 
+    /// Where it is when it is packed.
+    pub(super) fn packed_path(&self, live: &Path) -> PathBuf {
+        let mut path = self.path(live).into_os_string();
+        path.push(PACKED);
+        path.into()
+    }
+
+    /// How it is kept. Where it is there in both forms, it was about to be deleted in the one that it was cut in.
+    pub(super) fn form(&self, live: &Path) -> Form {
+        match fs::metadata(self.path(live)) {
+            Err(_) => Form::Packed,
+            Ok(file) if file.len() > SIZE_MAX => Form::Large,
+            Ok(_) => Form::Plain,
+        }
+    }
+
     /// Whether every row is from before `time`.
     #[must_use]
     pub fn is_before(&self, time: SystemTime) -> bool {
@@ -84,7 +125,7 @@ impl Segment {
 
     /// Of a file that is called `LIVE.` and then so. Nothing else than what [`Self::path`] writes is one.
     fn of(name: &str) -> Option<Self> {
-        let mut numbers = name.split('-');
+        let mut numbers = name.strip_suffix(PACKED).unwrap_or(name).split('-');
         let mut number = |digits: usize| {
             let text =
                 numbers.next().filter(|text| text.len() >= digits && text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -103,7 +144,35 @@ impl Segment {
 pub fn list(live: &Path) -> io::Result<Vec<Segment>> {
     let mut segments: Vec<_> = names(live)?.iter().filter_map(|name| Segment::of(name.to_str()?)).collect();
     segments.sort_unstable_by_key(|segment| segment.first);
+    segments.dedup();
     Ok(segments)
+}
+
+/// Gives a damaged segment another name, and deletes the oldest of those that have one.
+pub(super) fn set_aside(live: &Path, segment: &Segment) -> io::Result<()> {
+    for path in [segment.path(live), segment.packed_path(live)] {
+        let mut aside = path.clone().into_os_string();
+        aside.push(DAMAGED);
+        match fs::rename(path, aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    let mut aside = damaged(live)?;
+    aside.sort_unstable();
+    for path in aside.iter().rev().skip(ASIDE_MAX) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// Segments that were set aside.
+fn damaged(live: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_one = |name: &&OsString| {
+        let name = name.to_str().and_then(|name| name.strip_suffix(DAMAGED));
+        name.and_then(Segment::of).is_some()
+    };
+    Ok(names(live)?.iter().filter(is_one).map(|name| beside(live, &format!(".{}", name.display()))).collect())
 }
 
 /// What files beside the live one are called after its name and a dot.
@@ -133,6 +202,20 @@ pub(super) fn beside(live: &Path, end: &str) -> PathBuf {
     let mut name = live.as_os_str().to_owned();
     name.push(end);
     PathBuf::from(name)
+}
+
+/// Writes a file: whole and on the disk under its name, or not at all.
+fn write_file(unfinished: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(unfinished, path)
+    })();
+    if written.is_err() {
+        let _nothing_of_it_is_needed = fs::remove_file(unfinished);
+    }
+    written
 }
 
 /// Makes sure that names which were given or taken away are so after a power cut, too.

@@ -1,10 +1,13 @@
 //! Reading segments: which of them have what is asked for, each through a connection of its own that cannot write.
 
+use std::fs;
 use std::path::Path;
 
-use sqlx::{Connection, SqliteConnection};
+use sqlx::SqliteConnection;
 
-use super::{Segment, list};
+use super::compress::is_database;
+use super::pack::unpack;
+use super::{Segment, list, table};
 use crate::log::filter::Filter;
 use crate::log::query::{self, QueryError};
 
@@ -32,12 +35,26 @@ pub(in crate::log) async fn cut_of(live: &mut SqliteConnection) -> sqlx::Result<
     sqlx::query_scalar(sql).fetch_one(live).await
 }
 
-/// Opens a segment; `None` where it was deleted meanwhile.
+/// Opens a segment; `None` where it was deleted meanwhile, or is damaged.
 pub(in crate::log) async fn open(live: &Path, segment: &Segment) -> Result<Option<SqliteConnection>, QueryError> {
-    match query::open_closed(&segment.path(live)).await {
+    let opened = match query::open_closed(&segment.path(live)).await {
+        Err(QueryError::Missing { .. }) => match image(&segment.packed_path(live)) {
+            Some(image) => query::open_image(&image).await,
+            None => return Ok(None),
+        },
+        opened => opened,
+    };
+    match opened {
         Err(QueryError::Missing { .. }) => Ok(None),
+        Err(error) if error.is_damage() => Ok(None),
         opened => opened.map(Some),
     }
+}
+
+/// The bytes of a packed segment, unless it is gone or damaged.
+pub(super) fn image(packed: &Path) -> Option<Vec<u8>> {
+    let image = unpack(&fs::read(packed).ok()?).ok()?;
+    is_database(&image).then_some(image)
 }
 
 /// Segments of which the live file has no rows any more, oldest first.
@@ -67,9 +84,10 @@ pub(in crate::log) async fn newest(
             Source::Closed(segment) if filter.since.is_some_and(|since| segment.is_before(since)) => continue,
             Source::Closed(segment) => {
                 let Some(mut connection) = open(path, segment).await? else { continue };
-                let found = matches(&mut connection, filter, left).await?;
-                connection.close().await?;
-                found
+                match matches(&mut connection, filter, left).await {
+                    Err(error) if error.is_damage() => continue,
+                    found => found?,
+                }
             }
         };
         left -= rows;
@@ -100,4 +118,24 @@ pub(in crate::log) async fn known(connection: &mut SqliteConnection, columns: &s
         false => format!("NULL AS {name}"),
     };
     Ok(query::names(columns).iter().map(|name| column(name)).collect::<Vec<_>>().join(", "))
+}
+
+/// From now on the views `requests` and `entry` of this connection, which is in a transaction and may write yet, have the
+/// rows of all files.
+pub(in crate::log) async fn as_one_table(path: &Path, live: &mut SqliteConnection) -> Result<(), QueryError> {
+    let segments: Vec<_> = closed(path, live).await?.iter().map(|segment| segment.path(path)).collect();
+    if segments.is_empty() {
+        return Ok(());
+    }
+    for (view, sql) in [
+        ("requests", "CREATE VIRTUAL TABLE temp.requests USING requests"),
+        ("entry", "CREATE VIRTUAL TABLE temp.entry USING entry"),
+    ] {
+        let names = "SELECT name FROM pragma_table_info(?)";
+        let columns: Vec<String> = sqlx::query_scalar(names).bind(view).fetch_all(&mut *live).await?;
+        if table::register(&mut live.lock_handle().await?, view, columns, segments.clone()) {
+            sqlx::raw_sql(sql).execute(&mut *live).await?;
+        }
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::{Segment, Sizes, UNFINISHED, beside, bytes, list};
+use super::{Segment, Sizes, UNFINISHED, beside, bytes, compress, damaged, list};
 use crate::log::store::ASIDE;
 
 /// What was deleted.
@@ -46,8 +46,9 @@ impl Retention {
         let most = self.sizes.total.saturating_sub(more);
         if used(live)? > most {
             // Somebody may still want to look at what was damaged, but not at the cost of what is whole.
-            for end in ["", "-wal"] {
-                let _most_often_there_is_none = fs::remove_file(beside(live, &format!("{ASIDE}{end}")));
+            let live_ones = ["", "-wal"].map(|end| beside(live, &format!("{ASIDE}{end}")));
+            for path in damaged(live)?.iter().chain(&live_ones) {
+                let _most_often_there_is_none = fs::remove_file(path);
             }
         }
         while used(live)? > most {
@@ -66,10 +67,13 @@ impl Retention {
 
 /// Deletes a segment; how many rows that were, at most.
 fn delete(live: &Path, segment: &Segment) -> io::Result<u64> {
-    match fs::remove_file(segment.path(live)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(u64::try_from(segment.last - segment.first + 1).unwrap_or(0)),
+    for path in [segment.path(live), segment.packed_path(live)] {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    Ok(u64::try_from(segment.last - segment.first + 1).unwrap_or(0))
 }
 
 /// Bytes of all files of a log, those of SQLite included, and what was set aside. A file of another name is nobody's here.
@@ -79,15 +83,44 @@ pub(in crate::log) fn used(live: &Path) -> io::Result<u64> {
 
 /// Bytes of what is not the live file.
 pub(in crate::log) fn closed_bytes(live: &Path) -> io::Result<u64> {
-    let others = [UNFINISHED.to_owned(), ASIDE.to_owned(), format!("{ASIDE}-wal")];
-    let others: u64 = others.iter().map(|end| bytes(&beside(live, end))).sum();
-    let segments = list(live)?;
-    Ok(others + segments.iter().map(|segment| bytes(&segment.path(live))).sum::<u64>())
+    let tally = Tally::of(live)?;
+    Ok(tally.plain.1 + tally.packed.1 + tally.others)
+}
+
+/// How many segments there are and their bytes, by how they are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::log) struct Tally {
+    pub(in crate::log) plain: (u64, u64),
+    pub(in crate::log) packed: (u64, u64),
+    /// Bytes of what is no segment.
+    pub(in crate::log) others: u64,
+}
+
+impl Tally {
+    pub(in crate::log) fn of(live: &Path) -> io::Result<Self> {
+        let mut tally = Self::default();
+        for segment in list(live)? {
+            let (plain, packed) = (bytes(&segment.path(live)), bytes(&segment.packed_path(live)));
+            if plain > 0 {
+                tally.plain = (tally.plain.0 + 1, tally.plain.1 + plain);
+                // Most often there is none.
+                tally.packed.1 += packed;
+            } else {
+                tally.packed = (tally.packed.0 + 1, tally.packed.1 + packed);
+            }
+        }
+        let others = [UNFINISHED, compress::UNFINISHED, ASIDE].map(|end| beside(live, end));
+        let others = others.into_iter().chain([beside(live, &format!("{ASIDE}-wal"))]).chain(damaged(live)?);
+        tally.others = others.map(|path| bytes(&path)).sum();
+        Ok(tally)
+    }
 }
 
 /// Removes what a kill left unfinished.
 pub(in crate::log) fn tidy(live: &Path) {
-    let _most_often_there_is_none = fs::remove_file(beside(live, UNFINISHED));
+    for end in [UNFINISHED, compress::UNFINISHED] {
+        let _most_often_there_is_none = fs::remove_file(beside(live, end));
+    }
 }
 
 /// How long an idle log waits before it looks for segments that are too old.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
 
-use super::super::segments::{self, Segment};
+use super::super::segments::{self, Compressor, Segment};
 use super::reading::{Enough, with_time};
 use super::*;
 
@@ -90,6 +90,121 @@ fn what_is_cut_is_read_as_one_table() {
     write(&mut store, 10_000..10_100);
     block_on(store.close_clean()).unwrap();
     assert_eq!(paths(&path, &everything()), (0..10_100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_query_of_ones_own_has_all_rows_in_one_table() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..5_000);
+    let table = [
+        ("SELECT count(*), count(DISTINCT id), sum(repeat), min(path) FROM requests", "5000,5000,5000,/orders/0"),
+        ("SELECT path FROM requests LIMIT 2", "/orders/0\n/orders/1"),
+        ("SELECT seq, status, client_addr FROM entry ORDER BY seq DESC LIMIT 1", "5000,200,192.0.2.9:51000"),
+        ("SELECT count(*) FROM requests a JOIN requests b USING (id) WHERE a.path = '/orders/7'", "1"),
+        (
+            "SELECT count(*) FROM requests WHERE path IN (SELECT path FROM requests WHERE path LIKE '/orders/499_')",
+            "10",
+        ),
+        ("SELECT max(seq) - count(*) < 5000 FROM decision", "1"),
+    ];
+    for (sql, expected) in table {
+        assert_eq!(ask(&path, sql), expected, "{sql}");
+    }
+    let columns = "SELECT count(*), sum(\"notnull\") FROM pragma_table_info('requests')";
+    assert_eq!(ask(&path, columns), "48,0");
+    let mut out = Vec::new();
+    for sql in ["DROP TABLE requests", "DELETE FROM requests", "SELECT absent FROM requests"] {
+        assert!(block_on(query::sql(&path, sql, Output::Csv, &mut out)).is_err(), "{sql}");
+    }
+    // A segment that is gone, or damaged, costs its own rows.
+    let closed = segments::list(&path).unwrap();
+    fs::remove_file(closed[0].path(&path)).unwrap();
+    fs::write(closed[1].path(&path), "no database").unwrap();
+    let rows = "SELECT count(*), min(seq) FROM entry";
+    assert_eq!(ask(&path, rows), format!("{},{}", 5_000 - closed[1].last, closed[2].first));
+    let left: Vec<_> = (u64::try_from(closed[1].last).unwrap()..5_000).collect();
+    assert_eq!(paths(&path, &everything()), left);
+    // Of a torn page what is on the others may still be read.
+    let torn = closed[2].path(&path);
+    let mut bytes = fs::read(&torn).unwrap();
+    bytes[4096..].fill(0x5a);
+    fs::write(&torn, bytes).unwrap();
+    let left: Vec<_> = (u64::try_from(closed[2].last).unwrap()..5_000).collect();
+    assert_eq!(paths(&path, &everything()), left);
+    assert_eq!(ask(&path, rows), format!("{},{}", 5_000 - closed[2].last, closed[2].last + 1));
+    block_on(store.close_clean()).unwrap();
+}
+
+/// Makes all segments small, as the log's thread does.
+fn compress(path: &Path) -> Arc<Stats> {
+    let stats = Arc::new(Stats::default());
+    let mut compressor = Compressor::new(path.to_owned(), Arc::clone(&stats));
+    compressor.start();
+    wait("all segments", || {
+        stats.count_segments(path);
+        stats.segments(SegmentForm::Plain).0 == 0 && !files(path).iter().any(|end| end.ends_with(".part"))
+    });
+    compressor.stop();
+    stats
+}
+
+#[test]
+fn compressed_segments_are_read_as_the_others() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..8_000);
+    let before = bytes(&path);
+    let closed = segments::list(&path).unwrap();
+    let stats = compress(&path);
+    assert_eq!(stats.segments(SegmentForm::Compressed).0, closed.len() as u64);
+    assert!(bytes(&path) < before / 2, "{} of {before}", bytes(&path));
+    assert_eq!(segments::list(&path).unwrap(), closed);
+    assert!(closed.iter().all(|segment| !segment.path(&path).exists()));
+    write(&mut store, 8_000..10_000);
+    // Some are small, some are not, and some rows are in the live file.
+    assert!(segments::list(&path).unwrap().len() > closed.len());
+    assert_eq!(paths(&path, &everything()), (0..10_000).collect::<Vec<_>>());
+    let one = Filter { path: Some("/orders/1234".into()), ..everything() };
+    assert_eq!(paths(&path, &one), [1234]);
+    let all = "SELECT count(*), count(DISTINCT id), min(path), sum(duration_us) FROM requests";
+    assert_eq!(ask(&path, all), "10000,10000,/orders/0,15000000");
+    block_on(store.close_clean()).unwrap();
+}
+
+#[test]
+fn a_log_compresses_what_it_cuts_and_what_it_finds() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..3_000);
+    block_on(store.close_clean()).unwrap();
+    let closed = segments::list(&path).unwrap();
+    // A kill after the small one had its name, one in the middle of it, and one that was damaged meanwhile.
+    compress(&path);
+    fs::write(closed[0].path(&path), "the larger one, not deleted yet").unwrap();
+    fs::write(path.with_file_name("requests.db.zst.part"), "half").unwrap();
+    let packed =
+        closed[1].path(&path).with_extension(format!("{}.zst", closed[1].path(&path).extension().unwrap().display()));
+    let torn = fs::read(&packed).unwrap();
+    fs::write(&packed, &torn[..torn.len() / 2]).unwrap();
+    let log = Log::start_cut(Refusals::new(WINDOW), &path, small(64 << 20));
+    for number in 3_000..6_000 {
+        log.sender.send(Box::new(request(number)));
+    }
+    let stats = Arc::clone(&log.stats);
+    wait("the rows", || stats.rows_written() == 3_000);
+    let plain = || {
+        stats.count_segments(&path);
+        stats.segments(SegmentForm::Plain).0
+    };
+    wait("all of it compressed", || plain() == 0 && stats.files_set_aside() == 1);
+    assert!(log.stop().clean);
+    assert!(segments::list(&path).unwrap().len() > closed.len());
+    let aside: Vec<_> = files(&path).into_iter().filter(|end| end.ends_with(".damaged")).collect();
+    assert_eq!(aside.len(), 1, "{aside:?}");
+    let lost = u64::try_from(closed[1].first - 1).unwrap()..u64::try_from(closed[1].last).unwrap();
+    let left: Vec<_> = (0..6_000).filter(|number| !lost.contains(number)).collect();
+    assert_eq!(paths(&path, &everything()), left);
 }
 
 #[test]
@@ -203,7 +318,10 @@ fn a_live_file_that_is_lost_goes_on_after_its_segments() {
     let mut store = open(&path, small(64 << 20));
     write(&mut store, 5_000..5_001);
     block_on(store.close_clean()).unwrap();
-    assert_eq!(ask(&path, "SELECT min(seq), max(seq), min(kind) FROM entry"), format!("{},{},gap", last + 1, last + 2));
+    assert_eq!(
+        ask(&path, "SELECT min(seq), max(seq), max(kind) FROM decision"),
+        format!("{},{},3", last + 1, last + 2)
+    );
     assert_eq!(paths(&path, &everything()).len(), usize::try_from(last).unwrap() + 2);
 }
 
@@ -222,7 +340,7 @@ fn a_large_file_of_an_earlier_version_becomes_a_segment() {
     block_on(store.close_clean()).unwrap();
     let segments = segments::list(&path).unwrap();
     assert_eq!(segments.iter().map(|segment| (segment.first, segment.last)).collect::<Vec<_>>(), [(1, rows)]);
-    assert_eq!(ask(&path, "SELECT min(seq), max(seq) FROM entry"), format!("{},{}", rows + 1, rows + 100));
+    assert_eq!(ask(&path, "SELECT min(seq), max(seq) FROM decision"), format!("{},{}", rows + 1, rows + 100));
     assert_eq!(ask(&path, "SELECT value FROM meta WHERE key = 'store'"), store_id);
     let filter = Filter { path: Some("/orders/99".into()), ..everything() };
     assert_eq!(

@@ -109,7 +109,7 @@ fn write(store: &mut Store, max_size: u64, count: u32, record: impl Fn(u32) -> B
         .map(|first| {
             let batch: Vec<_> = (first..first + 500).map(&record).collect();
             let done = block_on(store.write(&batch)).unwrap();
-            assert!(done.database_bytes < max_size + max_size / 4, "{} bytes", done.database_bytes);
+            assert!(done.live_bytes < max_size + max_size / 4, "{} bytes", done.live_bytes);
             done.pruned + done.pruned_strangers
         })
         .sum()

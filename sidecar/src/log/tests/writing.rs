@@ -202,7 +202,7 @@ fn the_size_is_bounded_and_the_newest_rows_stay() {
             let written = store.write(&batch).await.unwrap();
             number += 500;
             pruned += written.pruned;
-            assert!(written.database_bytes < max_size + max_size / 4, "{} bytes", written.database_bytes);
+            assert!(written.live_bytes < max_size + max_size / 4, "{} bytes", written.live_bytes);
         }
         store.close_clean().await.unwrap();
         assert!(fs::metadata(&path).unwrap().len() < max_size * 3 / 2);
