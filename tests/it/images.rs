@@ -94,7 +94,8 @@ fn programs_for_two_machines_make_one_image_with_an_index() {
     let folder = tempfile::tempdir().unwrap();
     let make = |name: &str, files: &[String]| {
         let output = folder.path().join(name);
-        let mut arguments = vec!["scripts/image", output.to_str().unwrap(), "gate:1.0", "--entrypoint", "/gate", "--label", "a=b"];
+        let mut arguments =
+            vec!["scripts/image", output.to_str().unwrap(), "gate:1.0", "--entrypoint", "/gate", "--label", "a=b"];
         arguments.extend(files.iter().map(String::as_str));
         (finished(&arguments), output)
     };
@@ -140,7 +141,9 @@ fn dockerfiles_and_workflows_are_for_every_kind_of_machine() {
     assert_eq!(architectures, ["amd64", "arm64"]);
     let platforms: Vec<_> = architectures.iter().map(|architecture| format!("linux/{architecture}")).collect();
     let option = format!("--platform {}", platforms.join(","));
-    let channel = serde_json::to_string(&text("rust-toolchain.toml").lines().find_map(|line| line.strip_prefix("channel = "))).unwrap();
+    let channel =
+        serde_json::to_string(&text("rust-toolchain.toml").lines().find_map(|line| line.strip_prefix("channel = ")))
+            .unwrap();
     let rust = channel.replace(['\\', '"'], "");
     for name in ["sidecar", "operator"] {
         let file = text(&format!("Dockerfile.{name}"));
@@ -172,7 +175,8 @@ fn the_skeleton_has_all_manifests_and_no_source() {
     let folder = tempfile::tempdir().unwrap();
     let skeleton = folder.path().join("skeleton");
     said(&["scripts/skeleton", skeleton.to_str().unwrap()]);
-    let listed = run(Command::new("find").arg(&skeleton).args(["-type", "f", "-printf", "%P\\n"]), b"", PATIENCE).unwrap();
+    let listed =
+        run(Command::new("find").arg(&skeleton).args(["-type", "f", "-printf", "%P\\n"]), b"", PATIENCE).unwrap();
     let mut sources = 0;
     for place in listed.text().lines() {
         let content = fs::read_to_string(skeleton.join(place)).unwrap();
