@@ -100,6 +100,11 @@ impl Maker {
         self.enter(Histogram::with_opts(family.buckets(PROGRAMMED_SECONDS.to_vec())))
     }
 
+    fn touches(&self) -> Made<IntCounter> {
+        let help = "Pods whose kubelet was told to look at once.";
+        self.enter(IntCounter::new("postern_operator_touches_total", help))
+    }
+
     fn requests_at_once(&self) -> Made<IntGaugeVec> {
         let help = "Requests to the API server that are under way, and that wait until fewer are; watches and the Lease aside.";
         self.gauges("postern_operator_api_requests_at_once", help, &["state"])
@@ -141,10 +146,7 @@ impl Metrics {
                 &["resource", "verb", "outcome"],
             )?,
             requests_at_once: make.requests_at_once()?,
-            touches: make.enter(IntCounter::new(
-                "postern_operator_touches_total",
-                "Pods whose kubelet was told to look at once.",
-            ))?,
+            touches: make.touches()?,
             events: make.counters(
                 "postern_operator_events_total",
                 "Events that were published, were known already, could not be, or were dropped because too many waited.",
