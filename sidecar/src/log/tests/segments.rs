@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
 
+use sidecar_config::Ratio;
+use sidecar_decide::Reason;
+
 use super::super::segments::{self, Compressor, Retention, Segment};
 use super::reading::{Enough, with_time};
 use super::*;
@@ -465,4 +468,31 @@ fn what_is_followed_goes_on_through_cuts() {
         lines.lines().map(|line| line.split("/orders/").nth(1).unwrap().split('"').next().unwrap().to_owned());
     let expected = (500..12_000).map(|number: u64| number.to_string()).chain(["last".to_owned()]);
     assert_eq!(numbers.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn of_what_is_allowed_a_part_is_rows_and_the_rest_is_counted() {
+    for (millionths, kept) in [(0, 0), (100_000, 100), (333_333, 333), (1_000_000, 1_000)] {
+        let (_folder, path) = folder();
+        let mut log = Log::start(&path, LARGE);
+        log.sender = log.sender.keeping(Ratio::from_millionths(millionths));
+        // Of each kind as many, by turns: which of them is chosen is not for whoever asks.
+        for number in 0..1_000 {
+            let others = [
+                Record { verdict: Verdict::Refused, reason: Some(Reason::PolicyNotAllowed), ..request(number) },
+                Record { verdict: Verdict::WouldRefuse, ..request(number) },
+                Record { reason: Some(Reason::RouteInvalid), ..request(number) },
+            ];
+            for record in others.into_iter().chain([request(number)]) {
+                wait("a place", || log.stats.queue_depth() < 2_000);
+                log.sender.send(Box::new(record));
+            }
+        }
+        let stats = Arc::clone(&log.stats);
+        assert_eq!(log.stop().lost, 0);
+        let plain = "SELECT count(*) FROM requests WHERE verdict = 'allowed' AND reason IS NULL";
+        assert_eq!(ask(&path, plain), kept.to_string(), "{millionths}");
+        assert_eq!(ask(&path, "SELECT sum(repeat) FROM requests"), (3_000 + kept).to_string(), "{millionths}");
+        assert_eq!(stats.rows_sampled_away(), 1_000 - kept, "{millionths}");
+    }
 }
