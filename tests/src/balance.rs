@@ -49,7 +49,7 @@ impl Balance {
             let Ok(value) = value.parse::<u64>() else { continue };
             let (family, labels) = series.split_once('{').unwrap_or((series, ""));
             match family {
-                "postern_log_rows_dropped_total" => balance.dropped += value,
+                "postern_log_rows_dropped_total" | "postern_log_rows_sampled_away_total" => balance.dropped += value,
                 "postern_log_queue_rows" => balance.queued += value,
                 "postern_log_refusals_held" => balance.held += value,
                 "postern_log_rows_pruned_total" | "postern_log_files_set_aside_total" => balance.is_short |= value > 0,

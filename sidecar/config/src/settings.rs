@@ -113,6 +113,10 @@ pub struct Log {
     /// absent. Since 1.6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Duration>,
+    /// Which part of what is allowed, and goes well, is in rows; 0 to 1. The rest is counted. What is refused, or would be,
+    /// or fails is always in a row. Since 1.6.
+    #[serde(default = "whole", skip_serializing_if = "is_whole")]
+    pub allowed_ratio: Ratio,
 }
 
 impl Default for Log {
@@ -125,6 +129,7 @@ impl Default for Log {
             segment_size: default_segment_size(),
             segment_age: default_segment_age(),
             max_age: None,
+            allowed_ratio: whole(),
         }
     }
 }
@@ -254,6 +259,15 @@ fn is_default_segment_size(size: &Size) -> bool {
 /// A quiet gate has few files, and what is deleted for its age is so within an hour.
 fn default_segment_age() -> Duration {
     Duration::from_millis(60 * 60 * 1000)
+}
+
+/// A log of every decision, unless somebody chooses otherwise.
+fn whole() -> Ratio {
+    Ratio::from_millionths(Ratio::MILLION)
+}
+
+fn is_whole(ratio: &Ratio) -> bool {
+    *ratio == whole()
 }
 
 fn is_default_segment_age(age: &Duration) -> bool {

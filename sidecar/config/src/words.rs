@@ -220,8 +220,8 @@ impl schemars::JsonSchema for Size {
 pub struct Ratio(u32);
 
 impl Ratio {
-    /// One millionth of the whole.
-    const MILLION: u32 = 1_000_000;
+    /// The whole, in its millionths.
+    pub const MILLION: u32 = 1_000_000;
 
     /// So many millionths; all of it where they are more.
     #[must_use]

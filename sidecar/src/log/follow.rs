@@ -124,9 +124,12 @@ impl Followed {
         };
         let mut last = segment.last;
         if let Some(mut connection) = segments::open(look.path, &segment).await? {
-            let (rows, printed) = look.print(&mut connection, self.last, segment.last, printer).await?;
+            match look.print(&mut connection, self.last, segment.last, printer).await {
+                Ok((rows, printed)) => last = printed.filter(|_| rows == LOOK_ROWS).unwrap_or(last),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
             connection.close().await?;
-            last = printed.filter(|_| rows == LOOK_ROWS).unwrap_or(last);
         }
         self.last = last;
         Ok(true)

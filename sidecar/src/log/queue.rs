@@ -3,13 +3,16 @@
 //! The standard channel wakes its receiver for every message it waits for, so the writer never waits on it: it parks, and
 //! senders unpark it twice a batch at most: for the first record, and for the one that makes the batch full.
 
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::record::Record;
+use sidecar_config::Ratio;
+use sidecar_decide::Verdict;
+
+use super::record::{Kind, Record};
 use super::refusals::{Refusals, WINDOW};
 use super::stats::{DropReason, Stats};
 
@@ -20,6 +23,8 @@ pub const QUEUE_ROWS: usize = 8192;
 /// Places of records that were written, kept for others: two batches of a busy gate. A place that is freed by another thread
 /// than it was made by costs each of them more than writing into it does.
 const SPARES: usize = 512;
+
+const MILLION: u64 = Ratio::MILLION as u64;
 
 /// Records on their way into one transaction; boxed as the queue has them, because unboxing would copy each once more.
 pub(super) type Batch = Vec<Box<Record>>;
@@ -54,7 +59,8 @@ pub(super) fn channel_with(
         closed: AtomicBool::new(false),
         stop_at: OnceLock::new(),
     });
-    (Sender { slots, shared: Arc::clone(&shared) }, Receiver { records, shared })
+    let sender = Sender { slots, shared: Arc::clone(&shared), sampling: None };
+    (sender, Receiver { records, shared })
 }
 
 /// The workers' end.
@@ -62,9 +68,18 @@ pub(super) fn channel_with(
 pub struct Sender {
     slots: SyncSender<Box<Record>>,
     shared: Arc<Shared>,
+    /// Which of the allowed are rows; all, where it is absent.
+    sampling: Option<Arc<Sampling>>,
 }
 
 impl Sender {
+    /// The same, where of what is allowed, and went well, only this part is rows. The rest is counted.
+    #[must_use]
+    pub fn keeping(self, part: Ratio) -> Self {
+        let is_all = part == Ratio::from_millionths(Ratio::MILLION);
+        Self { sampling: (!is_all).then(|| Arc::new(Sampling { part, seen: AtomicU64::new(0) })), ..self }
+    }
+
     /// A place for `record`: one that is no longer used, if there is any.
     #[must_use]
     pub fn place(&self, record: Record) -> Box<Record> {
@@ -81,7 +96,9 @@ impl Sender {
     /// Queues `record` without ever waiting for the writer; where there is no place for it, it is counted as dropped.
     /// Refusals before authentication are queued as far as they are to be rows of their own.
     pub fn send(&self, record: Box<Record>) {
-        if !record.is_before_authentication() {
+        if self.sampling.as_ref().is_some_and(|sampling| !sampling.keeps(&record)) {
+            self.shared.stats.add_sampled(record.repeat);
+        } else if !record.is_before_authentication() {
             self.queue(record);
         } else if let Some(row) = self.tally(record) {
             self.queue(row);
@@ -132,6 +149,27 @@ impl Sender {
         } else if queued == 1 || queued == shared.flush_rows {
             shared.wake();
         }
+    }
+}
+
+/// Chooses rows of what was allowed, evenly. Not by anything that a client chooses, such as a request's id: it could choose
+/// not to be seen.
+#[derive(Debug)]
+struct Sampling {
+    part: Ratio,
+    seen: AtomicU64,
+}
+
+impl Sampling {
+    fn keeps(&self, record: &Record) -> bool {
+        if record.verdict != Verdict::Allowed || record.reason.is_some() || record.kind == Kind::Gap {
+            return true;
+        }
+        // Of each million just so many, and these as far apart as they can be.
+        let kept = |of: u64| of % MILLION * u64::from(self.part.millionths()) / MILLION;
+        let seen = self.seen.fetch_add(1, Ordering::Relaxed) % MILLION;
+        let after = if seen + 1 == MILLION { self.part.millionths().into() } else { kept(seen + 1) };
+        after > kept(seen)
     }
 }
 

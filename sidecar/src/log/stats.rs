@@ -11,6 +11,7 @@ use super::store::Written;
 pub struct Stats {
     written: AtomicU64,
     dropped: [AtomicU64; DropReason::ALL.len()],
+    sampled: AtomicU64,
     pruned: [AtomicU64; PruneReason::ALL.len()],
     write_errors: AtomicU64,
     set_aside: AtomicU64,
@@ -115,6 +116,15 @@ impl Stats {
     /// Decisions that never will be in a row, for any reason.
     pub fn rows_dropped_total(&self) -> u64 {
         DropReason::ALL.into_iter().map(|reason| self.rows_dropped(reason)).sum()
+    }
+
+    /// Decisions that are in no row because only a part of what is allowed is to be.
+    pub fn rows_sampled_away(&self) -> u64 {
+        self.sampled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_sampled(&self, decisions: u64) {
+        self.sampled.fetch_add(decisions, Ordering::Relaxed);
     }
 
     /// Rows deleted for `reason`.

@@ -17,7 +17,7 @@ use super::insert::{InsertError, insert};
 use super::prune::{Room, pages};
 use super::record::{Kind, Record, Scope, ScopeFacts};
 use super::schema::{VERSION, migrate};
-use super::segments::{self, Cutter, Gone, Retention, Segment, Sizes};
+use super::segments::{self, Cutter, Gone, LOOK_EVERY, Retention, Segment, Sizes};
 
 /// How long one statement waits for another process's lock. Short, because the writer retries anyway and must notice
 /// that it is to stop.
@@ -129,6 +129,8 @@ pub(super) struct Store {
     cut: i64,
     cutter: Cutter,
     retention: Retention,
+    /// When segments were last looked at; `None` since it was opened.
+    looked: Option<Instant>,
 }
 
 impl Store {
@@ -159,8 +161,18 @@ impl Store {
         let room = Room::new(path, &sizes, segments::closed_bytes(path)?, &mut connection).await?;
         let cutter = Cutter::open(sizes, &mut connection).await?;
         let retention = Retention::new(sizes);
-        let mut store =
-            Self { connection, path: path.clone(), file, ids, room, last: last.max(cut), cut, cutter, retention };
+        let mut store = Self {
+            connection,
+            path: path.clone(),
+            file,
+            ids,
+            room,
+            last: last.max(cut),
+            cut,
+            cutter,
+            retention,
+            looked: None,
+        };
         store.set_clean(false).await?;
         let is_short = was_clean == 0 || (is_new && newest_segment.is_some());
         if opening == Opening::Anew || (opening == Opening::First && is_short) {
@@ -183,6 +195,10 @@ impl Store {
         } else if self.room.is_log_long() {
             // A reader keeps it so long: the others make room for it.
             written.gone = self.make_room(self.retention.sizes.segment)?;
+        } else if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+            // Segments become too old without a row; and the last process may have had room for more.
+            self.looked = Some(Instant::now());
+            written.gone = self.make_room(self.retention.ahead())?;
         }
         if !batch.is_empty() {
             self.append(batch).await?;

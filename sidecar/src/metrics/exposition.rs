@@ -125,6 +125,8 @@ fn request_log(page: &mut Page, stats: &log::Stats) {
     for reason in log::DropReason::ALL {
         dropped.series(&[("reason", reason.name())], stats.rows_dropped(reason));
     }
+    let help = "Decisions that are in no row, because only a part of what is allowed is to be.";
+    page.counter("postern_log_rows_sampled_away_total", help, stats.rows_sampled_away());
     let help = "Rows deleted to keep the log within its size and age.";
     let mut pruned = page.family(Kind::Counter, "postern_log_rows_pruned_total", help);
     for reason in log::PruneReason::ALL {

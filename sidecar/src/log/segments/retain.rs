@@ -97,7 +97,9 @@ impl Retention {
     /// What is to be free after a cut: the live file grows, its write-ahead log too, then it is copied, and a segment is
     /// made smaller.
     pub(in crate::log) fn ahead(&self) -> u64 {
-        3 * self.sizes.segment + self.wal_bytes
+        let ahead = 3 * self.sizes.segment + self.wal_bytes;
+        // Where segments are as large as the log, it is not to be empty for that.
+        ahead.min(self.sizes.total / 4 * 3)
     }
 }
 

@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
 
+use sidecar_config::Ratio;
+use sidecar_decide::Reason;
+
 use super::super::segments::{self, Compressor, Retention, Segment};
 use super::reading::{Enough, with_time};
 use super::*;
@@ -318,13 +321,18 @@ fn rows_that_are_too_old_go_with_their_segment() {
     let before = segments::list(&path).unwrap().len();
     assert!(before > 3);
     block_on(store.close_clean()).unwrap();
-    // Rows of 2023.
+    // Rows of 2023. Those in segments go although no row comes and nothing is cut.
+    let cut = u64::try_from(segments::list(&path).unwrap().pop().unwrap().last).unwrap();
+    let mut store = open(&path, Sizes { keep: Some(Duration::from_secs(1)), ..small(64 << 20) });
+    assert_eq!(block_on(store.write(&[])).unwrap().gone.for_age, cut);
+    assert_eq!(segments::list(&path).unwrap(), []);
+    block_on(store.close_clean()).unwrap();
     let day = Duration::from_secs(86_400);
     let sizes = Sizes { age: day, keep: Some(day), ..small(64 << 20) };
     let mut store = open(&path, sizes);
     // The live file's are as old, and are cut off before the next row comes.
     let done = block_on(store.write(&[])).unwrap();
-    assert_eq!(done.gone.for_age, 10_000);
+    assert_eq!(done.gone.for_age, 10_000 - cut);
     let row = Record { time: std::time::SystemTime::now(), ..request(10_000) };
     block_on(store.write(&[Box::new(row)])).unwrap();
     block_on(store.close_clean()).unwrap();
@@ -465,4 +473,31 @@ fn what_is_followed_goes_on_through_cuts() {
         lines.lines().map(|line| line.split("/orders/").nth(1).unwrap().split('"').next().unwrap().to_owned());
     let expected = (500..12_000).map(|number: u64| number.to_string()).chain(["last".to_owned()]);
     assert_eq!(numbers.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn of_what_is_allowed_a_part_is_rows_and_the_rest_is_counted() {
+    for (millionths, kept) in [(0, 0), (100_000, 100), (333_333, 333), (1_000_000, 1_000)] {
+        let (_folder, path) = folder();
+        let mut log = Log::start(&path, LARGE);
+        log.sender = log.sender.keeping(Ratio::from_millionths(millionths));
+        // Of each kind as many, by turns: which of them is chosen is not for whoever asks.
+        for number in 0..1_000 {
+            let others = [
+                Record { verdict: Verdict::Refused, reason: Some(Reason::PolicyNotAllowed), ..request(number) },
+                Record { verdict: Verdict::WouldRefuse, ..request(number) },
+                Record { reason: Some(Reason::RouteInvalid), ..request(number) },
+            ];
+            for record in others.into_iter().chain([request(number)]) {
+                wait("a place", || log.stats.queue_depth() < 2_000);
+                log.sender.send(Box::new(record));
+            }
+        }
+        let stats = Arc::clone(&log.stats);
+        assert_eq!(log.stop().lost, 0);
+        let plain = "SELECT count(*) FROM requests WHERE verdict = 'allowed' AND reason IS NULL";
+        assert_eq!(ask(&path, plain), kept.to_string(), "{millionths}");
+        assert_eq!(ask(&path, "SELECT sum(repeat) FROM requests"), (3_000 + kept).to_string(), "{millionths}");
+        assert_eq!(stats.rows_sampled_away(), 1_000 - kept, "{millionths}");
+    }
 }
