@@ -50,7 +50,14 @@ fn serve(mut document: Document) {
     assert!(problems.iter().all(|problem| !problem.path.is_empty() && !problem.detail.is_empty()));
     let headers = HeaderMap::new();
     for listener in &snapshot.listeners {
-        let request = Request { host: "localhost", path: "/", method: &Method::GET, headers: &headers, query: None, message: Sent::Nothing };
+        let request = Request {
+            host: "localhost",
+            path: "/",
+            method: &Method::GET,
+            headers: &headers,
+            query: None,
+            message: Sent::Nothing,
+        };
         if let Ok(rule) = listener.table.find(&request) {
             let _ = snapshot.decide(&snapshot.rules[rule], &Caller::ANONYMOUS);
         }

@@ -24,6 +24,13 @@ impl Message {
             Self::Call(name) => name,
         }
     }
+
+    /// Whether it says more than that there was a request: where one is JSON all are, and each rule of the many that serve
+    /// nothing else would have a series more.
+    #[must_use]
+    pub fn is_telling(&self) -> bool {
+        *self != Self::Known(MessageType::JSON)
+    }
 }
 
 /// What is found in a body as it passes. A body without a byte is no message, whatever its head says.

@@ -62,7 +62,7 @@ fn what_a_body_says_is_in_the_row() {
     }
     chosen(&gate);
     let labels = r#"listener="gate",route="demo/orders",rule="all",message_type"#;
-    for (message_type, expected) in [("DERControlResponse", 2), ("DeviceCapability", 2), ("json", 4), ("other", 4)] {
+    for (message_type, expected) in [("DERControlResponse", 2), ("DeviceCapability", 2), ("json", 0), ("other", 4)] {
         let series = format!("postern_messages_total{{{labels}=\"{message_type}\"}}");
         assert_eq!(metric(&gate.sidecar, &series), expected, "{message_type}");
     }
@@ -204,6 +204,9 @@ root = b"<DERControlResponse/>"
 whole = ask(*[root[at:at + 1] for at in range(len(root))])
 whole.send(b"0\r\n\r\n")
 print(status(whole))
+empty = ask()
+empty.send(b"0\r\n\r\n")
+print(status(empty))
 bad = ask(b"<DERControl")
 bad.send(b"no chunk\r\n")
 print(status(bad))
@@ -212,14 +215,15 @@ gone.raw.close()
 print(status(ask(b"<DERControl")))
 "#;
     let finished = python(gate.folder.path(), gate.sidecar.listener("gate").unwrap(), script).unwrap();
-    assert_eq!(finished.text(), "200\n400\n408\n", "{finished:?}");
+    assert_eq!(finished.text(), "200\n403\n400\n408\n", "{finished:?}");
     let shown = |row: &Value| columns(row, &["reason", "status", "message_type"]).to_string();
-    let mut shown: Vec<_> = rows(&gate.sidecar, 4).iter().map(shown).collect();
+    let mut shown: Vec<_> = rows(&gate.sidecar, 5).iter().map(shown).collect();
     shown.sort();
     let expected = [
         json!(["client_closed", 499, null]),
         json!(["client_malformed", 400, null]),
         json!(["client_timeout", 408, null]),
+        json!(["policy_not_allowed", 403, null]),
         json!([null, 200, "DERControlResponse"]),
     ];
     assert_eq!(shown, expected.map(|row| row.to_string()));

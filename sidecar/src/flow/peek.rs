@@ -40,8 +40,8 @@ pub(super) async fn message(
     let limits = &view.served.generation.limits;
     let _pending = connection.gate.pend(limits).await.map_err(|reason| draft.refused(reason))?;
     let found = timeout(MESSAGE_WAIT, root(&mut request.body)).await.unwrap_or(Err(Reason::ClientTimeout))?;
-    draft.edit(|record| record.message_type = Some(Message::Known(found)));
-    Ok(Sent::Known(found))
+    draft.edit(|record| record.message_type = found.map(Message::Known));
+    Ok(found.map_or(Sent::Nothing, Sent::Known))
 }
 
 /// Whether the rule of a request depends on its message; not where there will be none for another reason.
@@ -52,7 +52,8 @@ fn depends(table: &route::RouteTable, request: &Request) -> bool {
     table.depends_on_message(&route::Request { host, path: &path, method, headers, query, message: Sent::Unread })
 }
 
-async fn root(body: &mut Inbound) -> Result<MessageType, Reason> {
+/// What its first bytes say; `None` where there are none.
+async fn root(body: &mut Inbound) -> Result<Option<MessageType>, Reason> {
     let mut scan = RootScan::new();
     let mut found = None;
     let look = |bytes: &[u8]| {
@@ -60,5 +61,5 @@ async fn root(body: &mut Inbound) -> Result<MessageType, Reason> {
         found.is_some()
     };
     body.look(MESSAGE_PIECES, look).await.map_err(|error| reason_of(&error))?;
-    Ok(found.unwrap_or(MessageType::OTHER))
+    Ok(found.or_else(|| scan.ended()))
 }

@@ -245,7 +245,7 @@ impl Draft {
         let outcome = Outcome { event, verdict: record.verdict, reason: record.reason, limiter: record.limiter };
         let (request_bytes, response_bytes) = (record.request_bytes, record.response_bytes);
         self.gate.count(&self.scope, outcome, &Amount { duration: elapsed, request_bytes, response_bytes });
-        if let Some(message) = &record.message_type {
+        if let Some(message) = record.message_type.as_ref().filter(|message| message.is_telling()) {
             self.gate.count_message(&self.scope, message);
         }
         if let (Some(trace), Some(tracer)) = (self.trace.take(), &self.gate.tracer) {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
 use clap::Args;
-use sidecar_decide::{Reason, Verdict};
+use sidecar_decide::{MessageType, Reason, Verdict};
 
 use self::change::{Edit, admitting_entries, edited, passes_at_all, smallest};
 use self::world::{Common, Outcome, Question, Unanswered, World};
@@ -36,6 +36,9 @@ pub struct Arguments {
     /// Header field of the request, `name: value`; may be given more than once
     #[arg(short = 'H', long, value_name = "FIELD")]
     header: Vec<String>,
+    /// Type of the message in its body, such as DERControlResponse [what a Content-Type says; of XML nothing]
+    #[arg(long, value_name = "TYPE", value_parser = read::message_type)]
+    message_type: Option<MessageType>,
     /// File or folder with manifests, - for standard input, in place of a cluster; may be given more than once
     #[arg(short, long, value_name = "FILE")]
     filename: Vec<PathBuf>,

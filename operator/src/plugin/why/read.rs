@@ -13,6 +13,8 @@ use kube::{Api, Client, ResourceExt};
 use postern_crds::{ClientIdentity, ProxyRoute};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sidecar_decide::MessageType;
+use sidecar_decide::route::Sent;
 
 use super::Arguments;
 use super::world::{Common, From, Question, World};
@@ -64,6 +66,7 @@ pub(super) fn read(arguments: &Arguments) -> Result<Read> {
     let (method, target) = arguments.request.split_once(' ').unwrap_or(("GET", &arguments.request));
     let (path, query) =
         target.trim().split_once('?').map_or((target.trim(), None), |(path, query)| (path, Some(query)));
+    let headers = headers(&arguments.header)?;
     let question = Question {
         from: from(&arguments.from, &to.namespace, &names),
         to,
@@ -71,7 +74,8 @@ pub(super) fn read(arguments: &Arguments) -> Result<Read> {
         path: path.to_owned(),
         query: query.map(str::to_owned),
         host,
-        headers: headers(&arguments.header)?,
+        message: arguments.message_type.map_or_else(|| Sent::of(&headers), Sent::Known),
+        headers,
     };
     let now = Timestamp::now().as_second();
     Ok(Read { world, common: Common { issuer: somebody(now)?, names, now }, question, notes })
@@ -97,6 +101,11 @@ fn from(text: &str, namespace: &str, names: &Names) -> From {
         }
         None => From::Identity(name(text, namespace)),
     }
+}
+
+pub(super) fn message_type(text: &str) -> Result<MessageType, String> {
+    let advice = "write a root element of IEEE 2030.5 such as `DERControlResponse`, or one of exi, json, other";
+    MessageType::named(text).ok_or_else(|| advice.to_owned())
 }
 
 fn headers(fields: &[String]) -> Result<HeaderMap> {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use sidecar_decide::MessageType;
+use sidecar_decide::route::Sent;
 
 use super::change::edited;
 use super::read::{Given, somebody};
@@ -104,6 +106,7 @@ fn question(from: &str, request: &str) -> Question {
         query: None,
         host: "orders.example".to_owned(),
         headers: http::HeaderMap::new(),
+        message: Sent::Nothing,
     }
 }
 
@@ -227,6 +230,23 @@ It would be refused by this change, the smallest:
   ClientIdentity shop/ops: write `spec.state: Suspended`
 ";
     assert_eq!(explain(&world, &common, &question).expect("an answer").text(&question), expected);
+}
+
+#[test]
+fn a_message_is_asked_about() {
+    let (mut world, common) = (world(), common());
+    world.routes[0].spec.rules[0].matches[0].message_type = Some("Time".to_owned());
+    let time = MessageType::named("Time").expect("a known type");
+    let rows = [
+        (Sent::Known(time), "allowed by rule read of shop/orders"),
+        (Sent::Known(MessageType::JSON), "refused: route_no_match"),
+        (Sent::Nothing, "refused: route_no_match"),
+    ];
+    for (message, expected) in rows {
+        let question = Question { message, ..question("billing", "GET /orders") };
+        let explanation = explain(&world, &common, &question).expect("an answer");
+        assert_eq!(said(&explanation, &question).0, expected, "{message:?}");
+    }
 }
 
 #[test]

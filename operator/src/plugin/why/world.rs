@@ -78,6 +78,8 @@ pub struct Question {
     pub host: String,
     /// The header fields.
     pub headers: HeaderMap,
+    /// What its message is.
+    pub message: Sent,
 }
 
 /// What comes of it.
@@ -236,7 +238,7 @@ impl Asked<'_> {
             method: &question.method,
             headers: &question.headers,
             query: question.query.as_deref(),
-            message: Sent::of(&question.headers),
+            message: question.message,
         };
         let rule = match self.listener.table.find(&request) {
             Ok(index) => self.snapshot.rules.get(index).ok_or("the rule is not there")?,
