@@ -39,6 +39,7 @@ mod monitoring;
 mod observed;
 mod offers;
 mod operator;
+mod postgres;
 mod pressure;
 mod probes;
 mod reload;
