@@ -51,6 +51,7 @@ mod routes;
 mod rustls_client;
 mod server_certificates;
 mod settings;
+mod shipping;
 mod soak;
 mod standalone;
 mod status;

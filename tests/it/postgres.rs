@@ -17,8 +17,10 @@ fn log_schema(arguments: &[&str]) -> Finished {
     run(command.arg("log-schema").args(arguments), b"", PATIENCE).unwrap()
 }
 
-/// What it says, and how it ends.
-fn said(arguments: &[&str]) -> (Option<i32>, String) {
+/// How it ends, and what it says.
+type Said = (Option<i32>, String);
+
+fn said(arguments: &[&str]) -> Said {
     let finished = log_schema(arguments);
     (finished.code, finished.text() + &finished.stderr)
 }
@@ -137,7 +139,7 @@ fn a_server_that_cannot_be_believed_or_does_not_believe_is_told_of() {
     let named = url.replace("127.0.0.1", "localhost");
     let already = "the request log's schema is there already, version 1\n".to_owned();
     let fault = |text: &str| (Some(1), format!("{text}\n"));
-    let table: [(&[&str], (Option<i32>, String)); 7] = [
+    let table: [(&[&str], Said); 7] = [
         (&[&url, "--ca-file", &ca, "--password-file", &password], (Some(0), already.clone())),
         (&[&format!("{url}?sslmode=disable"), "--password-file", &password], (Some(0), already.clone())),
         (&[&format!("{}?sslrootcert={ca}", url.replace("owner@", "owner:tr%20ue@"))], (Some(0), already)),
@@ -146,7 +148,10 @@ fn a_server_that_cannot_be_believed_or_does_not_believe_is_told_of() {
             fault("password authentication failed for user \"owner\" (SQLSTATE 28P01)"),
         ),
         (&[&url, "--ca-file", &ca], fault("invalid configuration: password missing")),
-        (&[&url, "--ca-file", &other, "--password-file", &password], fault("invalid peer certificate: UnknownIssuer")),
+        (
+            &[&url, "--ca-file", &other, "--password-file", &password],
+            fault("error performing TLS handshake: invalid peer certificate: UnknownIssuer"),
+        ),
         (
             &[&url],
             (Some(1), "nobody vouches for the server: give --ca-file, or sslmode=disable in the URL\n".to_owned()),

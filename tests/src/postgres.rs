@@ -49,7 +49,8 @@ impl Postgres {
                 .arg(&data),
         )?;
         ensure!(made.code == Some(0), "initdb: {}", made.stderr);
-        let options = LeafOptions { addresses: vec![[127, 0, 0, 1].into()], ..LeafOptions::server("localhost") };
+        let (addresses, dns_names) = (vec![[127, 0, 0, 1].into()], vec!["db.example".to_owned()]);
+        let options = LeafOptions { addresses, dns_names, ..LeafOptions::server("db.example") };
         authority.issue(&options)?.write(&data, "server")?;
         for name in ["server.pem", "server.key"] {
             fs::set_permissions(data.join(name), fs::Permissions::from_mode(0o600))?;

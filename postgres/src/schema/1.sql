@@ -56,7 +56,7 @@ BEGIN
   IF EXISTS (SELECT FROM pg_class WHERE relname = name AND relnamespace = 'postern'::regnamespace) THEN
     RETURN true;
   END IF;
-  EXECUTE format('CREATE TABLE postern.%I (LIKE postern.requests INCLUDING DEFAULTS INCLUDING INDEXES)', name);
+  EXECUTE format('CREATE TABLE postern.%I (LIKE postern.requests INCLUDING ALL)', name);
   -- Rows of that day that came before would keep it from being attached.
   LOCK TABLE postern.requests_other IN ACCESS EXCLUSIVE MODE;
   EXECUTE format('WITH moved AS (DELETE FROM postern.requests_other WHERE time >= %L AND time < %L RETURNING *)
