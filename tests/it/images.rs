@@ -124,6 +124,11 @@ fn programs_for_two_machines_make_one_image_with_an_index() {
     }
     assert_eq!((index["manifests"].as_array().unwrap().len(), layers.len()), (2, 2));
 
+    // For engines that know no index.
+    let saved = archive.json("manifest.json");
+    let tags: Vec<_> = saved.as_array().unwrap().iter().map(|image| image["RepoTags"].clone()).collect();
+    assert_eq!(tags, [json!(["gate:1.0-amd64"]), json!(["gate:1.0-arm64"])]);
+
     let (made, one) = make("one.tar", std::slice::from_ref(&arm));
     assert_eq!(made.code, Some(0), "{}", made.stderr);
     let entry = Archive::open(&one).json("index.json")["manifests"][0].take();

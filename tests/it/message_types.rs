@@ -225,3 +225,22 @@ print(status(ask(b"<DERControl")))
     assert_eq!(shown, expected.map(|row| row.to_string()));
     assert_eq!(gate.upstream.requests(), 1);
 }
+
+/// So that a tunnel is under the same rule when it is judged again: whoever asks for one with a body gets no tunnel.
+#[test]
+fn what_asks_for_a_tunnel_has_no_message() {
+    let gate = typed();
+    let ask = |body: &[&str]| {
+        let curl = gate.curl(Some("billing"), "/switch").unwrap().arg("--http1.1");
+        let fields = ["connection: upgrade", "upgrade: test", "content-type: application/json"];
+        let curl = fields.iter().fold(curl, |curl, field| curl.arg("-H").arg(*field));
+        let curl = body.iter().fold(curl, |curl, word| curl.arg(*word));
+        curl.call().unwrap().status
+    };
+    assert_eq!(ask(&[]), Some(403));
+    assert_eq!(columns(&newest(&gate.sidecar, 1), &["rule", "reason"]), json!(["rest", "policy_not_allowed"]));
+    // With a body it is an ordinary request, which asks for no protocol.
+    assert_eq!(ask(&["--data-binary", "{}"]), Some(502));
+    let shown = columns(&newest(&gate.sidecar, 2), &["kind", "rule", "message_type"]);
+    assert_eq!(shown, json!(["request", "responses", "json"]));
+}

@@ -75,4 +75,5 @@ fn the_compose_file_runs_this_gate() {
     assert_eq!(gate["image"], concat!("postern-sidecar:", env!("CARGO_PKG_VERSION")));
     let arguments = json!(["run", "--config", "/etc/postern/postern.toml", "--status-address", "0.0.0.0:6190"]);
     assert_eq!((&gate["command"], &gate["read_only"]), (&arguments, &json!(true)));
+    assert_eq!(gate["healthcheck"]["test"], json!(["CMD", "/postern-sidecar", "status"]));
 }

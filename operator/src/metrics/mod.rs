@@ -99,6 +99,11 @@ impl Maker {
         let family = HistogramOpts::new("postern_operator_programmed_seconds", help);
         self.enter(Histogram::with_opts(family.buckets(PROGRAMMED_SECONDS.to_vec())))
     }
+
+    fn requests_at_once(&self) -> Made<IntGaugeVec> {
+        let help = "Requests to the API server that are under way, and that wait until fewer are; watches and the Lease aside.";
+        self.gauges("postern_operator_api_requests_at_once", help, &["state"])
+    }
 }
 
 impl Metrics {
@@ -135,11 +140,7 @@ impl Metrics {
                 "Requests to the API server, by resource, verb and what came of them.",
                 &["resource", "verb", "outcome"],
             )?,
-            requests_at_once: make.gauges(
-                "postern_operator_api_requests_at_once",
-                "Requests to the API server that are under way, and that wait until fewer are; watches and the Lease aside.",
-                &["state"],
-            )?,
+            requests_at_once: make.requests_at_once()?,
             touches: make.enter(IntCounter::new(
                 "postern_operator_touches_total",
                 "Pods whose kubelet was told to look at once.",

@@ -17,7 +17,6 @@ use super::filter::{Bound, Filter};
 use super::guard;
 use super::print::{Cell, Output, Printer};
 use super::segments::{self, Part, Source};
-use super::store::is_damage;
 
 /// Rows one query prints. Evidence that is larger is a copy of the file.
 pub const ROWS_MAX: u32 = 100_000;
@@ -73,11 +72,10 @@ pub enum QueryError {
 }
 
 impl QueryError {
-    /// Whether the file is damaged, or no database: it costs its own rows, and not the others'.
+    /// Whether a segment's file is damaged, or no database: it costs its own rows, and not the others'. Nothing else makes
+    /// SQLite refuse what it answers for other files; a torn schema may read as one without some column.
     pub(super) fn is_damage(&self) -> bool {
-        let Self::Sqlite(error) = self else { return false };
-        let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
-        code.is_some_and(is_damage)
+        matches!(self, Self::Sqlite(error) if error.as_database_error().is_some())
     }
 }
 
@@ -210,6 +208,14 @@ pub(super) async fn open_image(image: &[u8]) -> Result<SqliteConnection, QueryEr
     let mut connection = options(Path::new(":memory:")).read_only(false).connect().await?;
     connection.deserialize(None, image.try_into()?, true).await?;
     guarded(connection).await
+}
+
+/// A copy of a file's bytes, in memory alone, which the caller changes.
+pub(super) async fn open_to_change(image: &[u8]) -> Result<SqliteConnection, QueryError> {
+    let options = options(Path::new(":memory:")).read_only(false).pragma("query_only", "OFF");
+    let mut connection = options.connect().await?;
+    connection.deserialize(None, image.try_into()?, false).await?;
+    Ok(connection)
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -195,6 +195,10 @@ impl Stats {
         self.dropped[reason as usize].fetch_add(decisions, Ordering::Relaxed);
     }
 
+    pub(super) fn add_pruned(&self, reason: PruneReason, rows: u64) {
+        self.pruned[reason as usize].fetch_add(rows, Ordering::Relaxed);
+    }
+
     pub(super) fn add_written(&self, rows: u64, written: &Written) {
         let Written { pruned, pruned_strangers, gone, live_bytes, has_cut: _ } = *written;
         self.written.fetch_add(rows, Ordering::Relaxed);
@@ -204,7 +208,7 @@ impl Stats {
             (PruneReason::Strangers, pruned_strangers),
         ];
         for (reason, rows) in pruned {
-            self.pruned[reason as usize].fetch_add(rows, Ordering::Relaxed);
+            self.add_pruned(reason, rows);
         }
         self.live_bytes.store(live_bytes, Ordering::Relaxed);
     }

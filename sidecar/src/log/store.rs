@@ -158,7 +158,7 @@ impl Store {
         let ids = Ids::load(&mut connection, options.pod.clone()).await?;
         let room = Room::new(path, &sizes, segments::closed_bytes(path)?, &mut connection).await?;
         let cutter = Cutter::open(sizes, &mut connection).await?;
-        let retention = Retention { sizes, wal_bytes: 2 * Room::wal_bytes(sizes.total) };
+        let retention = Retention::new(sizes);
         let mut store =
             Self { connection, path: path.clone(), file, ids, room, last: last.max(cut), cut, cutter, retention };
         store.set_clean(false).await?;

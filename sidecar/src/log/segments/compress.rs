@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Builder;
+
 use super::pack::{pack, unpack};
-use super::{Form, SIZE_MAX, Segment, beside, list, set_aside, sync_folder, write_file};
-use crate::log::stats::Stats;
+use super::thin::thin;
+use super::{Form, Retention, SIZE_MAX, Segment, Sizes, beside, list, set_aside, sync_folder, write_file};
+use crate::log::stats::{PruneReason, Stats};
 use crate::processors;
 
 /// What a packed segment is called while it is written.
@@ -23,6 +26,10 @@ const SHARE: u32 = 10;
 
 /// Bytes after which it looks whether it may go on: 1 to 2 milliseconds of work.
 const PIECE: usize = 128 << 10;
+
+/// What looking at a segment takes, and thinning one, but for compressing what is left.
+const CHECK: Duration = Duration::from_millis(20);
+const THIN: Duration = Duration::from_millis(50);
 
 /// How long it waits where the kernel held this process back since it last looked: ten of the usual periods of a limit.
 const HELD_BACK: Duration = Duration::from_secs(1);
@@ -35,6 +42,7 @@ const PRIORITY: i32 = 19;
 pub(in crate::log) struct Compressor {
     live: PathBuf,
     stats: Arc<Stats>,
+    retention: Retention,
     thread: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     /// Whether every segment was looked at that was there at the start.
@@ -42,27 +50,32 @@ pub(in crate::log) struct Compressor {
 }
 
 impl Compressor {
-    pub(in crate::log) fn new(live: PathBuf, stats: Arc<Stats>) -> Self {
-        Self { live, stats, thread: None, stop: Arc::default(), has_checked: false }
+    pub(in crate::log) fn new(live: PathBuf, sizes: Sizes, stats: Arc<Stats>) -> Self {
+        let retention = Retention::new(sizes);
+        Self { live, stats, retention, thread: None, stop: Arc::default(), has_checked: false }
     }
 
     /// Sees to it that all segments there are become small; at the first time also that they are whole.
     pub(in crate::log) fn start(&mut self) {
-        if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+        if self.is_at_work() {
             // What came since it looked is made small with the next one.
             return;
         }
-        let (live, stats, stop) = (self.live.clone(), Arc::clone(&self.stats), Arc::clone(&self.stop));
-        let check = !self.has_checked;
+        let (live, stats, retention) = (self.live.clone(), Arc::clone(&self.stats), self.retention);
+        let (stop, check) = (Arc::clone(&self.stop), !self.has_checked);
         let thread = thread::Builder::new().name("log-compress".to_owned()).spawn(move || {
             let _as_it_was = rustix::process::setpriority_process(None, PRIORITY);
-            let pace = Pace::new(stop);
-            work(&live, &stats, &pace, check);
+            Work { live, stats, retention, pace: Pace::new(stop) }.run(check);
         });
         match thread {
             Ok(thread) => (self.thread, self.has_checked) = (Some(thread), true),
             Err(error) => tracing::warn!(%error, "segments of the request log cannot be compressed now"),
         }
+    }
+
+    /// Whether there is something left that it does.
+    pub(in crate::log) fn is_at_work(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Ends the thread, in the middle of a segment, too.
@@ -75,34 +88,95 @@ impl Compressor {
     }
 }
 
-fn work(live: &Path, stats: &Stats, pace: &Pace, check: bool) {
-    let mut checked = 0;
-    while !pace.is_over() {
-        let segments = match list(live) {
-            Ok(segments) => segments,
-            Err(error) => return tracing::warn!(%error, "segments of the request log cannot be looked at"),
-        };
-        let is_next = |segment: &&Segment| match segment.form(live) {
-            Form::Plain => true,
-            Form::Packed => check && segment.first > checked,
-            Form::Large => false,
-        };
-        let Some(segment) = segments.iter().find(is_next) else { return };
-        checked = checked.max(segment.first);
-        let done = match segment.form(live) {
-            Form::Plain => small(live, segment, pace),
-            Form::Packed | Form::Large => read_packed(live, segment, pace).map(drop),
-        };
-        match done {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => put_aside(live, segment, stats, &error),
-            Err(error) => {
-                tracing::warn!(path = %segment.path(live).display(), %error, "a segment of the request log cannot be compressed");
-                return;
+/// What the thread has.
+struct Work {
+    live: PathBuf,
+    stats: Arc<Stats>,
+    retention: Retention,
+    pace: Pace,
+}
+
+impl Work {
+    fn run(&self, check: bool) {
+        let mut checked = 0;
+        while !self.pace.is_over() {
+            match self.step(check, &mut checked) {
+                Ok(true) => self.stats.count_segments(&self.live),
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(path = %self.live.display(), %error, "segments of the request log cannot be compressed now");
+                    return;
+                }
             }
         }
-        stats.count_segments(live);
+    }
+
+    /// Does the next thing there is to do; whether there was one.
+    fn step(&self, check: bool, checked: &mut i64) -> io::Result<bool> {
+        let live = &self.live;
+        let is_next = |segment: &&Segment| match segment.form(live) {
+            Some(Form::Plain) => true,
+            Some(Form::Packed | Form::Thinned) => check && segment.first > *checked,
+            Some(Form::Large) | None => false,
+        };
+        let segments = list(live)?;
+        let (segment, done) = match segments.iter().find(is_next) {
+            Some(segment) if segment.form(live) == Some(Form::Plain) => {
+                (segment.clone(), small(live, segment, &self.pace))
+            }
+            Some(segment) => {
+                *checked = segment.first;
+                self.pace.wait(CHECK);
+                (segment.clone(), read(live, segment).map(drop))
+            }
+            None => match self.retention.next_to_go(live)? {
+                Some(segment) => {
+                    let done = self.thin(&segment);
+                    (segment, done)
+                }
+                None => return Ok(false),
+            },
+        };
+        match done {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                set_aside(live, &segment)?;
+                self.stats.add_set_aside();
+                let path = segment.path(live);
+                tracing::error!(path = %path.display(), %error, "a segment of the request log is damaged: it was set aside");
+                Ok(true)
+            }
+            done => done.map(|()| true),
+        }
+    }
+
+    /// Takes what was allowed out of a segment, which would be deleted whole soon.
+    fn thin(&self, segment: &Segment) -> io::Result<()> {
+        let [plain, packed, thinned] = segment.paths(&self.live);
+        let image = read(&self.live, segment)?;
+        self.pace.wait(THIN);
+        let runtime = Builder::new_current_thread().build()?;
+        let less = runtime.block_on(thin(&image)).map_err(|error| match error.is_damage() {
+            true => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+            false => io::Error::other(error),
+        })?;
+        drop(image);
+        if less.left > 0 {
+            let bytes = pack(Paced { left: less.image.as_ref(), pace: &self.pace });
+            if self.pace.is_over() {
+                return Ok(());
+            }
+            write_file(&beside(&self.live, UNFINISHED), &thinned, &bytes)?;
+            sync_folder(&self.live)?;
+        }
+        for path in [plain, packed] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        self.stats.add_pruned(PruneReason::Size, less.gone);
+        Ok(())
     }
 }
 
@@ -130,22 +204,15 @@ fn small(live: &Path, segment: &Segment, pace: &Pace) -> io::Result<()> {
     }
 }
 
-/// The bytes of one that is small.
-fn read_packed(live: &Path, segment: &Segment, pace: &Pace) -> io::Result<Vec<u8>> {
-    pace.wait(Duration::from_millis(20));
-    let image = unpack(&fs::read(segment.packed_path(live))?)?;
+/// The bytes of a segment.
+fn read(live: &Path, segment: &Segment) -> io::Result<Vec<u8>> {
+    let [plain, packed, thinned] = segment.paths(live);
+    let image = match segment.form(live) {
+        Some(Form::Packed) => unpack(&fs::read(packed)?)?,
+        Some(Form::Thinned) => unpack(&fs::read(thinned)?)?,
+        _ => fs::read(plain)?,
+    };
     if is_database(&image) { Ok(image) } else { Err(io::Error::new(io::ErrorKind::InvalidData, "it is no database")) }
-}
-
-fn put_aside(live: &Path, segment: &Segment, stats: &Stats, error: &io::Error) {
-    let path = segment.path(live);
-    match set_aside(live, segment) {
-        Ok(()) => {
-            stats.add_set_aside();
-            tracing::error!(path = %path.display(), %error, "a segment of the request log is damaged: it was set aside");
-        }
-        Err(why) => tracing::error!(path = %path.display(), %error, %why, "a segment of the request log is damaged"),
-    }
 }
 
 /// Whether this begins as a database does and has the length that it says (sqlite.org/fileformat2.html#the_database_header).

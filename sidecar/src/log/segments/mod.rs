@@ -10,6 +10,7 @@ mod open;
 mod pack;
 mod retain;
 mod table;
+mod thin;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -35,8 +36,9 @@ const SEGMENTS: u64 = 16;
 /// What a file is called while it is written. Nobody reads one, and the next start removes it.
 const UNFINISHED: &str = ".part";
 
-/// What the name of a packed one ends in.
+/// What the name of a packed one ends in, and of one that has been thinned, too.
 const PACKED: &str = ".zst";
+const THINNED: &str = ".refused.zst";
 
 /// What the name of one ends in that was damaged.
 const DAMAGED: &str = ".damaged";
@@ -79,6 +81,8 @@ pub(super) enum Form {
     Large,
     /// Packed.
     Packed,
+    /// Packed, without the rows of what was allowed.
+    Thinned,
 }
 
 /// A closed part of the log.
@@ -102,17 +106,34 @@ impl Segment {
 
     /// Where it is when it is packed.
     pub(super) fn packed_path(&self, live: &Path) -> PathBuf {
+        self.path_with(live, PACKED)
+    }
+
+    /// Where it is when it has been thinned.
+    pub(super) fn thinned_path(&self, live: &Path) -> PathBuf {
+        self.path_with(live, THINNED)
+    }
+
+    /// Wherever it may be, what has most rows first: that is the one that counts, and another is about to be deleted, or
+    /// was about to be when the process was killed.
+    fn paths(&self, live: &Path) -> [PathBuf; 3] {
+        [self.path(live), self.packed_path(live), self.thinned_path(live)]
+    }
+
+    fn path_with(&self, live: &Path, end: &str) -> PathBuf {
         let mut path = self.path(live).into_os_string();
-        path.push(PACKED);
+        path.push(end);
         path.into()
     }
 
-    /// How it is kept. Where it is there in both forms, it was about to be deleted in the one that it was cut in.
-    pub(super) fn form(&self, live: &Path) -> Form {
-        match fs::metadata(self.path(live)) {
-            Err(_) => Form::Packed,
-            Ok(file) if file.len() > SIZE_MAX => Form::Large,
-            Ok(_) => Form::Plain,
+    /// How it is kept; `None` where it is gone.
+    pub(super) fn form(&self, live: &Path) -> Option<Form> {
+        let [plain, packed, thinned] = self.paths(live);
+        match fs::metadata(plain) {
+            Ok(file) if file.len() > SIZE_MAX => Some(Form::Large),
+            Ok(_) => Some(Form::Plain),
+            Err(_) if packed.exists() => Some(Form::Packed),
+            Err(_) => thinned.exists().then_some(Form::Thinned),
         }
     }
 
@@ -125,7 +146,8 @@ impl Segment {
 
     /// Of a file that is called `LIVE.` and then so. Nothing else than what [`Self::path`] writes is one.
     fn of(name: &str) -> Option<Self> {
-        let mut numbers = name.strip_suffix(PACKED).unwrap_or(name).split('-');
+        let name = name.strip_suffix(THINNED).or(name.strip_suffix(PACKED)).unwrap_or(name);
+        let mut numbers = name.split('-');
         let mut number = |digits: usize| {
             let text =
                 numbers.next().filter(|text| text.len() >= digits && text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -150,7 +172,7 @@ pub fn list(live: &Path) -> io::Result<Vec<Segment>> {
 
 /// Gives a damaged segment another name, and deletes the oldest of those that have one.
 pub(super) fn set_aside(live: &Path, segment: &Segment) -> io::Result<()> {
-    for path in [segment.path(live), segment.packed_path(live)] {
+    for path in segment.paths(live) {
         let mut aside = path.clone().into_os_string();
         aside.push(DAMAGED);
         match fs::rename(path, aside) {

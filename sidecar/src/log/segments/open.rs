@@ -38,7 +38,7 @@ pub(in crate::log) async fn cut_of(live: &mut SqliteConnection) -> sqlx::Result<
 /// Opens a segment; `None` where it was deleted meanwhile, or is damaged.
 pub(in crate::log) async fn open(live: &Path, segment: &Segment) -> Result<Option<SqliteConnection>, QueryError> {
     let opened = match query::open_closed(&segment.path(live)).await {
-        Err(QueryError::Missing { .. }) => match image(&segment.packed_path(live)) {
+        Err(QueryError::Missing { .. }) => match image(&segment.packed_path(live), &segment.thinned_path(live)) {
             Some(image) => query::open_image(&image).await,
             None => return Ok(None),
         },
@@ -51,9 +51,9 @@ pub(in crate::log) async fn open(live: &Path, segment: &Segment) -> Result<Optio
     }
 }
 
-/// The bytes of a packed segment, unless it is gone or damaged.
-pub(super) fn image(packed: &Path) -> Option<Vec<u8>> {
-    let image = unpack(&fs::read(packed).ok()?).ok()?;
+/// The bytes of a packed segment, or of what is left of it, unless it is gone or damaged.
+pub(super) fn image(packed: &Path, thinned: &Path) -> Option<Vec<u8>> {
+    let image = unpack(&fs::read(packed).or_else(|_| fs::read(thinned)).ok()?).ok()?;
     is_database(&image).then_some(image)
 }
 
@@ -123,7 +123,7 @@ pub(in crate::log) async fn known(connection: &mut SqliteConnection, columns: &s
 /// From now on the views `requests` and `entry` of this connection, which is in a transaction and may write yet, have the
 /// rows of all files.
 pub(in crate::log) async fn as_one_table(path: &Path, live: &mut SqliteConnection) -> Result<(), QueryError> {
-    let segments: Vec<_> = closed(path, live).await?.iter().map(|segment| segment.path(path)).collect();
+    let segments: Vec<_> = closed(path, live).await?.iter().map(|segment| segment.paths(path)).collect();
     if segments.is_empty() {
         return Ok(());
     }

@@ -6,8 +6,18 @@ use std::ops::AddAssign;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::{Segment, Sizes, UNFINISHED, beside, bytes, compress, damaged, list};
+use super::{Form, Segment, Sizes, UNFINISHED, beside, bytes, compress, damaged, list};
+use crate::log::prune::Room;
 use crate::log::store::ASIDE;
+
+/// The part of the log that is for what was refused and is older than all that was allowed: one in so many.
+const REFUSED_PART: u64 = 4;
+
+/// How many cuts before a segment would be deleted it is thinned, so that there is time for it.
+const CUTS_AHEAD: u64 = 2;
+
+/// Thinned segments there are at most: each is small, and has to be opened by whoever reads all of the log.
+const THINNED_MAX: usize = 256;
 
 /// What was deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,13 +44,17 @@ pub(in crate::log) struct Retention {
 }
 
 impl Retention {
+    pub(in crate::log) fn new(sizes: Sizes) -> Self {
+        Self { sizes, wal_bytes: 2 * Room::wal_bytes(sizes.total) }
+    }
+
     /// Deletes what is too old, and the oldest until there is room for `more` bytes: rows, the write-ahead log at its
     /// longest, and a file while another is made of it.
     pub(in crate::log) fn make_room(&self, live: &Path, more: u64, now: SystemTime) -> io::Result<Gone> {
         let mut gone = Gone::default();
         let oldest = self.sizes.keep.and_then(|keep| now.checked_sub(keep));
-        let mut segments = list(live)?.into_iter().peekable();
-        while let Some(segment) = segments.next_if(|segment| oldest.is_some_and(|oldest| segment.is_before(oldest))) {
+        let mut segments = list(live)?;
+        for segment in segments.extract_if(.., |segment| oldest.is_some_and(|oldest| segment.is_before(oldest))) {
             gone.for_age += delete(live, &segment)?;
         }
         let most = self.sizes.total.saturating_sub(more);
@@ -51,11 +65,33 @@ impl Retention {
                 let _most_often_there_is_none = fs::remove_file(path);
             }
         }
-        while used(live)? > most {
-            let Some(segment) = segments.next() else { break };
+        // What was refused keeps its part; without it, it would go first, for it is the oldest.
+        let is_thinned = |segment: &Segment| segment.form(live) == Some(Form::Thinned);
+        let (mut thinned, whole): (Vec<_>, Vec<_>) = segments.into_iter().partition(is_thinned);
+        let mut part: u64 = thinned.iter().map(|segment| bytes(&segment.thinned_path(live))).sum();
+        let mut first = Vec::new();
+        while part > self.sizes.total / REFUSED_PART || thinned.len() > THINNED_MAX {
+            let segment = thinned.remove(0);
+            part -= bytes(&segment.thinned_path(live));
+            first.push(segment);
+        }
+        for segment in first.into_iter().chain(whole).chain(thinned) {
+            if used(live)? <= most {
+                break;
+            }
             gone.for_size += delete(live, &segment)?;
         }
         Ok(gone)
+    }
+
+    /// The oldest segment that has what was allowed, where the next cuts would delete it: what was refused is to stay.
+    pub(in crate::log) fn next_to_go(&self, live: &Path) -> io::Result<Option<Segment>> {
+        let most = self.sizes.total.saturating_sub(self.ahead() + CUTS_AHEAD * self.sizes.segment);
+        if used(live)? <= most {
+            return Ok(None);
+        }
+        let has_all = |segment: &Segment| matches!(segment.form(live), Some(Form::Plain | Form::Packed));
+        Ok(list(live)?.into_iter().find(has_all))
     }
 
     /// What is to be free after a cut: the live file grows, its write-ahead log too, then it is copied, and a segment is
@@ -67,7 +103,7 @@ impl Retention {
 
 /// Deletes a segment; how many rows that were, at most.
 fn delete(live: &Path, segment: &Segment) -> io::Result<u64> {
-    for path in [segment.path(live), segment.packed_path(live)] {
+    for path in segment.paths(live) {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -100,7 +136,8 @@ impl Tally {
     pub(in crate::log) fn of(live: &Path) -> io::Result<Self> {
         let mut tally = Self::default();
         for segment in list(live)? {
-            let (plain, packed) = (bytes(&segment.path(live)), bytes(&segment.packed_path(live)));
+            let [plain, packed, thinned] = segment.paths(live).map(|path| bytes(&path));
+            let packed = packed + thinned;
             if plain > 0 {
                 tally.plain = (tally.plain.0 + 1, tally.plain.1 + plain);
                 // Most often there is none.

@@ -21,7 +21,6 @@ use libsqlite3_sys::{
 };
 use sqlx::sqlite::LockedSqliteHandle;
 
-use super::PACKED;
 use super::open::image;
 
 /// What one virtual table shows.
@@ -30,8 +29,8 @@ struct Source {
     view: &'static str,
     /// The live file's columns of it.
     columns: Vec<String>,
-    /// Segments, oldest first.
-    segments: Vec<PathBuf>,
+    /// Segments, oldest first, each with all the places where it may be.
+    segments: Vec<[PathBuf; 3]>,
 }
 
 /// Makes `view` known to the connection of the live file, under its name, as a module for a virtual table.
@@ -39,7 +38,7 @@ pub(super) fn register(
     handle: &mut LockedSqliteHandle<'_>,
     view: &'static str,
     columns: Vec<String>,
-    segments: Vec<PathBuf>,
+    segments: Vec<[PathBuf; 3]>,
 ) -> bool {
     let Ok(name) = CString::new(view) else { return false };
     let source = Box::into_raw(Box::new(Source { view, columns, segments }));
@@ -149,10 +148,10 @@ impl Walk {
     }
 
     /// Opens a segment; one that is gone, or cannot be read, has no rows.
-    fn begin_segment(&mut self, path: &Path) -> c_int {
+    fn begin_segment(&mut self, [path, packed, thinned]: &[PathBuf; 3]) -> c_int {
         let code = match path.exists() {
             true => self.open(&immutable(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI),
-            false => self.open_packed(path),
+            false => self.open_packed(packed, thinned),
         };
         let code = if code == SQLITE_OK { self.begin(self.segment) } else { code };
         if code == SQLITE_OK {
@@ -168,10 +167,8 @@ impl Walk {
     }
 
     /// Opens a packed segment in memory, and its bytes are SQLite's.
-    fn open_packed(&mut self, path: &Path) -> c_int {
-        let mut packed = path.as_os_str().to_owned();
-        packed.push(PACKED);
-        let Some(image) = image(Path::new(&packed)) else { return SQLITE_CORRUPT };
+    fn open_packed(&mut self, packed: &Path, thinned: &Path) -> c_int {
+        let Some(image) = image(packed, thinned) else { return SQLITE_CORRUPT };
         let code = self.open(c":memory:", SQLITE_OPEN_READWRITE);
         if code != SQLITE_OK {
             return code;

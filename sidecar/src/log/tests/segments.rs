@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
 
-use super::super::segments::{self, Compressor, Segment};
+use super::super::segments::{self, Compressor, Retention, Segment};
 use super::reading::{Enough, with_time};
 use super::*;
 
@@ -137,16 +137,21 @@ fn a_query_of_ones_own_has_all_rows_in_one_table() {
 }
 
 /// Makes all segments small, as the log's thread does.
-fn compress(path: &Path) -> Arc<Stats> {
+fn compress(path: &Path, sizes: Sizes) -> Arc<Stats> {
     let stats = Arc::new(Stats::default());
-    let mut compressor = Compressor::new(path.to_owned(), Arc::clone(&stats));
+    let mut compressor = Compressor::new(path.to_owned(), sizes, Arc::clone(&stats));
+    settle(&mut compressor, path, sizes);
+    compressor.stop();
+    stats.count_segments(path);
+    stats
+}
+
+fn settle(compressor: &mut Compressor, path: &Path, sizes: Sizes) {
     compressor.start();
     wait("all segments", || {
-        stats.count_segments(path);
-        stats.segments(SegmentForm::Plain).0 == 0 && !files(path).iter().any(|end| end.ends_with(".part"))
+        let is_room = Retention::new(sizes).next_to_go(path).unwrap().is_none();
+        is_room && segments::Tally::of(path).unwrap().plain.0 == 0 && !compressor.is_at_work()
     });
-    compressor.stop();
-    stats
 }
 
 #[test]
@@ -156,7 +161,7 @@ fn compressed_segments_are_read_as_the_others() {
     write(&mut store, 0..8_000);
     let before = bytes(&path);
     let closed = segments::list(&path).unwrap();
-    let stats = compress(&path);
+    let stats = compress(&path, small(64 << 20));
     assert_eq!(stats.segments(SegmentForm::Compressed).0, closed.len() as u64);
     assert!(bytes(&path) < before / 2, "{} of {before}", bytes(&path));
     assert_eq!(segments::list(&path).unwrap(), closed);
@@ -180,7 +185,7 @@ fn a_log_compresses_what_it_cuts_and_what_it_finds() {
     block_on(store.close_clean()).unwrap();
     let closed = segments::list(&path).unwrap();
     // A kill after the small one had its name, one in the middle of it, and one that was damaged meanwhile.
-    compress(&path);
+    compress(&path, small(64 << 20));
     fs::write(closed[0].path(&path), "the larger one, not deleted yet").unwrap();
     fs::write(path.with_file_name("requests.db.zst.part"), "half").unwrap();
     let packed =
@@ -221,6 +226,72 @@ fn all_files_together_never_take_more_than_they_may() {
     block_on(store.close_clean()).unwrap();
     assert!(gone > 5_000, "{gone}");
     assert_eq!(paths(&path, &everything()), (gone..30_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_refused_outlives_what_was_allowed() {
+    const ROWS: u64 = 30_000;
+    // Each hundredth is refused; of each two hundredth nobody knows the client. What compresses as little as in life.
+    let row = |number: u64| {
+        let chance = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        let record = Record { trace_id: Some((chance ^ chance >> 61).to_be_bytes()), ..request(number) };
+        let peer = number.is_multiple_of(200).then(|| Arc::new(peer("meter-8")));
+        let refused = number.is_multiple_of(100);
+        Box::new(if refused { Record { verdict: Verdict::Refused, peer, ..record } } else { record })
+    };
+    let (_folder, path) = folder();
+    let sizes = small(2 << 20);
+    let mut store = open(&path, sizes);
+    let stats = Arc::new(Stats::default());
+    let mut compressor = Compressor::new(path.clone(), sizes, Arc::clone(&stats));
+    let mut pruned = 0;
+    for first in (0..ROWS).step_by(100) {
+        let batch: Vec<_> = (first..first + 100).map(row).collect();
+        let written = block_on(store.write(&batch)).unwrap();
+        pruned += written.gone.for_size;
+        if written.has_cut {
+            settle(&mut compressor, &path, sizes);
+        }
+        assert!(bytes(&path) <= sizes.total, "{}", bytes(&path));
+    }
+    block_on(store.close_clean()).unwrap();
+    let left: BTreeSet<_> = paths(&path, &everything()).into_iter().collect();
+    let gone: Vec<_> = (0..ROWS).step_by(100).filter(|number| !left.contains(number)).collect();
+    assert_eq!(gone, [] as [u64; 0], "{:?}", files(&path));
+    assert!(left.len() < 25_000, "{}", left.len());
+    assert_eq!(left.len() as u64 + pruned + stats.rows_pruned(PruneReason::Size), ROWS);
+    // Who was refused is told as before.
+    let refused = "SELECT count(*), sum(identity = 'meter-8'), sum(route = 'shop/orders') FROM requests WHERE verdict = 'refused'";
+    assert_eq!(ask(&path, refused), "300,150,300");
+    let thinned = files(&path).into_iter().find(|end| end.ends_with(".refused.zst")).unwrap();
+    assert!(fs::metadata(path.with_file_name(format!("requests.db{thinned}"))).unwrap().len() < 20 << 10);
+}
+
+#[test]
+fn refusals_of_long_ago_have_their_part_and_no_more() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 0..10_000);
+    block_on(store.close_clean()).unwrap();
+    // As if some were full of refusals.
+    compress(&path, small(64 << 20));
+    let closed = segments::list(&path).unwrap();
+    let part = 4 * (300 << 10);
+    for segment in &closed[..4] {
+        let plain = segment.path(&path).display().to_string();
+        fs::remove_file(format!("{plain}.zst")).unwrap();
+        fs::write(format!("{plain}.refused.zst"), vec![0; 300 << 10]).unwrap();
+    }
+    // A quarter of it is what two of them take.
+    let sizes = small(2 * part);
+    let retention = Retention { sizes, wal_bytes: 0 };
+    let gone = retention.make_room(&path, 2 * part - bytes(&path) + 1, std::time::SystemTime::now()).unwrap();
+    assert_eq!(gone.for_size, u64::try_from(closed[0].last).unwrap(), "the oldest, which is beyond their part");
+    let gone = retention.make_room(&path, 2 * part - bytes(&path) + 1, std::time::SystemTime::now()).unwrap();
+    assert_eq!(gone.for_size, u64::try_from(closed[1].last - closed[0].last).unwrap());
+    // The rest is within their part, and the oldest of the others goes.
+    let gone = retention.make_room(&path, 2 * part - bytes(&path) + 1, std::time::SystemTime::now()).unwrap();
+    assert_eq!(gone.for_size, u64::try_from(closed[4].last - closed[3].last).unwrap());
 }
 
 #[test]
