@@ -48,7 +48,7 @@ impl Target {
         if config.get_hosts().is_empty() {
             return Err(wrong("it names no host"));
         }
-        if config.get_user().is_none() {
+        if config.get_user().is_none_or(str::is_empty) {
             return Err(wrong("it names no user"));
         }
         let is_local = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
