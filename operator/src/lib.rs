@@ -11,6 +11,7 @@ pub mod index;
 pub mod inject;
 pub mod lease;
 pub mod limits;
+pub mod log_schema;
 pub mod metrics;
 pub mod monitor;
 pub mod pki;

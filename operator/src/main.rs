@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use postern_operator::metrics::Metrics;
 use postern_operator::settings::{Flags, Settings};
-use postern_operator::{app, check, heap, inject, plugin, telemetry};
+use postern_operator::{app, check, heap, inject, log_schema, plugin, telemetry};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -27,6 +27,8 @@ enum Command {
     Inject(Box<inject::settings::Flags>),
     /// Tell whether what is installed works together: definitions, operator and webhook
     Check(check::Flags),
+    /// Print the schema of the request log in Postgres, or apply it
+    LogSchema(log_schema::Flags),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Inject(flags) => {
             inject::settings::Settings::read(*flags).map_err(anyhow::Error::from).and_then(run_injector)
         }
+        Command::LogSchema(flags) => log_schema::run(&flags, &mut io::stdout()),
         Command::Check(flags) => plugin::cluster::run(check::run(&flags, &mut io::stdout())),
     };
     let Err(error) = ended else { return ExitCode::SUCCESS };

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use postern_telemetry::Exporter;
 use sidecar_config::Size;
@@ -22,7 +23,7 @@ use crate::dns::Names;
 use crate::health::Checker;
 use crate::limit::Room;
 use crate::limits::{
-    BIND_RETRY, CONFIG_REST, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT,
+    BIND_RETRY, CONFIG_REST, FILES_RESERVED, HANDSHAKE_TIMEOUT, LOG_STOP_TIMEOUT, RESPONSE_HEAD_TIMEOUT, SHIP_STOP_MIN,
     STATE_STOP_TIMEOUT,
 };
 use crate::listener::{Binder, Handles, Sockets, Worker, spawn};
@@ -51,6 +52,7 @@ pub struct App {
     generation: Arc<Generation>,
     state: Arc<State>,
     log: log::Writer,
+    shipper: Option<log::Shipper>,
     traces: Option<Exporter>,
     status_address: SocketAddr,
     status_server: JoinHandle<()>,
@@ -110,6 +112,9 @@ impl App {
         let status_server = serve_status(settings.status_address, &state).await?;
         let admin = settings::socket_path(settings, config).map(|path| serve_admin(&path, &state)).transpose()?;
         let (sender, log) = start_log(config, settings, &state)?;
+        let shipper = settings::shipping(settings, config)
+            .map(|options| log::start_shipper(options, Arc::clone(&state.log)).map_err(AppError::Thread))
+            .transpose()?;
         let (spans, traces) = start_traces(settings, &state)?.unzip();
         let sampling_ratio = settings.tracing.as_ref().map(|tracing| tracing.sampling_ratio);
         let count = tell_limits(config, settings, &room, upstreams);
@@ -145,6 +150,7 @@ impl App {
             generation: nothing,
             state,
             log,
+            shipper,
             traces,
             status_address,
             status_server,
@@ -220,6 +226,7 @@ impl App {
     }
 
     async fn stop(mut self) {
+        let grace_end = Instant::now() + self.state.settings.drain_timeout.as_std() + LOG_STOP_TIMEOUT;
         let keeper = self.keeper.take();
         let keeper = keeper.map(|keeper| tokio::task::spawn_blocking(move || keeper.stop(STATE_STOP_TIMEOUT)));
         if !self.state.is_drained() {
@@ -229,7 +236,14 @@ impl App {
         let traces = self.traces.map(|traces| tokio::task::spawn_blocking(move || traces.stop()));
         let log = self.log;
         let summary = tokio::task::spawn_blocking(move || log.stop(LOG_STOP_TIMEOUT)).await.unwrap_or_default();
-        tracing::info!(rows = summary.written, lost = summary.lost, "stopped");
+        let unshipped = match self.shipper {
+            Some(shipper) => {
+                let left = grace_end.saturating_duration_since(Instant::now()).max(SHIP_STOP_MIN);
+                tokio::task::spawn_blocking(move || shipper.stop(left)).await.ok()
+            }
+            None => None,
+        };
+        tracing::info!(rows = summary.written, lost = summary.lost, unshipped, "stopped");
         if let Some(traces) = traces {
             let _counted = traces.await;
         }

@@ -197,6 +197,9 @@ pub const UPSTREAM_LEAVE_TIME: Duration = Duration::from_secs(1);
 /// Requests of one worker that a connection goes to directly while those of other workers wait for the same upstream.
 pub const HANDOVERS: u8 = 8;
 
+/// Time to send rows to Postgres at the end, where draining and writing them took all there was.
+pub const SHIP_STOP_MIN: Duration = Duration::from_millis(500);
+
 /// Time for the last rows to be written at the end.
 pub const LOG_STOP_TIMEOUT: Duration = Duration::from_secs(4);
 

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use postern_postgres::Target;
 use serde_json::{Map, Value};
 use sidecar_config::Document;
-use sidecar_config::settings::{Dns, Settings};
+use sidecar_config::settings::{Dns, Postgres, Settings};
 use sidecar_decide::probe;
 
 use crate::config::{Reading, recall_settings};
+use crate::log::ShipOptions;
 use crate::log::{QUEUE_ROWS, Sizes};
 use crate::processors::{self, Why, Workers};
 
@@ -223,6 +225,7 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
             "`settings.log.maxAge`: write at least `1m`, or leave it out to delete nothing for its age".to_owned(),
         );
     }
+    errors.extend(settings.log.postgres.as_ref().into_iter().flat_map(wrong_postgres));
     if settings.state_dir.as_deref() == Some("") {
         errors.push("`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing".to_owned());
     }
@@ -243,6 +246,41 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
         );
     }
     errors
+}
+
+fn wrong_postgres(postgres: &Postgres) -> Vec<String> {
+    let mut errors = Vec::new();
+    match (&postgres.url, &postgres.url_file) {
+        (Some(url), None) => {
+            let error = Target::parse(url).err();
+            errors.extend(error.map(|error| format!("`settings.log.postgres.url`: {error}")));
+        }
+        (None, Some(_)) => {}
+        _ => errors.push("`settings.log.postgres`: write either `url` or `urlFile`".to_owned()),
+    }
+    let rows = usize::try_from(postgres.batch_rows).unwrap_or(usize::MAX);
+    if !(1..=QUEUE_ROWS).contains(&rows) {
+        errors.push(format!("`settings.log.postgres.batchRows`: write a number from 1 to {QUEUE_ROWS}"));
+    }
+    if postgres.every.as_std().is_zero() {
+        errors.push("`settings.log.postgres.every`: is zero; write at least `1ms`".to_owned());
+    }
+    errors
+}
+
+/// Where rows are sent to, if anywhere: files are relative to the configuration's folder.
+pub fn shipping(settings: &Settings, config: &Path) -> Option<ShipOptions> {
+    let postgres = settings.log.postgres.as_ref()?;
+    let file = |name: &Option<String>| name.as_ref().map(|name| config_folder(config).join(name));
+    Some(ShipOptions {
+        log: log_path(settings, config),
+        url: postgres.url.clone(),
+        url_file: file(&postgres.url_file),
+        password_file: file(&postgres.password_file),
+        ca_file: file(&postgres.ca_file),
+        batch_rows: postgres.batch_rows,
+        every: postgres.every.as_std(),
+    })
 }
 
 /// The admin socket's file, if there is to be one: relative to the configuration's folder.
@@ -276,5 +314,35 @@ pub fn workers(settings: &Settings) -> Workers {
     match settings.workers {
         Some(count) => Workers { count: usize::from(count), why: Why::Setting },
         None => processors::workers(std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_about_postgres_is_told_without_its_password() {
+        let either = "`settings.log.postgres`: write either `url` or `urlFile`";
+        let rows = "`settings.log.postgres.batchRows`: write a number from 1 to 8192";
+        let table = [
+            (r#"{"urlFile": "log/url"}"#, vec![]),
+            (r#"{"url": "postgres://a:secret@db/log", "batchRows": 8192}"#, vec![]),
+            (r#"{}"#, vec![either]),
+            (r#"{"url": "postgres://a@db", "urlFile": "log/url", "batchRows": 0}"#, vec![either, rows]),
+            (r#"{"urlFile": "log/url", "batchRows": 8193}"#, vec![rows]),
+            (
+                r#"{"urlFile": "log/url", "every": "0s"}"#,
+                vec!["`settings.log.postgres.every`: is zero; write at least `1ms`"],
+            ),
+            (
+                r#"{"url": "postgres://:secret@db"}"#,
+                vec!["`settings.log.postgres.url`: it names no user; write postgres://USER@HOST/DATABASE"],
+            ),
+        ];
+        for (text, expected) in table {
+            let postgres: Postgres = serde_json::from_str(text).expect("a table");
+            assert_eq!(wrong_postgres(&postgres), expected, "{text}");
+        }
     }
 }

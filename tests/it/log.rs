@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::observed::{columns, dropped, metric, rows, wait_metric, wait_until};
 
 /// The view's columns: what users build their queries on.
-const COLUMNS: [&str; 48] = [
+pub(crate) const COLUMNS: [&str; 48] = [
     "id",
     "time",
     "kind",
@@ -73,7 +73,7 @@ fn sqlite3(database: &Path, sql: &str) -> String {
     finished.text()
 }
 
-fn call(gate: &Gate, certificate: &str, count: usize) {
+pub(crate) fn call(gate: &Gate, certificate: &str, count: usize) {
     let curl = gate.curl(Some(certificate), &format!("/orders/[1-{count}]")).unwrap();
     let answer = curl.arg("-o").arg("/dev/null").call().unwrap();
     assert_eq!(answer.exit_code, Some(0), "{answer:?}");

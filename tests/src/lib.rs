@@ -22,6 +22,7 @@ pub mod nginx;
 pub mod node;
 pub mod operator;
 pub mod peers;
+pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod rationed;

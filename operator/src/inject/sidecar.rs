@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile,
-    EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, PersistentVolumeClaimVolumeSource,
-    Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext, Volume,
-    VolumeMount, VolumeProjection,
+    EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, KeyToPath, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+    SecretProjection, SecurityContext, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -21,6 +21,12 @@ use crate::workload::names;
 pub const VARIABLE_PREFIX: &str = "POSTERN__";
 /// What is written for the workload, as the sidecar reads it.
 pub const CONFIG_VOLUME: &str = "postern-config";
+/// Where it is mounted.
+const CONFIG_PATH: &str = "/etc/postern";
+/// The namespace's own Secret that says where rows of the log are sent to. The operator never reads it.
+pub const LOG_SECRET: &str = "postern-log";
+/// What is taken of it, each if it is there.
+const LOG_SECRET_KEYS: [&str; 3] = ["url", "password", "ca.crt"];
 /// What was accepted last, and the admin socket.
 pub const STATE_VOLUME: &str = "postern-state";
 /// The request log.
@@ -70,7 +76,7 @@ pub fn sidecar(common: &Common, workload: &str, service_account: &str, overrides
         name: SIDECAR_CONTAINER.to_owned(),
         image: Some(overrides.image.clone().unwrap_or_else(|| common.image.clone())),
         image_pull_policy: overrides.image_pull_policy.clone().or_else(|| common.image_pull_policy.clone()),
-        args: Some(["run", "--config", "/etc/postern"].map(str::to_owned).into()),
+        args: Some(["run", "--config", CONFIG_PATH].map(str::to_owned).into()),
         restart_policy: Some("Always".to_owned()),
         env: Some(variables(common, workload, overrides)),
         ports: Some(vec![ContainerPort {
@@ -87,7 +93,7 @@ pub fn sidecar(common: &Common, workload: &str, service_account: &str, overrides
         termination_message_path: Some("/dev/termination-log".to_owned()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(vec![
-            mount(CONFIG_VOLUME, "/etc/postern", Some(true)),
+            mount(CONFIG_VOLUME, CONFIG_PATH, Some(true)),
             mount(STATE_VOLUME, "/run/postern", None),
             mount(LOG_VOLUME, "/var/lib/postern", None),
         ]),
@@ -119,6 +125,10 @@ fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvV
         // Pods that share a claim have files of their own in it.
         value("LOG__PATH", format!("/var/lib/postern/$({VARIABLE_PREFIX}POD__NAME).db")),
         value("LOG__MAX_SIZE", log_size(overrides).to_string()),
+        // Files of a Secret that may be there or come: without them nothing is sent.
+        value("LOG__POSTGRES__URL_FILE", format!("{CONFIG_PATH}/log/url")),
+        value("LOG__POSTGRES__PASSWORD_FILE", format!("{CONFIG_PATH}/log/password")),
+        value("LOG__POSTGRES__CA_FILE", format!("{CONFIG_PATH}/log/ca.crt")),
     ];
     let said = [
         ("WORKERS", overrides.workers.map(|workers| workers.to_string())),
@@ -204,6 +214,7 @@ fn config_volume(workload: &str, service_account: &str) -> Volume {
     let mut sources = vec![map(names::TRUST.to_owned()), secret(names::identity(workload, service_account))];
     sources.extend((0..CHUNKS).map(|chunk| map(names::identities(workload, chunk))));
     sources.extend([names::policy(workload), names::good_policy(workload), names::endpoints(workload)].map(map));
+    sources.push(log_secret());
     sources.push(VolumeProjection {
         downward_api: Some(DownwardAPIProjection {
             items: Some(vec![DownwardAPIVolumeFile {
@@ -219,6 +230,17 @@ fn config_volume(workload: &str, service_account: &str) -> Volume {
         projected: Some(ProjectedVolumeSource { default_mode: Some(READABLE), sources: Some(sources) }),
         ..Volume::default()
     }
+}
+
+/// By name, so that nothing else in the Secret comes between documents.
+fn log_secret() -> VolumeProjection {
+    let items = LOG_SECRET_KEYS.map(|key| KeyToPath {
+        key: key.to_owned(),
+        path: format!("log/{key}"),
+        ..KeyToPath::default()
+    });
+    let secret = SecretProjection { name: LOG_SECRET.to_owned(), items: Some(items.into()), optional: Some(true) };
+    VolumeProjection { secret: Some(secret), ..VolumeProjection::default() }
 }
 
 fn state_volume() -> Volume {

@@ -68,6 +68,15 @@ fn the_volume_has_what_the_operator_writes() {
         map("postern-policy-orders.deployment"),
         map("postern-policy-orders.deployment-good"),
         map("postern-endpoints-orders.deployment"),
+        {"secret": {
+            "name": "postern-log",
+            "items": [
+                {"key": "url", "path": "log/url"},
+                {"key": "password", "path": "log/password"},
+                {"key": "ca.crt", "path": "log/ca.crt"},
+            ],
+            "optional": true,
+        }},
         {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.labels"}}]}},
     ]);
     let volumes = json!([

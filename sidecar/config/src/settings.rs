@@ -102,6 +102,9 @@ pub struct Log {
     /// Bytes that all files of the log may take; the oldest rows make room for new ones.
     #[serde(default = "default_log_max_size")]
     pub max_size: Size,
+    /// Where rows are sent to, besides. Nowhere where it is absent. Since 1.6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<Postgres>,
     /// Size at which the database file is cut: its rows become a closed file beside it, a segment. 128Ki to 8Mi, and at
     /// most a sixteenth of `maxSize`. Since 1.6.
     #[serde(default = "default_segment_size", skip_serializing_if = "is_default_segment_size")]
@@ -126,12 +129,39 @@ impl Default for Log {
             flush_rows: default_flush_rows(),
             flush_every: default_flush_every(),
             max_size: default_log_max_size(),
+            postgres: None,
             segment_size: default_segment_size(),
             segment_age: default_segment_age(),
             max_age: None,
             allowed_ratio: whole(),
         }
     }
+}
+
+/// Postgres, to which the rows of the request log are sent. Where it is, `url` or a file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Postgres {
+    /// `postgres://USER@HOST:PORT/DATABASE`. The server is verified unless it says `sslmode=disable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// File with the URL, in place of `url`; while it is not there nothing is sent. Relative to the configuration's folder,
+    /// as are the others, and read again for each connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url_file: Option<String>,
+    /// File with the password, where the URL has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<String>,
+    /// File with the authorities that may vouch for the server, in PEM; no others are believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// Rows that are sent at once, 1 to 8192.
+    #[serde(default = "default_batch_rows")]
+    pub batch_rows: u32,
+    /// Time between two looks for new rows.
+    #[serde(default = "default_ship_every")]
+    pub every: Duration,
 }
 
 /// Traces of requests, sent by OTLP over HTTP.
@@ -240,6 +270,16 @@ fn default_flush_rows() -> u32 {
 /// What a kill may lose, against one `fsync`-free transaction ten times a second.
 fn default_flush_every() -> Duration {
     Duration::from_millis(100)
+}
+
+/// Some 300 KB, and a transaction of a few milliseconds.
+fn default_batch_rows() -> u32 {
+    500
+}
+
+/// Soon enough for whoever looks, and few transactions for a server that many gates send to.
+fn default_ship_every() -> Duration {
+    Duration::from_millis(1000)
 }
 
 fn default_log_max_size() -> Size {

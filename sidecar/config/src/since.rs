@@ -18,6 +18,7 @@ const SINCE: &[(&str, u16)] = &[
     ("settings/tracing", 3),
     ("settings/admin", 3),
     ("settings/dns", 3),
+    ("settings/log/postgres", 6),
     ("settings/listenAddress", 3),
     ("settings/probes", 4),
     ("settings/probes/[]/http/tls", 5),

@@ -17,6 +17,7 @@ mod record;
 mod refusals;
 mod schema;
 mod segments;
+mod ship;
 mod stats;
 mod store;
 mod writer;
@@ -33,6 +34,7 @@ pub use record::{
     Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip, clip_shared,
 };
 pub use segments::Sizes;
+pub use ship::{Lost, ShipOptions, ShipStats, Shipper, start_shipper};
 pub use stats::{DropReason, PruneReason, SegmentForm, Stats};
 pub use store::StoreError;
 pub use writer::{Summary, Writer, WriterOptions, start};

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::segments::Tally;
+use super::ship::ShipStats;
 use super::store::Written;
 
 /// Counters of the log; all grow from the process's start. Shared by the senders, the writer and the metrics.
@@ -25,6 +26,8 @@ pub struct Stats {
     in_hand: AtomicU64,
     /// Also the queue's own measure of how full it is.
     pub(super) depth: AtomicUsize,
+    /// What became of rows that are sent to Postgres.
+    pub ship: ShipStats,
 }
 
 /// Why a row is not in the store. Closed: a label of a metric.

@@ -1,8 +1,9 @@
 //! The `/metrics` page: all cells added up into Prometheus' families at each scrape.
 
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use postern_postgres::Failure;
 use postern_telemetry::page::{Kind, Page};
 use postern_telemetry::{SpanStats, process};
 use sidecar_config::status::Status;
@@ -151,6 +152,32 @@ fn request_log(page: &mut Page, stats: &log::Stats) {
     for form in log::SegmentForm::ALL {
         bytes.series(&[("form", form.name())], stats.segments(form).1);
     }
+    if stats.ship.is_on() {
+        shipping(page, stats);
+    }
+}
+
+fn shipping(page: &mut Page, stats: &log::Stats) {
+    let ship = &stats.ship;
+    page.counter("postern_log_ship_rows_total", "Rows that Postgres has taken.", ship.sent());
+    page.counter("postern_log_ship_rows_known_total", "Rows that were sent and that Postgres had.", ship.known());
+    let help = "Rows that will never be in Postgres, by reason.";
+    let mut lost = page.family(Kind::Counter, "postern_log_ship_rows_dropped_total", help);
+    for reason in log::Lost::ALL {
+        lost.series(&[("reason", reason.name())], ship.lost(reason));
+    }
+    let help = "Tries to send rows to Postgres that failed, by reason.";
+    let mut failures = page.family(Kind::Counter, "postern_log_ship_failures_total", help);
+    for failure in Failure::ALL {
+        failures.series(&[("reason", failure.name())], ship.failures(failure));
+    }
+    page.gauge("postern_log_ship_up", "Whether rows could be sent to Postgres last time.", u8::from(ship.is_up()));
+    let help = "Rows of the log that are still to be sent to Postgres.";
+    page.gauge("postern_log_ship_backlog_rows", help, ship.backlog_rows(stats));
+    let help = "Age of the oldest row that is still to be sent.";
+    page.gauge("postern_log_ship_backlog_age_seconds", help, ship.backlog_age_seconds(SystemTime::now()));
+    let help = "When the newest row was decided that Postgres has, in seconds since the epoch.";
+    page.gauge("postern_log_ship_watermark_seconds", help, ship.watermark_seconds());
 }
 
 fn state(page: &mut Page, sources: &Sources<'_>) {

@@ -7,13 +7,17 @@ use cargo_metadata::{DependencyKind, Metadata, PackageId};
 use super::scan::{Finding, finding};
 
 /// Each member with the members it may depend on. Tests may use anything.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("sidecar-config", &[]),
     ("sidecar-decide", &["sidecar-config"]),
     ("postern-telemetry", &[]),
-    ("postern-sidecar", &["postern-telemetry", "sidecar-config", "sidecar-decide"]),
+    ("postern-postgres", &[]),
+    ("postern-sidecar", &["postern-postgres", "postern-telemetry", "sidecar-config", "sidecar-decide"]),
     ("postern-crds", &[]),
-    ("postern-operator", &["postern-crds", "postern-telemetry", "sidecar-config", "sidecar-decide"]),
+    (
+        "postern-operator",
+        &["postern-crds", "postern-postgres", "postern-telemetry", "sidecar-config", "sidecar-decide"],
+    ),
     ("postern-tests", &["postern-sidecar", "sidecar-config", "sidecar-decide"]),
     ("postern-bench", &["postern-tests"]),
     ("postern-packaging", &["postern-operator", "postern-sidecar"]),

@@ -1,0 +1,241 @@
+//! One connection, with a deadline on everything, and its failures in the words of metrics.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+
+use crate::target::Target;
+use crate::tls::Verified;
+
+/// Time for a last word.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What kind of failure it is. Closed: a label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// What is on this side is not there or cannot be read: URL, password, authorities, the log itself.
+    Local,
+    /// Nobody is there, or the connection broke.
+    Connect,
+    /// It took too long.
+    Timeout,
+    /// The server is not the one, or speaks no TLS.
+    Tls,
+    /// It does not take the user or the password.
+    Password,
+    /// A right is missing.
+    Permission,
+    /// It does not take writes: a standby, or one that is told so.
+    ReadOnly,
+    /// It has no room, memory or connections left, or is starting or stopping.
+    Full,
+    /// The schema is not there, or is one that is not written.
+    Schema,
+    /// It does not take what a row says.
+    Rejected,
+    /// Anything else.
+    Server,
+}
+
+impl Failure {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::Local,
+        Self::Connect,
+        Self::Timeout,
+        Self::Tls,
+        Self::Password,
+        Self::Permission,
+        Self::ReadOnly,
+        Self::Full,
+        Self::Schema,
+        Self::Rejected,
+        Self::Server,
+    ];
+
+    /// The word in metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Tls => "tls",
+            Self::Password => "password",
+            Self::Permission => "permission",
+            Self::ReadOnly => "read_only",
+            Self::Full => "full",
+            Self::Schema => "schema",
+            Self::Rejected => "rejected",
+            Self::Server => "server",
+        }
+    }
+
+    /// By SQLSTATE (PostgreSQL's documentation, appendix A).
+    fn of(code: &str) -> Self {
+        match code {
+            "42501" => Self::Permission,
+            "25006" => Self::ReadOnly,
+            // Undefined table, column, function, schema, database.
+            "42P01" | "42703" | "42883" | "3F000" | "3D000" => Self::Schema,
+            // Cancelled by its own timeout, or for a lock that was not to be had in time.
+            "57014" | "55P03" => Self::Timeout,
+            _ => match code.get(..2) {
+                Some("28") => Self::Password,
+                Some("53" | "57" | "58") => Self::Full,
+                Some("22" | "23") => Self::Rejected,
+                Some("08") => Self::Connect,
+                _ => Self::Server,
+            },
+        }
+    }
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What kind it is.
+    pub failure: Failure,
+    /// What was said.
+    pub message: String,
+}
+
+impl Error {
+    /// One of this kind.
+    #[must_use]
+    pub fn new(failure: Failure, message: impl Into<String>) -> Self {
+        Self { failure, message: message.into() }
+    }
+}
+
+impl From<tokio_postgres::Error> for Error {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(refusal) = error.as_db_error() {
+            let code = refusal.code().code();
+            return Self::new(Failure::of(code), format!("{} (SQLSTATE {code})", refusal.message()));
+        }
+        let message = match error.source() {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        let io = error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        // The library tells the rest by words alone; those that begin so are about what is named there.
+        let failure = match io {
+            Some(io::ErrorKind::InvalidData) => Failure::Tls,
+            _ if message.starts_with("error performing TLS handshake") => Failure::Tls,
+            _ if message.contains("password missing") || message.starts_with("authentication error") => {
+                Failure::Password
+            }
+            _ if message.contains("does not allow writes") || message.contains("not read write") => Failure::ReadOnly,
+            Some(io::ErrorKind::TimedOut) => Failure::Timeout,
+            Some(_) => Failure::Connect,
+            _ if error.is_closed() => Failure::Connect,
+            _ => Failure::Server,
+        };
+        Self::new(failure, message)
+    }
+}
+
+/// An open connection, of a tokio runtime. After an error it is to be dropped, unless [`Session::is_usable`].
+#[derive(Debug)]
+pub struct Session {
+    client: Option<Client>,
+    driver: JoinHandle<()>,
+    timeout: Duration,
+    is_settled: bool,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Session {
+    /// Connects within `patience`. `authorities` is PEM of whoever may vouch for a server that is to be verified.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub async fn connect(target: &Target, authorities: Option<&[u8]>, patience: Duration) -> Result<Self, Error> {
+        let (client, driver) = if target.is_verified() {
+            let none = || Error::new(Failure::Local, "there is no authority that could vouch for the server");
+            let tls = Verified::by(authorities.ok_or_else(none)?);
+            let tls = tls.map_err(|message| Error::new(Failure::Local, message))?;
+            let (client, connection) = in_time(patience, target.config.connect(tls)).await?;
+            (client, tokio::spawn(async move { drop(connection.await) }))
+        } else {
+            let (client, connection) = in_time(patience, target.config.connect(NoTls)).await?;
+            (client, tokio::spawn(async move { drop(connection.await) }))
+        };
+        Ok(Self { client: Some(client), driver, timeout: patience, is_settled: true })
+    }
+
+    /// Statements without values, in one transaction unless they say otherwise; the first value of the last row.
+    ///
+    /// # Errors
+    /// What the server said, or why it said nothing in time.
+    pub async fn query(&mut self, sql: &str) -> Result<Option<String>, Error> {
+        self.is_settled = false;
+        let answered = in_time(self.timeout, self.client()?.simple_query(sql)).await;
+        self.settle(&answered);
+        let row = answered?.into_iter().rev().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        Ok(row.and_then(|row| row.try_get(0).ok().flatten().map(str::to_owned)))
+    }
+
+    /// One statement with texts in the places of its values; how many rows it was about.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn execute(&mut self, sql: &str, texts: &[&str]) -> Result<u64, Error> {
+        self.is_settled = false;
+        let values: Vec<_> =
+            texts.iter().map(|text| (text as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT)).collect();
+        let answered = in_time(self.timeout, self.client()?.execute_typed(sql, &values)).await;
+        self.settle(&answered);
+        answered
+    }
+
+    /// Whether something else can be asked: what was refused leaves the connection as it was.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.is_settled && self.client.as_ref().is_some_and(|client| !client.is_closed())
+    }
+
+    /// Says goodbye, which the server finds out otherwise.
+    pub async fn close(mut self) {
+        // The library says it when its client is gone.
+        if let Some(client) = self.client.take() {
+            drop(client);
+            let _not_needed = timeout(GOODBYE, &mut self.driver).await;
+        }
+    }
+
+    fn client(&self) -> Result<&Client, Error> {
+        self.client.as_ref().ok_or_else(|| Error::new(Failure::Connect, "the connection is closed"))
+    }
+
+    fn settle<T>(&mut self, answered: &Result<T, Error>) {
+        let lost = [Failure::Connect, Failure::Timeout];
+        self.is_settled = answered.as_ref().err().is_none_or(|error| !lost.contains(&error.failure));
+    }
+}
+
+async fn in_time<T>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, Error> {
+    match timeout(patience, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(Error::new(Failure::Timeout, format!("no answer within {} s", patience.as_secs()))),
+    }
+}

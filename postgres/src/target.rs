@@ -1,0 +1,129 @@
+//! Where a server is and as whom it is asked: a URL as libpq takes it. What would be weaker than it reads is refused.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+/// Where, and as whom. What shows it shows no password.
+#[derive(Clone)]
+pub struct Target {
+    pub(crate) config: Config,
+    authorities: Option<PathBuf>,
+}
+
+/// What is wrong with a URL; never what it says, which may be a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; write postgres://USER@HOST/DATABASE")]
+pub struct TargetError(String);
+
+impl Target {
+    /// Reads a URL. Several hosts are tried in turn, and only one that takes writes is used. Without `sslmode` a server on
+    /// TCP is verified.
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub fn parse(url: &str) -> Result<Self, TargetError> {
+        let wrong = |text: &str| TargetError(text.to_owned());
+        let url = url.trim();
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(wrong("it does not begin with postgres://"));
+        }
+        let (rest, query) = url.split_once('?').unwrap_or((url, ""));
+        let (mut is_plain, mut authorities, mut others) = (false, None, Vec::new());
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("sslmode", "verify-full") => {}
+                ("sslmode", "disable") => is_plain = true,
+                ("sslmode", _) => {
+                    return Err(wrong("its sslmode is neither verify-full nor disable, and others verify nobody"));
+                }
+                ("sslrootcert", path) => authorities = Some(PathBuf::from(path.replace("%2F", "/"))),
+                _ => others.push(option),
+            }
+        }
+        let config = format!("{rest}?{}", others.join("&")).parse::<Config>();
+        let mut config = config.map_err(|error| TargetError(error.to_string()))?;
+        if config.get_hosts().is_empty() {
+            return Err(wrong("it names no host"));
+        }
+        if config.get_user().is_none_or(str::is_empty) {
+            return Err(wrong("it names no user"));
+        }
+        let is_local = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        let mode = if is_plain || is_local { SslMode::Disable } else { SslMode::Require };
+        config.ssl_mode(mode).target_session_attrs(TargetSessionAttrs::ReadWrite).application_name("postern");
+        Ok(Self { config, authorities })
+    }
+
+    /// Whether who answers is to be verified.
+    #[must_use]
+    pub fn is_verified(&self) -> bool {
+        self.config.get_ssl_mode() == SslMode::Require
+    }
+
+    /// File with the authorities that may vouch for the server, `sslrootcert` of the URL.
+    #[must_use]
+    pub fn authorities(&self) -> Option<&PathBuf> {
+        self.authorities.as_ref()
+    }
+
+    /// The same with this password.
+    #[must_use]
+    pub fn with_password(mut self, password: &[u8]) -> Self {
+        self.config.password(password);
+        self
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_tcp_is_verified_unless_the_url_says_otherwise() {
+        let table = [
+            ("postgres://a@db/log", true, None),
+            ("postgresql://a:p@db:1,db2:2/log?sslmode=verify-full\n", true, None),
+            ("postgres://a@db/log?sslmode=disable", false, None),
+            ("postgres://a@/log?host=/run/pg&port=9", false, None),
+            ("postgres://a@db/log?sslrootcert=%2Fca.crt&connect_timeout=3", true, Some("/ca.crt")),
+        ];
+        for (url, is_verified, authorities) in table {
+            let target = Target::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            let told = (target.is_verified(), target.authorities().map(|path| path.to_str().unwrap_or_default()));
+            assert_eq!(told, (is_verified, authorities), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_the_password() {
+        let table = [
+            ("mysql://a:secret@db", "it does not begin with postgres://"),
+            ("postgres://db/log", "it names no user"),
+            ("postgres://a:secret@/log", "it names no host"),
+            (
+                "postgres://a:secret@db/log?sslmode=require",
+                "its sslmode is neither verify-full nor disable, and others verify nobody",
+            ),
+        ];
+        for (url, expected) in table {
+            let error = Target::parse(url).map(|_| ()).map_err(|error| error.to_string());
+            assert_eq!(error, Err(format!("{expected}; write postgres://USER@HOST/DATABASE")), "{url}");
+        }
+        for url in
+            ["postgres://a:secret@db:x/log", "postgres://a:secret@db/log?sslkey=x", "postgres://a:secret@db/log?x"]
+        {
+            let error = Target::parse(url).map(|_| ()).map_err(|error| error.to_string());
+            assert!(error.as_ref().is_err_and(|error| !error.contains("secret")), "{url}: {error:?}");
+        }
+        assert!(!format!("{:?}", Target::parse("postgres://a:secret@db").expect("a URL")).contains("secret"));
+    }
+}

@@ -1,0 +1,229 @@
+//! The `log-ship` thread: sends rows to Postgres, oldest first, and never holds up who writes them.
+//!
+//! The log itself is the queue: what is above the [`watermark`] is still to be sent, and it moves only when Postgres has
+//! committed. A batch that was sent and not noted is sent again, and Postgres knows its rows by their ids.
+
+mod backlog;
+mod sender;
+mod stats;
+mod watermark;
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use postern_postgres::Failure;
+use tokio::runtime::{Builder, Runtime};
+
+use self::backlog::{Backlog, Batch};
+use self::sender::{Sender, Trouble};
+use self::watermark::Position;
+use super::Stats;
+
+pub use self::stats::{Lost, ShipStats};
+
+/// The first pause after a failure, and the longest. Each is between half of it and all, so that not all pods come at once
+/// to a server that is back.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// The pause between tries while the process ends.
+const RETRY_LAST: Duration = Duration::from_millis(200);
+
+/// How long a connection is kept that nothing is sent on.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What the shipper needs to know.
+#[derive(Clone, Debug)]
+pub struct ShipOptions {
+    /// The live file of the log.
+    pub log: PathBuf,
+    /// The server, if it is written in the settings.
+    pub url: Option<String>,
+    /// File with the server's URL otherwise; where it is not there, nothing is sent.
+    pub url_file: Option<PathBuf>,
+    /// File with the password, where the URL has none.
+    pub password_file: Option<PathBuf>,
+    /// File with the authorities that may vouch for the server.
+    pub ca_file: Option<PathBuf>,
+    /// Rows that are sent at once.
+    pub batch_rows: u32,
+    /// Time between two looks for new rows.
+    pub every: Duration,
+}
+
+/// The running thread.
+#[derive(Debug)]
+#[must_use = "the shipper is to be stopped, or it does not send what is left"]
+pub struct Shipper {
+    thread: JoinHandle<()>,
+    stop: SyncSender<Instant>,
+    done: Receiver<()>,
+    stats: Arc<Stats>,
+}
+
+/// Starts the thread. That there is no server is no error here.
+///
+/// # Errors
+/// When the thread or its runtime cannot be made.
+pub fn start_shipper(options: ShipOptions, stats: Arc<Stats>) -> io::Result<Shipper> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = mpsc::sync_channel(1);
+    let (finished, done) = mpsc::sync_channel(1);
+    stats.ship.start();
+    let shared = Arc::clone(&stats);
+    let thread = thread::Builder::new().name("log-ship".to_owned()).spawn(move || {
+        Worker::new(options, runtime, shared).run(&stopped);
+        // Nobody listens where it took too long.
+        let _ = finished.send(());
+    })?;
+    Ok(Shipper { thread, stop, done, stats })
+}
+
+impl Shipper {
+    /// Sends what is left, for at most `deadline`; how many rows stay behind, for the next start of this log. To be called
+    /// when nothing is written any more. Blocks.
+    #[must_use]
+    pub fn stop(self, deadline: Duration) -> u64 {
+        let _it_may_have_ended = self.stop.send(Instant::now() + deadline);
+        if self.done.recv_timeout(deadline).is_ok() {
+            let _ended = self.thread.join();
+        }
+        self.stats.ship.backlog_rows(&self.stats)
+    }
+}
+
+/// The thread's own state.
+struct Worker {
+    options: ShipOptions,
+    runtime: Runtime,
+    stats: Arc<Stats>,
+    backlog: Backlog,
+    sender: Sender,
+    position: Option<Position>,
+    /// Whether the log is known to be there.
+    is_made: bool,
+    /// Rows that were written when all of them had been sent.
+    settled: Option<u64>,
+    last_sent: Instant,
+    /// What the state was that was told last.
+    told: Option<Failure>,
+    retry: Duration,
+}
+
+impl Worker {
+    fn new(options: ShipOptions, runtime: Runtime, stats: Arc<Stats>) -> Self {
+        let sender = Sender::new(&options);
+        let position = watermark::read(&options.log);
+        let backlog = Backlog::new(&options.log);
+        Self {
+            options,
+            runtime,
+            stats,
+            backlog,
+            sender,
+            position,
+            is_made: false,
+            settled: None,
+            last_sent: Instant::now(),
+            told: None,
+            retry: RETRY_MIN,
+        }
+    }
+
+    fn run(mut self, stopped: &Receiver<Instant>) {
+        let stop_at = loop {
+            let pause = match self.turn() {
+                Ok(true) => Duration::ZERO,
+                Ok(false) => self.options.every,
+                Err(trouble) => self.failed(&trouble),
+            };
+            match stopped.recv_timeout(pause) {
+                Ok(stop_at) => break Some(stop_at),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break None,
+            }
+        };
+        while stop_at.is_some_and(|stop_at| Instant::now() < stop_at) {
+            match self.turn() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(trouble) => {
+                    self.failed(&trouble);
+                    thread::sleep(RETRY_LAST);
+                }
+            }
+        }
+        self.runtime.block_on(self.sender.close());
+    }
+
+    /// Sends one batch; whether there may be more.
+    fn turn(&mut self) -> Result<bool, Trouble> {
+        let written = self.stats.rows_written();
+        if self.settled == Some(written) {
+            if self.last_sent.elapsed() > IDLE {
+                self.runtime.block_on(self.sender.close());
+            }
+            return Ok(false);
+        }
+        // Whoever writes makes the log, and brings it up to date. One that cannot be written any more can be read.
+        self.is_made |= self.stats.store_up();
+        if !self.is_made || !self.sender.is_wanted()? {
+            return Ok(false);
+        }
+        let next = self.backlog.next(self.position, self.options.batch_rows);
+        let Some(batch) = self.runtime.block_on(next)? else { return Ok(false) };
+        self.stats.ship.behind(&batch, written);
+        if !batch.rows.is_empty() {
+            let sent = self.runtime.block_on(self.sender.send(&batch))?;
+            self.stats.ship.add_sent(&sent);
+            self.last_sent = Instant::now();
+            self.recovered();
+        }
+        self.moved(&batch, written)?;
+        Ok(!batch.is_last())
+    }
+
+    /// After Postgres has committed.
+    fn moved(&mut self, batch: &Batch, written: u64) -> Result<(), Trouble> {
+        if self.position != Some(batch.end) {
+            watermark::write(&self.options.log, batch.end)?;
+            self.position = Some(batch.end);
+        }
+        self.stats.ship.moved(batch, written);
+        self.settled = batch.is_last().then_some(written);
+        Ok(())
+    }
+
+    /// Tells what is new about it, and how long to wait.
+    fn failed(&mut self, trouble: &Trouble) -> Duration {
+        let failure = trouble.failure();
+        self.backlog.rest();
+        self.stats.ship.add_failure(failure);
+        if self.told != Some(failure) {
+            let (reason, backlog) = (failure.name(), self.stats.ship.backlog_rows(&self.stats));
+            tracing::warn!(reason, error = %trouble, backlog, "rows are not sent to Postgres, and wait in the log");
+            self.told = Some(failure);
+        }
+        let pause = self.retry.mul_f64(0.5 + 0.5 * chance());
+        self.retry = (self.retry * 2).min(RETRY_MAX);
+        pause
+    }
+
+    fn recovered(&mut self) {
+        self.retry = RETRY_MIN;
+        if self.told.take().is_some() {
+            let backlog = self.stats.ship.backlog_rows(&self.stats);
+            tracing::info!(backlog, "rows are sent to Postgres again");
+        }
+    }
+}
+
+/// From 0 to 1.
+fn chance() -> f64 {
+    f64::from(u16::try_from(RandomState::new().hash_one(()) & 0xffff).unwrap_or(0)) / 65_536.0
+}

@@ -1,0 +1,341 @@
+//! Rows of the log in Postgres: all of them, once, whatever happens to whom.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use postern_tests::ca::Authority;
+use postern_tests::gate::Gate;
+use postern_tests::postgres::Postgres;
+use postern_tests::process::{LogLine, Sidecar};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::log::{COLUMNS, call};
+use crate::observed::{metric, rows, wait_metric, wait_until};
+use crate::postgres::with_schema;
+
+const BACKLOG: &str = "postern_log_ship_backlog_rows";
+
+/// A server, and the files with which a gate finds it: as they are in the Secret of a pod.
+struct Rig {
+    server: Postgres,
+    _authority: Authority,
+    folder: TempDir,
+}
+
+impl Rig {
+    fn start() -> Self {
+        let (server, authority) = with_schema();
+        server.sql("CREATE ROLE gate LOGIN PASSWORD 'first' IN ROLE postern_writer").unwrap();
+        let rig = Self { folder: TempDir::new().unwrap(), _authority: authority, server };
+        rig.write("ca.crt", rig._authority.root_pem());
+        rig.write("password", "first\n");
+        rig.write("url", &(rig.server.url("gate") + "\n"));
+        rig
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.file(name), text).unwrap();
+    }
+
+    fn settings(&self) -> Value {
+        json!({
+            "urlFile": self.file("url"), "passwordFile": self.file("password"), "caFile": self.file("ca.crt"), "every": "50ms",
+        })
+    }
+
+    fn gate(&self) -> Gate {
+        self.gate_with(|_| {})
+    }
+
+    fn gate_with(&self, change: impl FnOnce(&mut Value)) -> Gate {
+        Gate::start_with(|document| {
+            document["version"] = json!("1.6");
+            document["settings"]["log"]["postgres"] = self.settings();
+            change(document);
+        })
+        .unwrap()
+    }
+
+    fn count(&self) -> usize {
+        self.server.sql("SELECT count(*) FROM postern.requests").unwrap().parse().unwrap()
+    }
+
+    fn ids(&self) -> BTreeSet<String> {
+        let ids = self.server.sql("SELECT id FROM postern.requests").unwrap();
+        ids.lines().map(str::to_owned).collect()
+    }
+
+    /// Waits until Postgres has as many rows, and looks that they are the log's.
+    fn has_all(&self, sidecar: &Sidecar, count: usize) {
+        let logged = rows(sidecar, count);
+        wait_until("all rows in Postgres", || self.count() >= logged.len());
+        wait_metric(sidecar, BACKLOG, 0);
+        let logged: BTreeSet<_> = logged.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+        assert_eq!((logged.len(), self.ids()), (count, logged));
+    }
+}
+
+/// The reasons that were told, in order; and "again" where rows were sent after one.
+fn told(sidecar: &Sidecar) -> Vec<String> {
+    let word = |line: &LogLine| match line.message() {
+        "rows are not sent to Postgres, and wait in the log" => line.text("reason").map(str::to_owned),
+        "rows are sent to Postgres again" => Some("again".to_owned()),
+        _ => None,
+    };
+    sidecar.lines().iter().filter_map(word).collect()
+}
+
+fn failures(sidecar: &Sidecar, reason: &str) -> u64 {
+    metric(sidecar, &format!("postern_log_ship_failures_total{{reason=\"{reason}\"}}"))
+}
+
+#[test]
+fn rows_are_in_postgres_as_they_are_in_the_log() {
+    let rig = Rig::start();
+    let gate = rig.gate();
+    call(&gate, "billing", 3);
+    call(&gate, "reports", 1);
+    assert_eq!(gate.curl(None, "/orders").unwrap().call().unwrap().status, None);
+    rig.has_all(&gate.sidecar, 5);
+    let columns: Vec<_> = COLUMNS
+        .iter()
+        .map(|name| match *name {
+            "time" => "to_char(time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') AS time".to_owned(),
+            "resumed" => "resumed::int AS resumed".to_owned(),
+            name => name.to_owned(),
+        })
+        .collect();
+    let sql = format!("SELECT json_agg(r) FROM (SELECT {} FROM postern.requests ORDER BY id) r", columns.join(", "));
+    let sent: Vec<Value> = serde_json::from_str(&rig.server.sql(&sql).unwrap()).unwrap();
+    assert_eq!(sent, rows(&gate.sidecar, 5));
+    let placed = "SELECT count(*) FROM postern.requests_other";
+    assert_eq!(rig.server.sql(placed).unwrap(), "0", "rows of today have their partition");
+    assert_eq!(metric(&gate.sidecar, "postern_log_ship_rows_total"), 5);
+    assert_eq!(metric(&gate.sidecar, "postern_log_ship_rows_known_total"), 0);
+    assert_eq!(told(&gate.sidecar), Vec::<String>::new());
+}
+
+/// What the process has used so far.
+fn processor_ms(sidecar: &Sidecar) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", sidecar.id())).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    // User's and system's, in hundredths of a second (proc(5)).
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum()
+}
+
+/// For more rows: `SHIP_ROWS=50000 cargo test …`.
+#[test]
+fn an_outage_costs_nothing_and_is_told_once() {
+    let count: usize = env::var("SHIP_ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(700);
+    let mut rig = Rig::start();
+    let gate = rig.gate();
+    call(&gate, "billing", 10);
+    rig.has_all(&gate.sidecar, 10);
+    rig.server.kill();
+    call(&gate, "billing", count);
+    wait_until("a failure", || failures(&gate.sidecar, "connect") > 2);
+    assert_eq!(metric(&gate.sidecar, "postern_log_ship_up"), 0);
+    wait_metric(&gate.sidecar, "postern_log_rows_written_total", count as u64 + 10);
+    assert_eq!(metric(&gate.sidecar, BACKLOG), count as u64);
+    rig.server.resume().unwrap();
+    let before = processor_ms(&gate.sidecar);
+    wait_metric(&gate.sidecar, BACKLOG, 0);
+    let spent = processor_ms(&gate.sidecar) - before;
+    writeln!(io::stdout(), "{count} rows were sent with {spent} ms of CPU").unwrap();
+    rig.has_all(&gate.sidecar, count + 10);
+    assert_eq!(metric(&gate.sidecar, "postern_log_ship_up"), 1);
+    assert_eq!(told(&gate.sidecar), ["connect", "again"]);
+}
+
+#[test]
+fn whatever_is_wrong_with_postgres_has_its_reason_and_rows_wait() {
+    let rig = Rig::start();
+    let gate = rig.gate();
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gate'; ";
+    let table = [
+        ("read_only", "ALTER ROLE gate SET default_transaction_read_only = on", "ALTER ROLE gate RESET ALL"),
+        ("full", "ALTER ROLE gate CONNECTION LIMIT 0", "ALTER ROLE gate CONNECTION LIMIT -1"),
+        (
+            "permission",
+            "REVOKE INSERT ON postern.requests FROM postern_writer",
+            "GRANT INSERT ON postern.requests TO postern_writer",
+        ),
+        (
+            "schema",
+            "UPDATE postern.meta SET value = 2 WHERE key = 'writers_from'",
+            "UPDATE postern.meta SET value = 1 WHERE key = 'writers_from'",
+        ),
+        (
+            "schema",
+            "UPDATE postern.meta SET value = 0 WHERE key = 'version'",
+            "UPDATE postern.meta SET value = 1 WHERE key = 'version'",
+        ),
+        ("schema", "ALTER SCHEMA postern RENAME TO away", "ALTER SCHEMA away RENAME TO postern"),
+        ("password", "ALTER ROLE gate PASSWORD 'second'", ""),
+    ];
+    let (mut expected, mut count) = (Vec::new(), 0);
+    for (reason, breaks, mends) in table {
+        let before = failures(&gate.sidecar, reason);
+        rig.server.sql(&format!("{breaks}; {end}")).unwrap();
+        count += 1;
+        call(&gate, "billing", 1);
+        wait_until(breaks, || failures(&gate.sidecar, reason) > before);
+        assert_eq!(metric(&gate.sidecar, BACKLOG), 1, "{breaks}");
+        match mends {
+            // A password is changed where the gate reads it, without a restart.
+            "" => rig.write("password", "second"),
+            mends => drop(rig.server.sql(mends).unwrap()),
+        }
+        rig.has_all(&gate.sidecar, count);
+        expected.extend([reason.to_owned(), "again".to_owned()]);
+    }
+    // A connection that was ended is one more line, if it was noticed first.
+    let told: Vec<_> = told(&gate.sidecar).into_iter().filter(|word| word != "connect").collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_server_that_nobody_vouches_for_gets_nothing() {
+    let rig = Rig::start();
+    rig.write("ca.crt", Authority::new("another").unwrap().root_pem());
+    let gate = rig.gate();
+    call(&gate, "billing", 1);
+    wait_until("a failure", || failures(&gate.sidecar, "tls") > 0);
+    assert_eq!(rig.count(), 0);
+    rig.write("ca.crt", rig._authority.root_pem());
+    rig.has_all(&gate.sidecar, 1);
+}
+
+#[test]
+fn a_secret_that_comes_later_is_taken_up() {
+    let rig = Rig::start();
+    let url = fs::read_to_string(rig.file("url")).unwrap();
+    fs::remove_file(rig.file("url")).unwrap();
+    let gate = rig.gate();
+    call(&gate, "billing", 2);
+    assert_eq!(rows(&gate.sidecar, 2).len(), 2);
+    assert_eq!((rig.count(), told(&gate.sidecar)), (0, Vec::new()));
+    rig.write("url", &url);
+    rig.has_all(&gate.sidecar, 2);
+}
+
+#[test]
+fn a_row_that_postgres_does_not_take_keeps_no_other_back() {
+    let rig = Rig::start();
+    rig.server.sql("ALTER TABLE postern.requests ADD CHECK (path <> '/orders/7') NOT VALID").unwrap();
+    let gate = rig.gate();
+    call(&gate, "billing", 20);
+    wait_until("nineteen rows in Postgres", || rig.count() == 19);
+    let lost = "postern_log_ship_rows_dropped_total{reason=\"rejected\"}";
+    wait_metric(&gate.sidecar, lost, 1);
+    wait_metric(&gate.sidecar, BACKLOG, 0);
+    assert_eq!(rig.server.sql("SELECT count(*) FROM postern.requests WHERE path = '/orders/7'").unwrap(), "0");
+}
+
+#[test]
+fn two_gates_of_one_name_keep_their_rows() {
+    let rig = Rig::start();
+    let pod = |document: &mut Value| document["settings"]["pod"] = json!({"name": "gate-0", "namespace": "demo"});
+    let (first, second) = (rig.gate_with(pod), rig.gate_with(pod));
+    call(&first, "billing", 30);
+    call(&second, "billing", 40);
+    wait_until("all rows in Postgres", || rig.count() == 70);
+    assert_eq!(rig.server.sql("SELECT DISTINCT pod FROM postern.requests").unwrap(), "gate-0");
+}
+
+#[test]
+fn a_stop_sends_what_is_left_and_tells_what_stays() {
+    let mut rig = Rig::start();
+    // It would not look for new rows by itself.
+    let mut gate = rig.gate_with(|document| document["settings"]["log"]["postgres"]["every"] = json!("1h"));
+    let stop = |sidecar: &mut Sidecar| {
+        sidecar.terminate().unwrap();
+        let line = sidecar.wait_for("the end", |line| line.message() == "stopped").unwrap();
+        assert!(sidecar.wait_exit().unwrap().success());
+        line.fields.get("unshipped").cloned()
+    };
+    call(&gate, "billing", 600);
+    assert_eq!(stop(&mut gate.sidecar), Some(json!(0)));
+    assert_eq!(rig.count(), 600);
+    gate.sidecar = gate.sidecar.launch().start_ready().unwrap();
+    rig.server.kill();
+    call(&gate, "billing", 5);
+    assert_eq!(stop(&mut gate.sidecar), Some(json!(5)));
+    rig.server.resume().unwrap();
+    gate.sidecar = gate.sidecar.launch().start_ready().unwrap();
+    call(&gate, "billing", 1);
+    assert_eq!(stop(&mut gate.sidecar), Some(json!(0)));
+    assert_eq!(rig.count(), 606);
+}
+
+/// For a longer run: `SHIP_KILL_SECONDS=300 cargo test …`.
+#[test]
+fn kills_at_any_moment_lose_one_batch_at_most_and_double_nothing() {
+    const FLUSH_ROWS: usize = 100;
+    let seconds = env::var("SHIP_KILL_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+    let mut rig = Rig::start();
+    let mut gate = rig.gate_with(|document| {
+        document["settings"]["log"]["flushRows"] = json!(FLUSH_ROWS);
+        document["settings"]["log"]["postgres"]["batchRows"] = json!(50);
+    });
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let (mut decisions, mut kills, mut turn) = (0, 0, 0_u64);
+    while Instant::now() < until {
+        turn += 1;
+        let curl = gate
+            .curl(Some("billing"), "/orders/[1-3000]")
+            .unwrap()
+            .arg("-o")
+            .arg("/dev/null")
+            .arg("-w")
+            .arg("%{http_code}\n");
+        // A number of its own for each turn, and the same in each run.
+        let after = Duration::from_millis(turn.wrapping_mul(2_654_435_761) % 400);
+        let answered = std::thread::scope(|scope| {
+            let calls = scope.spawn(move || curl.call().unwrap().text().lines().filter(|line| *line == "200").count());
+            std::thread::sleep(after);
+            match turn % 3 {
+                0 => rig.server.kill(),
+                _ => {
+                    gate.sidecar.kill().unwrap();
+                    kills += 1;
+                }
+            }
+            calls.join().unwrap()
+        });
+        decisions += answered;
+        if turn % 3 == 0 {
+            rig.server.resume().unwrap();
+        } else {
+            gate.sidecar = gate.sidecar.launch().start_ready().unwrap();
+        }
+    }
+    assert!(kills > 1, "no kill in {seconds} s");
+    let logged = rows(&gate.sidecar, 1);
+    wait_until("the last row in Postgres", || {
+        let newest = logged.last().unwrap()["id"].as_str().unwrap().to_owned();
+        rig.server.sql(&format!("SELECT count(*) FROM postern.requests WHERE id = '{newest}'")).unwrap() == "1"
+    });
+    wait_metric(&gate.sidecar, BACKLOG, 0);
+    let logged = rows(&gate.sidecar, 1);
+    let ids: BTreeSet<_> = logged.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((ids.len(), rig.count()), (logged.len(), logged.len()));
+    assert_eq!(rig.ids(), ids);
+    let requests = logged.iter().filter(|row| row["kind"] == "request" && row["status"] == 200).count();
+    let gaps = logged.iter().filter(|row| row["kind"] == "gap").count();
+    // A process that is killed before it has opened the log leaves nothing to tell of.
+    assert!((1..=kills).contains(&gaps), "{gaps} gaps after {kills} kills");
+    let lost = decisions.saturating_sub(requests);
+    writeln!(io::stdout(), "{decisions} answers, {requests} rows, {kills} kills, {lost} lost").unwrap();
+    assert!(lost <= kills * 2 * FLUSH_ROWS, "{lost} of {decisions} are lost after {kills} kills");
+}
