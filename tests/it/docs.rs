@@ -128,18 +128,20 @@ fn view_columns() -> Vec<String> {
 /// What a gate tells to which everything has happened that it counts.
 fn eventful() -> String {
     let mut gate = Gate::start_with(|document| {
-        document["version"] = json!("1.2");
+        document["version"] = json!("1.6");
         let raw =
             json!({ "name": "raw", "address": "127.0.0.1:0", "protocol": "TLS", "tls": { "clientAuth": "None" } });
         document["policy"]["listeners"].as_array_mut().unwrap().push(raw);
         document["settings"]["tracing"] = json!({ "endpoint": "http://127.9.9.9:9" });
+        document["settings"]["log"]["postgres"] = json!({ "url": "postgres://gate@127.9.9.9:9/log?sslmode=disable" });
     })
     .unwrap();
     let raw = format!("https://localhost:{}/", gate.sidecar.listener("raw").unwrap().port());
     Curl::new(raw).authority("ca.pem").folder(gate.folder.path()).call().unwrap();
     KeepAlive::open(&gate, "billing").ask("/orders/7");
     gate.curl(None, "/orders/7").unwrap().call().unwrap();
-    gate.curl(Some("billing"), "/close").unwrap().arg("-XPOST").call().unwrap();
+    let message = gate.curl(Some("billing"), "/close").unwrap().arg("-HContent-Type: application/sep+xml");
+    message.arg("-d<Time/>").call().unwrap();
     let switch = gate.curl(Some("billing"), "/switch").unwrap().arg("--http1.1").arg("-H").arg("Connection: Upgrade");
     switch.arg("-H").arg("Upgrade: raw").call().unwrap();
     let mut cut = KeepAlive::open(&gate, "reports");

@@ -11,7 +11,7 @@ use postern_tests::ca::Authority;
 use postern_tests::gate::Gate;
 use postern_tests::postgres::Postgres;
 use postern_tests::process::{LogLine, Sidecar};
-
+use postern_tests::wait::{PATIENCE, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,7 +24,7 @@ const BACKLOG: &str = "postern_log_ship_backlog_rows";
 /// A server, and the files with which a gate finds it: as they are in the Secret of a pod.
 struct Rig {
     server: Postgres,
-    _authority: Authority,
+    authority: Authority,
     folder: TempDir,
 }
 
@@ -32,8 +32,8 @@ impl Rig {
     fn start() -> Self {
         let (server, authority) = with_schema();
         server.sql("CREATE ROLE gate LOGIN PASSWORD 'first' IN ROLE postern_writer").unwrap();
-        let rig = Self { folder: TempDir::new().unwrap(), _authority: authority, server };
-        rig.write("ca.crt", rig._authority.root_pem());
+        let rig = Self { folder: TempDir::new().unwrap(), authority, server };
+        rig.write("ca.crt", rig.authority.root_pem());
         rig.write("password", "first\n");
         rig.write("url", &(rig.server.url("gate") + "\n"));
         rig
@@ -212,7 +212,7 @@ fn a_server_that_nobody_vouches_for_gets_nothing() {
     call(&gate, "billing", 1);
     wait_until("a failure", || failures(&gate.sidecar, "tls") > 0);
     assert_eq!(rig.count(), 0);
-    rig.write("ca.crt", rig._authority.root_pem());
+    rig.write("ca.crt", rig.authority.root_pem());
     rig.has_all(&gate.sidecar, 1);
 }
 
@@ -278,6 +278,13 @@ fn a_stop_sends_what_is_left_and_tells_what_stays() {
     assert_eq!(rig.count(), 606);
 }
 
+/// What a query finds, which asks for no order: as many rows as a loaded gate makes are too many to be sorted in the memory
+/// that the command may take. A gate is ready before its log is open.
+fn wait_rows(gate: &Gate, sql: &str) -> Vec<Value> {
+    let rows = || Ok(gate.sidecar.launch().query(sql).ok().filter(|rows| rows.iter().all(|row| !row["id"].is_null())));
+    eventually("rows", PATIENCE, rows).unwrap()
+}
+
 /// For a longer run: `SHIP_KILL_SECONDS=300 cargo test …`.
 #[test]
 fn kills_at_any_moment_lose_one_batch_at_most_and_double_nothing() {
@@ -321,13 +328,13 @@ fn kills_at_any_moment_lose_one_batch_at_most_and_double_nothing() {
         }
     }
     assert!(kills > 1, "no kill in {seconds} s");
-    let logged = rows(&gate.sidecar, 1);
+    let newest = wait_rows(&gate, "SELECT max(id) AS id FROM requests").remove(0);
     wait_until("the last row in Postgres", || {
-        let newest = logged.last().unwrap()["id"].as_str().unwrap().to_owned();
+        let newest = newest["id"].as_str().unwrap();
         rig.server.sql(&format!("SELECT count(*) FROM postern.requests WHERE id = '{newest}'")).unwrap() == "1"
     });
     wait_metric(&gate.sidecar, BACKLOG, 0);
-    let logged = rows(&gate.sidecar, 1);
+    let logged = wait_rows(&gate, "SELECT id, kind, status FROM requests");
     let ids: BTreeSet<_> = logged.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!((ids.len(), rig.count()), (logged.len(), logged.len()));
     assert_eq!(rig.ids(), ids);
