@@ -85,7 +85,8 @@ impl Cluster {
     pub(crate) fn apply(&self, object: &Value) -> Result<()> {
         eventually("an object to be applied", PATIENCE, || {
             let finished = self.kubectl(&["apply", "--server-side", "-f", "-"], &object.to_string())?;
-            let is_early = finished.stderr.contains("failed calling webhook");
+            let early = ["failed calling webhook", "serviceaccount \"default\" not found"];
+            let is_early = early.iter().any(|words| finished.stderr.contains(words));
             ensure!(finished.code == Some(0) || is_early, "{}{object}", finished.stderr);
             Ok((finished.code == Some(0)).then_some(()))
         })

@@ -118,8 +118,9 @@ fn agrees(answer: &str, said: &str) -> bool {
         expected.len() == said.len()
             && cells.all(|(column, (expected, said))| same_cell(expected, said) || is_changing(column))
     };
-    answer.lines().count() == said.lines().count()
-        && answer.lines().zip(said.lines()).all(|(expected, said)| same_line(expected, said))
+    // What curl says of a try before the one that counts: a Service takes a moment to send to a pod that is ready.
+    let said: Vec<_> = said.lines().filter(|line| !line.starts_with("curl: (7) ")).collect();
+    answer.lines().count() == said.len() && answer.lines().zip(said).all(|(expected, said)| same_line(expected, said))
 }
 
 /// One bash for the whole page: a function of one block is there in the next.

@@ -106,6 +106,8 @@ fn a_rollout_that_changes_labels_fails_no_request() {
     other["metadata"]["name"] = json!("orders-two");
     other["spec"]["podSelector"] = select("two");
     scene.apply(&other);
+    // Or the first new pod may start before anybody knows of its route.
+    scene.wait("proxyroute/orders-two", "Accepted").unwrap();
     let load = Load::start(&scene);
     let labels = json!({"spec": {"template": {"metadata": {"labels": {"release": "two"}}}}}).to_string();
     scene.kubectl(&["patch", "deployment/orders", "--type=merge", "-p", &labels]).unwrap();
