@@ -146,7 +146,7 @@ fn an_outage_costs_nothing_and_is_told_once() {
     wait_until("a failure", || failures(&gate.sidecar, "connect") > 2);
     assert_eq!(metric(&gate.sidecar, "postern_log_ship_up"), 0);
     wait_metric(&gate.sidecar, "postern_log_rows_written_total", count as u64 + 10);
-    assert_eq!(metric(&gate.sidecar, BACKLOG), count as u64);
+    wait_metric(&gate.sidecar, BACKLOG, count as u64);
     rig.server.resume().unwrap();
     let before = processor_ms(&gate.sidecar);
     wait_metric(&gate.sidecar, BACKLOG, 0);
@@ -190,7 +190,8 @@ fn whatever_is_wrong_with_postgres_has_its_reason_and_rows_wait() {
         count += 1;
         call(&gate, "billing", 1);
         wait_until(breaks, || failures(&gate.sidecar, reason) > before);
-        assert_eq!(metric(&gate.sidecar, BACKLOG), 1, "{breaks}");
+        // At most so many: one that was written while it was counted may be in it twice until the next try.
+        wait_metric(&gate.sidecar, BACKLOG, 1);
         match mends {
             // A password is changed where the gate reads it, without a restart.
             "" => rig.write("password", "second"),

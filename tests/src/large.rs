@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::clients::run;
 use crate::gate::Gate;
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, eventually};
 
 /// Routes of such a gate.
 pub const ROUTES: usize = 100;
@@ -32,7 +32,14 @@ impl Gate {
         ensure!(answer.status == Some(200), "the first call: {answer:?}");
         gate.sidecar.terminate()?;
         gate.sidecar.wait_exit()?;
-        grow(&gate.folder.file("requests.db"))?;
+        let log = gate.folder.file("requests.db");
+        grow(&log)?;
+        // What is too large for a live file becomes a segment, once, at the next start.
+        gate.sidecar = gate.sidecar.launch().start_ready()?;
+        let is_cut = || log.metadata().is_ok_and(|file| file.len() < LOG_BYTES);
+        eventually("a segment of the large log", PATIENCE, || Ok(is_cut().then_some(())))?;
+        gate.sidecar.terminate()?;
+        gate.sidecar.wait_exit()?;
         Ok(gate)
     }
 }
