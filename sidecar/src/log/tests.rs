@@ -5,6 +5,7 @@ mod limiters;
 mod message_types;
 mod reading;
 mod segments;
+mod shipping;
 mod strangers;
 mod writing;
 

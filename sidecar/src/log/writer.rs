@@ -47,11 +47,12 @@ pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
     let closer = receiver.closer();
     let (done, summary) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
-        let compressor = Compressor::new(options.path.clone(), options.sizes, Arc::clone(receiver.stats()));
+        let stats = Arc::clone(receiver.stats());
+        let compressor = Compressor::new(options.path.clone(), options.sizes, Arc::clone(&stats));
         let worker = Worker {
             compressor,
             has_age: options.sizes.keep.is_some(),
-            store_options: StoreOptions { path: options.path, sizes: options.sizes, pod: options.pod },
+            store_options: StoreOptions { path: options.path, sizes: options.sizes, pod: options.pod, stats },
             flush_every: options.flush_every,
             receiver,
             runtime,
