@@ -12,7 +12,7 @@ use std::{env, fs, thread};
 
 use http::Method;
 use postern_sidecar::log::{self, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, SegmentForm, Stats, WriterOptions};
-use sidecar_config::settings::Pod;
+use sidecar_config::settings::{ClientAddress, Pod};
 use sidecar_decide::Verdict;
 use sidecar_decide::filter::{RequestId, Uuid7};
 
@@ -47,8 +47,13 @@ fn write(rows: u64, has_trace: bool, segment: u64) -> Cost {
     let stats = Arc::new(Stats::default());
     let (sender, receiver) = log::channel(log::QUEUE_ROWS, 500, Arc::clone(&stats));
     let sizes = log::Sizes { segment, age: Duration::from_secs(3600), total: 1 << 30, keep: None };
-    let options =
-        WriterOptions { path: path.clone(), flush_every: Duration::from_millis(100), sizes, pod: Pod::default() };
+    let options = WriterOptions {
+        path: path.clone(),
+        flush_every: Duration::from_millis(100),
+        sizes,
+        pod: Pod::default(),
+        client_address: ClientAddress::Full,
+    };
     let writer = log::start(options, receiver).unwrap();
     let scopes: Vec<_> = (0..20).map(|number| Arc::new(scope(number))).collect();
     let peers: Vec<_> = (0..100).map(|number| Arc::new(peer(number))).collect();

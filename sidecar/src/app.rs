@@ -118,12 +118,16 @@ impl App {
         let (sender, log) = start_log(config, settings, &state)?;
         let (spans, traces) = start_traces(settings, &state)?.unzip();
         let sampling_ratio = settings.tracing.as_ref().map(|tracing| tracing.sampling_ratio);
+        let client_address = settings.log.client_address;
         let count = tell_limits(config, settings, &room, upstreams);
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let handles = Handles {
                 log: sender.clone(),
-                tracer: spans.clone().zip(sampling_ratio).map(|(spans, ratio)| Tracer::new(spans, ratio)),
+                tracer: spans
+                    .clone()
+                    .zip(sampling_ratio)
+                    .map(|(spans, ratio)| Tracer::new(spans, ratio, client_address)),
                 cells: state.counted.worker(),
                 handshakes: Arc::clone(&state.handshakes),
                 under_way: state.under_way.clone(),
@@ -418,6 +422,7 @@ fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::
         flush_every: settings.log.flush_every.as_std(),
         sizes: settings::log_sizes(settings),
         pod: settings.pod.clone(),
+        client_address: settings.log.client_address,
     };
     let sender = sender.keeping(settings.log.allowed_ratio);
     Ok((sender, log::start(options, receiver).map_err(AppError::Thread)?))

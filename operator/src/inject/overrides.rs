@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sidecar_config::settings::LogLevel;
+use sidecar_config::settings::{ClientAddress, LogLevel};
 use sidecar_config::{Duration, Size};
 use sidecar_decide::budget;
 
@@ -42,6 +42,8 @@ pub struct Overrides {
     pub log_level: Option<String>,
     /// `log-size`
     pub log_size: Option<Size>,
+    /// `log-client-address`
+    pub log_client_address: Option<String>,
     /// `log-volume-claim`
     pub log_volume_claim: Option<String>,
     /// `run-as-user`
@@ -56,7 +58,7 @@ pub struct Overrides {
 type Read = fn(&mut Overrides, &str) -> Result<(), String>;
 
 /// The annotations there are.
-const KNOWN: [(&str, Read); 15] = [
+const KNOWN: [(&str, Read); 16] = [
     ("image", |to, text| set(&mut to.image, image(text))),
     ("image-pull-policy", |to, text| set(&mut to.image_pull_policy, pull_policy(text))),
     ("cpu-request", |to, text| set(&mut to.cpu_request, quantity(text, "100m"))),
@@ -73,6 +75,7 @@ const KNOWN: [(&str, Read); 15] = [
     ("drain-timeout", |to, text| set(&mut to.drain_timeout, duration(text))),
     ("log-level", |to, text| set(&mut to.log_level, level(text))),
     ("log-size", |to, text| set(&mut to.log_size, log_size(text))),
+    ("log-client-address", |to, text| set(&mut to.log_client_address, client_address(text))),
     ("log-volume-claim", |to, text| set(&mut to.log_volume_claim, claim(text))),
     ("run-as-user", |to, text| set(&mut to.run_as_user, user(text))),
     ("probes", |to, text| set(&mut to.forward_probes, forwarded(text))),
@@ -156,6 +159,13 @@ fn log_size(text: &str) -> Result<Size, String> {
     if size.bytes() < LOG_BYTES_MIN { Err("is too little; write at least 1Mi".to_owned()) } else { Ok(size) }
 }
 
+fn client_address(text: &str) -> Result<String, String> {
+    match serde_json::from_value::<ClientAddress>(text.into()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("is none of what there is; write Full, Network or None".to_owned()),
+    }
+}
+
 fn claim(text: &str) -> Result<String, String> {
     let is_one = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
     if (1..=253).contains(&text.len()) && text.bytes().all(is_one) {
@@ -204,6 +214,7 @@ mod tests {
             ("drain-timeout", "5m"),
             ("log-level", "Debug"),
             ("log-size", "1Mi"),
+            ("log-client-address", "Network"),
             ("log-volume-claim", "logs-0"),
             ("run-as-user", "1000"),
             ("probes", "forward"),
@@ -229,7 +240,7 @@ mod tests {
             (
                 "colour",
                 "red",
-                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-volume-claim, run-as-user, probes, hooks",
+                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-client-address, log-volume-claim, run-as-user, probes, hooks",
             ),
             ("image", "a b", ": `a b` is no image; write one such as registry/name:tag"),
             ("image-pull-policy", "always", ": `always` is none of what there is; write Always, IfNotPresent, Never"),
@@ -241,6 +252,7 @@ mod tests {
             ("log-level", "Loud", ": `Loud` is no level; write Error, Warn, Info or Debug"),
             ("log-size", "big", ": `big` is no size; write one such as 256Mi"),
             ("log-size", "1", ": `1` is too little; write at least 1Mi"),
+            ("log-client-address", "full", ": `full` is none of what there is; write Full, Network or None"),
             ("log-volume-claim", "A", ": `A` is no name of a PersistentVolumeClaim"),
             ("probes", "yes", ": `yes` is none of what there is; write forward or keep"),
             ("run-as-user", "0", ": `0` is no user that a gate can run as; write a number from 1 to 2147483647"),

@@ -134,6 +134,7 @@ fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvV
         ("WORKERS", overrides.workers.map(|workers| workers.to_string())),
         ("DRAIN_TIMEOUT", overrides.drain_timeout.map(|time| time.to_string())),
         ("LOG_LEVEL", overrides.log_level.clone()),
+        ("LOG__CLIENT_ADDRESS", overrides.log_client_address.clone()),
     ];
     variables.extend(said.into_iter().filter_map(|(name, said)| Some(value(name, said?))));
     variables

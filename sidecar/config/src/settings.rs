@@ -120,6 +120,9 @@ pub struct Log {
     /// or fails is always in a row. Since 1.6.
     #[serde(default = "whole", skip_serializing_if = "is_whole")]
     pub allowed_ratio: Ratio,
+    /// What rows, and spans of traces, tell of a client's address. Since 1.7.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub client_address: ClientAddress,
 }
 
 impl Default for Log {
@@ -134,8 +137,22 @@ impl Default for Log {
             segment_age: default_segment_age(),
             max_age: None,
             allowed_ratio: whole(),
+            client_address: ClientAddress::default(),
         }
     }
+}
+
+/// What is told of a client's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ClientAddress {
+    /// All of it, and the port.
+    #[default]
+    Full,
+    /// Its network: the first 24 bits of IPv4, 48 of IPv6.
+    Network,
+    /// Nothing.
+    None,
 }
 
 /// Postgres, to which the rows of the request log are sent. Where it is, `url` or a file says.

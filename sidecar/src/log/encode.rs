@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::ids::{PEER_COLUMNS, RowIds, peer_values};
 use super::insert::{Blob, Value};
 use crate::message_type::Message;
+use sidecar_config::settings::ClientAddress;
 use sidecar_decide::Verdict;
 use sidecar_decide::filter::RequestId;
 
@@ -30,7 +31,12 @@ const COLUMNS: usize = 29;
 const PEER: usize = 7;
 
 /// The columns of [`INSERT_SQL`], in its order.
-pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds, seq: i64) -> [Value<'a>; COLUMNS] {
+pub(super) fn encode<'a>(
+    record: &'a Record,
+    ids: &RowIds,
+    seq: i64,
+    client_address: ClientAddress,
+) -> [Value<'a>; COLUMNS] {
     let gap = record.kind == Kind::Gap;
     [
         Value::Integer(seq),
@@ -55,7 +61,7 @@ pub(super) fn encode<'a>(record: &'a Record, ids: &RowIds, seq: i64) -> [Value<'
         record.upstream_us.map_or(Value::Null, count),
         record.upstream.map_or(Value::Null, address),
         Value::Integer(i64::from(record.attempts)),
-        match record.client_addr {
+        match record.client_addr.and_then(|client| client.told(client_address)) {
             None => Value::Null,
             Some(Client::Address(client)) => address(client),
             Some(Client::Network(network)) => Value::Text(Cow::Owned(network.to_string())),
@@ -74,8 +80,10 @@ pub(super) fn encode_refusal<'a>(
     record: &'a Record,
     ids: &RowIds,
     seq: i64,
+    client_address: ClientAddress,
 ) -> [Value<'a>; COLUMNS - 1 + PEER_COLUMNS.len()] {
-    let decision = encode(record, ids, seq).into_iter().enumerate().filter(|(column, _)| *column != PEER);
+    let decision =
+        encode(record, ids, seq, client_address).into_iter().enumerate().filter(|(column, _)| *column != PEER);
     let peer = record.peer.as_deref().map_or([None; PEER_COLUMNS.len()], peer_values);
     let peer = peer.into_iter().map(|value| value.map_or(Value::Null, text));
     let mut row = decision.map(|(_, value)| value).chain(peer);

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use http::Method;
 use sha2::{Digest, Sha256};
+use sidecar_config::settings::ClientAddress;
 use sidecar_decide::filter::RequestId;
 use sidecar_decide::{Limiter, Reason, Verdict};
 
@@ -141,6 +142,18 @@ pub enum Client {
     Address(SocketAddr),
     /// The network of several.
     Network(Network),
+}
+
+impl Client {
+    /// What of it may be told.
+    #[must_use]
+    pub fn told(self, how: ClientAddress) -> Option<Self> {
+        match (how, self) {
+            (ClientAddress::None, _) => None,
+            (ClientAddress::Network, Self::Address(address)) => Some(Self::Network(Network::of(address.ip()))),
+            (ClientAddress::Full, _) | (ClientAddress::Network, Self::Network(_)) => Some(self),
+        }
+    }
 }
 
 impl From<SocketAddr> for Client {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use sidecar_config::settings::Pod;
+use sidecar_config::settings::{ClientAddress, Pod};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
@@ -99,6 +99,7 @@ pub(super) struct StoreOptions {
     pub(super) pod: Pod,
     /// What knows how far rows were sent.
     pub(super) stats: Arc<Stats>,
+    pub(super) client_address: ClientAddress,
 }
 
 /// Whether rows may be missing before those that will come.
@@ -132,6 +133,7 @@ pub(super) struct Store {
     cut: i64,
     cutter: Cutter,
     retention: Retention,
+    client_address: ClientAddress,
     /// When segments were last looked at; `None` since it was opened.
     looked: Option<Instant>,
 }
@@ -174,6 +176,7 @@ impl Store {
             cut,
             cutter,
             retention,
+            client_address: options.client_address,
             looked: None,
         };
         store.set_clean(false).await?;
@@ -265,12 +268,13 @@ impl Store {
         let (mut strangers, mut known) = (Vec::new(), Vec::new());
         for ((seq, record), ids) in (self.last + 1..).zip(batch).zip(&ids) {
             if record.is_strangers() {
-                strangers.push(encode_refusal(record, ids, seq));
+                strangers.push(encode_refusal(record, ids, seq, self.client_address));
             } else {
                 known.push((seq, record, ids));
             }
         }
-        let known = known.into_iter().map(|(seq, record, ids)| encode(record, ids, seq));
+        let client_address = self.client_address;
+        let known = known.into_iter().map(|(seq, record, ids)| encode(record, ids, seq, client_address));
         insert(&mut transaction.lock_handle().await?, INSERT_SQL, known)?;
         let mut refusal_pages = None;
         if !strangers.is_empty() {

@@ -3,6 +3,7 @@
 mod ids;
 mod limiters;
 mod message_types;
+mod privacy;
 mod reading;
 mod segments;
 mod shipping;
@@ -16,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::Method;
-use sidecar_config::settings::Pod;
+use sidecar_config::settings::{ClientAddress, Pod};
 use sidecar_decide::Verdict;
 use sidecar_decide::filter::{RequestId, Uuid7};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -52,7 +53,13 @@ impl Log {
     fn start_cut(refusals: Refusals, path: &Path, sizes: Sizes) -> Self {
         let stats = Arc::new(Stats::default());
         let (sender, receiver) = channel_with(refusals, QUEUE_ROWS, 500, Arc::clone(&stats));
-        let options = WriterOptions { path: path.to_owned(), flush_every: Duration::from_millis(5), sizes, pod: pod() };
+        let options = WriterOptions {
+            path: path.to_owned(),
+            flush_every: Duration::from_millis(5),
+            sizes,
+            pod: pod(),
+            client_address: ClientAddress::Full,
+        };
         Self { path: path.to_owned(), sender, stats, writer: start(options, receiver).unwrap() }
     }
 
@@ -68,6 +75,16 @@ fn whole(total: u64) -> Sizes {
 
 fn pod() -> Pod {
     Pod { name: "orders-1".into(), uid: "uid-1".into(), namespace: "shop".into(), workload: "orders".into() }
+}
+
+fn options(path: &Path, sizes: Sizes) -> StoreOptions {
+    StoreOptions {
+        path: path.to_owned(),
+        sizes,
+        pod: pod(),
+        client_address: ClientAddress::Full,
+        stats: Arc::default(),
+    }
 }
 
 fn folder() -> (TempDir, PathBuf) {

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use sidecar_config::settings::Pod;
+use sidecar_config::settings::{ClientAddress, Pod};
 use tokio::runtime::{Builder, Runtime};
 
 use super::queue::{Closer, Receiver, decisions};
@@ -36,6 +36,8 @@ pub struct WriterOptions {
     pub sizes: Sizes,
     /// Which pod the rows are of.
     pub pod: Pod,
+    /// What rows tell of a client's address.
+    pub client_address: ClientAddress,
 }
 
 /// Starts the log thread. A store that cannot be opened is no error here: traffic goes on, and so do the attempts.
@@ -43,17 +45,18 @@ pub struct WriterOptions {
 /// # Errors
 /// When the thread or its runtime cannot be made.
 pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
+    let WriterOptions { path, flush_every, sizes, pod, client_address } = options;
     let runtime = Builder::new_current_thread().build()?;
     let closer = receiver.closer();
     let (done, summary) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
         let stats = Arc::clone(receiver.stats());
-        let compressor = Compressor::new(options.path.clone(), options.sizes, Arc::clone(&stats));
+        let compressor = Compressor::new(path.clone(), sizes, Arc::clone(&stats));
         let worker = Worker {
             compressor,
-            has_age: options.sizes.keep.is_some(),
-            store_options: StoreOptions { path: options.path, sizes: options.sizes, pod: options.pod, stats },
-            flush_every: options.flush_every,
+            has_age: sizes.keep.is_some(),
+            store_options: StoreOptions { path, sizes, pod, client_address, stats },
+            flush_every,
             receiver,
             runtime,
             store: None,

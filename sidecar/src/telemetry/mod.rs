@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use http::Uri;
 use sidecar_config::Ratio;
+use sidecar_config::settings::ClientAddress;
 use sidecar_decide::filter::TraceContext;
 
 pub use export::{Spans, start};
@@ -31,6 +32,7 @@ pub struct Tracer {
     spans: Spans,
     /// Of a million requests that do not say themselves.
     millionths: u32,
+    client_address: ClientAddress,
     key: RandomState,
     count: Cell<u64>,
 }
@@ -66,8 +68,9 @@ pub struct Ended {
 
 impl Tracer {
     /// A worker's own.
-    pub fn new(spans: Spans, ratio: Ratio) -> Self {
-        Self { spans, millionths: ratio.millionths(), key: RandomState::new(), count: Cell::new(0) }
+    pub fn new(spans: Spans, ratio: Ratio, client_address: ClientAddress) -> Self {
+        let (millionths, key) = (ratio.millionths(), RandomState::new());
+        Self { spans, millionths, client_address, key, count: Cell::new(0) }
     }
 
     /// Begins a request's trace if it has one: if whoever asks records it, or where he says nothing, by chance.
@@ -97,7 +100,8 @@ impl Tracer {
 
     /// Hands on what is known of a request that has ended. Never waits: what there is no place for is counted.
     pub fn end(&self, trace: Box<Trace>, record: &Record) {
-        self.spans.send(Ended { trace, record: record.clone() });
+        let client_addr = record.client_addr.and_then(|client| client.told(self.client_address));
+        self.spans.send(Ended { trace, record: Record { client_addr, ..record.clone() } });
     }
 
     /// As good as chance to tell traces apart: a keyed hash of a counter.

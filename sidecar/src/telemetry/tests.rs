@@ -44,7 +44,7 @@ fn allocations(of: impl FnOnce()) -> u64 {
 fn tracer(millionths: u32) -> (Tracer, Arc<SpanStats>, Queue<Traces>) {
     let stats = Arc::new(SpanStats::default());
     let (spans, queue) = queue(Arc::clone(&stats));
-    (Tracer::new(spans, Ratio::from_millionths(millionths)), stats, queue)
+    (Tracer::new(spans, Ratio::from_millionths(millionths), ClientAddress::Full), stats, queue)
 }
 
 fn parent(flags: u8) -> TraceContext {

@@ -16,10 +16,6 @@ pub(super) fn small(total: u64) -> Sizes {
     Sizes { segment: 128 << 10, ..whole(total) }
 }
 
-fn options(path: &Path, sizes: Sizes) -> StoreOptions {
-    StoreOptions { path: path.to_owned(), sizes, pod: pod(), stats: Arc::default() }
-}
-
 pub(super) fn open(path: &Path, sizes: Sizes) -> Store {
     block_on(Store::open(&options(path, sizes), Opening::First)).unwrap()
 }

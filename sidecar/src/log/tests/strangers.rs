@@ -119,7 +119,7 @@ fn write(store: &mut Store, max_size: u64, count: u32, record: impl Fn(u32) -> B
 fn refusals_of_strangers_displace_themselves_alone() {
     let (_folder, path) = folder();
     let max_size = 4 << 20;
-    let options = StoreOptions { path: path.clone(), sizes: whole(max_size), pod: pod(), stats: Arc::default() };
+    let options = options(&path, whole(max_size));
     let mut store = block_on(Store::open(&options, Opening::First)).unwrap();
     // What known clients did fills their part of the log.
     while write(&mut store, max_size, 500, |number| Box::new(request(number.into()))) == 0 {}

@@ -8,7 +8,7 @@ use super::*;
 
 /// Opens the store, writes `rows` and leaves it as a kill does.
 fn killed(path: &Path, rows: u64) {
-    let options = StoreOptions { path: path.to_owned(), sizes: whole(LARGE), pod: pod(), stats: Arc::default() };
+    let options = options(&path, whole(LARGE));
     block_on(async {
         let mut store = Store::open(&options, Opening::First).await.unwrap();
         let batch: Vec<_> = (0..rows).map(|number| Box::new(request(number))).collect();
@@ -186,7 +186,7 @@ fn a_kill_before_the_first_row_is_a_gap_of_no_length() {
 fn the_size_is_bounded_and_the_newest_rows_stay() {
     let (_folder, path) = folder();
     let max_size = 2 << 20;
-    let options = StoreOptions { path: path.clone(), sizes: whole(max_size), pod: pod(), stats: Arc::default() };
+    let options = options(&path, whole(max_size));
     let rows = block_on(async {
         let mut store = Store::open(&options, Opening::First).await.unwrap();
         let mut pruned = 0;
@@ -221,7 +221,7 @@ fn the_size_is_bounded_and_the_newest_rows_stay() {
 #[test]
 fn a_reader_that_does_not_end_bounds_the_log_and_no_row_is_lost() {
     let (_folder, path) = folder();
-    let options = StoreOptions { path: path.clone(), sizes: whole(2 << 20), pod: pod(), stats: Arc::default() };
+    let options = options(&path, whole(2 << 20));
     block_on(async {
         let mut store = Store::open(&options, Opening::First).await.unwrap();
         store.write(&[Box::new(request(0))]).await.unwrap();
@@ -261,7 +261,7 @@ fn files_of_others_and_of_the_future_are_refused() {
         let (_folder, path) = folder();
         fs::write(&path, "").unwrap();
         execute(&path, made_by);
-        let options = StoreOptions { path, sizes: whole(LARGE), pod: pod(), stats: Arc::default() };
+        let options = options(&path, whole(LARGE));
         let refused = block_on(Store::open(&options, Opening::First)).err().map(|error| error.to_string());
         assert_eq!(refused.as_deref(), Some(expected), "{made_by}");
     }
