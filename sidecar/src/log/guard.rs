@@ -16,7 +16,7 @@ use sqlx::sqlite::LockedSqliteHandle;
 const MEMORY_BYTES: i64 = 16 << 20;
 
 /// What tells the schema, and changes nothing when it is selected from.
-const HARMLESS: [&str; 5] = ["table_info", "table_xinfo", "table_list", "user_version", "page_count"];
+const HARMLESS: [&str; 6] = ["table_info", "table_xinfo", "table_list", "user_version", "page_count", "freelist_count"];
 
 /// From now on the connection refuses to prepare what does anything but read.
 pub(super) fn read_only(handle: &mut LockedSqliteHandle<'_>) -> bool {

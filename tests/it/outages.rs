@@ -1,0 +1,209 @@
+//! PostgreSQL away for long, in every way it can be: rows wait in the log, however that keeps them, and are sent afterwards.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+use postern_tests::clients::Curl;
+use postern_tests::gate::Gate;
+use postern_tests::postgres::Postgres;
+use postern_tests::process::Sidecar;
+use serde_json::{Value, json};
+
+use crate::log::call;
+use crate::observed::{metric, status, wait_metric, wait_until};
+use crate::shipping::{BACKLOG, Rig, failures};
+
+/// Rows of an outage; of an hour with ten a second: `OUTAGE_ROWS=36000 cargo test …`.
+fn outage_rows() -> usize {
+    env::var("OUTAGE_ROWS").ok().and_then(|text| text.parse().ok()).unwrap_or(6000)
+}
+
+/// Small segments, in a log of that size.
+fn cut_often(max_size: &'static str) -> impl FnOnce(&mut Value) {
+    move |document| {
+        document["settings"]["log"]["segmentSize"] = json!("128Ki");
+        document["settings"]["log"]["maxSize"] = json!(max_size);
+    }
+}
+
+/// Segments as they are kept.
+fn segments(sidecar: &Sidecar, form: &str) -> u64 {
+    metric(sidecar, &format!("postern_log_segments{{form=\"{form}\"}}"))
+}
+
+fn lost(sidecar: &Sidecar, reason: &str) -> u64 {
+    metric(sidecar, &format!("postern_log_ship_rows_dropped_total{{reason=\"{reason}\"}}"))
+}
+
+fn written(sidecar: &Sidecar, count: usize) {
+    wait_metric(sidecar, "postern_log_rows_written_total", count as u64);
+}
+
+#[test]
+fn a_long_outage_is_sent_from_compressed_segments_and_costs_what_is_damaged_at_most() {
+    let count = outage_rows();
+    let mut rig = Rig::start();
+    let mut gate = rig.gate_with(cut_often("256Mi"));
+    call(&gate, "billing", 10);
+    rig.has_all(&gate.sidecar, 10);
+    rig.server.kill();
+    call(&gate, "billing", count);
+    written(&gate.sidecar, count + 10);
+    wait_until("small segments", || segments(&gate.sidecar, "plain") == 0);
+    assert!(segments(&gate.sidecar, "compressed") > 2);
+    wait_until("what is told of it", || {
+        let shipping = status(&gate.sidecar).shipping.unwrap();
+        shipping.failing.as_deref() == Some("connect") && shipping.backlog_rows == count as u64
+    });
+    let names = ["ship_backlog_bytes", "segment_bytes{form=\"compressed\"}", "database_bytes"];
+    let [bytes, closed, all] = names.map(|name| metric(&gate.sidecar, &format!("postern_log_{name}")));
+    assert!((closed - closed / 10..=all).contains(&bytes), "{bytes} of {closed} and more, {all} in all");
+    rig.server.resume().unwrap();
+    wait_until("all of it", || rig.count() >= count + 10);
+    wait_metric(&gate.sidecar, BACKLOG, 0);
+    let before = logged(&gate);
+    assert!((before.len(), rig.ids()) == (count + 10, before));
+    assert_eq!(metric(&gate.sidecar, "postern_log_ship_backlog_bytes"), 0);
+    assert_eq!(status(&gate.sidecar).shipping.unwrap().failing, None);
+    // Once more, and one of the files is torn before it is over.
+    rig.server.kill();
+    call(&gate, "billing", count);
+    written(&gate.sidecar, 2 * count + 10);
+    wait_until("small segments", || segments(&gate.sidecar, "plain") == 0);
+    let before = logged(&gate);
+    gate.sidecar.kill().unwrap();
+    let (torn, numbers) = newest_segment(gate.folder.path());
+    let file = fs::read(&torn).unwrap();
+    fs::write(&torn, &file[..file.len() / 2]).unwrap();
+    gate.sidecar = gate.sidecar.launch().start_ready().unwrap();
+    rig.server.resume().unwrap();
+    wait_until("all that can be read", || rig.count() as u64 + numbers > before.len() as u64);
+    wait_metric(&gate.sidecar, BACKLOG, 0);
+    assert_eq!((lost(&gate.sidecar, "damaged"), lost(&gate.sidecar, "size")), (numbers, 0));
+    // With the gap of the kill.
+    assert_eq!(rig.count() as u64, before.len() as u64 - numbers + 1);
+    assert!(before.difference(&rig.ids()).count() as u64 == numbers);
+}
+
+/// Ids of all rows in the log.
+fn logged(gate: &Gate) -> BTreeSet<String> {
+    let rows = gate.sidecar.launch().query("SELECT id FROM requests").unwrap();
+    rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The newest segment of a log, and how many numbers are in it.
+fn newest_segment(folder: &Path) -> (PathBuf, u64) {
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let mut segments: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "zst")).collect();
+    segments.sort();
+    let newest = segments.pop().unwrap();
+    let name = newest.file_name().unwrap().to_str().unwrap();
+    let mut numbers = name.split(['.', '-']).filter_map(|part| part.parse::<u64>().ok());
+    let (first, last) = (numbers.next().unwrap(), numbers.next().unwrap());
+    (newest, last - first + 1)
+}
+
+#[test]
+fn what_there_is_no_room_for_until_the_end_of_an_outage_is_counted() {
+    let count = outage_rows();
+    let mut rig = Rig::start();
+    let gate = rig.gate_with(cut_often("1Mi"));
+    call(&gate, "billing", 10);
+    rig.has_all(&gate.sidecar, 10);
+    rig.server.kill();
+    for _ in 0..4 {
+        call(&gate, "billing", count);
+        call(&gate, "reports", 10);
+    }
+    let decided = 10 + 4 * (count + 10);
+    written(&gate.sidecar, decided);
+    rig.server.resume().unwrap();
+    wait_until("all that is left", || rig.count() as u64 + lost(&gate.sidecar, "size") == decided as u64);
+    wait_metric(&gate.sidecar, BACKLOG, 0);
+    assert!(lost(&gate.sidecar, "size") > 0);
+    assert_eq!(["age", "damaged", "rejected"].map(|reason| lost(&gate.sidecar, reason)), [0, 0, 0]);
+    // The newest at least: those of the end were never in the way of others.
+    assert!(
+        rig.server.sql("SELECT count(*) FROM postern.requests WHERE status = 403").unwrap().parse::<u32>().unwrap()
+            >= 10
+    );
+}
+
+#[test]
+fn a_server_that_does_not_answer_any_more_is_left_in_time() {
+    let rig = Rig::start();
+    let gate = rig.gate();
+    call(&gate, "billing", 3);
+    rig.has_all(&gate.sidecar, 3);
+    // In the middle of a connection, and then before its beginning.
+    rig.server.freeze().unwrap();
+    call(&gate, "billing", 5);
+    wait_until("two tries in vain", || failures(&gate.sidecar, "timeout") > 1);
+    wait_metric(&gate.sidecar, BACKLOG, 5);
+    call(&gate, "billing", 1);
+    rig.server.thaw().unwrap();
+    rig.has_all(&gate.sidecar, 9);
+}
+
+#[test]
+fn a_server_that_never_answers_keeps_no_other_from_its_turn() {
+    let rig = Rig::start();
+    // The kernel lets everybody in.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, ours) = (silent.local_addr().unwrap().port(), format!("127.0.0.1:{}", rig.server.port()));
+    rig.write("url", &rig.server.url("gate").replace(&ours, &format!("127.0.0.1:{port},{ours}")));
+    let gate = rig.gate();
+    call(&gate, "billing", 2);
+    rig.has_all(&gate.sidecar, 2);
+    assert_eq!(failures(&gate.sidecar, "timeout"), 0);
+}
+
+#[test]
+fn rows_go_to_the_server_that_takes_writes_whichever_it_is() {
+    let mut rig = Rig::start();
+    let standby = rig.server.standby().unwrap();
+    let both = |first: &Postgres, second: &Postgres| {
+        let [first, second] = [first, second].map(|server| format!("127.0.0.1:{}", server.port()));
+        format!("postgres://gate@{first},{second}/postgres")
+    };
+    rig.write("url", &both(&standby, &rig.server));
+    let gate = rig.gate();
+    call(&gate, "billing", 20);
+    rig.has_all(&gate.sidecar, 20);
+    let followed = || standby.sql("SELECT count(*) FROM postern.requests").unwrap();
+    wait_until("the standby", || followed() == "20");
+    rig.server.kill();
+    call(&gate, "billing", 5);
+    wait_until("failures", || metric(&gate.sidecar, "postern_log_ship_up") == 0);
+    assert_eq!(followed(), "20");
+    standby.promote().unwrap();
+    rig.server = standby;
+    rig.has_all(&gate.sidecar, 25);
+}
+
+#[test]
+fn what_is_not_sent_at_the_end_is_in_the_last_line_and_in_the_last_scrape() {
+    let mut rig = Rig::start();
+    let mut gate = rig.gate_with(|document| document["settings"]["drainTimeout"] = json!("1s"));
+    call(&gate, "billing", 3);
+    rig.has_all(&gate.sidecar, 3);
+    rig.server.kill();
+    call(&gate, "billing", 7);
+    written(&gate.sidecar, 10);
+    let metrics = format!("http://{}/metrics", gate.sidecar.status_address().unwrap());
+    gate.sidecar.terminate().unwrap();
+    let mut last = String::new();
+    wait_until("no more scrapes", || {
+        let scrape = Curl::new(metrics.clone()).call().unwrap();
+        let is_over = scrape.status != Some(200);
+        last = if is_over { std::mem::take(&mut last) } else { scrape.text() };
+        is_over
+    });
+    let line = gate.sidecar.wait_for("the end", |line| line.message() == "stopped").unwrap();
+    assert!(gate.sidecar.wait_exit().unwrap().success());
+    assert_eq!(line.fields.get("unshipped"), Some(&json!(7)));
+    assert!(last.lines().any(|line| line == format!("{BACKLOG} 7")), "{last}");
+}
