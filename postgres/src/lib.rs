@@ -5,6 +5,7 @@
 
 pub mod columns;
 pub mod schema;
+mod select;
 mod session;
 mod target;
 mod tls;
