@@ -65,7 +65,7 @@ lint: ## Run clippy; a warning is an error
 	@cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings
 
 .PHONY: generate
-generate: ## Write the generated files anew: JSON Schemas, definitions of the API, its reference, what charts say and render
+generate: ## Write the generated files anew: JSON Schemas, definitions of the API, its reference, columns of the log, what charts say and render
 	@scripts/need cc cargo python3
 	@scripts/kubernetes helm
 	@cargo run --quiet --package postern-crds --features generate --bin crdgen
@@ -73,6 +73,7 @@ generate: ## Write the generated files anew: JSON Schemas, definitions of the AP
 	@scripts/manifests "$$(scripts/kubernetes where helm)"
 	@scripts/dashboards
 	@UPDATE=1 cargo test --quiet --package sidecar-config --test it schema
+	@UPDATE=1 cargo test --quiet --package postern-postgres --lib columns
 
 .PHONY: figures
 figures: ## Measure the shipped binary: size, time to ready, idle memory

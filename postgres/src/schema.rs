@@ -6,12 +6,6 @@ use crate::session::{Error, Failure, Session};
 /// The version that this program writes into and makes.
 pub const VERSION: i64 = 1;
 
-/// The columns of `postern.requests`.
-pub const COLUMNS: &str = "id, time, kind, repeat, pod, pod_uid, namespace, workload, listener, sni, route, rule, mode, verdict, reason, \
-     limiter, identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, sfdi, tls_version, cipher, resumed, protocol, \
-     method, host, path, status, grpc_status, request_bytes, response_bytes, duration_us, queue_us, connect_us, upstream_us, \
-     upstream, attempts, request_id, trace_id, message_type, client_addr, policy_revision";
-
 /// What leads from each version to the next.
 const STEPS: [&str; 1] = [include_str!("schema/1.sql")];
 

@@ -182,14 +182,18 @@ impl Session {
     /// # Errors
     /// What the server said, or why it said nothing in time.
     pub async fn query(&mut self, sql: &str) -> Result<Option<String>, Error> {
-        self.is_settled = false;
-        let answered = in_time(self.timeout, self.client()?.simple_query(sql)).await;
-        self.settle(&answered);
-        let row = answered?.into_iter().rev().find_map(|message| match message {
+        let row = self.messages(sql).await?.into_iter().rev().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
         Ok(row.and_then(|row| row.try_get(0).ok().flatten().map(str::to_owned)))
+    }
+
+    pub(crate) async fn messages(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
+        self.is_settled = false;
+        let answered = in_time(self.timeout, self.client()?.simple_query(sql)).await;
+        self.settle(&answered);
+        answered
     }
 
     /// One statement with texts in the places of its values; how many rows it was about.

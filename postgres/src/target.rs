@@ -69,6 +69,19 @@ impl Target {
         self.authorities.as_ref()
     }
 
+    /// The same for whoever only reads: a standby will do.
+    #[must_use]
+    pub fn to_read(mut self) -> Self {
+        self.config.target_session_attrs(TargetSessionAttrs::Any);
+        self
+    }
+
+    /// Whether the URL has a password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.config.get_password().is_some()
+    }
+
     /// The same with this password.
     #[must_use]
     pub fn with_password(mut self, password: &[u8]) -> Self {

@@ -17,6 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::app::App;
 use crate::config::{self, Publisher, Reading};
+use crate::log::query::QueryError;
 use crate::settings::{self, Flags};
 
 /// The guarded gate in front of one pod: mTLS, identity policy, and a row for every decision
@@ -92,7 +93,10 @@ impl Cli {
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let mut causes = error.chain().filter_map(|cause| match cause.downcast_ref() {
+        Some(QueryError::Output(error)) => Some(error),
+        _ => cause.downcast_ref::<io::Error>(),
+    });
     causes.any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 

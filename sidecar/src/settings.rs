@@ -288,6 +288,17 @@ pub fn socket_path(settings: &Settings, config: &Path) -> Option<PathBuf> {
     Some(config_folder(config).join(settings.admin.socket.as_ref()?))
 }
 
+/// Whether a terminal may be shown colours (no-color.org).
+pub fn may_be_coloured() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
+/// The password for PostgreSQL where libpq looks for it, too.
+pub fn postgres_password() -> Option<Vec<u8>> {
+    std::env::var_os("PGPASSWORD").map(std::os::unix::ffi::OsStringExt::into_vec)
+}
+
 /// The request log's file: relative to the configuration's folder.
 pub fn log_path(settings: &Settings, config: &Path) -> PathBuf {
     config_folder(config).join(&settings.log.path)

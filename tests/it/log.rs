@@ -84,7 +84,7 @@ fn log(gate: &Gate, arguments: &[&str]) -> Finished {
 }
 
 /// A gate with three rows: an allowed request, a refused one, and a refused handshake.
-fn gate_with_rows() -> Gate {
+pub(crate) fn gate_with_rows() -> Gate {
     let gate = Gate::start().unwrap();
     call(&gate, "billing", 1);
     call(&gate, "reports", 1);

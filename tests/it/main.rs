@@ -43,6 +43,7 @@ mod postgres;
 mod pressure;
 mod probes;
 mod reload;
+mod reports;
 mod resume;
 mod retries;
 mod revocation_lists;

@@ -22,14 +22,14 @@ use crate::postgres::with_schema;
 const BACKLOG: &str = "postern_log_ship_backlog_rows";
 
 /// A server, and the files with which a gate finds it: as they are in the Secret of a pod.
-struct Rig {
-    server: Postgres,
+pub(crate) struct Rig {
+    pub(crate) server: Postgres,
     authority: Authority,
     folder: TempDir,
 }
 
 impl Rig {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let (server, authority) = with_schema();
         server.sql("CREATE ROLE gate LOGIN PASSWORD 'first' IN ROLE postern_writer").unwrap();
         let rig = Self { folder: TempDir::new().unwrap(), authority, server };
@@ -39,11 +39,11 @@ impl Rig {
         rig
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.file(name), text).unwrap();
     }
 
@@ -53,7 +53,7 @@ impl Rig {
         })
     }
 
-    fn gate(&self) -> Gate {
+    pub(crate) fn gate(&self) -> Gate {
         self.gate_with(|_| {})
     }
 
@@ -76,7 +76,7 @@ impl Rig {
     }
 
     /// Waits until Postgres has as many rows, and looks that they are the log's.
-    fn has_all(&self, sidecar: &Sidecar, count: usize) {
+    pub(crate) fn has_all(&self, sidecar: &Sidecar, count: usize) {
         let logged = rows(sidecar, count);
         wait_until("all rows in Postgres", || self.count() >= logged.len());
         wait_metric(sidecar, BACKLOG, 0);

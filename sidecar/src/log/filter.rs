@@ -47,6 +47,8 @@ pub struct Filter {
     pub trace_id: Option<String>,
     /// About this.
     pub message_type: Option<String>,
+    /// With this id, a UUID.
+    pub id: Option<String>,
     /// The newest so many.
     pub limit: u32,
 }
@@ -59,12 +61,42 @@ pub(super) enum Bound {
 }
 
 impl Filter {
-    /// The conditions as SQL, joined by AND, and their values in order.
+    /// The conditions as SQL for SQLite, joined by AND, and their values in order.
     pub(super) fn conditions(&self) -> (String, Vec<Bound>) {
+        let conditions = self.gather("at >= ?", "at < ?", "id = ?");
+        (conditions.sql.join(" AND "), conditions.values)
+    }
+
+    /// The same for PostgreSQL, which takes all values as texts and has places with numbers for them.
+    pub(super) fn remote_conditions(&self) -> (String, Vec<String>) {
+        let conditions = self.gather(
+            "time >= timestamptz 'epoch' + ? * interval '1 microsecond'",
+            "time < timestamptz 'epoch' + ? * interval '1 microsecond'",
+            "id = ?::uuid",
+        );
+        let mut sql = "true".to_owned();
+        let mut values = Vec::new();
+        // Nothing else in these has a question mark.
+        for part in conditions.sql.iter().skip(1).map(|condition| format!(" AND {condition}")) {
+            let mut pieces = part.split('?');
+            sql.extend(pieces.next());
+            for piece in pieces {
+                let kind = match conditions.values.get(values.len()) {
+                    Some(Bound::Integer(_)) => "::bigint",
+                    _ => "",
+                };
+                values.push(conditions.values.get(values.len()).map_or_else(String::new, Bound::text));
+                sql.push_str(&format!("${}{kind}{piece}", values.len()));
+            }
+        }
+        (sql, values)
+    }
+
+    fn gather(&self, since: &'static str, until: &'static str, id: &'static str) -> Conditions {
         let mut conditions = Conditions { sql: vec!["1"], values: Vec::new() };
         let text = |text: &String| vec![Bound::Text(text.clone())];
-        conditions.add("at >= ?", self.since.map(|time| vec![Bound::Integer(micros(time))]));
-        conditions.add("at < ?", self.until.map(|time| vec![Bound::Integer(micros(time))]));
+        conditions.add(since, self.since.map(|time| vec![Bound::Integer(micros(time))]));
+        conditions.add(until, self.until.map(|time| vec![Bound::Integer(micros(time))]));
         conditions.add("kind = ?", self.kind.map(|kind| vec![Bound::Text(kind.name().to_owned())]));
         conditions.add("verdict = ?", self.verdict.map(|verdict| vec![Bound::Text(verdict.name().to_owned())]));
         conditions.add("reason = ?", self.reason.as_ref().map(text));
@@ -84,7 +116,17 @@ impl Filter {
         conditions.add("request_id = ?", self.request_id.as_ref().map(text));
         conditions.add("trace_id = ?", self.trace_id.as_ref().map(text));
         conditions.add("message_type = ?", self.message_type.as_ref().map(text));
-        (conditions.sql.join(" AND "), conditions.values)
+        conditions.add(id, self.id.as_ref().map(text));
+        conditions
+    }
+}
+
+impl Bound {
+    fn text(&self) -> String {
+        match self {
+            Self::Integer(number) => number.to_string(),
+            Self::Text(text) => text.clone(),
+        }
     }
 }
 

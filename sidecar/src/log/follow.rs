@@ -151,7 +151,7 @@ impl Look<'_> {
             "SELECT seq, {columns} FROM entry WHERE {conditions} AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
         );
         let query = query::bound(&sql, self.values.clone()).bind(from).bind(to).bind(LOOK_ROWS);
-        let (printed, last) = query::print(query.fetch(connection), printer, SEQ).await?;
+        let (printed, last) = query::print(query.fetch(connection), &mut |cells| printer.row(cells), SEQ).await?;
         Ok((i64::from(printed.rows), last))
     }
 }

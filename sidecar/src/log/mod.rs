@@ -3,7 +3,10 @@
 //! Workers send a [`Record`] into a bounded queue and go on; the `log` thread gathers records into batches, one
 //! transaction each. What finds the queue full is counted in [`Stats`], never waited for and never lost silently.
 
+mod compare;
 mod encode;
+mod explain;
+mod export;
 mod filter;
 mod follow;
 mod guard;
@@ -15,16 +18,23 @@ pub mod query;
 mod queue;
 mod record;
 mod refusals;
+mod remote;
 mod schema;
 mod segments;
 mod ship;
 mod stats;
 mod store;
+mod tally;
+mod walk;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
+
+pub use explain::{Found, find};
+pub use export::export;
 pub use filter::{Filter, fingerprint, serial, statuses, trace_id};
 pub use follow::follow;
 pub use guard::bound_memory;
@@ -33,8 +43,20 @@ pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
 pub use record::{
     Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip, clip_shared,
 };
+pub use remote::Remote;
 pub use segments::Sizes;
 pub use ship::{Lost, ShipOptions, ShipStats, Shipper, start_shipper};
 pub use stats::{DropReason, PruneReason, SegmentForm, Stats};
 pub use store::StoreError;
+pub use tally::{By, top};
+pub use walk::{Order, Progress, yield_to_the_gate};
 pub use writer::{Summary, Writer, WriterOptions, start};
+
+/// Where a log is read.
+#[derive(Debug)]
+pub enum Store {
+    /// The files of one gate.
+    Files(PathBuf),
+    /// What many gates have sent to PostgreSQL.
+    Server(Remote),
+}

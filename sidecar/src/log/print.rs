@@ -9,9 +9,11 @@ pub enum Output {
     /// Aligned columns; long values are cut.
     #[default]
     Table,
+    /// The same in colours, for a terminal.
+    Painted,
     /// One object a line, every column.
     Json,
-    /// RFC 4180, with a header.
+    /// RFC 4180, with a header. No text in it is a formula to a spreadsheet.
     Csv,
 }
 
@@ -30,6 +32,20 @@ pub(super) enum Cell<'a> {
     Text(&'a str),
     Blob(&'a [u8]),
 }
+
+/// What is done with each row.
+pub(super) type Each<'e> = dyn FnMut(&[Cell<'_>]) -> io::Result<()> + 'e;
+
+/// The column whose words have colours, and these (ECMA-48 §8.3.117).
+const PAINTED: &str = "verdict";
+const BOLD: &str = "\u{1b}[1m";
+const RED: &str = "\u{1b}[31m";
+const YELLOW: &str = "\u{1b}[33m";
+const PLAIN: &str = "\u{1b}[0m";
+
+/// Characters with which a spreadsheet's formula begins, or what it takes for one: clients choose much of what is printed
+/// (OWASP, "CSV Injection").
+const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
 /// Prints rows of the same columns to `out`.
 pub(super) struct Printer<'o, W> {
@@ -52,11 +68,15 @@ impl<'o, W: Write> Printer<'o, W> {
     pub(super) fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         match self.output {
             Output::Json => self.json_row(cells),
-            Output::Csv => write_csv(self.out, cells.iter().map(|cell| csv_field(&plain(*cell)))),
-            Output::Table => {
+            Output::Csv => write_csv(self.out, cells.iter().map(|cell| csv_cell(*cell))),
+            Output::Table | Output::Painted => {
                 let row: Vec<String> = cells.iter().map(|cell| table_cell(*cell)).collect();
-                match &self.widths {
-                    Some(widths) => write_aligned(self.out, widths, &row),
+                match self.widths.take() {
+                    Some(widths) => {
+                        self.write_row(&widths, &row)?;
+                        self.widths = Some(widths);
+                        Ok(())
+                    }
                     None => {
                         self.held.push(row);
                         if self.held.len() == MEASURED_ROWS { self.print_held() } else { Ok(()) }
@@ -68,18 +88,27 @@ impl<'o, W: Write> Printer<'o, W> {
 
     /// Shows what was printed so far, although more may come.
     pub(super) fn show(&mut self) -> io::Result<()> {
-        if self.output == Output::Table && self.widths.is_none() && !self.held.is_empty() {
+        if self.is_table() && self.widths.is_none() && !self.held.is_empty() {
             self.print_held()?;
         }
         self.out.flush()
     }
 
+    /// Where it prints.
+    pub(super) fn written(&mut self) -> &mut W {
+        self.out
+    }
+
     /// Prints what is still held.
     pub(super) fn finish(mut self) -> io::Result<()> {
-        if self.output == Output::Table && self.widths.is_none() {
+        if self.is_table() && self.widths.is_none() {
             self.print_held()?;
         }
         self.out.flush()
+    }
+
+    fn is_table(&self) -> bool {
+        matches!(self.output, Output::Table | Output::Painted)
     }
 
     fn print_held(&mut self) -> io::Result<()> {
@@ -90,12 +119,25 @@ impl<'o, W: Write> Printer<'o, W> {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        write_aligned(self.out, &widths, &header)?;
-        for row in self.held.drain(..) {
-            write_aligned(self.out, &widths, &row)?;
+        let header = aligned(&widths, header.iter().map(|cell| (cell.as_str(), "")));
+        match self.output {
+            Output::Painted => writeln!(self.out, "{BOLD}{header}{PLAIN}")?,
+            _ => writeln!(self.out, "{header}")?,
+        }
+        for row in std::mem::take(&mut self.held) {
+            self.write_row(&widths, &row)?;
         }
         self.widths = Some(widths);
         Ok(())
+    }
+
+    fn write_row(&mut self, widths: &[usize], row: &[String]) -> io::Result<()> {
+        let cells = self.columns.iter().zip(row).map(|(column, cell)| {
+            let is_painted = self.output == Output::Painted && column == PAINTED;
+            (cell.as_str(), if is_painted { colour(cell) } else { "" })
+        });
+        let line = aligned(widths, cells);
+        writeln!(self.out, "{line}")
     }
 
     /// Written member by member, because an object of serde_json sorts its names.
@@ -119,7 +161,7 @@ impl<'o, W: Write> Printer<'o, W> {
 }
 
 /// The value as text, as it is; NULL is empty, a blob is hexadecimal.
-fn plain(cell: Cell<'_>) -> String {
+pub(super) fn plain(cell: Cell<'_>) -> String {
     match cell {
         Cell::Null => String::new(),
         Cell::Integer(number) => number.to_string(),
@@ -138,14 +180,21 @@ fn table_cell(cell: Cell<'_>) -> String {
     if cell == Cell::Null {
         return "-".to_owned();
     }
-    let mut safe = String::new();
-    for character in plain(cell).chars().take(CELL_CHARS + 1) {
-        if moves_terminal(character) { safe.extend(character.escape_unicode()) } else { safe.push(character) }
-    }
+    let text = plain(cell);
+    let safe = safe(text.char_indices().nth(CELL_CHARS + 1).map_or(&*text, |(end, _)| &text[..end]));
     match safe.char_indices().nth(CELL_CHARS) {
         None => safe,
         Some(_) => safe.chars().take(CELL_CHARS - 1).chain(['…']).collect(),
     }
+}
+
+/// The text with escapes for what moves a terminal.
+pub(super) fn safe(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        if moves_terminal(character) { safe.extend(character.escape_unicode()) } else { safe.push(character) }
+    }
+    safe
 }
 
 /// Control characters, and those that hide or reorder what stands beside them: clients choose much of what is printed.
@@ -155,13 +204,32 @@ fn moves_terminal(character: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-fn write_aligned(out: &mut impl Write, widths: &[usize], row: &[String]) -> io::Result<()> {
-    let mut line = String::new();
-    for (width, cell) in widths.iter().zip(row) {
-        // Writing to a string cannot fail.
-        let _ = write!(line, "{cell:width$}  ");
+fn colour(verdict: &str) -> &'static str {
+    match verdict {
+        "refused" => RED,
+        "would_refuse" => YELLOW,
+        _ => "",
     }
-    writeln!(out, "{}", line.trim_end())
+}
+
+/// Cells with their colours in one line.
+fn aligned<'c>(widths: &[usize], cells: impl Iterator<Item = (&'c str, &'static str)>) -> String {
+    let mut line = String::new();
+    for (width, (cell, colour)) in widths.iter().zip(cells) {
+        let end = if colour.is_empty() { "" } else { PLAIN };
+        // Writing to a string cannot fail.
+        let _ = write!(line, "{colour}{cell}{end}{:gap$}", "", gap = width.saturating_sub(cell.chars().count()) + 2);
+    }
+    line.truncate(line.trim_end().len());
+    line
+}
+
+/// A text that would be a formula is one no more behind an apostrophe; numbers are ours.
+fn csv_cell(cell: Cell<'_>) -> String {
+    match cell {
+        Cell::Text(text) if text.starts_with(FORMULA) => csv_field(&format!("'{text}")),
+        cell => csv_field(&plain(cell)),
+    }
 }
 
 fn csv_field(text: &str) -> String {

@@ -15,7 +15,7 @@ use sqlx::{
 
 use super::filter::{Bound, Filter};
 use super::guard;
-use super::print::{Cell, Output, Printer};
+use super::print::{Cell, Each, Output, Printer};
 use super::segments::{self, Part, Source};
 
 /// Rows one query prints. Evidence that is larger is a copy of the file.
@@ -31,7 +31,7 @@ const CLOCK_EVERY: i32 = 10_000;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What of the view a person reads in a line.
-const TABLE_COLUMNS: &str = "time, kind, verdict, reason, identity, method, host, path, status, duration_us";
+pub(super) const TABLE_COLUMNS: &str = "time, kind, verdict, reason, identity, method, host, path, status, duration_us";
 
 /// What was printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,9 @@ pub enum QueryError {
     /// SQLite refused.
     #[error("{0}")]
     Sqlite(sqlx::Error),
+    /// PostgreSQL refused, or is not there.
+    #[error("PostgreSQL: {0}")]
+    Postgres(#[from] postern_postgres::Error),
     /// The output could not be written.
     #[error(transparent)]
     Output(#[from] io::Error),
@@ -98,12 +101,25 @@ impl From<sqlx::Error> for QueryError {
 /// # Errors
 /// When there is no log, it cannot be read in time, or `out` cannot be written.
 pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut impl Write) -> Result<Printed, QueryError> {
-    let mut live = open(path, Reads::Snapshot).await?;
+    let mut live = open(path, Reads::Now).await?;
     let columns = columns(&mut live, output).await?;
-    let parts = segments::newest(path, &mut live, filter, filter.limit.min(ROWS_MAX)).await?;
+    live.close().await?;
     let mut printer = Printer::new(output, out, names(&columns))?;
+    let mut rows = 0;
+    let mut each = |cells: &[Cell<'_>]| {
+        rows += 1;
+        printer.row(cells)
+    };
+    newest(path, filter, &columns, &mut each).await?;
+    printer.finish()?;
+    Ok(Printed { rows, cut: false })
+}
+
+/// Gives away the `columns` of the newest rows that match, the oldest of them first.
+pub(super) async fn newest(path: &Path, filter: &Filter, columns: &str, each: &mut Each<'_>) -> Result<(), QueryError> {
+    let mut live = open(path, Reads::Snapshot).await?;
+    let parts = segments::newest(path, &mut live, filter, filter.limit.min(ROWS_MAX)).await?;
     let (conditions, values) = filter.conditions();
-    let mut printed = Printed { rows: 0, cut: false };
     for Part { source, first } in parts.iter().rev() {
         let mut closed = match source {
             Source::Live => None,
@@ -116,21 +132,19 @@ pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut impl W
         let connection = closed.as_mut().unwrap_or(&mut live);
         // `entry` is `requests` with its order. What was found is told by number alone, so that neither the whole log is
         // read nor its rows are held in memory. Without `seq` among its columns the query would sort.
-        let columns = segments::known(connection, &columns).await?;
+        let columns = segments::known(connection, columns).await?;
         let sql = format!("SELECT seq, {columns} FROM entry WHERE {conditions} AND seq >= ? ORDER BY seq");
         let query = bound(&sql, values.clone()).bind(first);
-        match print(query.fetch(&mut *connection), &mut printer, SEQ).await {
-            Ok((rows, _)) => printed.rows += rows.rows,
+        match print(query.fetch(&mut *connection), each, SEQ).await {
             Err(error) if closed.is_some() && error.is_damage() => {}
-            Err(error) => return Err(error),
+            done => done.map(drop)?,
         }
         if let Some(closed) = closed {
             closed.close().await?;
         }
     }
-    printer.finish()?;
     live.close().await?;
-    Ok(printed)
+    Ok(())
 }
 
 /// The columns a query of rows has before those that are printed.
@@ -147,7 +161,7 @@ pub(super) fn bound(sql: &str, values: Vec<Bound>) -> Query<'static, Sqlite, Sql
 /// What is printed, for a query.
 pub(super) async fn columns(connection: &mut SqliteConnection, output: Output) -> sqlx::Result<String> {
     match output {
-        Output::Table => Ok(TABLE_COLUMNS.to_owned()),
+        Output::Table | Output::Painted => Ok(TABLE_COLUMNS.to_owned()),
         Output::Json | Output::Csv => all_columns(connection).await,
     }
 }
@@ -176,7 +190,8 @@ pub async fn sql(path: &Path, query: &str, output: Output, out: &mut impl Write)
     let statement = connection.prepare(AssertSqlSafe(query.to_owned()).into_sql_str()).await?;
     let names = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     let mut printer = Printer::new(output, out, names)?;
-    let printed = print(statement.query().fetch(&mut connection), &mut printer, 0).await?;
+    let rows = statement.query().fetch(&mut connection);
+    let printed = print(rows, &mut |cells| printer.row(cells), 0).await?;
     printer.finish()?;
     connection.close().await?;
     Ok(printed.0)
@@ -265,10 +280,10 @@ pub(super) async fn time(connection: &mut SqliteConnection) -> sqlx::Result<()> 
     Ok(())
 }
 
-/// Prints rows without their first columns, and gives back the very first of the last row.
-pub(super) async fn print<W: Write>(
+/// Gives rows away without their first columns, and gives back the very first of the last row.
+pub(super) async fn print(
     rows: impl Stream<Item = sqlx::Result<SqliteRow>>,
-    printer: &mut Printer<'_, W>,
+    each: &mut Each<'_>,
     hidden: usize,
 ) -> Result<(Printed, Option<i64>), QueryError> {
     let mut rows = pin!(rows);
@@ -282,7 +297,7 @@ pub(super) async fn print<W: Write>(
             last = Some(row.try_get(0)?);
         }
         let cells = (hidden..row.len()).map(|column| cell(&row, column)).collect::<sqlx::Result<Vec<_>>>()?;
-        printer.row(&cells)?;
+        each(&cells)?;
         printed.rows += 1;
     }
     Ok((printed, last))

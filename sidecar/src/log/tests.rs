@@ -5,6 +5,7 @@ mod limiters;
 mod message_types;
 mod privacy;
 mod reading;
+mod reports;
 mod segments;
 mod shipping;
 mod strangers;

@@ -12,10 +12,11 @@ use super::{documents, first_cells, page, root};
 /// Stages of reasons, with which their codes begin.
 const STAGES: [&str; 7] = ["tls_", "policy_", "route_", "limit_", "upstream_", "client_", "gate_"];
 /// Pages whose inline flags are those of our own programs.
-const OF_FLAGS: [&str; 6] = [
+const OF_FLAGS: [&str; 7] = [
     "docs/configuration.md",
     "docs/injection.md",
     "docs/install.md",
+    "docs/log-reports.md",
     "docs/operations.md",
     "docs/operator.md",
     "docs/request-log.md",

@@ -35,7 +35,7 @@ const THIN: Duration = Duration::from_millis(50);
 const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// The lowest there is; each thread has its own on Linux (setpriority(2)).
-const PRIORITY: i32 = 19;
+pub(in crate::log) const PRIORITY: i32 = 19;
 
 /// The thread, while there is one.
 #[derive(Debug)]

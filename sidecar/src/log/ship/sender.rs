@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postern_postgres::{Error, Failure, Session, Target, schema};
+use postern_postgres::{Error, Failure, Session, Target, columns, schema};
 use thiserror::Error;
 
 use super::super::query::QueryError;
@@ -69,7 +69,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(options: &ShipOptions) -> Self {
-        let columns = schema::COLUMNS;
+        let columns = columns::NAMES;
         Self {
             url: options.url.clone(),
             url_file: options.url_file.clone(),

@@ -42,7 +42,7 @@ fn everything() -> Filter {
 }
 
 /// All files of the log, by what comes after the live one's name, but those that any reader makes.
-fn files(path: &Path) -> BTreeSet<String> {
+pub(super) fn files(path: &Path) -> BTreeSet<String> {
     let name = path.file_name().unwrap().to_str().unwrap();
     let files = fs::read_dir(path.parent().unwrap()).unwrap();
     let files = files.filter_map(|file| Some(file.unwrap().file_name().to_str()?.strip_prefix(name)?.to_owned()));

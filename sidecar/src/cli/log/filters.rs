@@ -1,124 +1,71 @@
-//! The `log` command: its flags, and how they are written.
+//! Which rows: the flags that `log` and its commands have in common.
 
-use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, anyhow};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use sidecar_decide::{Limiter, MessageType, Reason, Verdict};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::ConfigPath;
-use crate::config;
-use crate::log::{self, Filter, Kind, Output, query};
-use crate::settings::{self, Flags};
-
-/// What `--sql` replaces.
-const FILTERS: [&str; 19] = [
-    "since",
-    "until",
-    "kind",
-    "verdict",
-    "reason",
-    "limiter",
-    "identity",
-    "listener",
-    "route",
-    "host",
-    "path",
-    "status",
-    "client",
-    "fingerprint",
-    "serial",
-    "request_id",
-    "trace_id",
-    "message_type",
-    "limit",
-];
+use crate::log::{self, Filter, Kind};
 
 #[derive(Args, Debug)]
-pub(super) struct LogArgs {
-    #[command(flatten)]
-    config: ConfigPath,
-    /// The database file; by default the one the configuration names
-    #[arg(long, value_name = "FILE")]
-    database: Option<PathBuf>,
+pub(super) struct FilterArgs {
     /// Only rows of this last while, such as 15m or 24h, or from this time on, such as 2026-11-21T10:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(global = true, long, value_name = "TIME", value_parser = moment)]
     since: Option<SystemTime>,
     /// Only rows from before this time, or this long ago
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(global = true, long, value_name = "TIME", value_parser = moment)]
     until: Option<SystemTime>,
     /// Only rows of this kind: request, handshake, connection, tunnel, cut, gap
-    #[arg(long, value_parser = kind)]
+    #[arg(global = true, long, value_parser = kind)]
     kind: Option<Kind>,
     /// Only rows of this verdict: allowed, refused, would_refuse
-    #[arg(long, value_parser = verdict)]
+    #[arg(global = true, long, value_parser = verdict)]
     verdict: Option<Verdict>,
     /// Only rows of this reason, such as policy_not_allowed
-    #[arg(long, value_parser = reason)]
+    #[arg(global = true, long, value_parser = reason)]
     reason: Option<String>,
     /// Only rows of what this limit refused, such as limits.maxStreams
-    #[arg(long, value_name = "LIMIT", value_parser = limiter)]
+    #[arg(global = true, long, value_name = "LIMIT", value_parser = limiter)]
     limiter: Option<String>,
     /// Only rows of this identity, namespace/name
-    #[arg(long)]
+    #[arg(global = true, long)]
     identity: Option<String>,
     /// Only rows of this listener
-    #[arg(long)]
+    #[arg(global = true, long)]
     listener: Option<String>,
     /// Only rows of this route, namespace/name
-    #[arg(long)]
+    #[arg(global = true, long)]
     route: Option<String>,
     /// Only rows of this host, as the client wrote it
-    #[arg(long)]
+    #[arg(global = true, long)]
     host: Option<String>,
     /// Only rows whose path begins so
-    #[arg(long, value_name = "PREFIX")]
+    #[arg(global = true, long, value_name = "PREFIX")]
     path: Option<String>,
     /// Only rows with this status: 404, 5xx, 400-499
-    #[arg(long, value_parser = log::statuses)]
+    #[arg(global = true, long, value_parser = log::statuses)]
     status: Option<(u16, u16)>,
     /// Only rows of clients with this address
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(global = true, long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
     /// Only rows of the certificate with this SHA-256, in any notation
-    #[arg(long, value_name = "SHA256")]
+    #[arg(global = true, long, value_name = "SHA256")]
     fingerprint: Option<String>,
     /// Only rows of certificates with this serial number, hexadecimal
-    #[arg(long)]
+    #[arg(global = true, long)]
     serial: Option<String>,
     /// Only rows of the request with this id, which answers and applications have in x-request-id
-    #[arg(long, value_name = "ID")]
+    #[arg(global = true, long, value_name = "ID")]
     request_id: Option<String>,
     /// Only rows of this trace: its id, or a traceparent
-    #[arg(long, value_name = "ID")]
+    #[arg(global = true, long, value_name = "ID")]
     trace_id: Option<String>,
     /// Only rows of messages of this type: an element of IEEE 2030.5, a method of gRPC, exi, json, other
-    #[arg(long, value_name = "TYPE", value_parser = message_type)]
+    #[arg(global = true, long, value_name = "TYPE", value_parser = message_type)]
     message_type: Option<String>,
-    /// At most this many rows, the newest
-    #[arg(long, default_value_t = 100)]
-    limit: u32,
-    /// Go on printing rows as they come, until interrupted
-    #[arg(short, long, conflicts_with = "until")]
-    follow: bool,
-    /// How rows are printed
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
-    /// Print the result of a SELECT on the view `requests` instead
-    #[arg(long, value_name = "SELECT", conflicts_with_all = FILTERS, conflicts_with = "follow")]
-    sql: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Table,
-    Json,
-    Csv,
 }
 
 fn moment(text: &str) -> Result<SystemTime, String> {
@@ -162,17 +109,9 @@ fn message_type(text: &str) -> Result<String, String> {
     if known { Ok(text.to_owned()) } else { Err(advice.to_owned()) }
 }
 
-impl LogArgs {
-    fn database(&self) -> Result<PathBuf> {
-        if let Some(database) = &self.database {
-            return Ok(database.clone());
-        }
-        let reading = config::read(&self.config.config).context("which log? give --config or --database")?;
-        let settings = settings::load(&reading, &Flags::default()).map_err(|errors| anyhow!(errors.join("\n")))?;
-        Ok(settings::log_path(&settings, &self.config.config))
-    }
-
-    fn filter(&self) -> Filter {
+impl FilterArgs {
+    /// The newest `limit` of them.
+    pub(super) fn filter(&self, limit: u32) -> Filter {
         Filter {
             since: self.since,
             until: self.until,
@@ -192,31 +131,8 @@ impl LogArgs {
             request_id: self.request_id.clone(),
             trace_id: self.trace_id.as_deref().map(log::trace_id),
             message_type: self.message_type.clone(),
-            limit: self.limit,
+            id: None,
+            limit,
         }
     }
-}
-
-/// Prints what is asked for.
-pub(super) fn print(args: &LogArgs) -> Result<()> {
-    let database = args.database()?;
-    let output = match args.output {
-        Format::Table => Output::Table,
-        Format::Json => Output::Json,
-        Format::Csv => Output::Csv,
-    };
-    log::bound_memory();
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let printed = super::runtime()?.block_on(async {
-        match &args.sql {
-            Some(sql) => query::sql(&database, sql, output, &mut out).await.map(Some),
-            None if args.follow => log::follow(&database, &args.filter(), output, &mut out).await.map(|()| None),
-            None => query::rows(&database, &args.filter(), output, &mut out).await.map(Some),
-        }
-    })?;
-    out.flush()?;
-    if printed.is_some_and(|printed| printed.cut) {
-        let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: cut after {} rows", query::ROWS_MAX);
-    }
-    Ok(())
 }

@@ -1,0 +1,217 @@
+//! The `log` command: its flags and its own commands, and how rows are written.
+
+mod deliver;
+mod filters;
+mod store;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+
+use self::deliver::{Delivery, ProgressLine};
+use self::filters::FilterArgs;
+use self::store::StoreArgs;
+use crate::log::{self, By, Order, Output, Store, query};
+use crate::settings;
+
+/// What `--sql` replaces.
+const FILTERS: [&str; 20] = [
+    "since",
+    "until",
+    "kind",
+    "verdict",
+    "reason",
+    "limiter",
+    "identity",
+    "listener",
+    "route",
+    "host",
+    "path",
+    "status",
+    "client",
+    "fingerprint",
+    "serial",
+    "request_id",
+    "trace_id",
+    "message_type",
+    "limit",
+    "postgres",
+];
+
+/// Rows of `log` unless told otherwise.
+const ROWS: u32 = 100;
+
+/// Rows of `log top` unless told otherwise: a screen.
+const TOP_ROWS: u32 = 20;
+
+#[derive(Args, Debug)]
+pub(super) struct LogArgs {
+    #[command(subcommand)]
+    command: Option<LogCommand>,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    filters: FilterArgs,
+    /// At most this many rows, the newest [100]; of `top` those with the most decisions [20]
+    #[arg(global = true, long)]
+    limit: Option<u32>,
+    /// Go on printing rows as they come, until interrupted
+    #[arg(short, long, conflicts_with_all = ["until", "postgres"])]
+    follow: bool,
+    /// How rows are printed [table]
+    #[arg(short, long, value_enum)]
+    output: Option<Format>,
+    /// Print the result of a SELECT on the view `requests` instead
+    #[arg(long, value_name = "SELECT", conflicts_with_all = FILTERS, conflicts_with = "follow")]
+    sql: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Explain one decision: which rule, who it was, why, and what would have let it pass
+    Why(WhyArgs),
+    /// Count decisions by identity, route, reason and the like
+    Top(TopArgs),
+    /// Write all columns of every row that matches
+    Export(ExportArgs),
+}
+
+#[derive(Args, Debug)]
+struct WhyArgs {
+    /// Of the row, or of the request: what answers and applications have in x-request-id
+    #[arg(value_name = "ID")]
+    id: String,
+}
+
+#[derive(Args, Debug)]
+struct TopArgs {
+    /// What is counted
+    #[arg(value_enum, default_value_t = By::Identities)]
+    by: By,
+    /// How they are printed
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Args, Debug)]
+struct ExportArgs {
+    /// How rows are written
+    #[arg(long, value_enum)]
+    format: ExportFormat,
+    /// A new file, in place of standard output: there when it is whole
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The newest rows first
+    #[arg(long)]
+    newest_first: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Csv,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExportFormat {
+    Csv,
+    Jsonl,
+}
+
+impl Format {
+    fn output(self) -> Output {
+        match self {
+            Self::Table if io::stdout().is_terminal() && settings::may_be_coloured() => Output::Painted,
+            Self::Table => Output::Table,
+            Self::Json => Output::Json,
+            Self::Csv => Output::Csv,
+        }
+    }
+}
+
+/// Prints what is asked for.
+pub(super) fn print(args: &LogArgs) -> Result<()> {
+    if args.command.is_some() && (args.follow || args.sql.is_some() || args.output.is_some()) {
+        bail!("--follow, --sql and an --output before the command's name are of rows alone");
+    }
+    log::bound_memory();
+    super::runtime()?.block_on(async {
+        let store = args.store.open().await?;
+        match &args.command {
+            None => rows(args, store).await,
+            Some(LogCommand::Why(of)) => why(args, store, of).await,
+            Some(LogCommand::Top(of)) => top(args, store, of).await,
+            Some(LogCommand::Export(of)) => export(args, store, of).await,
+        }
+    })
+}
+
+async fn rows(args: &LogArgs, store: Store) -> Result<()> {
+    let filter = args.filters.filter(args.limit.unwrap_or(ROWS));
+    let output = args.output.unwrap_or(Format::Table).output();
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let printed = match (store, &args.sql) {
+        (Store::Server(mut remote), _) => {
+            remote.rows(&filter, output, &mut out).await?;
+            None
+        }
+        (Store::Files(path), Some(sql)) => Some(query::sql(&path, sql, output, &mut out).await?),
+        (Store::Files(path), None) if args.follow => {
+            log::follow(&path, &filter, output, &mut out).await?;
+            None
+        }
+        (Store::Files(path), None) => Some(query::rows(&path, &filter, output, &mut out).await?),
+    };
+    out.flush()?;
+    if printed.is_some_and(|printed| printed.cut) {
+        let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: cut after {} rows", query::ROWS_MAX);
+    }
+    Ok(())
+}
+
+async fn why(args: &LogArgs, mut store: Store, of: &WhyArgs) -> Result<()> {
+    match log::find(&mut store, &args.filters.filter(1), &of.id).await? {
+        Some(found) => {
+            let beside = args.store.parts().map(|parts| found.beside(&parts)).unwrap_or_default();
+            Ok(write!(io::stdout(), "{}{beside}", found.explanation())?)
+        }
+        None => bail!("no row and no request has the id {}", of.id),
+    }
+}
+
+async fn top(args: &LogArgs, mut store: Store, of: &TopArgs) -> Result<()> {
+    let filter = args.filters.filter(args.limit.unwrap_or(TOP_ROWS));
+    log::yield_to_the_gate();
+    let mut line = ProgressLine::new();
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut told = |progress| line.tell(progress);
+    log::top(&mut store, &filter, of.by, of.output.output(), &mut out, &mut told).await?;
+    drop(line);
+    Ok(out.flush()?)
+}
+
+async fn export(args: &LogArgs, mut store: Store, of: &ExportArgs) -> Result<()> {
+    if args.limit.is_some() {
+        bail!("an export has every row that matches: leave out --limit");
+    }
+    let output = match of.format {
+        ExportFormat::Csv => Output::Csv,
+        ExportFormat::Jsonl => Output::Json,
+    };
+    let order = if of.newest_first { Order::NewestFirst } else { Order::OldestFirst };
+    log::yield_to_the_gate();
+    let mut delivery = Delivery::begin(of.output.as_deref())?;
+    let mut line = ProgressLine::new();
+    let mut told = |progress| line.tell(progress);
+    let filter = args.filters.filter(0);
+    let work = log::export(&mut store, &filter, order, output, delivery.writer(), &mut told);
+    tokio::select! {
+        done = work => done?,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+    };
+    drop(line);
+    delivery.finish()
+}
