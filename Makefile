@@ -158,6 +158,7 @@ down: ## Remove it, with all that it has left on this machine
 
 .PHONY: e2e
 e2e: cluster charts ## Prove it on a real Kubernetes (as `up` has it), from images to rows; KEEP=1 leaves the cluster for more
+	@scripts/need postgres
 	@scripts/kubernetes prometheus
 	$(call part,image of Prometheus,scripts/image "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar" postern-prometheus:tests --entrypoint /prometheus "$$(scripts/kubernetes where prometheus)=/prometheus" && scripts/cluster load "$(CARGO_TARGET_DIR)/images/postern-prometheus.tar")
 	$(call part,end to end,KUBECONFIG="$$(scripts/cluster kubeconfig)" cargo test --workspace --features postern-tests/e2e --test e2e -- --test-threads=4)

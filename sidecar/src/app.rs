@@ -111,10 +111,11 @@ impl App {
         ));
         let status_server = serve_status(settings.status_address, &state).await?;
         let admin = settings::socket_path(settings, config).map(|path| serve_admin(&path, &state)).transpose()?;
-        let (sender, log) = start_log(config, settings, &state)?;
+        // Before the log: what is still to be sent is not to make room for anything.
         let shipper = settings::shipping(settings, config)
             .map(|options| log::start_shipper(options, Arc::clone(&state.log)).map_err(AppError::Thread))
             .transpose()?;
+        let (sender, log) = start_log(config, settings, &state)?;
         let (spans, traces) = start_traces(settings, &state)?.unzip();
         let sampling_ratio = settings.tracing.as_ref().map(|tracing| tracing.sampling_ratio);
         let client_address = settings.log.client_address;
@@ -243,7 +244,7 @@ impl App {
         let unshipped = match self.shipper {
             Some(shipper) => {
                 let left = grace_end.saturating_duration_since(Instant::now()).max(SHIP_STOP_MIN);
-                tokio::task::spawn_blocking(move || shipper.stop(left)).await.ok()
+                tokio::task::spawn_blocking(move || shipper.stop(left)).await.ok().flatten()
             }
             None => None,
         };

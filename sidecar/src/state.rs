@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use postern_telemetry::SpanStats;
 use sidecar_config::policy::Protocol;
 use sidecar_config::settings::Settings;
-use sidecar_config::status::{ContractRange, Parts, Status};
+use sidecar_config::status::{ContractRange, Parts, Shipping, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
 use sidecar_decide::snapshot::Bundle;
 use time::OffsetDateTime;
@@ -252,6 +252,19 @@ impl State {
             ready,
             exposed_ports: self.exposure.ports(local, &own),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            shipping: self.log.ship.is_on().then(|| self.shipping()),
+        }
+    }
+
+    fn shipping(&self) -> Shipping {
+        let ship = &self.log.ship;
+        Shipping {
+            failing: ship.failing().map(|failure| failure.name().to_owned()),
+            backlog_rows: ship.backlog_rows(&self.log),
+            backlog_bytes: ship.backlog_bytes(),
+            backlog_age_seconds: ship.backlog_age_seconds(SystemTime::now()),
+            watermark: i64::try_from(ship.watermark_seconds()).ok().filter(|seconds| *seconds > 0).and_then(rfc3339),
+            dropped_rows: ship.lost_total(),
         }
     }
 }

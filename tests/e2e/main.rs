@@ -24,4 +24,5 @@ mod refused;
 mod rolling;
 mod rotation;
 mod scene;
+mod shipping;
 mod unattended;

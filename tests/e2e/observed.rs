@@ -22,12 +22,13 @@ const IMAGE: &str = "postern-prometheus:tests";
 const SHIPPED: &str = "interval: 30s";
 const QUICK: &str = "interval: 1s";
 /// What has not happened, so that nobody tells of it: nobody's connection was cut or limited, there are no tunnels and no
-/// listeners of protocol `TLS`, no lists, no watch has failed.
-const QUIET: [&str; 6] = [
+/// listeners of protocol `TLS`, no lists, no PostgreSQL, no watch has failed.
+const QUIET: [&str; 7] = [
     "postern_connections_cut_total",
     "postern_forwarded_connections_total",
     "postern_tunnels_total",
     "limiter!=\"\"",
+    "postern_log_ship_",
     "postern_crl_next_update_timestamp_seconds",
     "postern_operator_watch_errors_total",
 ];

@@ -11,7 +11,7 @@ use crate::scene::{Scene, Served};
 
 /// Two replicas. The application stays for a moment when its pod ends, as everything behind a Service has to; the gate ends
 /// after it.
-fn in_two(served: &mut Served) {
+pub(crate) fn in_two(served: &mut Served) {
     let application = &mut served.application;
     application["spec"]["replicas"] = json!(2);
     application["spec"]["template"]["spec"]["containers"][0]["lifecycle"] =

@@ -82,7 +82,8 @@ impl Scene {
         Self::new(name).served(change)
     }
 
-    fn served(self, change: impl FnOnce(&mut Served)) -> Self {
+    /// An empty one with all of that in it.
+    pub(crate) fn served(self, change: impl FnOnce(&mut Served)) -> Self {
         let scene = self;
         scene.apply(&service());
         for client in ["billing", "reports"] {

@@ -1,7 +1,8 @@
 //! A real PostgreSQL in a folder of its own: on a unix socket and on TCP with TLS, killed and started again.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,20 +26,29 @@ pub struct Postgres {
     folder: TempDir,
     programs: PathBuf,
     user: Option<(u32, u32)>,
+    address: IpAddr,
     port: u16,
 }
 
 impl Postgres {
-    /// Makes and starts one. On TCP it asks for a password and takes TLS, with a certificate of `authority` for 127.0.0.1;
-    /// on its unix socket it believes everybody.
+    /// Makes and starts one on loopback.
     ///
     /// # Errors
     /// When PostgreSQL is not there or does not come up.
     pub fn start(authority: &Authority) -> Result<Self> {
+        Self::start_at(authority, Ipv4Addr::LOCALHOST.into(), "db.example")
+    }
+
+    /// Makes and starts one. On TCP it asks for a password and takes TLS, with a certificate of `authority` for its address
+    /// and this name; on its unix socket it believes everybody.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_at(authority: &Authority, address: IpAddr, name: &str) -> Result<Self> {
         let programs = programs().context("no PostgreSQL; `scripts/need postgres` installs it on Debian")?;
         let folder = tempfile::Builder::new().prefix("postern-postgres-").tempdir()?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut server = Self { child: None, folder, programs, user: unprivileged()?, port };
+        let port = TcpListener::bind((address, 0))?.local_addr()?.port();
+        let mut server = Self { child: None, folder, programs, user: unprivileged()?, address, port };
         server.own(server.folder.path())?;
         let data = server.data();
         let made = server.finished(
@@ -49,13 +59,16 @@ impl Postgres {
                 .arg(&data),
         )?;
         ensure!(made.code == Some(0), "initdb: {}", made.stderr);
-        let (addresses, dns_names) = (vec![[127, 0, 0, 1].into()], vec!["db.example".to_owned()]);
-        let options = LeafOptions { addresses, dns_names, ..LeafOptions::server("db.example") };
+        let options =
+            LeafOptions { addresses: vec![address], dns_names: vec![name.to_owned()], ..LeafOptions::server(name) };
         authority.issue(&options)?.write(&data, "server")?;
         for name in ["server.pem", "server.key"] {
             fs::set_permissions(data.join(name), fs::Permissions::from_mode(0o600))?;
             server.own(&data.join(name))?;
         }
+        // What initdb writes is for loopback alone.
+        let mut rules = fs::OpenOptions::new().append(true).open(data.join("pg_hba.conf"))?;
+        rules.write_all(b"hostssl all all all scram-sha-256\n")?;
         server.resume()?;
         Ok(server)
     }
@@ -69,7 +82,19 @@ impl Postgres {
     /// A URL for TCP.
     #[must_use]
     pub fn url(&self, user: &str) -> String {
-        format!("postgres://{user}@127.0.0.1:{}/postgres", self.port)
+        format!("postgres://{user}@{}/postgres", SocketAddr::from((self.address, self.port)))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// At which port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// What the owner is answered by `psql`, without what is around the values.
@@ -120,7 +145,7 @@ impl Postgres {
         let settings = [
             format!("port={}", self.port),
             format!("unix_socket_directories={}", self.folder.path().display()),
-            "listen_addresses=127.0.0.1".to_owned(),
+            format!("listen_addresses={}", self.address),
             "ssl=on".to_owned(),
             "ssl_cert_file=server.pem".to_owned(),
             "ssl_key_file=server.key".to_owned(),

@@ -37,6 +37,30 @@ pub struct Status {
     /// Version of the program that answers. Since 1.5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// How rows of the request log fare that are sent to PostgreSQL. Absent where they are sent nowhere. Since 1.6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipping: Option<Shipping>,
+}
+
+/// What of the request log PostgreSQL has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Shipping {
+    /// Why the last try failed, a word of metric `postern_log_ship_failures_total`; absent where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<String>,
+    /// Rows that are still to be sent.
+    pub backlog_rows: u64,
+    /// Bytes of the log that they take.
+    pub backlog_bytes: u64,
+    /// Seconds since the oldest of them was decided.
+    pub backlog_age_seconds: u64,
+    /// When the newest row was decided that was sent, RFC 3339 in UTC; absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<String>,
+    /// Rows that will never be sent, since the start.
+    pub dropped_rows: u64,
 }
 
 /// Contract versions a sidecar reads, both ends included.

@@ -156,6 +156,7 @@ fn page(state: &State) -> Response {
         checks: &state.checks,
         lookups: &state.lookups,
         log: &state.log,
+        log_bytes: state.settings.log.max_size.bytes(),
         traces: state.traces.as_deref(),
         trims: &state.trims,
         kept: &state.kept,

@@ -113,13 +113,21 @@ pub(super) fn status(args: &StatusArgs) -> Result<()> {
     });
     print_table(&mut out, ["part", "loaded", "refused", "why"], &parts)?;
     writeln!(out)?;
-    let facts = [
+    let mut facts = vec![
         ["ready".to_owned(), if status.ready { "yes" } else { "no" }.to_owned()],
         ["routes".to_owned(), status.routes.len().to_string()],
         ["certificate".to_owned(), status.leaf_serial.unwrap_or_else(absent)],
         ["valid until".to_owned(), status.leaf_not_after.unwrap_or_else(absent)],
         ["contract".to_owned(), format!("{} to {}", status.contract.min, status.contract.max)],
     ];
+    if let Some(shipping) = status.shipping {
+        let rows = format!("{}, {} bytes", shipping.backlog_rows, shipping.backlog_bytes);
+        facts.extend([
+            ["rows to send".to_owned(), rows],
+            ["sent until".to_owned(), shipping.watermark.unwrap_or_else(absent)],
+            ["sending fails".to_owned(), shipping.failing.unwrap_or_else(absent)],
+        ]);
+    }
     print_rows(&mut out, &facts)
 }
 

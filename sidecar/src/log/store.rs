@@ -18,6 +18,7 @@ use super::prune::{Room, pages};
 use super::record::{Kind, Record, Scope, ScopeFacts};
 use super::schema::{VERSION, migrate};
 use super::segments::{self, Cutter, Gone, LOOK_EVERY, Retention, Segment, Sizes};
+use super::stats::Stats;
 
 /// How long one statement waits for another process's lock. Short, because the writer retries anyway and must notice
 /// that it is to stop.
@@ -97,6 +98,8 @@ pub(super) struct StoreOptions {
     pub(super) sizes: Sizes,
     pub(super) pod: Pod,
     pub(super) client_address: ClientAddress,
+    /// What knows how far rows were sent.
+    pub(super) stats: Arc<Stats>,
 }
 
 /// Whether rows may be missing before those that will come.
@@ -162,7 +165,7 @@ impl Store {
         let ids = Ids::load(&mut connection, options.pod.clone()).await?;
         let room = Room::new(path, &sizes, segments::closed_bytes(path)?, &mut connection).await?;
         let cutter = Cutter::open(sizes, &mut connection).await?;
-        let retention = Retention::new(sizes);
+        let retention = Retention::new(sizes, &options.stats);
         let mut store = Self {
             connection,
             path: path.clone(),

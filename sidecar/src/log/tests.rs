@@ -6,6 +6,7 @@ mod message_types;
 mod privacy;
 mod reading;
 mod segments;
+mod shipping;
 mod strangers;
 mod writing;
 
@@ -77,7 +78,13 @@ fn pod() -> Pod {
 }
 
 fn options(path: &Path, sizes: Sizes) -> StoreOptions {
-    StoreOptions { path: path.to_owned(), sizes, pod: pod(), client_address: ClientAddress::Full }
+    StoreOptions {
+        path: path.to_owned(),
+        sizes,
+        pod: pod(),
+        client_address: ClientAddress::Full,
+        stats: Arc::default(),
+    }
 }
 
 fn folder() -> (TempDir, PathBuf) {

@@ -50,11 +50,12 @@ pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
     let closer = receiver.closer();
     let (done, summary) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
-        let compressor = Compressor::new(path.clone(), sizes, Arc::clone(receiver.stats()));
+        let stats = Arc::clone(receiver.stats());
+        let compressor = Compressor::new(path.clone(), sizes, Arc::clone(&stats));
         let worker = Worker {
             compressor,
             has_age: sizes.keep.is_some(),
-            store_options: StoreOptions { path, sizes, pod, client_address },
+            store_options: StoreOptions { path, sizes, pod, client_address, stats },
             flush_every,
             receiver,
             runtime,

@@ -36,6 +36,8 @@ pub struct Sources<'a> {
     pub checks: &'a Checks,
     /// The request log.
     pub log: &'a log::Stats,
+    /// Bytes that it may take.
+    pub log_bytes: u64,
     /// Lookups of names.
     pub lookups: &'a Lookups,
     /// Memory given back.
@@ -70,7 +72,7 @@ pub fn render(sources: &Sources<'_>) -> Vec<u8> {
     upstreams::write(&mut page, sources.endpoints, (sources.ejections, sources.checks));
     upstreams::write_names(&mut page, sources.lookups);
     under_way(&mut page, sources);
-    request_log(&mut page, sources.log);
+    request_log(&mut page, sources.log, sources.log_bytes);
     if let Some(stats) = sources.traces {
         stats.write(&mut page, "postern");
     }
@@ -119,7 +121,7 @@ fn under_way(page: &mut Page, sources: &Sources<'_>) {
     page.gauge("postern_workers", "Threads that serve connections.", workers);
 }
 
-fn request_log(page: &mut Page, stats: &log::Stats) {
+fn request_log(page: &mut Page, stats: &log::Stats, limit: u64) {
     page.counter("postern_log_rows_written_total", "Rows committed to the request log.", stats.rows_written());
     let help = "Decisions that are in no row, by reason.";
     let mut dropped = page.family(Kind::Counter, "postern_log_rows_dropped_total", help);
@@ -144,6 +146,7 @@ fn request_log(page: &mut Page, stats: &log::Stats) {
     let help = "Whether the log could be written last time.";
     page.gauge("postern_log_up", help, u8::from(stats.store_up()));
     page.gauge("postern_log_database_bytes", "Size of the log on disk.", stats.database_bytes());
+    page.gauge("postern_log_database_limit_bytes", "Size that the log may have.", limit);
     let mut segments = page.family(Kind::Gauge, "postern_log_segments", "Closed files of the log.");
     for form in log::SegmentForm::ALL {
         segments.series(&[("form", form.name())], stats.segments(form).0);
@@ -174,6 +177,7 @@ fn shipping(page: &mut Page, stats: &log::Stats) {
     page.gauge("postern_log_ship_up", "Whether rows could be sent to Postgres last time.", u8::from(ship.is_up()));
     let help = "Rows of the log that are still to be sent to Postgres.";
     page.gauge("postern_log_ship_backlog_rows", help, ship.backlog_rows(stats));
+    page.gauge("postern_log_ship_backlog_bytes", "Bytes of the log that these rows take.", ship.backlog_bytes());
     let help = "Age of the oldest row that is still to be sent.";
     page.gauge("postern_log_ship_backlog_age_seconds", help, ship.backlog_age_seconds(SystemTime::now()));
     let help = "When the newest row was decided that Postgres has, in seconds since the epoch.";

@@ -41,6 +41,7 @@ impl StandIn {
             ready: false,
             exposed_ports: None,
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            shipping: None,
         }));
         let listener = TcpListener::bind(SocketAddr::from((address, STATUS_PORT))).unwrap();
         let shared = Arc::clone(&status);

@@ -65,6 +65,7 @@ impl Loaded {
             exposed_ports: Some(Vec::new()),
             version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             ready: self.is_startable(),
+            shipping: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use sidecar_config::status::{ContractRange, PartStatus, Parts, Status};
+use sidecar_config::status::{ContractRange, PartStatus, Parts, Shipping, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN};
 
 fn status() -> Status {
@@ -24,6 +24,14 @@ fn status() -> Status {
         ready: false,
         exposed_ports: Some(vec![8080]),
         version: Some("0.1.0".to_owned()),
+        shipping: Some(Shipping {
+            failing: Some("connect".to_owned()),
+            backlog_rows: 700,
+            backlog_bytes: 70_000,
+            backlog_age_seconds: 60,
+            watermark: Some("2026-11-21T00:00:00Z".to_owned()),
+            dropped_rows: 0,
+        }),
     }
 }
 
@@ -44,6 +52,10 @@ fn its_words_are_fixed() {
         "ready": false,
         "exposedPorts": [8080],
         "version": "0.1.0",
+        "shipping": {
+            "failing": "connect", "backlogRows": 700, "backlogBytes": 70_000, "backlogAgeSeconds": 60,
+            "watermark": "2026-11-21T00:00:00Z", "droppedRows": 0,
+        },
     });
     assert_eq!(serde_json::to_value(status()).unwrap(), expected);
 }

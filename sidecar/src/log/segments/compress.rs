@@ -51,7 +51,7 @@ pub(in crate::log) struct Compressor {
 
 impl Compressor {
     pub(in crate::log) fn new(live: PathBuf, sizes: Sizes, stats: Arc<Stats>) -> Self {
-        let retention = Retention::new(sizes);
+        let retention = Retention::new(sizes, &stats);
         Self { live, stats, retention, thread: None, stop: Arc::default(), has_checked: false }
     }
 
@@ -61,7 +61,7 @@ impl Compressor {
             // What came since it looked is made small with the next one.
             return;
         }
-        let (live, stats, retention) = (self.live.clone(), Arc::clone(&self.stats), self.retention);
+        let (live, stats, retention) = (self.live.clone(), Arc::clone(&self.stats), self.retention.clone());
         let (stop, check) = (Arc::clone(&self.stop), !self.has_checked);
         let thread = thread::Builder::new().name("log-compress".to_owned()).spawn(move || {
             let _as_it_was = rustix::process::setpriority_process(None, PRIORITY);

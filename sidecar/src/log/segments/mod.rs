@@ -12,7 +12,7 @@ mod retain;
 mod table;
 mod thin;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -137,6 +137,11 @@ impl Segment {
         }
     }
 
+    /// Bytes of its file.
+    pub(super) fn bytes(&self, live: &Path) -> u64 {
+        self.paths(live).iter().map(|path| bytes(path)).find(|bytes| *bytes > 0).unwrap_or(0)
+    }
+
     /// Whether every row is from before `time`.
     #[must_use]
     pub fn is_before(&self, time: SystemTime) -> bool {
@@ -188,13 +193,19 @@ pub(super) fn set_aside(live: &Path, segment: &Segment) -> io::Result<()> {
     Ok(())
 }
 
-/// Segments that were set aside.
+/// Files of segments that were set aside.
 fn damaged(live: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_one = |name: &&OsString| {
-        let name = name.to_str().and_then(|name| name.strip_suffix(DAMAGED));
-        name.and_then(Segment::of).is_some()
-    };
+    let is_one = |name: &&OsString| set_aside_as(name).is_some();
     Ok(names(live)?.iter().filter(is_one).map(|name| beside(live, &format!(".{}", name.display()))).collect())
+}
+
+/// Segments that were set aside and are still there.
+pub(super) fn aside(live: &Path) -> io::Result<Vec<Segment>> {
+    Ok(names(live)?.iter().filter_map(|name| set_aside_as(name)).collect())
+}
+
+fn set_aside_as(name: &OsStr) -> Option<Segment> {
+    Segment::of(name.to_str()?.strip_suffix(DAMAGED)?)
 }
 
 /// What files beside the live one are called after its name and a dot.

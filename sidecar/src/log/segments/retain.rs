@@ -4,10 +4,12 @@ use std::fs;
 use std::io;
 use std::ops::AddAssign;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{Form, Segment, Sizes, UNFINISHED, beside, bytes, compress, damaged, list};
 use crate::log::prune::Room;
+use crate::log::stats::Stats;
 use crate::log::store::ASIDE;
 
 /// The part of the log that is for what was refused and is older than all that was allowed: one in so many.
@@ -36,16 +38,18 @@ impl AddAssign for Gone {
 }
 
 /// Keeps all files within their size.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::log) struct Retention {
     pub(in crate::log) sizes: Sizes,
     /// Bytes that the write-ahead log may take.
     pub(in crate::log) wal_bytes: u64,
+    /// What knows how far rows were sent.
+    pub(in crate::log) stats: Arc<Stats>,
 }
 
 impl Retention {
-    pub(in crate::log) fn new(sizes: Sizes) -> Self {
-        Self { sizes, wal_bytes: 2 * Room::wal_bytes(sizes.total) }
+    pub(in crate::log) fn new(sizes: Sizes, stats: &Arc<Stats>) -> Self {
+        Self { sizes, wal_bytes: 2 * Room::wal_bytes(sizes.total), stats: Arc::clone(stats) }
     }
 
     /// Deletes what is too old, and the oldest until there is room for `more` bytes: rows, the write-ahead log at its
@@ -56,6 +60,7 @@ impl Retention {
         let mut segments = list(live)?;
         for segment in segments.extract_if(.., |segment| oldest.is_some_and(|oldest| segment.is_before(oldest))) {
             gone.for_age += delete(live, &segment)?;
+            self.stats.ship.aged(segment.last);
         }
         let most = self.sizes.total.saturating_sub(more);
         if used(live)? > most {
@@ -75,7 +80,10 @@ impl Retention {
             part -= bytes(&segment.thinned_path(live));
             first.push(segment);
         }
-        for segment in first.into_iter().chain(whole).chain(thinned) {
+        let mut order: Vec<_> = first.into_iter().chain(whole).chain(thinned).collect();
+        // What is still to be sent goes after all that was.
+        order.sort_by_key(|segment| !self.is_shipped(segment));
+        for segment in order {
             if used(live)? <= most {
                 break;
             }
@@ -91,7 +99,16 @@ impl Retention {
             return Ok(None);
         }
         let has_all = |segment: &Segment| matches!(segment.form(live), Some(Form::Plain | Form::Packed));
-        Ok(list(live)?.into_iter().find(has_all))
+        let segments = list(live)?;
+        // Rows that are still to be sent stay while there is a segment that can go in their place.
+        let can_go =
+            |segment: &Segment| self.is_shipped(segment) || !segments.iter().any(|other| self.is_shipped(other));
+        Ok(segments.iter().find(|segment| has_all(segment)).filter(|segment| can_go(segment)).cloned())
+    }
+
+    /// Whether all of its rows were sent, or none is to be.
+    fn is_shipped(&self, segment: &Segment) -> bool {
+        segment.last <= self.stats.ship.shipped()
     }
 
     /// What is to be free after a cut: the live file grows, its write-ahead log too, then it is copied, and a segment is

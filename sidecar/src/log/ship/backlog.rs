@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use futures_util::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
+use super::super::prune::{PAGE_BYTES, pages};
 use super::super::query::{self, QueryError, Reads};
 use super::super::segments::{self, Segment};
 use super::watermark::Position;
@@ -26,12 +27,18 @@ pub(in crate::log) struct Row {
 #[derive(Clone, Debug)]
 pub(in crate::log) struct Batch {
     pub(super) rows: Vec<Row>,
+    /// Where it begins: behind this row.
+    pub(super) start: Position,
     /// Where the next one begins, once these are sent.
     pub(super) end: Position,
-    /// Rows that were deleted before they could be sent.
+    /// Rows that are not there any more, and were not sent.
     pub(super) missing: u64,
+    /// So many of them at most were in files that are damaged.
+    pub(super) damaged: u64,
     /// Number of the newest row there is.
     pub(super) newest: i64,
+    /// Bytes that all rows take that are still to be sent, these and those behind them.
+    pub(super) bytes: u64,
 }
 
 impl Batch {
@@ -85,53 +92,105 @@ impl Backlog {
         let cut = segments::cut_of(live).await?;
         let sql = "SELECT coalesce((SELECT seq FROM entry ORDER BY seq DESC LIMIT 1), ?)";
         let newest: i64 = sqlx::query_scalar(sql).bind(cut).fetch_one(&mut *live).await?;
-        let start = Position { store, seq: 0, at: 0 };
-        let after = match after {
+        let mut closed = Vec::new();
+        let start = match after {
             Some(position) if position.store == store && !is_forgotten(live, position, newest).await? => position,
-            _ => start,
+            // What was deleted before it was looked for the first time nobody has missed.
+            _ => Position { store, seq: self.oldest(live, newest).await? - 1, at: 0 },
         };
-        let (rows, end) = if after.seq >= cut {
+        if start.seq < cut {
+            closed = segments::list(&self.log)?;
+            closed.retain(|segment| segment.last > start.seq && segment.last <= cut);
+        }
+        let bytes = self.bytes(live, &closed, (start.seq, cut, newest)).await?;
+        let (rows, end, damaged) = if start.seq >= cut {
             self.rest();
-            let rows = rows_between(live, after.seq, newest, limit).await?;
+            let rows = rows_between(live, start.seq, newest, limit).await?;
             let end = end_of(&rows, newest, limit);
-            (rows, end)
+            (rows, end, 0)
         } else {
-            self.closed(after.seq, cut, limit).await?
+            self.closed(closed.into_iter().next(), (start.seq, cut), limit).await?
         };
         let at = rows.last().filter(|row| row.seq == end).map_or(0, |row| row.at);
-        let passed = u64::try_from(end - after.seq).unwrap_or(0);
-        // Before the first row of a log that was never sent nobody knows what there was.
-        let missing = if after == start { 0 } else { passed.saturating_sub(rows.len() as u64) };
-        Ok(Batch { missing, rows, end: Position { store, seq: end, at }, newest })
+        let missing = count(end - start.seq).saturating_sub(rows.len() as u64);
+        Ok(Batch { start, end: Position { store, seq: end, at }, missing, damaged, rows, newest, bytes })
     }
 
-    /// Rows that are not in the live file any more, and the number of the last that was looked at.
-    async fn closed(&mut self, after: i64, cut: i64, limit: u32) -> Result<(Vec<Row>, i64), QueryError> {
-        let mut segments = segments::list(&self.log)?;
-        segments.retain(|segment| segment.last > after && segment.last <= cut);
+    /// Number of the oldest row there is.
+    async fn oldest(&self, live: &mut SqliteConnection, newest: i64) -> Result<i64, QueryError> {
+        if let Some(segment) = segments::list(&self.log)?.first() {
+            return Ok(segment.first);
+        }
+        let sql = "SELECT coalesce((SELECT seq FROM entry ORDER BY seq LIMIT 1), ?)";
+        Ok(sqlx::query_scalar(sql).bind(newest + 1).fetch_one(live).await?)
+    }
+
+    /// Bytes of rows behind `after`: of each file the part that they are of its rows.
+    async fn bytes(
+        &self,
+        live: &mut SqliteConnection,
+        closed: &[Segment],
+        (after, cut, newest): (i64, i64, i64),
+    ) -> sqlx::Result<u64> {
+        let used = u64::try_from(pages(live).await?).unwrap_or(0) * PAGE_BYTES;
+        let of_segment = |segment: &Segment| {
+            let rows = segment.last - segment.first.max(after + 1) + 1;
+            share(segment.bytes(&self.log), count(rows), count(segment.last - segment.first + 1))
+        };
+        let live = share(used, count(newest - after.max(cut)), count(newest - cut));
+        Ok(closed.iter().map(of_segment).sum::<u64>() + live)
+    }
+
+    /// Rows that are not in the live file any more, behind `after` and up to `cut`, of the segment that has the first of
+    /// them; the number of the last that was looked at; how many of those between were in damaged files.
+    async fn closed(
+        &mut self,
+        segment: Option<Segment>,
+        (after, cut): (i64, i64),
+        limit: u32,
+    ) -> Result<(Vec<Row>, i64, u64), QueryError> {
+        let until = segment.as_ref().map_or(cut, |segment| segment.first - 1);
+        let aside = segments::aside(&self.log)?;
+        let in_hole = |segment: &Segment| count(segment.last.min(until) - segment.first.max(after + 1) + 1);
+        let damaged = aside.iter().map(in_hole).sum();
         // Without any they were deleted, for the log has its size.
-        let Some(segment) = segments.into_iter().next() else { return Ok((Vec::new(), cut)) };
+        let Some(segment) = segment else { return Ok((Vec::new(), cut, damaged)) };
         let kept = self.open.take_if(|(open, _)| *open == segment).map(|(_, connection)| connection);
         let opened = match kept {
             Some(kept) => Some(kept),
             None => segments::open(&self.log, &segment).await?,
         };
-        // Deleted just now, or damaged.
-        let Some(mut connection) = opened else { return Ok((Vec::new(), segment.last)) };
+        let lost = damaged + count(segment.last - segment.first.max(after + 1) + 1);
+        let Some(mut connection) = opened else {
+            // Deleted just now, or damaged.
+            let is_there = segment.form(&self.log).is_some();
+            return Ok((Vec::new(), segment.last, if is_there { lost } else { damaged }));
+        };
         query::time(&mut connection).await?;
         let rows = match rows_between(&mut connection, after, segment.last, limit).await {
             // Damage costs the segment's own rows, and no other's turn.
             Err(QueryError::Sqlite(error)) => {
                 let (first, last) = (after + 1, segment.last);
                 tracing::warn!(first, last, %error, "rows of a segment cannot be read, and are not sent to Postgres");
-                return Ok((Vec::new(), segment.last));
+                return Ok((Vec::new(), segment.last, lost));
             }
             read => read?,
         };
         let end = end_of(&rows, segment.last, limit);
         self.open = (end < segment.last).then_some((segment, connection));
-        Ok((rows, end))
+        Ok((rows, end, damaged))
     }
+}
+
+/// How many numbers a difference is; none where it is negative.
+fn count(numbers: i64) -> u64 {
+    u64::try_from(numbers).unwrap_or(0)
+}
+
+/// The part of `bytes` that so many of `all` rows take.
+pub(super) fn share(bytes: u64, rows: u64, all: u64) -> u64 {
+    let part = u128::from(bytes) * u128::from(rows.min(all)) / u128::from(all.max(1));
+    u64::try_from(part).unwrap_or(bytes)
 }
 
 /// The last row that was looked at, of rows that end with `last` if there was room for all of them.

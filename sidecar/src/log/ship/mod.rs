@@ -23,6 +23,7 @@ use self::backlog::{Backlog, Batch};
 use self::sender::{Sender, Trouble};
 use self::watermark::Position;
 use super::Stats;
+use crate::limits::CONFIG_COMPARE;
 
 pub use self::stats::{Lost, ShipStats};
 
@@ -74,10 +75,9 @@ pub fn start_shipper(options: ShipOptions, stats: Arc<Stats>) -> io::Result<Ship
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = mpsc::sync_channel(1);
     let (finished, done) = mpsc::sync_channel(1);
-    stats.ship.start();
-    let shared = Arc::clone(&stats);
+    let worker = Worker::new(options, runtime, Arc::clone(&stats));
     let thread = thread::Builder::new().name("log-ship".to_owned()).spawn(move || {
-        Worker::new(options, runtime, shared).run(&stopped);
+        worker.run(&stopped);
         // Nobody listens where it took too long.
         let _ = finished.send(());
     })?;
@@ -85,15 +85,16 @@ pub fn start_shipper(options: ShipOptions, stats: Arc<Stats>) -> io::Result<Ship
 }
 
 impl Shipper {
-    /// Sends what is left, for at most `deadline`; how many rows stay behind, for the next start of this log. To be called
-    /// when nothing is written any more. Blocks.
+    /// Sends what is left, for at most `deadline`; how many rows stay behind, for the next start of this log, or `None`
+    /// where there is no server. To be called when nothing is written any more. Blocks.
     #[must_use]
-    pub fn stop(self, deadline: Duration) -> u64 {
+    pub fn stop(self, deadline: Duration) -> Option<u64> {
         let _it_may_have_ended = self.stop.send(Instant::now() + deadline);
         if self.done.recv_timeout(deadline).is_ok() {
             let _ended = self.thread.join();
         }
-        self.stats.ship.backlog_rows(&self.stats)
+        let ship = &self.stats.ship;
+        ship.is_on().then(|| ship.backlog_rows(&self.stats))
     }
 }
 
@@ -120,6 +121,9 @@ impl Worker {
         let sender = Sender::new(&options);
         let position = watermark::read(&options.log);
         let backlog = Backlog::new(&options.log);
+        // Before anything is deleted: what cannot be told of a file is told when it is read.
+        let last = position.map_or((0, 0), |position| (position.seq, position.at));
+        stats.ship.begin(sender.is_wanted().unwrap_or(true), last);
         Self {
             options,
             runtime,
@@ -139,7 +143,9 @@ impl Worker {
         let stop_at = loop {
             let pause = match self.turn() {
                 Ok(true) => Duration::ZERO,
-                Ok(false) => self.options.every,
+                Ok(false) if self.stats.ship.is_on() => self.options.every,
+                // Its file may come as any of the configuration.
+                Ok(false) => self.options.every.max(CONFIG_COMPARE),
                 Err(trouble) => self.failed(&trouble),
             };
             match stopped.recv_timeout(pause) {
@@ -172,12 +178,15 @@ impl Worker {
         }
         // Whoever writes makes the log, and brings it up to date. One that cannot be written any more can be read.
         self.is_made |= self.stats.store_up();
-        if !self.is_made || !self.sender.is_wanted()? {
+        let is_on = self.sender.is_wanted()?;
+        self.stats.ship.turn(is_on);
+        if !self.is_made || !is_on {
             return Ok(false);
         }
         let next = self.backlog.next(self.position, self.options.batch_rows);
         let Some(batch) = self.runtime.block_on(next)? else { return Ok(false) };
         self.stats.ship.behind(&batch, written);
+        self.note(batch.start)?;
         if !batch.rows.is_empty() {
             let sent = self.runtime.block_on(self.sender.send(&batch))?;
             self.stats.ship.add_sent(&sent);
@@ -190,12 +199,17 @@ impl Worker {
 
     /// After Postgres has committed.
     fn moved(&mut self, batch: &Batch, written: u64) -> Result<(), Trouble> {
-        if self.position != Some(batch.end) {
-            watermark::write(&self.options.log, batch.end)?;
-            self.position = Some(batch.end);
-        }
+        self.note(batch.end)?;
         self.stats.ship.moved(batch, written);
         self.settled = batch.is_last().then_some(written);
+        Ok(())
+    }
+
+    fn note(&mut self, position: Position) -> io::Result<()> {
+        if self.position != Some(position) {
+            watermark::write(&self.options.log, position)?;
+            self.position = Some(position);
+        }
         Ok(())
     }
 

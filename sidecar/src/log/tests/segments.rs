@@ -12,16 +12,16 @@ use super::reading::{Enough, with_time};
 use super::*;
 
 /// Segments as small as they get, in a store of that size.
-fn small(total: u64) -> Sizes {
+pub(super) fn small(total: u64) -> Sizes {
     Sizes { segment: 128 << 10, ..whole(total) }
 }
 
-fn open(path: &Path, sizes: Sizes) -> Store {
+pub(super) fn open(path: &Path, sizes: Sizes) -> Store {
     block_on(Store::open(&options(path, sizes), Opening::First)).unwrap()
 }
 
 /// Writes rows of these numbers, 100 at a time.
-fn write(store: &mut Store, numbers: std::ops::Range<u64>) {
+pub(super) fn write(store: &mut Store, numbers: std::ops::Range<u64>) {
     for first in numbers.clone().step_by(100) {
         let batch: Vec<_> = (first..numbers.end.min(first + 100)).map(|number| Box::new(request(number))).collect();
         block_on(store.write(&batch)).unwrap();
@@ -49,7 +49,7 @@ fn files(path: &Path) -> BTreeSet<String> {
     files.filter(|end| !["-wal", "-shm"].contains(&end.as_str())).collect()
 }
 
-fn bytes(path: &Path) -> u64 {
+pub(super) fn bytes(path: &Path) -> u64 {
     let folder = path.parent().unwrap();
     fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().map_or(0, |file| file.len())).sum()
 }
@@ -136,7 +136,7 @@ fn a_query_of_ones_own_has_all_rows_in_one_table() {
 }
 
 /// Makes all segments small, as the log's thread does.
-fn compress(path: &Path, sizes: Sizes) -> Arc<Stats> {
+pub(super) fn compress(path: &Path, sizes: Sizes) -> Arc<Stats> {
     let stats = Arc::new(Stats::default());
     let mut compressor = Compressor::new(path.to_owned(), sizes, Arc::clone(&stats));
     settle(&mut compressor, path, sizes);
@@ -148,7 +148,7 @@ fn compress(path: &Path, sizes: Sizes) -> Arc<Stats> {
 fn settle(compressor: &mut Compressor, path: &Path, sizes: Sizes) {
     compressor.start();
     wait("all segments", || {
-        let is_room = Retention::new(sizes).next_to_go(path).unwrap().is_none();
+        let is_room = Retention::new(sizes, &Arc::default()).next_to_go(path).unwrap().is_none();
         is_room && segments::Tally::of(path).unwrap().plain.0 == 0 && !compressor.is_at_work()
     });
 }
@@ -283,7 +283,7 @@ fn refusals_of_long_ago_have_their_part_and_no_more() {
     }
     // A quarter of it is what two of them take.
     let sizes = small(2 * part);
-    let retention = Retention { sizes, wal_bytes: 0 };
+    let retention = Retention { sizes, wal_bytes: 0, stats: Arc::default() };
     let gone = retention.make_room(&path, 2 * part - bytes(&path) + 1, std::time::SystemTime::now()).unwrap();
     assert_eq!(gone.for_size, u64::try_from(closed[0].last).unwrap(), "the oldest, which is beyond their part");
     let gone = retention.make_room(&path, 2 * part - bytes(&path) + 1, std::time::SystemTime::now()).unwrap();
