@@ -2,6 +2,7 @@
 
 mod admin;
 mod log;
+mod verify;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

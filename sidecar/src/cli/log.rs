@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use sidecar_decide::{Limiter, MessageType, Reason, Verdict};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::ConfigPath;
+use super::verify::{VerifyArgs, verify};
 use crate::config;
-use crate::log::{self, Filter, Kind, Output, query};
+use crate::log::{self, Chained, Filter, Kind, Output, query};
 use crate::settings::{self, Flags};
 
 /// What `--sql` replaces.
@@ -41,10 +41,13 @@ const FILTERS: [&str; 19] = [
 
 #[derive(Args, Debug)]
 pub(super) struct LogArgs {
-    #[command(flatten)]
-    config: ConfigPath,
+    #[command(subcommand)]
+    command: Option<LogCommand>,
+    /// Configuration file (TOML, YAML or JSON), or a folder of them
+    #[arg(global = true, long, value_name = "PATH", default_value = "/etc/postern")]
+    config: PathBuf,
     /// The database file; by default the one the configuration names
-    #[arg(long, value_name = "FILE")]
+    #[arg(global = true, long, value_name = "FILE")]
     database: Option<PathBuf>,
     /// Only rows of this last while, such as 15m or 24h, or from this time on, such as 2026-11-21T10:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -114,6 +117,12 @@ pub(super) struct LogArgs {
     sql: Option<String>,
 }
 
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// Find out whether a row was changed, put in or taken away since it was written (settings.log.chain)
+    Verify(VerifyArgs),
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
     Table,
@@ -163,13 +172,14 @@ fn message_type(text: &str) -> Result<String, String> {
 }
 
 impl LogArgs {
-    fn database(&self) -> Result<PathBuf> {
+    /// Where the log is, and how its rows are chained as far as the configuration says so.
+    fn database(&self) -> Result<(PathBuf, Chained)> {
         if let Some(database) = &self.database {
-            return Ok(database.clone());
+            return Ok((database.clone(), Chained::Off));
         }
-        let reading = config::read(&self.config.config).context("which log? give --config or --database")?;
+        let reading = config::read(&self.config).context("which log? give --config or --database")?;
         let settings = settings::load(&reading, &Flags::default()).map_err(|errors| anyhow!(errors.join("\n")))?;
-        Ok(settings::log_path(&settings, &self.config.config))
+        Ok((settings::log_path(&settings, &self.config), settings::log_chain(&settings, &self.config)))
     }
 
     fn filter(&self) -> Filter {
@@ -199,7 +209,11 @@ impl LogArgs {
 
 /// Prints what is asked for.
 pub(super) fn print(args: &LogArgs) -> Result<()> {
-    let database = args.database()?;
+    let (database, chained) = args.database()?;
+    if let Some(LogCommand::Verify(args)) = &args.command {
+        log::bound_memory();
+        return verify(&database, chained, args);
+    }
     let output = match args.output {
         Format::Table => Output::Table,
         Format::Json => Output::Json,

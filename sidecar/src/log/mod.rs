@@ -3,12 +3,14 @@
 //! Workers send a [`Record`] into a bounded queue and go on; the `log` thread gathers records into batches, one
 //! transaction each. What finds the queue full is counted in [`Stats`], never waited for and never lost silently.
 
+mod chain;
 mod encode;
 mod filter;
 mod follow;
 mod guard;
 mod ids;
 mod insert;
+mod links;
 mod print;
 mod prune;
 pub mod query;
@@ -20,14 +22,17 @@ mod segments;
 mod ship;
 mod stats;
 mod store;
+mod verify;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+pub use chain::Chain;
 pub use filter::{Filter, fingerprint, serial, statuses, trace_id};
 pub use follow::follow;
 pub use guard::bound_memory;
+pub use links::Chained;
 pub use print::Output;
 pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
 pub use record::{
@@ -37,4 +42,5 @@ pub use segments::Sizes;
 pub use ship::{Lost, ShipOptions, ShipStats, Shipper, start_shipper};
 pub use stats::{DropReason, PruneReason, SegmentForm, Stats};
 pub use store::StoreError;
+pub use verify::{Fault, Verified, VerifyError, verify};
 pub use writer::{Summary, Writer, WriterOptions, start};

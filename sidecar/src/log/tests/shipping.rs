@@ -31,7 +31,7 @@ fn what_is_still_to_be_sent_goes_after_all_that_was() {
         let thinned = full.next_to_go(&path).unwrap();
         let before = segments::list(&path).unwrap();
         let one = Retention::new(sizes, &stats);
-        one.make_room(&path, sizes.total - bytes(&path) + 1, SystemTime::now()).unwrap();
+        make_room(&one, &path, sizes.total - bytes(&path) + 1);
         let after = segments::list(&path).unwrap();
         let gone: Vec<_> = before.iter().filter(|segment| !after.contains(segment)).map(place).collect();
         turns.push((thinned.as_ref().map(place), gone));
