@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime};
 use std::{env, fs, thread};
 
 use http::Method;
-use postern_sidecar::log::{self, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, SegmentForm, Stats, WriterOptions};
+use postern_sidecar::log::{
+    self, Chained, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, SegmentForm, Stats, WriterOptions,
+};
 use sidecar_config::settings::{ClientAddress, Pod};
 use sidecar_decide::Verdict;
 use sidecar_decide::filter::{RequestId, Uuid7};
@@ -24,9 +26,12 @@ const AHEAD: usize = 4000;
 
 fn main() {
     let rows: u64 = env::args().nth(1).map_or(200_000, |rows| rows.parse().unwrap());
-    for (name, has_trace) in [("without trace ids", false), ("with trace ids", true)] {
-        let whole = write(rows, has_trace, 1 << 30);
-        let cut = write(rows, has_trace, SEGMENT);
+    let (off, on) = (Chained::Off, Chained::Unkeyed);
+    for (name, has_trace, chain) in
+        [("without trace ids", false, &off), ("with trace ids", true, &off), ("with trace ids and a chain", true, &on)]
+    {
+        let whole = write(rows, has_trace, chain.clone(), 1 << 30);
+        let cut = write(rows, has_trace, chain.clone(), SEGMENT);
         println!(
             "{name}: {:.1} bytes a row, {:.1} compressed; {:.2} us of CPU a row, {:.2} with segments and their compression",
             whole.bytes, cut.packed, whole.cpu, cut.cpu
@@ -41,7 +46,7 @@ struct Cost {
     cpu: f64,
 }
 
-fn write(rows: u64, has_trace: bool, segment: u64) -> Cost {
+fn write(rows: u64, has_trace: bool, chain: Chained, segment: u64) -> Cost {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("requests.db");
     let stats = Arc::new(Stats::default());
@@ -53,6 +58,7 @@ fn write(rows: u64, has_trace: bool, segment: u64) -> Cost {
         sizes,
         pod: Pod::default(),
         client_address: ClientAddress::Full,
+        chain,
     };
     let writer = log::start(options, receiver).unwrap();
     let scopes: Vec<_> = (0..20).map(|number| Arc::new(scope(number))).collect();

@@ -423,6 +423,7 @@ fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::
         sizes: settings::log_sizes(settings),
         pod: settings.pod.clone(),
         client_address: settings.log.client_address,
+        chain: settings::log_chain(settings, config),
     };
     let sender = sender.keeping(settings.log.allowed_ratio);
     Ok((sender, log::start(options, receiver).map_err(AppError::Thread)?))

@@ -8,12 +8,11 @@ use clap::Args;
 use postern_postgres::Target;
 use serde_json::{Map, Value};
 use sidecar_config::Document;
-use sidecar_config::settings::{Dns, Postgres, Settings};
+use sidecar_config::settings::{Chain, Dns, Postgres, Settings};
 use sidecar_decide::probe;
 
 use crate::config::{Reading, recall_settings};
-use crate::log::ShipOptions;
-use crate::log::{QUEUE_ROWS, Sizes};
+use crate::log::{Chained, QUEUE_ROWS, ShipOptions, Sizes};
 use crate::processors::{self, Why, Workers};
 
 /// Kubernetes injects `POSTERN_SERVICE_HOST` and the like for a Service of that name; two underscores are ours.
@@ -225,6 +224,9 @@ fn out_of_range(settings: &Settings) -> Vec<String> {
             "`settings.log.maxAge`: write at least `1m`, or leave it out to delete nothing for its age".to_owned(),
         );
     }
+    if (settings.log.chain == Chain::Keyed) != settings.log.chain_key_file.is_some() {
+        errors.push("`settings.log.chainKeyFile`: is for `chain` `Keyed`, which needs it".to_owned());
+    }
     errors.extend(settings.log.postgres.as_ref().into_iter().flat_map(wrong_postgres));
     if settings.state_dir.as_deref() == Some("") {
         errors.push("`settings.stateDir`: is empty; name a folder, or leave it out to keep nothing".to_owned());
@@ -309,6 +311,15 @@ pub fn log_sizes(settings: &Settings) -> Sizes {
     let log = &settings.log;
     let keep = log.max_age.map(|age| age.as_std());
     Sizes::new(log.segment_size.bytes(), log.segment_age.as_std(), log.max_size.bytes(), keep)
+}
+
+/// Whether rows are chained: the key's file is relative to the configuration's folder.
+pub fn log_chain(settings: &Settings, config: &Path) -> Chained {
+    match (settings.log.chain, &settings.log.chain_key_file) {
+        (Chain::Off, _) => Chained::Off,
+        (Chain::Unkeyed, _) | (Chain::Keyed, None) => Chained::Unkeyed,
+        (Chain::Keyed, Some(file)) => Chained::Keyed(config_folder(config).join(file)),
+    }
 }
 
 /// The state directory, if there is to be one: relative to the configuration's folder.

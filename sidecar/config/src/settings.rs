@@ -123,6 +123,13 @@ pub struct Log {
     /// What rows, and spans of traces, tell of a client's address. Since 1.7.
     #[serde(default, skip_serializing_if = "is_default")]
     pub client_address: ClientAddress,
+    /// Whether each row has a hash that covers the row before, so that `postern-sidecar log verify` finds one that was
+    /// changed or taken away. Since 1.7.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub chain: Chain,
+    /// File with the key of a chain that is `Keyed`, at least 16 bytes, relative to the configuration's folder. Since 1.7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_key_file: Option<String>,
 }
 
 impl Default for Log {
@@ -138,8 +145,23 @@ impl Default for Log {
             max_age: None,
             allowed_ratio: whole(),
             client_address: ClientAddress::default(),
+            chain: Chain::default(),
+            chain_key_file: None,
         }
     }
+}
+
+/// How rows are chained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Chain {
+    /// They are not.
+    #[default]
+    Off,
+    /// By SHA-256: who can write the file can make such a chain, too.
+    Unkeyed,
+    /// By HMAC with SHA-256 and a key.
+    Keyed,
 }
 
 /// What is told of a client's address.

@@ -11,6 +11,8 @@ const SINCE: &[(&str, u16)] = &[
     ("endpoints/[]/addresses/[]/serving", 4),
     ("endpoints/[]/addresses/[]/terminating", 4),
     ("settings/log/allowedRatio", 6),
+    ("settings/log/chain", 7),
+    ("settings/log/chainKeyFile", 7),
     ("settings/log/clientAddress", 7),
     ("settings/log/maxAge", 6),
     ("settings/log/segmentAge", 6),

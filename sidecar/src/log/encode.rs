@@ -5,10 +5,10 @@ use std::ffi::CStr;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::chain::Hash;
 use super::ids::{PEER_COLUMNS, RowIds, peer_values};
 use super::insert::{Blob, Value};
 use crate::message_type::Message;
-use sidecar_config::settings::ClientAddress;
 use sidecar_decide::Verdict;
 use sidecar_decide::filter::RequestId;
 
@@ -17,26 +17,34 @@ use super::record::{Client, Kind, Record, clipped};
 /// Inserts one row of [`encode`].
 pub(super) const INSERT_SQL: &CStr = c"INSERT INTO decision (seq, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, \
      protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, \
-     attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Inserts one row of [`encode_refusal`].
 pub(super) const INSERT_REFUSAL_SQL: &CStr = c"INSERT INTO refusal (seq, time, kind, repeat, verdict, reason, scope, sni, \
      resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, \
-     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, identity, bundle, subject, san, issuer, serial, fingerprint, \
-     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, identity, bundle, subject, san, issuer, serial, fingerprint, \
+     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-const COLUMNS: usize = 29;
+const COLUMNS: usize = 30;
 
 /// Where `decision` refers to the peer; `refusal` has it in the row instead.
 const PEER: usize = 7;
 
+/// A row in the making.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
+    pub(super) record: &'a Record,
+    pub(super) ids: &'a RowIds,
+    pub(super) seq: i64,
+    /// What may be told of where its client is.
+    pub(super) client: Option<Client>,
+    /// Its place in the chain, where there is one.
+    pub(super) hash: Option<Hash>,
+}
+
 /// The columns of [`INSERT_SQL`], in its order.
-pub(super) fn encode<'a>(
-    record: &'a Record,
-    ids: &RowIds,
-    seq: i64,
-    client_address: ClientAddress,
-) -> [Value<'a>; COLUMNS] {
+pub(super) fn encode<'a>(row: &Row<'a>) -> [Value<'a>; COLUMNS] {
+    let Row { record, ids, seq, client, hash } = *row;
     let gap = record.kind == Kind::Gap;
     [
         Value::Integer(seq),
@@ -61,7 +69,7 @@ pub(super) fn encode<'a>(
         record.upstream_us.map_or(Value::Null, count),
         record.upstream.map_or(Value::Null, address),
         Value::Integer(i64::from(record.attempts)),
-        match record.client_addr.and_then(|client| client.told(client_address)) {
+        match client {
             None => Value::Null,
             Some(Client::Address(client)) => address(client),
             Some(Client::Network(network)) => Value::Text(Cow::Owned(network.to_string())),
@@ -72,19 +80,14 @@ pub(super) fn encode<'a>(
         record.grpc_status.map_or(Value::Null, |status| Value::Integer(i64::from(status))),
         ids.limiter.map_or(Value::Null, Value::Integer),
         word_or_text(ids.message_type, record.message_type.as_ref().map(Message::name)),
+        hash.map_or(Value::Null, |hash| Value::Blob(Blob::of(&[], hash))),
     ]
 }
 
 /// The columns of [`INSERT_REFUSAL_SQL`], in its order.
-pub(super) fn encode_refusal<'a>(
-    record: &'a Record,
-    ids: &RowIds,
-    seq: i64,
-    client_address: ClientAddress,
-) -> [Value<'a>; COLUMNS - 1 + PEER_COLUMNS.len()] {
-    let decision =
-        encode(record, ids, seq, client_address).into_iter().enumerate().filter(|(column, _)| *column != PEER);
-    let peer = record.peer.as_deref().map_or([None; PEER_COLUMNS.len()], peer_values);
+pub(super) fn encode_refusal<'a>(row: &Row<'a>) -> [Value<'a>; COLUMNS - 1 + PEER_COLUMNS.len()] {
+    let decision = encode(row).into_iter().enumerate().filter(|(column, _)| *column != PEER);
+    let peer = row.record.peer.as_deref().map_or([None; PEER_COLUMNS.len()], peer_values);
     let peer = peer.into_iter().map(|value| value.map_or(Value::Null, text));
     let mut row = decision.map(|(_, value)| value).chain(peer);
     std::array::from_fn(|_| row.next().unwrap_or(Value::Null))
@@ -178,7 +181,12 @@ fn bytes(digits: impl Iterator<Item = u8>) -> Option<[u8; 16]> {
 }
 
 fn count(number: u64) -> Value<'static> {
-    Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
+    Value::Integer(count_of(number))
+}
+
+/// A number as SQLite can have it.
+pub(super) fn count_of(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// IPv4, the usual case, as a number of 6 bytes; IPv6 is written out.

@@ -301,10 +301,10 @@ fn place<T>(key: &Arc<Interned<T>>) -> usize {
     (Arc::as_ptr(key).addr() >> 6) % RECENT
 }
 
-const SCOPE_COLUMNS: [&str; 9] =
+pub(super) const SCOPE_COLUMNS: [&str; 9] =
     ["pod", "pod_uid", "namespace", "workload", "listener", "route", "rule", "mode", "policy_revision"];
 
-fn scope_values<'a>(pod: &'a Pod, scope: &'a Scope) -> [Option<&'a str>; 9] {
+pub(super) fn scope_values<'a>(pod: &'a Pod, scope: &'a Scope) -> [Option<&'a str>; 9] {
     let ScopeFacts { listener, route, rule, mode, policy_revision, counted: _ } = &**scope;
     let told = |text: &'a str| Some(text).filter(|text| !text.is_empty());
     [

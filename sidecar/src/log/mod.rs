@@ -3,6 +3,7 @@
 //! Workers send a [`Record`] into a bounded queue and go on; the `log` thread gathers records into batches, one
 //! transaction each. What finds the queue full is counted in [`Stats`], never waited for and never lost silently.
 
+mod chain;
 mod compare;
 mod encode;
 mod explain;
@@ -12,6 +13,7 @@ mod follow;
 mod guard;
 mod ids;
 mod insert;
+mod links;
 mod print;
 mod prune;
 pub mod query;
@@ -25,6 +27,7 @@ mod ship;
 mod stats;
 mod store;
 mod tally;
+mod verify;
 mod walk;
 mod writer;
 
@@ -33,11 +36,13 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub use chain::Chain;
 pub use explain::{Found, find};
 pub use export::export;
 pub use filter::{Filter, fingerprint, serial, statuses, trace_id};
 pub use follow::follow;
 pub use guard::bound_memory;
+pub use links::Chained;
 pub use print::Output;
 pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
 pub use record::{
@@ -49,6 +54,7 @@ pub use ship::{Lost, ShipOptions, ShipStats, Shipper, start_shipper};
 pub use stats::{DropReason, PruneReason, SegmentForm, Stats};
 pub use store::StoreError;
 pub use tally::{By, top};
+pub use verify::{Fault, Verified, VerifyError, verify};
 pub use walk::{Order, Progress, yield_to_the_gate};
 pub use writer::{Summary, Writer, WriterOptions, start};
 

@@ -4,9 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
+use super::chain::Links;
 use super::ids::Ids;
+use super::links;
 use super::segments::Sizes;
 use super::store::{StoreError, Written};
 
@@ -116,6 +118,7 @@ impl Room {
         connection: &mut SqliteConnection,
         ids: &mut Ids,
         newest: i64,
+        links: Option<&Links>,
     ) -> Result<Written, StoreError> {
         let part = self.part;
         let (mut pruned, mut pruned_refusals) = (0, 0);
@@ -126,12 +129,11 @@ impl Room {
         for _ in 0..SLICES {
             let refusals = u64::try_from(self.refusal_pages).unwrap_or(0) * self.page_size;
             if refusals > part {
-                pruned_refusals += self.delete_refusals(connection).await?;
+                pruned_refusals += self.delete_refusals(connection, links).await?;
             } else if used.saturating_sub(refusals) > rest && self.oldest < newest {
                 // The newest stays, so that `seq` never starts again.
                 let keep_from = newest.min(self.oldest + SLICE_ROWS);
-                let sql = "DELETE FROM decision WHERE seq < ?";
-                pruned += sqlx::query(sql).bind(keep_from).execute(&mut *connection).await?.rows_affected();
+                pruned += delete(connection, "decision", &format!("seq < {keep_from}"), links).await?;
                 self.oldest = keep_from;
             } else {
                 break;
@@ -152,11 +154,15 @@ impl Room {
     }
 
     /// Deletes the oldest refusals; how many.
-    async fn delete_refusals(&mut self, connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+    async fn delete_refusals(
+        &mut self,
+        connection: &mut SqliteConnection,
+        links: Option<&Links>,
+    ) -> Result<u64, StoreError> {
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         let before = pages(&mut transaction).await?;
-        let sql = "DELETE FROM refusal WHERE seq IN (SELECT seq FROM refusal ORDER BY seq LIMIT ?)";
-        let deleted = sqlx::query(sql).bind(REFUSAL_SLICE_ROWS).execute(&mut *transaction).await?.rows_affected();
+        let oldest = format!("seq IN (SELECT seq FROM refusal ORDER BY seq LIMIT {REFUSAL_SLICE_ROWS})");
+        let deleted = delete(&mut transaction, "refusal", &oldest, links).await?;
         let refusal_pages = self.count_refusals(&mut transaction, before).await?;
         transaction.commit().await?;
         self.refusal_pages = refusal_pages;
@@ -185,6 +191,23 @@ impl Room {
     fn is_pinned(&self, log_bytes: u64) -> bool {
         log_bytes > self.max_size / 2 && log_bytes > 2 * Self::wal_bytes(self.max_size)
     }
+}
+
+/// Deletes rows, and notes in the chain that the log has done it; how many.
+async fn delete(
+    connection: &mut SqliteConnection,
+    table: &str,
+    condition: &str,
+    links: Option<&Links>,
+) -> sqlx::Result<u64> {
+    let mut transaction = connection.begin().await?;
+    if let Some(links) = links {
+        links::note_rows(&mut transaction, &links.chain, table, condition).await?;
+    }
+    let sql = format!("DELETE FROM {table} WHERE {condition}");
+    let deleted = sqlx::query(AssertSqlSafe(sql)).execute(&mut *transaction).await?.rows_affected();
+    transaction.commit().await?;
+    Ok(deleted)
 }
 
 /// Pages in use, of all tables.

@@ -303,7 +303,7 @@ pub(super) async fn print(
     Ok((printed, last))
 }
 
-fn cell(row: &SqliteRow, column: usize) -> sqlx::Result<Cell<'_>> {
+pub(super) fn cell(row: &SqliteRow, column: usize) -> sqlx::Result<Cell<'_>> {
     let value = row.try_get_raw(column)?;
     if value.is_null() {
         return Ok(Cell::Null);

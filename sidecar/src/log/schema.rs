@@ -7,29 +7,28 @@ use super::store::StoreError;
 
 /// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`,
 /// 3 has strangers' refusals apart, 4 has tunnels, the ids of requests and traces, how long
-/// requests waited, and how gRPC ended, 5 has limiters, 6 has types of messages.
-pub(super) const VERSION: i64 = 6;
+/// requests waited, and how gRPC ended, 5 has limiters, 6 has types of messages, 7 the chain.
+pub(super) const VERSION: i64 = 7;
 
 const TABLES: &str = include_str!("tables.sql");
 
 const REFUSALS: &str = include_str!("refusals.sql");
 
-/// From 3 to 4.
-const IDS_OF_DECISIONS: &str = "ALTER TABLE decision ADD COLUMN request_id; ALTER TABLE decision ADD COLUMN trace_id BLOB; \
-     ALTER TABLE decision ADD COLUMN queue_us INTEGER; ALTER TABLE decision ADD COLUMN grpc_status INTEGER";
+/// The first version that has them.
+const REFUSALS_SINCE: i64 = 3;
 
-const IDS_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN request_id; ALTER TABLE refusal ADD COLUMN trace_id BLOB; \
-     ALTER TABLE refusal ADD COLUMN queue_us INTEGER; ALTER TABLE refusal ADD COLUMN grpc_status INTEGER";
+const LINKS: &str = include_str!("links.sql");
 
-/// From 4 to 5.
-const LIMITER_OF_DECISIONS: &str = "ALTER TABLE decision ADD COLUMN limiter INTEGER";
-
-const LIMITER_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN limiter INTEGER";
-
-/// From 5 to 6.
-const MESSAGE_TYPE_OF_DECISIONS: &str = "ALTER TABLE decision ADD COLUMN message_type";
-
-const MESSAGE_TYPE_OF_REFUSALS: &str = "ALTER TABLE refusal ADD COLUMN message_type";
+/// Columns of decisions and refusals, and the version they came with.
+const COLUMNS: [(i64, &str); 7] = [
+    (4, "request_id"),
+    (4, "trace_id BLOB"),
+    (4, "queue_us INTEGER"),
+    (4, "grpc_status INTEGER"),
+    (5, "limiter INTEGER"),
+    (6, "message_type"),
+    (7, "chain BLOB"),
+];
 
 const VIEWS: &str = include_str!("views.sql");
 
@@ -56,18 +55,8 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
     }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     // Rows that an earlier version wrote stay where they are.
-    let (decisions, refusals): (&[&str], &[&str]) = match found {
-        0 => (&[TABLES], &[REFUSALS]),
-        1 | 2 => (&[IDS_OF_DECISIONS, LIMITER_OF_DECISIONS, MESSAGE_TYPE_OF_DECISIONS], &[REFUSALS]),
-        3 => (
-            &[IDS_OF_DECISIONS, LIMITER_OF_DECISIONS, MESSAGE_TYPE_OF_DECISIONS],
-            &[IDS_OF_REFUSALS, LIMITER_OF_REFUSALS, MESSAGE_TYPE_OF_REFUSALS],
-        ),
-        4 => (&[LIMITER_OF_DECISIONS, MESSAGE_TYPE_OF_DECISIONS], &[LIMITER_OF_REFUSALS, MESSAGE_TYPE_OF_REFUSALS]),
-        _ => (&[MESSAGE_TYPE_OF_DECISIONS], &[MESSAGE_TYPE_OF_REFUSALS]),
-    };
-    for step in decisions.iter().chain(refusals) {
-        sqlx::raw_sql(*step).execute(&mut *transaction).await?;
+    for step in steps(found) {
+        sqlx::raw_sql(AssertSqlSafe(step)).execute(&mut *transaction).await?;
     }
     if found == 1 {
         add_short_forms(&mut transaction).await?;
@@ -78,6 +67,24 @@ pub(super) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Sto
     sqlx::raw_sql(AssertSqlSafe(version)).execute(&mut *transaction).await?;
     transaction.commit().await?;
     Ok(())
+}
+
+/// What makes the tables of an earlier version, or of none, those of this one.
+fn steps(found: i64) -> Vec<String> {
+    let mut steps = Vec::new();
+    let mut add = |table: &str| {
+        let new = COLUMNS.iter().filter(|(since, _)| *since > found);
+        steps.extend(new.map(|(_, column)| format!("ALTER TABLE {table} ADD COLUMN {column}")));
+    };
+    if found > 0 {
+        add("decision");
+    }
+    if found >= REFUSALS_SINCE {
+        add("refusal");
+    }
+    let missing = [(found == 0, TABLES), (found < REFUSALS_SINCE, REFUSALS), (found < VERSION, LINKS)];
+    steps.extend(missing.into_iter().filter(|(is_missing, _)| *is_missing).map(|(_, sql)| sql.to_owned()));
+    steps
 }
 
 async fn is_empty(connection: &mut SqliteConnection) -> sqlx::Result<bool> {

@@ -11,9 +11,11 @@ use sidecar_config::settings::{ClientAddress, Pod};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::encode::{INSERT_REFUSAL_SQL, INSERT_SQL, encode, encode_refusal, micros};
+use super::chain::Links;
+use super::encode::{INSERT_REFUSAL_SQL, INSERT_SQL, Row, encode, encode_refusal, micros};
 use super::ids::Ids;
 use super::insert::{InsertError, insert};
+use super::links::{self, Chained};
 use super::prune::{Room, pages};
 use super::record::{Kind, Record, Scope, ScopeFacts};
 use super::schema::{VERSION, migrate};
@@ -39,6 +41,14 @@ pub enum StoreError {
     /// The file cannot be made or looked at.
     #[error("{0}")]
     File(#[from] io::Error),
+    /// The key of the chain cannot be had.
+    #[error("the chain's key {}: {why}", path.display())]
+    Key {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why it is not there.
+        why: String,
+    },
     /// A newer program wrote the file.
     #[error(
         "its schema is version {found} and this program knows versions up to {VERSION}: use a newer one, or another file"
@@ -97,9 +107,10 @@ pub(super) struct StoreOptions {
     pub(super) path: PathBuf,
     pub(super) sizes: Sizes,
     pub(super) pod: Pod,
+    pub(super) client_address: ClientAddress,
+    pub(super) chain: Chained,
     /// What knows how far rows were sent.
     pub(super) stats: Arc<Stats>,
-    pub(super) client_address: ClientAddress,
 }
 
 /// Whether rows may be missing before those that will come.
@@ -134,6 +145,8 @@ pub(super) struct Store {
     cutter: Cutter,
     retention: Retention,
     client_address: ClientAddress,
+    /// The end of the chain, where there is one.
+    links: Option<Links>,
     /// When segments were last looked at; `None` since it was opened.
     looked: Option<Instant>,
 }
@@ -159,6 +172,12 @@ impl Store {
             segments::set_cut(&mut connection, in_segments, is_copied).await?;
             cut = in_segments;
         }
+        let mut last = last.max(cut);
+        let mut links = None;
+        if let Some(chain) = options.chain.open()? {
+            let (open, behind) = links::open(&mut connection, &chain, last, options.pod.clone()).await?;
+            (links, last) = (Some(open), behind);
+        }
         let file = FileId::of(path)?;
         let was_clean: i64 =
             sqlx::query_scalar("SELECT value FROM meta WHERE key = 'clean'").fetch_one(&mut connection).await?;
@@ -172,11 +191,12 @@ impl Store {
             file,
             ids,
             room,
-            last: last.max(cut),
+            last,
             cut,
             cutter,
             retention,
             client_address: options.client_address,
+            links,
             looked: None,
         };
         store.set_clean(false).await?;
@@ -193,18 +213,18 @@ impl Store {
         if FileId::of(&self.path).ok() != Some(self.file) {
             return Err(StoreError::Replaced);
         }
-        let mut written = self.room.make(&mut self.connection, &mut self.ids, self.last).await?;
+        let mut written = self.room.make(&mut self.connection, &mut self.ids, self.last, self.links.as_ref()).await?;
         if self.cutter.is_due(self.room.live_bytes()) {
             let cut = self.cut;
             written.gone = self.cut().await?;
             written.has_cut = self.cut > cut;
         } else if self.room.is_log_long() {
             // A reader keeps it so long: the others make room for it.
-            written.gone = self.make_room(self.retention.sizes.segment)?;
+            written.gone = self.make_room(self.retention.sizes.segment).await?;
         } else if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
             // Segments become too old without a row; and the last process may have had room for more.
             self.looked = Some(Instant::now());
-            written.gone = self.make_room(self.retention.ahead())?;
+            written.gone = self.make_room(self.retention.ahead()).await?;
         }
         if !batch.is_empty() {
             self.append(batch).await?;
@@ -224,7 +244,7 @@ impl Store {
             let image = segments::image(&mut self.connection).await?;
             let image = image.as_ref();
             let segment = Segment { first: self.cut + 1, last: self.last, newest: self.cutter.newest };
-            gone = self.make_room(image.len() as u64 + self.retention.sizes.segment)?;
+            gone = self.make_room(image.len() as u64 + self.retention.sizes.segment).await?;
             if let Err(error) = segments::write(&self.path, &segment, image) {
                 // It stays in the live file, and that within its size as ever.
                 self.cutter.failed();
@@ -237,13 +257,20 @@ impl Store {
             self.room.start_again(self.last + 1);
         }
         self.cutter = Cutter::open(self.retention.sizes, &mut self.connection).await?;
-        gone += self.make_room(self.retention.ahead())?;
+        gone += self.make_room(self.retention.ahead()).await?;
         self.room.set_closed(segments::closed_bytes(&self.path)?);
         Ok(gone)
     }
 
-    fn make_room(&self, more: u64) -> Result<Gone, StoreError> {
-        Ok(self.retention.make_room(&self.path, more, SystemTime::now())?)
+    async fn make_room(&mut self, more: u64) -> Result<Gone, StoreError> {
+        let to_go = self.retention.to_go(&self.path, more, SystemTime::now())?;
+        if let Some(links) = &self.links {
+            // Before it is done: a kill between leaves a note of what is still there, and no hole that nobody explains.
+            for segments in [&to_go.for_age, &to_go.for_size] {
+                links::note_segments(&mut self.connection, &links.chain, segments).await?;
+            }
+        }
+        Ok(self.retention.delete(&self.path, &to_go)?)
     }
 
     /// Marks that nothing is missing, folds the write-ahead log and closes.
@@ -267,20 +294,25 @@ impl Store {
         let ids = self.ids.resolve(&mut transaction, batch, end).await?;
         let (mut strangers, mut known) = (Vec::new(), Vec::new());
         for ((seq, record), ids) in (self.last + 1..).zip(batch).zip(&ids) {
+            let client = record.client_addr.and_then(|client| client.told(self.client_address));
+            let mut row = Row { record, ids, seq, client, hash: None };
+            row.hash = self.links.as_mut().map(|links| links.add(&row));
             if record.is_strangers() {
-                strangers.push(encode_refusal(record, ids, seq, self.client_address));
+                strangers.push(encode_refusal(&row));
             } else {
-                known.push((seq, record, ids));
+                known.push(row);
             }
         }
-        let client_address = self.client_address;
-        let known = known.into_iter().map(|(seq, record, ids)| encode(record, ids, seq, client_address));
+        let known = known.iter().map(encode);
         insert(&mut transaction.lock_handle().await?, INSERT_SQL, known)?;
         let mut refusal_pages = None;
         if !strangers.is_empty() {
             let before = pages(&mut transaction).await?;
             insert(&mut transaction.lock_handle().await?, INSERT_REFUSAL_SQL, strangers.into_iter())?;
             refusal_pages = Some(self.room.count_refusals(&mut transaction, before).await?);
+        }
+        if let Some(links) = &self.links {
+            links::set_end(&mut transaction, links, end).await?;
         }
         transaction.commit().await?;
         self.last = end;

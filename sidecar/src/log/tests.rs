@@ -1,5 +1,6 @@
 //! The log as a whole, on real files. What is waited for is a condition, within a bound.
 
+mod chain;
 mod ids;
 mod limiters;
 mod message_types;
@@ -15,19 +16,20 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::Method;
 use sidecar_config::settings::{ClientAddress, Pod};
 use sidecar_decide::Verdict;
 use sidecar_decide::filter::{RequestId, Uuid7};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::query::{self, Printed, QueryError};
 use super::queue::channel_with;
 use super::refusals::{Refusals, WINDOW};
+use super::segments::{Gone, Retention};
 use super::store::{Opening, Store, StoreOptions};
 use super::*;
 
@@ -60,6 +62,7 @@ impl Log {
             sizes,
             pod: pod(),
             client_address: ClientAddress::Full,
+            chain: Chained::Off,
         };
         Self { path: path.to_owned(), sender, stats, writer: start(options, receiver).unwrap() }
     }
@@ -79,13 +82,13 @@ fn pod() -> Pod {
 }
 
 fn options(path: &Path, sizes: Sizes) -> StoreOptions {
-    StoreOptions {
-        path: path.to_owned(),
-        sizes,
-        pod: pod(),
-        client_address: ClientAddress::Full,
-        stats: Arc::default(),
-    }
+    let (client_address, chain) = (ClientAddress::Full, Chained::Off);
+    StoreOptions { path: path.to_owned(), sizes, pod: pod(), client_address, chain, stats: Arc::default() }
+}
+
+/// Has a log delete what is too much.
+fn make_room(retention: &Retention, path: &Path, more: u64) -> Gone {
+    retention.delete(path, &retention.to_go(path, more, SystemTime::now()).unwrap()).unwrap()
 }
 
 fn folder() -> (TempDir, PathBuf) {
@@ -177,10 +180,10 @@ async fn connect(path: &Path) -> SqliteConnection {
 }
 
 /// Runs statements as some other program would, in a file that has to be there.
-fn execute(path: &Path, sql: &'static str) {
+fn execute(path: &Path, sql: &str) {
     block_on(async {
         let mut connection = connect(path).await;
-        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
     });
 }

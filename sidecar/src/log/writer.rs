@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sidecar_config::settings::{ClientAddress, Pod};
 use tokio::runtime::{Builder, Runtime};
 
+use super::links::Chained;
 use super::queue::{Closer, Receiver, decisions};
 use super::record::Record;
 use super::segments::{Compressor, LOOK_EVERY, Sizes};
@@ -38,6 +39,8 @@ pub struct WriterOptions {
     pub pod: Pod,
     /// What rows tell of a client's address.
     pub client_address: ClientAddress,
+    /// Whether rows are chained.
+    pub chain: Chained,
 }
 
 /// Starts the log thread. A store that cannot be opened is no error here: traffic goes on, and so do the attempts.
@@ -45,17 +48,17 @@ pub struct WriterOptions {
 /// # Errors
 /// When the thread or its runtime cannot be made.
 pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
-    let WriterOptions { path, flush_every, sizes, pod, client_address } = options;
+    let WriterOptions { path, flush_every, sizes, pod, client_address, chain } = options;
     let runtime = Builder::new_current_thread().build()?;
     let closer = receiver.closer();
     let (done, summary) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name("log".to_owned()).spawn(move || {
         let stats = Arc::clone(receiver.stats());
-        let compressor = Compressor::new(path.clone(), sizes, Arc::clone(&stats));
+        let compressor = Compressor::new(path.clone(), sizes, Arc::clone(&stats), chain.clone());
         let worker = Worker {
             compressor,
             has_age: sizes.keep.is_some(),
-            store_options: StoreOptions { path, sizes, pod, client_address, stats },
+            store_options: StoreOptions { path, sizes, pod, client_address, chain, stats },
             flush_every,
             receiver,
             runtime,

@@ -3,6 +3,7 @@
 mod deliver;
 mod filters;
 mod store;
+mod verify;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use self::deliver::{Delivery, ProgressLine};
 use self::filters::FilterArgs;
 use self::store::StoreArgs;
+use self::verify::{VerifyArgs, verify};
 use crate::log::{self, By, Order, Output, Store, query};
 use crate::settings;
 
@@ -76,6 +78,8 @@ enum LogCommand {
     Top(TopArgs),
     /// Write all columns of every row that matches
     Export(ExportArgs),
+    /// Find out whether a row was changed, put in or taken away since it was written (settings.log.chain)
+    Verify(VerifyArgs),
 }
 
 #[derive(Args, Debug)]
@@ -139,12 +143,12 @@ pub(super) fn print(args: &LogArgs) -> Result<()> {
     }
     log::bound_memory();
     super::runtime()?.block_on(async {
-        let store = args.store.open().await?;
         match &args.command {
-            None => rows(args, store).await,
-            Some(LogCommand::Why(of)) => why(args, store, of).await,
-            Some(LogCommand::Top(of)) => top(args, store, of).await,
-            Some(LogCommand::Export(of)) => export(args, store, of).await,
+            None => rows(args, args.store.open().await?).await,
+            Some(LogCommand::Why(of)) => why(args, args.store.open().await?, of).await,
+            Some(LogCommand::Top(of)) => top(args, args.store.open().await?, of).await,
+            Some(LogCommand::Export(of)) => export(args, args.store.open().await?, of).await,
+            Some(LogCommand::Verify(of)) => verify(&args.store, of).await,
         }
     })
 }

@@ -9,7 +9,7 @@ use postern_postgres::Target;
 use sidecar_decide::Parts;
 
 use crate::config::{self, Publisher};
-use crate::log::{Remote, Store};
+use crate::log::{Chained, Remote, Store};
 use crate::settings::{self, Flags};
 
 #[derive(Args, Debug)]
@@ -36,7 +36,7 @@ impl StoreArgs {
     pub(super) async fn open(&self) -> Result<Store> {
         match &self.postgres {
             Some(url) => Ok(Store::Server(self.connect(url).await?)),
-            None => self.files().map(Store::Files),
+            None => self.chained_files().map(|(files, _)| Store::Files(files)),
         }
     }
 
@@ -49,13 +49,14 @@ impl StoreArgs {
         Some(publisher.parts().clone())
     }
 
-    fn files(&self) -> Result<PathBuf> {
+    /// The files of one gate, and how their rows are chained as far as its configuration says so.
+    pub(super) fn chained_files(&self) -> Result<(PathBuf, Chained)> {
         if let Some(database) = &self.database {
-            return Ok(database.clone());
+            return Ok((database.clone(), Chained::Off));
         }
         let reading = config::read(&self.config).context("which log? give --config or --database")?;
         let settings = settings::load(&reading, &Flags::default()).map_err(|errors| anyhow!(errors.join("\n")))?;
-        Ok(settings::log_path(&settings, &self.config))
+        Ok((settings::log_path(&settings, &self.config), settings::log_chain(&settings, &self.config)))
     }
 
     async fn connect(&self, url: &str) -> Result<Remote> {

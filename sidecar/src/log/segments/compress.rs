@@ -15,6 +15,7 @@ use tokio::runtime::Builder;
 use super::pack::{pack, unpack};
 use super::thin::thin;
 use super::{Form, Retention, SIZE_MAX, Segment, Sizes, beside, list, set_aside, sync_folder, write_file};
+use crate::log::links::Chained;
 use crate::log::stats::{PruneReason, Stats};
 use crate::processors;
 
@@ -43,6 +44,7 @@ pub(in crate::log) struct Compressor {
     live: PathBuf,
     stats: Arc<Stats>,
     retention: Retention,
+    chain: Chained,
     thread: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     /// Whether every segment was looked at that was there at the start.
@@ -50,9 +52,9 @@ pub(in crate::log) struct Compressor {
 }
 
 impl Compressor {
-    pub(in crate::log) fn new(live: PathBuf, sizes: Sizes, stats: Arc<Stats>) -> Self {
+    pub(in crate::log) fn new(live: PathBuf, sizes: Sizes, stats: Arc<Stats>, chain: Chained) -> Self {
         let retention = Retention::new(sizes, &stats);
-        Self { live, stats, retention, thread: None, stop: Arc::default(), has_checked: false }
+        Self { live, stats, retention, chain, thread: None, stop: Arc::default(), has_checked: false }
     }
 
     /// Sees to it that all segments there are become small; at the first time also that they are whole.
@@ -62,10 +64,11 @@ impl Compressor {
             return;
         }
         let (live, stats, retention) = (self.live.clone(), Arc::clone(&self.stats), self.retention.clone());
+        let chain = self.chain.clone();
         let (stop, check) = (Arc::clone(&self.stop), !self.has_checked);
         let thread = thread::Builder::new().name("log-compress".to_owned()).spawn(move || {
             let _as_it_was = rustix::process::setpriority_process(None, PRIORITY);
-            Work { live, stats, retention, pace: Pace::new(stop) }.run(check);
+            Work { live, stats, retention, chain, pace: Pace::new(stop) }.run(check);
         });
         match thread {
             Ok(thread) => (self.thread, self.has_checked) = (Some(thread), true),
@@ -93,6 +96,7 @@ struct Work {
     live: PathBuf,
     stats: Arc<Stats>,
     retention: Retention,
+    chain: Chained,
     pace: Pace,
 }
 
@@ -156,12 +160,15 @@ impl Work {
         let image = read(&self.live, segment)?;
         self.pace.wait(THIN);
         let runtime = Builder::new_current_thread().build()?;
-        let less = runtime.block_on(thin(&image)).map_err(|error| match error.is_damage() {
-            true => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
-            false => io::Error::other(error),
-        })?;
+        let chain = self.chain.open().map_err(io::Error::other)?;
+        let less =
+            runtime.block_on(thin(&image, segment, chain.as_ref())).map_err(|error| match error.is_damage() {
+                true => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+                false => io::Error::other(error),
+            })?;
         drop(image);
-        if less.left > 0 {
+        // What is left of a chain says at least what was there.
+        if less.left > 0 || chain.is_some() {
             let bytes = pack(Paced { left: less.image.as_ref(), pace: &self.pace });
             if self.pace.is_over() {
                 return Ok(());

@@ -13,6 +13,7 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::{SIZE_MAX, Segment, Sizes, UNFINISHED, beside, bytes, sync_folder, write_file};
 use crate::log::encode::micros;
+use crate::log::links::AT_A_CUT;
 use crate::log::prune::PAGE_BYTES;
 use crate::log::store::StoreError;
 
@@ -35,7 +36,7 @@ const EMPTY: [&str; 6] = [
 ];
 
 /// What tables take that are empty: a page each, and for each index.
-const EMPTY_BYTES: u64 = 16 * PAGE_BYTES;
+const EMPTY_BYTES: u64 = 19 * PAGE_BYTES;
 
 /// Knows when the live file is to be cut.
 #[derive(Debug)]
@@ -125,6 +126,9 @@ pub(in crate::log) async fn set_cut(
     are_copies: bool,
 ) -> Result<(), StoreError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for sql in AT_A_CUT {
+        sqlx::query(sql).bind(cut).execute(&mut *transaction).await?;
+    }
     for sql in if are_copies { &EMPTY[..] } else { &[] } {
         sqlx::query(*sql).execute(&mut *transaction).await?;
     }

@@ -37,6 +37,15 @@ impl AddAssign for Gone {
     }
 }
 
+/// Segments that are to be deleted.
+#[derive(Clone, Debug, Default)]
+pub(in crate::log) struct ToGo {
+    /// Because they are too old.
+    pub(in crate::log) for_age: Vec<Segment>,
+    /// To make room.
+    pub(in crate::log) for_size: Vec<Segment>,
+}
+
 /// Keeps all files within their size.
 #[derive(Clone, Debug)]
 pub(in crate::log) struct Retention {
@@ -52,24 +61,37 @@ impl Retention {
         Self { sizes, wal_bytes: 2 * Room::wal_bytes(sizes.total), stats: Arc::clone(stats) }
     }
 
-    /// Deletes what is too old, and the oldest until there is room for `more` bytes: rows, the write-ahead log at its
-    /// longest, and a file while another is made of it.
-    pub(in crate::log) fn make_room(&self, live: &Path, more: u64, now: SystemTime) -> io::Result<Gone> {
-        let mut gone = Gone::default();
+    /// What is to be deleted: what is too old, and the oldest until there is room for `more` bytes: rows, the write-ahead
+    /// log at its longest, and a file while another is made of it.
+    pub(in crate::log) fn to_go(&self, live: &Path, more: u64, now: SystemTime) -> io::Result<ToGo> {
         let oldest = self.sizes.keep.and_then(|keep| now.checked_sub(keep));
-        let mut segments = list(live)?;
-        for segment in segments.extract_if(.., |segment| oldest.is_some_and(|oldest| segment.is_before(oldest))) {
-            gone.for_age += delete(live, &segment)?;
-            self.stats.ship.aged(segment.last);
-        }
+        let (for_age, segments): (Vec<_>, Vec<_>) =
+            list(live)?.into_iter().partition(|segment| oldest.is_some_and(|oldest| segment.is_before(oldest)));
         let most = self.sizes.total.saturating_sub(more);
-        if used(live)? > most {
+        let mut left = used(live)?.saturating_sub(for_age.iter().map(|segment| all_bytes(live, segment)).sum());
+        if left > most {
             // Somebody may still want to look at what was damaged, but not at the cost of what is whole.
             let live_ones = ["", "-wal"].map(|end| beside(live, &format!("{ASIDE}{end}")));
             for path in damaged(live)?.iter().chain(&live_ones) {
-                let _most_often_there_is_none = fs::remove_file(path);
+                let bytes = bytes(path);
+                if fs::remove_file(path).is_ok() {
+                    left = left.saturating_sub(bytes);
+                }
             }
         }
+        let mut for_size = Vec::new();
+        for segment in self.order(live, segments) {
+            if left <= most {
+                break;
+            }
+            left = left.saturating_sub(all_bytes(live, &segment));
+            for_size.push(segment);
+        }
+        Ok(ToGo { for_age, for_size })
+    }
+
+    /// The order in which segments make room.
+    fn order(&self, live: &Path, segments: Vec<Segment>) -> Vec<Segment> {
         // What was refused keeps its part; without it, it would go first, for it is the oldest.
         let is_thinned = |segment: &Segment| segment.form(live) == Some(Form::Thinned);
         let (mut thinned, whole): (Vec<_>, Vec<_>) = segments.into_iter().partition(is_thinned);
@@ -83,11 +105,18 @@ impl Retention {
         let mut order: Vec<_> = first.into_iter().chain(whole).chain(thinned).collect();
         // What is still to be sent goes after all that was.
         order.sort_by_key(|segment| !self.is_shipped(segment));
-        for segment in order {
-            if used(live)? <= most {
-                break;
-            }
-            gone.for_size += delete(live, &segment)?;
+        order
+    }
+
+    /// Deletes it.
+    pub(in crate::log) fn delete(&self, live: &Path, to_go: &ToGo) -> io::Result<Gone> {
+        let mut gone = Gone::default();
+        for segment in &to_go.for_age {
+            gone.for_age += delete(live, segment)?;
+            self.stats.ship.aged(segment.last);
+        }
+        for segment in &to_go.for_size {
+            gone.for_size += delete(live, segment)?;
         }
         Ok(gone)
     }
@@ -118,6 +147,11 @@ impl Retention {
         // Where segments are as large as the log, it is not to be empty for that.
         ahead.min(self.sizes.total / 4 * 3)
     }
+}
+
+/// Bytes of a segment, wherever it is.
+fn all_bytes(live: &Path, segment: &Segment) -> u64 {
+    segment.paths(live).iter().map(|path| bytes(path)).sum()
 }
 
 /// Deletes a segment; how many rows that were, at most.

@@ -111,7 +111,7 @@ fn a_query_of_ones_own_has_all_rows_in_one_table() {
         assert_eq!(ask(&path, sql), expected, "{sql}");
     }
     let columns = "SELECT count(*), sum(\"notnull\") FROM pragma_table_info('requests')";
-    assert_eq!(ask(&path, columns), "48,0");
+    assert_eq!(ask(&path, columns), "49,0");
     let mut out = Vec::new();
     for sql in ["DROP TABLE requests", "DELETE FROM requests", "SELECT absent FROM requests"] {
         assert!(block_on(query::sql(&path, sql, Output::Csv, &mut out)).is_err(), "{sql}");
@@ -138,7 +138,7 @@ fn a_query_of_ones_own_has_all_rows_in_one_table() {
 /// Makes all segments small, as the log's thread does.
 pub(super) fn compress(path: &Path, sizes: Sizes) -> Arc<Stats> {
     let stats = Arc::new(Stats::default());
-    let mut compressor = Compressor::new(path.to_owned(), sizes, Arc::clone(&stats));
+    let mut compressor = Compressor::new(path.to_owned(), sizes, Arc::clone(&stats), Chained::Off);
     settle(&mut compressor, path, sizes);
     compressor.stop();
     stats.count_segments(path);
@@ -242,7 +242,7 @@ fn what_was_refused_outlives_what_was_allowed() {
     let sizes = small(2 << 20);
     let mut store = open(&path, sizes);
     let stats = Arc::new(Stats::default());
-    let mut compressor = Compressor::new(path.clone(), sizes, Arc::clone(&stats));
+    let mut compressor = Compressor::new(path.clone(), sizes, Arc::clone(&stats), Chained::Off);
     let mut pruned = 0;
     for first in (0..ROWS).step_by(100) {
         let batch: Vec<_> = (first..first + 100).map(row).collect();
@@ -284,12 +284,12 @@ fn refusals_of_long_ago_have_their_part_and_no_more() {
     // A quarter of it is what two of them take.
     let sizes = small(2 * part);
     let retention = Retention { sizes, wal_bytes: 0, stats: Arc::default() };
-    let gone = retention.make_room(&path, 2 * part - bytes(&path) + 1, std::time::SystemTime::now()).unwrap();
+    let gone = make_room(&retention, &path, 2 * part - bytes(&path) + 1);
     assert_eq!(gone.for_size, u64::try_from(closed[0].last).unwrap(), "the oldest, which is beyond their part");
-    let gone = retention.make_room(&path, 2 * part - bytes(&path) + 1, std::time::SystemTime::now()).unwrap();
+    let gone = make_room(&retention, &path, 2 * part - bytes(&path) + 1);
     assert_eq!(gone.for_size, u64::try_from(closed[1].last - closed[0].last).unwrap());
     // The rest is within their part, and the oldest of the others goes.
-    let gone = retention.make_room(&path, 2 * part - bytes(&path) + 1, std::time::SystemTime::now()).unwrap();
+    let gone = make_room(&retention, &path, 2 * part - bytes(&path) + 1);
     assert_eq!(gone.for_size, u64::try_from(closed[4].last - closed[3].last).unwrap());
 }
 
@@ -329,7 +329,7 @@ fn rows_that_are_too_old_go_with_their_segment() {
     // The live file's are as old, and are cut off before the next row comes.
     let done = block_on(store.write(&[])).unwrap();
     assert_eq!(done.gone.for_age, 10_000 - cut);
-    let row = Record { time: std::time::SystemTime::now(), ..request(10_000) };
+    let row = Record { time: SystemTime::now(), ..request(10_000) };
     block_on(store.write(&[Box::new(row)])).unwrap();
     block_on(store.close_clean()).unwrap();
     assert_eq!(paths(&path, &everything()), [10_000]);
@@ -341,7 +341,7 @@ fn an_idle_log_is_cut_when_its_time_is_over() {
     let (_folder, path) = folder();
     let sizes = Sizes { age: Duration::from_millis(50), ..small(64 << 20) };
     let log = Log::start_cut(Refusals::new(WINDOW), &path, sizes);
-    log.sender.send(Box::new(Record { time: std::time::SystemTime::now(), ..request(7) }));
+    log.sender.send(Box::new(Record { time: SystemTime::now(), ..request(7) }));
     wait("the segment", || !segments::list(&path).unwrap().is_empty());
     assert!(log.stop().clean);
     assert_eq!(paths(&path, &everything()), [7]);

@@ -1,7 +1,6 @@
 //! What is deleted while rows are still to be sent.
 
 use std::fs;
-use std::time::SystemTime;
 
 use super::super::segments::{self, Retention, Segment};
 use super::segments::{bytes, compress, open, small, write};
@@ -31,7 +30,7 @@ fn what_is_still_to_be_sent_goes_after_all_that_was() {
         let thinned = full.next_to_go(&path).unwrap();
         let before = segments::list(&path).unwrap();
         let one = Retention::new(sizes, &stats);
-        one.make_room(&path, sizes.total - bytes(&path) + 1, SystemTime::now()).unwrap();
+        make_room(&one, &path, sizes.total - bytes(&path) + 1);
         let after = segments::list(&path).unwrap();
         let gone: Vec<_> = before.iter().filter(|segment| !after.contains(segment)).map(place).collect();
         turns.push((thinned.as_ref().map(place), gone));
