@@ -245,6 +245,8 @@ fn a_batch_goes_again_when_the_collector_asks_for_it() {
     let gate = gate(&at(&collector), 1.0);
     call(&gate, "billing", "--http2", None);
     wait_metric(&gate.sidecar, EXPORTED, 2);
+    // What it has answered it tells a moment later.
+    collector.spans(2).unwrap();
     let requests = collector.requests();
     let statuses: Vec<_> = requests.iter().map(|request| request["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [503, 429, 200]);
