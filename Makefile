@@ -101,6 +101,12 @@ revocations: ## Suspend a client of 20 pods 200 times: prints how long it takes 
 	$(call part,build,cargo build --workspace --bins)
 	$(call part,revocations,REVOCATION_PODS=20 REVOCATION_SAMPLES=200 cargo test --quiet --package postern-tests --test it -- --nocapture a_suspension_reaches_every_pod)
 
+.PHONY: log-plans
+log-plans: ## Ask PostgreSQL how it finds 5 million rows of the request log by time, identity and reason: indexes, and few rows
+	@scripts/need cc cargo postgres
+	$(call part,build,cargo build --workspace --bins)
+	$(call part,plans,PLAN_ROWS=5000000 cargo test --quiet --package postern-tests --test it -- plans::)
+
 .PHONY: bench-operator
 bench-operator: ## Measure the operator with 200 workloads, 1,000 pods, 2,000 clients: time, requests, memory; ends by itself
 	@scripts/need cc cargo curl go

@@ -11,6 +11,8 @@ pub mod index;
 pub mod inject;
 pub mod lease;
 pub mod limits;
+mod log_database;
+pub mod log_keep;
 pub mod log_schema;
 pub mod metrics;
 pub mod monitor;

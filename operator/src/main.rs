@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use postern_operator::metrics::Metrics;
 use postern_operator::settings::{Flags, Settings};
-use postern_operator::{app, check, heap, inject, log_schema, plugin, telemetry};
+use postern_operator::{app, check, heap, inject, log_keep, log_schema, plugin, telemetry};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -29,6 +29,8 @@ enum Command {
     Check(check::Flags),
     /// Print the schema of the request log in Postgres, or apply it
     LogSchema(log_schema::Flags),
+    /// Keep the request log in Postgres in order: call it by the clock
+    LogKeep(log_keep::Flags),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
             inject::settings::Settings::read(*flags).map_err(anyhow::Error::from).and_then(run_injector)
         }
         Command::LogSchema(flags) => log_schema::run(&flags, &mut io::stdout()),
+        Command::LogKeep(flags) => log_keep::run(&flags, &mut io::stdout()),
         Command::Check(flags) => plugin::cluster::run(check::run(&flags, &mut io::stdout())),
     };
     let Err(error) = ended else { return ExitCode::SUCCESS };

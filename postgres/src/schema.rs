@@ -3,11 +3,14 @@
 
 use crate::session::{Error, Failure, Session};
 
-/// The version that this program writes into and makes.
-pub const VERSION: i64 = 1;
+/// The version that this program makes.
+pub const VERSION: i64 = 2;
+
+/// The version that brought the last of [`COLUMNS`]: what this program writes into is at least that.
+const NEEDED: i64 = 1;
 
 /// What leads from each version to the next.
-const STEPS: [&str; 1] = [include_str!("schema/1.sql")];
+const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// Held while the schema is changed, so that two who apply it at once do it one after the other.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7095770200)";
@@ -81,9 +84,9 @@ pub async fn check(session: &mut Session) -> Result<(), Error> {
     let Some(found) = version(session).await? else {
         return wrong("there is no schema `postern`: make it with `postern-operator log-schema --apply`".to_owned());
     };
-    if found < VERSION {
+    if found < NEEDED {
         return wrong(format!(
-            "its schema has version {found}, and this program writes {VERSION}: apply `postern-operator log-schema`"
+            "its schema has version {found}, and this program needs {NEEDED}: apply `postern-operator log-schema`"
         ));
     }
     let from = number(session, "SELECT value FROM postern.meta WHERE key = 'writers_from'").await?;

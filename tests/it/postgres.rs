@@ -12,24 +12,37 @@ use tempfile::TempDir;
 
 use crate::log::COLUMNS;
 
-fn log_schema(arguments: &[&str]) -> Finished {
+/// The schema's version that these programs make.
+pub(crate) const VERSION: &str = "2";
+
+fn call(arguments: &[&str]) -> Finished {
     let mut command = Command::new(built("postern-operator").unwrap());
-    run(command.arg("log-schema").args(arguments), b"", PATIENCE).unwrap()
+    run(command.args(arguments), b"", PATIENCE).unwrap()
+}
+
+/// The schema as it is printed.
+pub(crate) fn schema_text() -> String {
+    call(&["log-schema"]).text()
 }
 
 /// How it ends, and what it says.
 type Said = (Option<i32>, String);
 
-fn said(arguments: &[&str]) -> Said {
-    let finished = log_schema(arguments);
+/// The operator's command.
+pub(crate) fn operator(arguments: &[&str]) -> Said {
+    let finished = call(arguments);
     (finished.code, finished.text() + &finished.stderr)
+}
+
+fn said(arguments: &[&str]) -> Said {
+    operator(&[&["log-schema"], arguments].concat())
 }
 
 /// A server with the schema, which whoever has the authority's certificate believes.
 pub(crate) fn with_schema() -> (Postgres, Authority) {
     let authority = Authority::new("Postern test authority").unwrap();
     let server = Postgres::start(&authority).unwrap();
-    let told = "the request log's schema was brought from version 0 to 1\n".to_owned();
+    let told = format!("the request log's schema was brought from version 0 to {VERSION}\n");
     assert_eq!(said(&["--apply", &server.local_url()]), (Some(0), told));
     (server, authority)
 }
@@ -37,10 +50,10 @@ pub(crate) fn with_schema() -> (Postgres, Authority) {
 #[test]
 fn the_schema_that_is_printed_is_the_one_that_is_applied() {
     let (server, authority) = with_schema();
-    let told = "the request log's schema is there already, version 1\n".to_owned();
+    let told = format!("the request log's schema is there already, version {VERSION}\n");
     assert_eq!(said(&["--apply", &server.local_url()]), (Some(0), told));
     let by_hand = Postgres::start(&authority).unwrap();
-    by_hand.sql(&log_schema(&[]).text()).unwrap();
+    by_hand.sql(&schema_text()).unwrap();
     let shape = "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns \
          WHERE table_schema = 'postern' ORDER BY 1, ordinal_position; SELECT indexdef FROM pg_indexes WHERE schemaname = 'postern' \
          ORDER BY 1; SELECT p.oid::regprocedure, proacl, prosecdef FROM pg_proc p WHERE pronamespace = 'postern'::regnamespace \
@@ -62,11 +75,11 @@ fn many_may_apply_it_at_once() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(told.iter().all(|(code, _)| *code == Some(0)), "{told:?}");
-    assert_eq!(server.sql("SELECT value FROM postern.meta WHERE key = 'version'").unwrap(), "1");
+    assert_eq!(server.sql("SELECT value FROM postern.meta WHERE key = 'version'").unwrap(), VERSION);
 }
 
 #[test]
-fn who_writes_may_insert_and_prepare_and_who_reads_may_read() {
+fn who_writes_may_insert_and_prepare_who_reads_may_read_and_who_keeps_may_move_and_drop() {
     let (server, _authority) = with_schema();
     let as_role = |role: &str, sql: &str| {
         let finished = server.try_sql(&format!("SET ROLE {role}; {sql}")).unwrap();
@@ -83,7 +96,28 @@ fn who_writes_may_insert_and_prepare_and_who_reads_may_read() {
         ("postern_writer", "UPDATE postern.requests SET path = ''", denied("table requests")),
         ("postern_writer", "CREATE TABLE postern.mine ()", denied("schema postern")),
         ("postern_writer", "SELECT postern.drop_before(current_date)", denied("function drop_before")),
+        ("postern_writer", "SELECT postern.refresh()", denied("function refresh")),
+        ("postern_writer", "SELECT postern.keep(9)", denied("function keep")),
+        ("postern_writer", "SELECT minute FROM postern.requests_per_minute", denied("view requests_per_minute")),
+        (
+            "postern_writer",
+            "INSERT INTO postern.per_hour_new SELECT * FROM postern.per_hour",
+            denied("table per_hour_new"),
+        ),
         ("postern_reader", "SELECT path FROM postern.requests", "ok".to_owned()),
+        ("postern_reader", "SELECT minute FROM postern.requests_per_minute", "ok".to_owned()),
+        ("postern_reader", "SELECT hour FROM postern.requests_per_hour", "ok".to_owned()),
+        ("postern_reader", "SELECT hour FROM postern.refusals_by_identity", "ok".to_owned()),
+        ("postern_reader", "SELECT p99_us FROM postern.latency_by_route", "ok".to_owned()),
+        ("postern_reader", "SELECT identity FROM postern.identities_last_seen", "ok".to_owned()),
+        ("postern_reader", "SELECT identity FROM postern.grants", "ok".to_owned()),
+        ("postern_reader", "SELECT identity FROM postern.unused_grants", "ok".to_owned()),
+        ("postern_reader", "SELECT postern.refresh()", denied("function refresh")),
+        ("postern_keeper", "SELECT postern.refresh()", "ok".to_owned()),
+        ("postern_keeper", "SELECT postern.keep(9)", "ok".to_owned()),
+        ("postern_keeper", "SELECT postern.keep(0)", "ERROR:  a day is to be kept at least".to_owned()),
+        ("postern_keeper", "SELECT path FROM postern.requests", denied("table requests")),
+        ("postern_keeper", insert, denied("table requests")),
         ("postern_reader", insert, denied("table requests")),
         ("postern_reader", "SELECT postern.prepare(current_date)", denied("function prepare")),
     ];
@@ -119,7 +153,8 @@ fn partitions_are_of_days_around_now_and_take_what_came_before_them() {
     let days = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'postern.requests'::regclass";
     assert_eq!(server.sql(days).unwrap(), "35");
     assert_eq!(server.sql("SELECT postern.drop_before((now() AT TIME ZONE 'UTC')::date - 1)").unwrap(), "30");
-    assert_eq!(server.sql(placed).unwrap(), "9|12");
+    // With them what is as old and had no partition.
+    assert_eq!(server.sql(placed).unwrap(), "0|3");
 }
 
 #[test]
@@ -137,7 +172,7 @@ fn a_server_that_cannot_be_believed_or_does_not_believe_is_told_of() {
     let wrong = file("wrong", "false");
     let url = server.url("owner");
     let named = url.replace("127.0.0.1", "localhost");
-    let already = "the request log's schema is there already, version 1\n".to_owned();
+    let already = format!("the request log's schema is there already, version {VERSION}\n");
     let fault = |text: &str| (Some(1), format!("{text}\n"));
     let table: [(&[&str], Said); 7] = [
         (&[&url, "--ca-file", &ca, "--password-file", &password], (Some(0), already.clone())),

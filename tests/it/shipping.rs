@@ -172,7 +172,7 @@ fn whatever_is_wrong_with_postgres_has_its_reason_and_rows_wait() {
         ),
         (
             "schema",
-            "UPDATE postern.meta SET value = 2 WHERE key = 'writers_from'",
+            "UPDATE postern.meta SET value = 99 WHERE key = 'writers_from'",
             "UPDATE postern.meta SET value = 1 WHERE key = 'writers_from'",
         ),
         (
