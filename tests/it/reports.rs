@@ -56,7 +56,7 @@ fn a_refusal_is_explained_by_the_id_that_its_client_got() {
     for part in [
         "  who: demo/reports, by its certificate, verified by bundle ours, from 127.0.0.1:",
         "  why: the identity is known and the rule does not allow it\n",
-        "  to let it pass: add it to the rule's `allow`, if it should be there\n  answer: status 403, took ",
+        "  what to do: add it to the rule's `allow`, if it should be there\n  answer: status 403, took ",
         "In the configuration, which has not changed since:\n  identity demo/reports is recognised by uri spiffe://",
         " of demo/orders allows {\"identity\":\"demo/billing\"}\n",
     ] {

@@ -123,8 +123,7 @@ impl Found {
             let words = reason.explanation();
             line("why", words.cause.to_owned());
             line("limit", self.text("limiter").unwrap_or_default().to_owned());
-            let is_refused = self.text("verdict") != Some("allowed");
-            line(if is_refused { "to let it pass" } else { "what to do" }, words.remedy.to_owned());
+            line("what to do", words.remedy.to_owned());
         } else if let Some(code) = self.text("reason") {
             line("why", format!("{code}, which this version does not know"));
         }

@@ -199,13 +199,12 @@ fn every_reason_is_explained_by_its_row() {
         let request = format!("request-{number}");
         assert_eq!(why(&path, &request).as_ref(), Some(&told));
         let (code, words) = (reason.code(), reason.explanation());
-        let (first, advice) = match verdict {
-            Verdict::Allowed => (format!("allowed by rule read of shop/orders, but ended with {code}"), "what to do"),
-            Verdict::Refused => (format!("refused ({code}) by rule read of shop/orders"), "to let it pass"),
-            Verdict::WouldRefuse => (
-                format!("allowed, because the rule only watches; else refused ({code}) by rule read of shop/orders"),
-                "to let it pass",
-            ),
+        let first = match verdict {
+            Verdict::Allowed => format!("allowed by rule read of shop/orders, but ended with {code}"),
+            Verdict::Refused => format!("refused ({code}) by rule read of shop/orders"),
+            Verdict::WouldRefuse => {
+                format!("allowed, because the rule only watches; else refused ({code}) by rule read of shop/orders")
+            }
         };
         let expected = format!(
             "{first}\n  \
@@ -214,7 +213,7 @@ fn every_reason_is_explained_by_its_row() {
              where: listener main, pod orders-1, namespace shop, workload orders, policy revision 0123456789ab\n  \
              who: meter-7, by its certificate, verified by bundle fleet, from 192.0.2.9:51000\n  \
              certificate: CN=meter-7, DNS:meter-7.example, issued by CN=Fleet CA, serial 0a, f1\n  \
-             why: {}\n  {advice}: {}\n  \
+             why: {}\n  what to do: {}\n  \
              answer: status 200, took 1500 µs, of it waiting 100 µs, connecting 300 µs, for the application 1200 µs, \
              upstream 10.0.0.7:8080\n  \
              ids: row {row}, request {request}, trace 7472616365206f66206e6f2d6f6e652e\n",

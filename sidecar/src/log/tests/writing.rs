@@ -8,7 +8,7 @@ use super::*;
 
 /// Opens the store, writes `rows` and leaves it as a kill does.
 fn killed(path: &Path, rows: u64) {
-    let options = options(&path, whole(LARGE));
+    let options = options(path, whole(LARGE));
     block_on(async {
         let mut store = Store::open(&options, Opening::First).await.unwrap();
         let batch: Vec<_> = (0..rows).map(|number| Box::new(request(number))).collect();
