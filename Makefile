@@ -45,7 +45,7 @@ test: ## Check format and lints, build, and run all tests
 	$(call part,lints of the fuzz targets,cargo clippy --manifest-path fuzz/Cargo.toml --no-default-features --locked -- --deny warnings)
 	$(call part,generated files of the chart,scripts/chart --check && scripts/dashboards --check)
 	$(call part,alert rules,tests/rules/check)
-	$(call part,build,cargo build --workspace --bins)
+	$(call part,build,cargo build --workspace --bins --tests)
 	$(call part,tests,cargo test --workspace --lib --bins --tests --no-fail-fast)
 
 .PHONY: test-slow

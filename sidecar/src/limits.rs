@@ -24,6 +24,9 @@ pub const STATE_FILE_BYTES: u64 = 64 << 20;
 pub const STATE_RETRY: Duration = Duration::from_secs(5);
 /// Time for the state directory's last write at the end; what was accepted before the stop is there already.
 pub const STATE_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a start waits for a route that selects the pod, where its workload has others: the operator writes one within a
+/// second or two of the pod's coming, and until then callers would be answered 404. A pod that is to have none starts after it.
+pub const ROUTE_WAIT: Duration = Duration::from_secs(10);
 /// How often a listener whose address is taken is tried again.
 pub const BIND_RETRY: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use postern_telemetry::SpanStats;
 use sidecar_config::policy::Protocol;
@@ -22,7 +22,7 @@ use crate::dns::Lookups;
 use crate::exposure::Exposure;
 use crate::health::{Checks, Ejections};
 use crate::limit::UnderWay;
-use crate::limits::PROBES_AT_ONCE;
+use crate::limits::{PROBES_AT_ONCE, ROUTE_WAIT};
 use crate::log;
 use crate::memory::Trims;
 use crate::metrics::{Handshakes, Registry};
@@ -74,6 +74,8 @@ struct Loaded {
     accepted: sidecar_decide::Parts,
     reloads: [Reloads; 5],
     unbound: Vec<String>,
+    /// Since when there is a policy with listeners and no route of it for this pod.
+    routeless: Option<Instant>,
 }
 
 impl State {
@@ -85,7 +87,7 @@ impl State {
         (upstreams, ejections): (Arc<Budget>, Arc<Ejections>),
     ) -> Self {
         let (accepted, reloads) = (sidecar_decide::Parts::default(), [Reloads::default(); 5]);
-        let loaded = Loaded { generation, parts, accepted, reloads, unbound: Vec::new() };
+        let loaded = Loaded { generation, parts, accepted, reloads, unbound: Vec::new(), routeless: None };
         Self {
             counted: Arc::default(),
             handshakes: Arc::default(),
@@ -113,12 +115,13 @@ impl State {
     /// Another generation is served, of what was accepted; these listeners could not be bound.
     pub fn load(&self, generation: Arc<Generation>, publisher: &Publisher, unbound: Vec<String>) {
         let (parts, accepted, reloads) = (publisher.states(), publisher.parts().clone(), publisher.reloads());
-        let loaded = Loaded { generation, parts, accepted, reloads, unbound };
-        *self.loaded.lock().unwrap_or_else(PoisonError::into_inner) = loaded;
+        let is_routeless = is_routeless(&generation, &accepted);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let routeless = is_routeless.then(|| loaded.routeless.unwrap_or_else(Instant::now));
+        *loaded = Loaded { generation, parts, accepted, reloads, unbound, routeless };
+        drop(loaded);
         self.counted.reloaded();
-        if self.not_ready().is_empty() {
-            self.started.store(true, Ordering::Relaxed);
-        }
+        let _so_far = self.not_started();
     }
 
     /// From now on nothing new is wanted.
@@ -152,9 +155,19 @@ impl State {
         self.drained.load(Ordering::Relaxed)
     }
 
-    /// Whether it was ready once.
-    pub fn is_started(&self) -> bool {
-        self.started.load(Ordering::Relaxed)
+    /// Why it has not been ready yet; nothing once it was. A pod that no route selects, of a workload that has some, is waited
+    /// with for a while: it may have come before its route was written.
+    pub fn not_started(&self) -> Vec<String> {
+        if self.started.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let mut reasons = self.not_ready();
+        let routeless = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).routeless;
+        reasons.extend(routeless.and_then(|since| still_waits(since.elapsed())));
+        if reasons.is_empty() {
+            self.started.store(true, Ordering::Relaxed);
+        }
+        reasons
     }
 
     /// What is served now.
@@ -269,6 +282,19 @@ impl State {
     }
 }
 
+/// Whether there are listeners, and no route on them for a pod that is told which it is.
+fn is_routeless(generation: &Generation, accepted: &sidecar_decide::Parts) -> bool {
+    let snapshot = &generation.snapshot;
+    accepted.pod_labels.is_some() && snapshot.routes.is_empty() && !snapshot.listeners.is_empty()
+}
+
+/// What a start waits for that has waited so long for a route.
+fn still_waits(waited: Duration) -> Option<String> {
+    let left = ROUTE_WAIT.checked_sub(waited).filter(|left| !left.is_zero())?;
+    let seconds = left.as_secs_f32().ceil();
+    Some(format!("no route of its workload selects this pod by its labels; it starts without one in {seconds} s"))
+}
+
 /// Ports of backends on loopback, and where the gate itself listens.
 fn local_ports(generation: &Generation, status: SocketAddr) -> (BTreeSet<u16>, Vec<SocketAddr>) {
     let backends = generation.snapshot.endpoints.iter().map(|endpoint| endpoint.address);
@@ -290,4 +316,28 @@ fn rfc3339(seconds: i64) -> Option<String> {
 fn unix_seconds() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::still_waits;
+    use crate::limits::ROUTE_WAIT;
+
+    #[test]
+    fn a_start_waits_for_a_route_for_so_long_and_no_longer() {
+        let told = |seconds| {
+            format!("no route of its workload selects this pod by its labels; it starts without one in {seconds} s")
+        };
+        let table = [
+            (Duration::ZERO, Some(told(10))),
+            (Duration::from_millis(9_100), Some(told(1))),
+            (ROUTE_WAIT, None),
+            (Duration::MAX, None),
+        ];
+        for (waited, expected) in table {
+            assert_eq!(still_waits(waited), expected, "{waited:?}");
+        }
+    }
 }

@@ -94,6 +94,37 @@ fn a_pod_serves_the_routes_that_select_its_labels() {
     assert_eq!(status(&sidecar).parts.policy.refused, None, "labels that are gone are no error");
 }
 
+/// A pod with new labels may come before the operator has written the route that selects it.
+#[test]
+fn a_pod_is_not_started_before_a_route_of_its_workload_selects_it() {
+    let (_gate, mut files) = volume(|document| select(document, &json!({"app": "orders", "release": "one"})));
+    put(&mut files, "labels", b"app=\"orders\"\nrelease=\"two\"".to_vec());
+    let (mut folder, sidecar) = start(&files);
+    assert_eq!(page(&sidecar, "/readyz").status, Some(200), "what it has been told to serve it serves");
+    let startup = page(&sidecar, "/startupz");
+    let why = "not ready: no route of its workload selects this pod by its labels; it starts without one in ";
+    assert!(startup.status == Some(503) && startup.text().starts_with(why), "{}", startup.text());
+    put(&mut files, "labels", b"app=\"orders\"\nrelease=\"one\"".to_vec());
+    publish(&mut folder, &files);
+    wait_until("its start", || page(&sidecar, "/startupz").status == Some(200));
+    assert_eq!(status(&sidecar).routes.into_keys().collect::<Vec<_>>(), ["demo/orders"]);
+    put(&mut files, "labels", b"app=\"orders\"".to_vec());
+    publish(&mut folder, &files);
+    wait_until("no route to select it", || status(&sidecar).routes.is_empty());
+    assert_eq!(page(&sidecar, "/startupz").text(), "started\n", "what has started waits for nothing");
+}
+
+/// Of pods that no route is meant for nobody knows it.
+#[test]
+fn a_pod_that_no_route_selects_starts_after_a_while() {
+    let (_gate, mut files) = volume(|document| select(document, &json!({"app": "orders"})));
+    put(&mut files, "labels", b"app=\"other\"".to_vec());
+    let (_folder, sidecar) = start(&files);
+    assert_eq!(page(&sidecar, "/startupz").status, Some(503));
+    wait_until("its start", || page(&sidecar, "/startupz").status == Some(200));
+    assert!(status(&sidecar).routes.is_empty());
+}
+
 #[test]
 fn chunks_of_two_states_are_never_joined() {
     let (gate, files) = volume(|_| {});

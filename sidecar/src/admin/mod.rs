@@ -93,8 +93,14 @@ async fn answer(asker: Asker, state: Arc<State>, request: Request) -> Response {
     }
     match (asker, path) {
         (_, "/livez") => text(StatusCode::OK, "live\n".to_owned()),
-        (_, "/startupz") if state.is_started() => text(StatusCode::OK, "started\n".to_owned()),
-        (_, "/startupz" | "/readyz") => readiness(&state),
+        (_, "/startupz") => match state.not_started() {
+            reasons if reasons.is_empty() => text(StatusCode::OK, "started\n".to_owned()),
+            reasons => not_ready(&state, &reasons),
+        },
+        (_, "/readyz") => match state.not_ready() {
+            reasons if reasons.is_empty() => text(StatusCode::OK, format!("ready\n{}", of_log(&state))),
+            reasons => not_ready(&state, &reasons),
+        },
         (_, "/status") => json(&state.status()),
         (_, "/metrics") => page(&state),
         (Asker::Anyone, path) if path.starts_with(probe::PATH) => {
@@ -136,12 +142,14 @@ fn drain(state: &State, method: &Method) -> Response {
     json(&answers::drain(state))
 }
 
-fn readiness(state: &State) -> Response {
-    let log = if state.log.store_up() { "" } else { "request log: not writing\n" };
-    match state.not_ready() {
-        reasons if reasons.is_empty() => text(StatusCode::OK, format!("ready\n{log}")),
-        reasons => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n{log}", reasons.join("; "))),
-    }
+fn not_ready(state: &State, reasons: &[String]) -> Response {
+    let told = format!("not ready: {}\n{}", reasons.join("; "), of_log(state));
+    text(StatusCode::SERVICE_UNAVAILABLE, told)
+}
+
+/// What there is to say of the request log, which no readiness depends on.
+fn of_log(state: &State) -> &'static str {
+    if state.log.store_up() { "" } else { "request log: not writing\n" }
 }
 
 fn page(state: &State) -> Response {
