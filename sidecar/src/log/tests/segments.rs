@@ -329,7 +329,7 @@ fn rows_that_are_too_old_go_with_their_segment() {
     // The live file's are as old, and are cut off before the next row comes.
     let done = block_on(store.write(&[])).unwrap();
     assert_eq!(done.gone.for_age, 10_000 - cut);
-    let row = Record { time: std::time::SystemTime::now(), ..request(10_000) };
+    let row = Record { time: SystemTime::now(), ..request(10_000) };
     block_on(store.write(&[Box::new(row)])).unwrap();
     block_on(store.close_clean()).unwrap();
     assert_eq!(paths(&path, &everything()), [10_000]);
@@ -341,7 +341,7 @@ fn an_idle_log_is_cut_when_its_time_is_over() {
     let (_folder, path) = folder();
     let sizes = Sizes { age: Duration::from_millis(50), ..small(64 << 20) };
     let log = Log::start_cut(Refusals::new(WINDOW), &path, sizes);
-    log.sender.send(Box::new(Record { time: std::time::SystemTime::now(), ..request(7) }));
+    log.sender.send(Box::new(Record { time: SystemTime::now(), ..request(7) }));
     wait("the segment", || !segments::list(&path).unwrap().is_empty());
     assert!(log.stop().clean);
     assert_eq!(paths(&path, &everything()), [7]);

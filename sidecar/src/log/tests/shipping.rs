@@ -1,7 +1,6 @@
 //! What is deleted while rows are still to be sent.
 
 use std::fs;
-use std::time::SystemTime;
 
 use super::super::segments::{self, Retention, Segment};
 use super::segments::{bytes, compress, open, small, write};
