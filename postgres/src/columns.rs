@@ -186,6 +186,9 @@ columns! {
     policy_revision: Text,
         "revision of part `policy` that decided; `/status` has the current one",
         "gap; as `listener`";
+    chain: Text,
+        "the hash of the row and the one before, 32 hex digits: [the chain](#the-chain)",
+        "without `log.chain`; rows from before it";
 }
 
 #[cfg(test)]

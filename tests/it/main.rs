@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod chain;
 mod control_plane;
 mod crds;
 mod deployed;

@@ -117,7 +117,12 @@ fn rows_are_in_postgres_as_they_are_in_the_log() {
         .collect();
     let sql = format!("SELECT json_agg(r) FROM (SELECT {} FROM postern.requests ORDER BY id) r", columns.join(", "));
     let sent: Vec<Value> = serde_json::from_str(&rig.server.sql(&sql).unwrap()).unwrap();
-    assert_eq!(sent, rows(&gate.sidecar, 5));
+    let mut written = rows(&gate.sidecar, 5);
+    for row in &mut written {
+        // Not sent yet.
+        row.as_object_mut().unwrap().remove("chain");
+    }
+    assert_eq!(sent, written);
     let placed = "SELECT count(*) FROM postern.requests_other";
     assert_eq!(rig.server.sql(placed).unwrap(), "0", "rows of today have their partition");
     assert_eq!(metric(&gate.sidecar, "postern_log_ship_rows_total"), 5);

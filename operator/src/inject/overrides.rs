@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sidecar_config::settings::{ClientAddress, LogLevel};
+use sidecar_config::settings::{Chain, ClientAddress, LogLevel};
 use sidecar_config::{Duration, Size};
 use sidecar_decide::budget;
 
@@ -44,6 +44,8 @@ pub struct Overrides {
     pub log_size: Option<Size>,
     /// `log-client-address`
     pub log_client_address: Option<String>,
+    /// `log-chain`
+    pub log_chain: Option<Chain>,
     /// `log-volume-claim`
     pub log_volume_claim: Option<String>,
     /// `run-as-user`
@@ -58,7 +60,7 @@ pub struct Overrides {
 type Read = fn(&mut Overrides, &str) -> Result<(), String>;
 
 /// The annotations there are.
-const KNOWN: [(&str, Read); 16] = [
+const KNOWN: [(&str, Read); 17] = [
     ("image", |to, text| set(&mut to.image, image(text))),
     ("image-pull-policy", |to, text| set(&mut to.image_pull_policy, pull_policy(text))),
     ("cpu-request", |to, text| set(&mut to.cpu_request, quantity(text, "100m"))),
@@ -76,6 +78,7 @@ const KNOWN: [(&str, Read); 16] = [
     ("log-level", |to, text| set(&mut to.log_level, level(text))),
     ("log-size", |to, text| set(&mut to.log_size, log_size(text))),
     ("log-client-address", |to, text| set(&mut to.log_client_address, client_address(text))),
+    ("log-chain", |to, text| set(&mut to.log_chain, chain(text))),
     ("log-volume-claim", |to, text| set(&mut to.log_volume_claim, claim(text))),
     ("run-as-user", |to, text| set(&mut to.run_as_user, user(text))),
     ("probes", |to, text| set(&mut to.forward_probes, forwarded(text))),
@@ -166,6 +169,10 @@ fn client_address(text: &str) -> Result<String, String> {
     }
 }
 
+fn chain(text: &str) -> Result<Chain, String> {
+    serde_json::from_value(text.into()).map_err(|_| "is none of what there is; write Off, Unkeyed or Keyed".to_owned())
+}
+
 fn claim(text: &str) -> Result<String, String> {
     let is_one = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
     if (1..=253).contains(&text.len()) && text.bytes().all(is_one) {
@@ -215,6 +222,7 @@ mod tests {
             ("log-level", "Debug"),
             ("log-size", "1Mi"),
             ("log-client-address", "Network"),
+            ("log-chain", "Keyed"),
             ("log-volume-claim", "logs-0"),
             ("run-as-user", "1000"),
             ("probes", "forward"),
@@ -240,7 +248,7 @@ mod tests {
             (
                 "colour",
                 "red",
-                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-client-address, log-volume-claim, run-as-user, probes, hooks",
+                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-client-address, log-chain, log-volume-claim, run-as-user, probes, hooks",
             ),
             ("image", "a b", ": `a b` is no image; write one such as registry/name:tag"),
             ("image-pull-policy", "always", ": `always` is none of what there is; write Always, IfNotPresent, Never"),
@@ -253,6 +261,7 @@ mod tests {
             ("log-size", "big", ": `big` is no size; write one such as 256Mi"),
             ("log-size", "1", ": `1` is too little; write at least 1Mi"),
             ("log-client-address", "full", ": `full` is none of what there is; write Full, Network or None"),
+            ("log-chain", "on", ": `on` is none of what there is; write Off, Unkeyed or Keyed"),
             ("log-volume-claim", "A", ": `A` is no name of a PersistentVolumeClaim"),
             ("probes", "yes", ": `yes` is none of what there is; write forward or keep"),
             ("run-as-user", "0", ": `0` is no user that a gate can run as; write a number from 1 to 2147483647"),

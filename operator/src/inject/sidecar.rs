@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sidecar_config::Size;
+use sidecar_config::settings::Chain;
 
 use super::overrides::Overrides;
 use crate::index::pod::SIDECAR_CONTAINER;
@@ -26,7 +27,7 @@ const CONFIG_PATH: &str = "/etc/postern";
 /// The namespace's own Secret that says where rows of the log are sent to. The operator never reads it.
 pub const LOG_SECRET: &str = "postern-log";
 /// What is taken of it, each if it is there.
-const LOG_SECRET_KEYS: [&str; 3] = ["url", "password", "ca.crt"];
+const LOG_SECRET_KEYS: [&str; 4] = ["url", "password", "ca.crt", "chain-key"];
 /// What was accepted last, and the admin socket.
 pub const STATE_VOLUME: &str = "postern-state";
 /// The request log.
@@ -135,6 +136,11 @@ fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvV
         ("DRAIN_TIMEOUT", overrides.drain_timeout.map(|time| time.to_string())),
         ("LOG_LEVEL", overrides.log_level.clone()),
         ("LOG__CLIENT_ADDRESS", overrides.log_client_address.clone()),
+        ("LOG__CHAIN", overrides.log_chain.map(|chain| format!("{chain:?}"))),
+        (
+            "LOG__CHAIN_KEY_FILE",
+            overrides.log_chain.filter(|chain| *chain == Chain::Keyed).map(|_| format!("{CONFIG_PATH}/log/chain-key")),
+        ),
     ];
     variables.extend(said.into_iter().filter_map(|(name, said)| Some(value(name, said?))));
     variables

@@ -74,6 +74,7 @@ fn the_volume_has_what_the_operator_writes() {
                 {"key": "url", "path": "log/url"},
                 {"key": "password", "path": "log/password"},
                 {"key": "ca.crt", "path": "log/ca.crt"},
+                {"key": "chain-key", "path": "log/chain-key"},
             ],
             "optional": true,
         }},
