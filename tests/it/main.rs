@@ -39,6 +39,7 @@ mod monitoring;
 mod observed;
 mod offers;
 mod operator;
+mod outages;
 mod postgres;
 mod pressure;
 mod probes;
