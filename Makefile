@@ -13,6 +13,8 @@ BENCH_NAME ?= latest
 # Of the soak: how long, and which faults come when; without a seed always others.
 SOAK_SECONDS ?= 600
 SOAK_SEED ?=
+# How long sidecar and PostgreSQL are killed.
+KILL_SECONDS ?= 300
 # For which kinds of machine images [this] and releases [all] are made: x86_64, aarch64 or both, "x86_64 aarch64".
 MACHINE ?=
 export MACHINE
@@ -120,6 +122,12 @@ soak: ## Have everything around a busy gate fail at random for SOAK_SECONDS=600:
 	@scripts/need cc cargo curl sqlite3
 	$(call part,build,cargo build --workspace --bins)
 	$(call part,soak,cargo run --quiet --package postern-tests --bin postern-soak -- faults $(SOAK_SECONDS) $(SOAK_SEED))
+
+.PHONY: kills
+kills: ## Kill sidecar and PostgreSQL at random under load for KILL_SECONDS=300: no row may be there twice, nor more be lost than a batch
+	@scripts/need cc cargo curl postgres
+	$(call part,build,cargo build --workspace --bins)
+	$(call part,kills,SHIP_KILL_SECONDS=$(KILL_SECONDS) cargo test --workspace --test it kills_at_any_moment -- --nocapture)
 
 .PHONY: bench
 bench: ## Compare with HAProxy what a request, a connection and an idle connection cost, in about 10 minutes after the build

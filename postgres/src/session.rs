@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::target::Target;
 use crate::tls::Verified;
@@ -159,19 +159,34 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Connects within `patience`. `authorities` is PEM of whoever may vouch for a server that is to be verified.
+    /// Connects to the first host that takes writes, each within `patience`: one that does not answer keeps no other from
+    /// its turn. `authorities` is PEM of whoever may vouch for a server that is to be verified.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why the last of them cannot be had.
     pub async fn connect(target: &Target, authorities: Option<&[u8]>, patience: Duration) -> Result<Self, Error> {
-        let (client, driver) = if target.is_verified() {
-            let none = || Error::new(Failure::Local, "there is no authority that could vouch for the server");
-            let tls = Verified::by(authorities.ok_or_else(none)?);
-            let tls = tls.map_err(|message| Error::new(Failure::Local, message))?;
-            let (client, connection) = in_time(patience, target.config.connect(tls)).await?;
+        let none = || Error::new(Failure::Local, "there is no authority that could vouch for the server");
+        let tls = match target.is_verified() {
+            true => Some(Verified::by(authorities.ok_or_else(none)?)),
+            false => None,
+        };
+        let tls = tls.transpose().map_err(|message| Error::new(Failure::Local, message))?;
+        let mut connected = Err(Error::new(Failure::Local, "the URL names no host"));
+        for config in target.hosts() {
+            connected = Self::connect_to(&config, tls.clone(), patience).await;
+            if connected.is_ok() {
+                break;
+            }
+        }
+        connected
+    }
+
+    async fn connect_to(config: &Config, tls: Option<Verified>, patience: Duration) -> Result<Self, Error> {
+        let (client, driver) = if let Some(tls) = tls {
+            let (client, connection) = in_time(patience, config.connect(tls)).await?;
             (client, tokio::spawn(async move { drop(connection.await) }))
         } else {
-            let (client, connection) = in_time(patience, target.config.connect(NoTls)).await?;
+            let (client, connection) = in_time(patience, config.connect(NoTls)).await?;
             (client, tokio::spawn(async move { drop(connection.await) }))
         };
         Ok(Self { client: Some(client), driver, timeout: patience, is_settled: true })

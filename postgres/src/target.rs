@@ -63,6 +63,37 @@ impl Target {
         self.config.get_ssl_mode() == SslMode::Require
     }
 
+    /// One for each host, in their order: together they would share the time that there is to connect.
+    pub(crate) fn hosts(&self) -> Vec<Config> {
+        let (all, ports) = (&self.config, self.config.get_ports());
+        let one = |(index, host): (usize, &Host)| {
+            let mut one = Config::new();
+            match host {
+                Host::Tcp(name) => one.host(name),
+                Host::Unix(path) => one.host_path(path),
+            };
+            one.ssl_mode(all.get_ssl_mode())
+                .ssl_negotiation(all.get_ssl_negotiation())
+                .channel_binding(all.get_channel_binding())
+                .target_session_attrs(all.get_target_session_attrs())
+                .keepalives(all.get_keepalives())
+                .keepalives_idle(all.get_keepalives_idle());
+            all.get_hostaddrs().get(index).map(|address| one.hostaddr(*address));
+            ports.get(index).or(ports.first()).map(|port| one.port(*port));
+            all.get_user().map(|user| one.user(user));
+            all.get_password().map(|password| one.password(password));
+            all.get_dbname().map(|name| one.dbname(name));
+            all.get_options().map(|options| one.options(options));
+            all.get_application_name().map(|name| one.application_name(name));
+            all.get_connect_timeout().map(|time| one.connect_timeout(*time));
+            all.get_tcp_user_timeout().map(|time| one.tcp_user_timeout(*time));
+            all.get_keepalives_interval().map(|time| one.keepalives_interval(time));
+            all.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
+            one
+        };
+        all.get_hosts().iter().enumerate().map(one).collect()
+    }
+
     /// File with the authorities that may vouch for the server, `sslrootcert` of the URL.
     #[must_use]
     pub fn authorities(&self) -> Option<&PathBuf> {
@@ -114,6 +145,19 @@ mod tests {
             let told = (target.is_verified(), target.authorities().map(|path| path.to_str().unwrap_or_default()));
             assert_eq!(told, (is_verified, authorities), "{url}");
         }
+    }
+
+    #[test]
+    fn each_host_is_asked_in_its_turn_and_as_all() {
+        let text = "postgres://a:p@db:5,db2:6/log?sslmode=disable&connect_timeout=3&options=-c%20b%3Dc&keepalives=0&\
+                    keepalives_idle=7&keepalives_interval=8&keepalives_retries=9&tcp_user_timeout=4&channel_binding=disable";
+        let target = Target::parse(text).expect("a URL");
+        let expected: Vec<_> = ["db:5", "db2:6"]
+            .map(|host| Target::parse(&text.replace("db:5,db2:6", host)).expect("a URL").config)
+            .into();
+        assert_eq!(target.hosts(), expected);
+        let local = Target::parse("postgres://a@%2Frun%2Fpg:7/log").expect("a URL");
+        assert_eq!(local.hosts(), [local.config]);
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod monitoring;
 mod observed;
 mod offers;
 mod operator;
+mod outages;
 mod plans;
 mod postgres;
 mod pressure;

@@ -45,11 +45,7 @@ impl Postgres {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_at(authority: &Authority, address: IpAddr, name: &str) -> Result<Self> {
-        let programs = programs().context("no PostgreSQL; `scripts/need postgres` installs it on Debian")?;
-        let folder = tempfile::Builder::new().prefix("postern-postgres-").tempdir()?;
-        let port = TcpListener::bind((address, 0))?.local_addr()?.port();
-        let mut server = Self { child: None, folder, programs, user: unprivileged()?, address, port };
-        server.own(server.folder.path())?;
+        let mut server = Self::of_nothing(address)?;
         let data = server.data();
         let made = server.finished(
             server
@@ -71,6 +67,70 @@ impl Postgres {
         rules.write_all(b"hostssl all all all scram-sha-256\n")?;
         server.resume()?;
         Ok(server)
+    }
+
+    fn of_nothing(address: IpAddr) -> Result<Self> {
+        let programs = programs().context("no PostgreSQL; `scripts/need postgres` installs it on Debian")?;
+        let folder = tempfile::Builder::new().prefix("postern-postgres-").tempdir()?;
+        let port = TcpListener::bind((address, 0))?.local_addr()?.port();
+        let server = Self { child: None, folder, programs, user: unprivileged()?, address, port };
+        server.own(server.folder.path())?;
+        Ok(server)
+    }
+
+    /// Starts a standby of this one, which follows it and takes no writes until it is [promoted](Self::promote).
+    ///
+    /// # Errors
+    /// When it cannot be copied, or does not come up.
+    pub fn standby(&self) -> Result<Self> {
+        let mut server = Self::of_nothing(self.address)?;
+        let made = server.finished(
+            server
+                .command("pg_basebackup")
+                .args(["--username", OWNER, "--port", &self.port.to_string(), "--checkpoint=fast", "--no-sync"])
+                .args(["--write-recovery-conf", "--host"])
+                .arg(self.folder.path())
+                .arg("--pgdata")
+                .arg(server.data()),
+        )?;
+        ensure!(made.code == Some(0), "pg_basebackup: {}", made.stderr);
+        server.resume()?;
+        Ok(server)
+    }
+
+    /// Makes a standby one that takes writes.
+    ///
+    /// # Errors
+    /// When it does not become one.
+    pub fn promote(&self) -> Result<()> {
+        ensure!(self.sql("SELECT pg_promote()")? == "t", "not in time");
+        Ok(())
+    }
+
+    /// Holds all its processes (SIGSTOP): whoever connects is let in by the kernel, and nobody is answered.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets them go on (SIGCONT).
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, name: &str) -> Result<()> {
+        let Some(child) = &self.child else { return Ok(()) };
+        let id = child.id();
+        let mut ids = vec![id.to_string()];
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        ids.extend(children.split_whitespace().map(str::to_owned));
+        // One of a connection may have ended.
+        run(Command::new("kill").arg(format!("-{name}")).args(ids), b"", PATIENCE).map(drop)
     }
 
     /// A URL for the unix socket, as the owner.
@@ -119,6 +179,8 @@ impl Postgres {
 
     /// Kills it with all its connections, as a crash would.
     pub fn kill(&mut self) {
+        // Those of its connections end by themselves when it is gone, unless they are held.
+        let _ = self.thaw();
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();

@@ -5,7 +5,7 @@
 //! ago, a machine without instances left) is found by comparing at an interval.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::limits::{CONFIG_COMPARE, CONFIG_DEBOUNCE, CONFIG_WRITER};
 /// Longest that a stream of changes can put off reading them.
 const DEBOUNCE_MAX: Duration = Duration::from_millis(200);
 
-/// What a database keeps beside its file.
-const LOG_SUFFIXES: [&str; 6] = ["", "-wal", "-shm", "-journal", ".damaged", ".damaged-wal"];
+/// What the names of files go on with that the request log keeps beside its own: of the database, and segments and others.
+const LOG_SUFFIXES: [u8; 2] = [b'-', b'.'];
 
 /// What files of the state directory end in.
 const STATE_SUFFIXES: [&[u8]; 2] = [b".state", b".state.new"];
@@ -82,14 +82,7 @@ pub fn watch(log: &Path, state: Option<&Path>) -> Changes {
     let (changed, events) = mpsc::channel(1);
     let log = log.file_name().unwrap_or_default().to_os_string();
     let state = state.map(Path::to_owned);
-    let is_ours = move |path: &PathBuf| {
-        if state.as_ref().is_some_and(|state| is_state(state, path)) {
-            return true;
-        }
-        let name = path.file_name().map(|name| name.as_encoded_bytes());
-        let suffix = name.and_then(|name| name.strip_prefix(log.as_encoded_bytes()));
-        suffix.is_some_and(|suffix| LOG_SUFFIXES.iter().any(|known| known.as_bytes() == suffix))
-    };
+    let is_ours = move |path: &PathBuf| state.as_ref().is_some_and(|state| is_state(state, path)) || is_log(&log, path);
     let writers = Arc::new(Mutex::new(Writers::default()));
     let noted = Arc::clone(&writers);
     let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -108,6 +101,13 @@ pub fn watch(log: &Path, state: Option<&Path>) -> Changes {
     let mut compare = interval(CONFIG_COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     Changes { events, is_noticed: false, watcher, folders: BTreeSet::new(), compare, writers }
+}
+
+/// Whether it is the log of this name or a file beside it.
+fn is_log(log: &OsStr, path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.as_encoded_bytes());
+    let suffix = name.and_then(|name| name.strip_prefix(log.as_encoded_bytes()));
+    suffix.is_some_and(|suffix| suffix.first().is_none_or(|first| LOG_SUFFIXES.contains(first)))
 }
 
 /// Whether it is the state directory or one of the files in it, which may be the configuration's folder too.
@@ -188,6 +188,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::Path;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -195,9 +196,20 @@ mod tests {
     use tokio::sync::mpsc;
     use tokio::time::{Instant, interval_at, timeout};
 
-    use super::{Change, Changes};
+    use super::{Change, Changes, is_log};
 
     /// Whoever waits for a change waits for other things too, and begins again after each of them.
+    #[test]
+    fn files_of_the_log_are_no_configuration() {
+        let ours = ["", "-wal", "-shm", ".damaged-wal", ".shipped", ".shipped.new", ".000000000001-000000000002-1.zst"];
+        for end in ours {
+            assert!(is_log("requests.db".as_ref(), Path::new(&format!("/etc/postern/requests.db{end}"))), "{end}");
+        }
+        for name in ["requests.dbs", "my-requests.db", "postern.yaml"] {
+            assert!(!is_log("requests.db".as_ref(), Path::new(name)), "{name}");
+        }
+    }
+
     #[test]
     fn a_change_is_not_lost_with_the_future_that_saw_it() {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
