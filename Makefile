@@ -131,11 +131,27 @@ kills: ## Kill sidecar and PostgreSQL at random under load for KILL_SECONDS=300:
 
 .PHONY: bench
 bench: ## Compare with HAProxy what a request, a connection and an idle connection cost, in about 10 minutes after the build
-	@scripts/need cc cargo h2load haproxy nginx
+	@scripts/need cc cargo h2load haproxy nginx postgres
 	$(call part,static build,scripts/static sidecar)
 	$(call part,client,cargo build --release --package postern-bench)
 	@mkdir -p bench/results
 	$(call part,rounds,"$(CARGO_TARGET_DIR)/release/postern-bench" "$$(scripts/static sidecar)" $(BENCH_SECONDS) bench/results/$(BENCH_NAME))
+
+.PHONY: bench-log
+bench-log: ## Only what rows cost of it: processor time of writing, compressing, sending; how long clients wait meanwhile
+	@scripts/need cc cargo h2load nginx postgres
+	$(call part,static build,scripts/static sidecar)
+	$(call part,client,cargo build --release --package postern-bench)
+	@mkdir -p bench/results
+	$(call part,rounds,"$(CARGO_TARGET_DIR)/release/postern-bench" rows "$$(scripts/static sidecar)" $(BENCH_SECONDS) bench/results/$(BENCH_NAME))
+
+.PHONY: bench-log-writers
+bench-log-writers: ## Have 200 gates send their rows to one PostgreSQL: rows a second, processor time of both sides, connections
+	@scripts/need cc cargo nginx postgres
+	$(call part,static build,scripts/static sidecar)
+	$(call part,client,cargo build --release --package postern-bench)
+	@mkdir -p bench/results
+	$(call part,figures,timeout 1800 "$(CARGO_TARGET_DIR)/release/postern-bench" writers "$$(scripts/static sidecar)" bench/results/writers.md)
 
 .PHONY: charts
 charts: ## Lint the charts and render each of their values

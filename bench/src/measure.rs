@@ -41,6 +41,40 @@ pub fn cpu(process: u32) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
+/// The same of its threads of one name.
+pub fn cpu_of_thread(process: u32, name: &str) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let thread = thread?.path();
+        if fs::read_to_string(thread.join("comm"))?.trim_end() == name {
+            let text = fs::read_to_string(thread.join("schedstat"))?;
+            nanoseconds += text.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+        }
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
+/// Processor time of a process and of its children, also of those that have ended, in steps of 10 ms (proc_pid_stat(5)).
+pub fn cpu_of_tree(process: u32) -> Result<Duration> {
+    const TICK_MS: u64 = 10;
+    // Fields after the name: the parent's id; user's and system's ticks, the same of children that have ended.
+    let fields = |process: &str| -> Result<(u32, u64, u64)> {
+        let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
+        let fields: Vec<_> = text.rsplit_once(") ").context("a stat without a name")?.1.split(' ').collect();
+        let ticks = |range: std::ops::Range<usize>| -> Result<u64> {
+            Ok(fields[range].iter().map(|ticks| ticks.parse::<u64>()).sum::<Result<_, _>>()?)
+        };
+        Ok((fields[1].parse()?, ticks(11..13)?, ticks(13..15)?))
+    };
+    let (_, own, ended) = fields(&process.to_string())?;
+    let names = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let numbers = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()));
+    // One that ends meanwhile is nobody's child any more.
+    let children = numbers.filter_map(|name| fields(&name).ok()).filter(|(parent, ..)| *parent == process);
+    let ticks = own + ended + children.map(|(_, own, ended)| own + ended).sum::<u64>();
+    Ok(Duration::from_millis(ticks * TICK_MS))
+}
+
 /// Resident memory in KiB (proc_pid_status(5)).
 pub fn resident_kib(process: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;

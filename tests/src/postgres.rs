@@ -177,6 +177,12 @@ impl Postgres {
         run(&mut psql, sql.as_bytes(), PATIENCE)
     }
 
+    /// Its first process, the parent of all others, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Kills it with all its connections, as a crash would.
     pub fn kill(&mut self) {
         // Those of its connections end by themselves when it is gone, unless they are held.

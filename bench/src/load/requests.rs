@@ -98,6 +98,35 @@ impl Connections {
     }
 }
 
+impl Connections {
+    /// Asks on all of them, one request at a time on each with this pause behind it; how long each answer took.
+    pub fn ask_now_and_then(&mut self, pause: Duration, duration: Duration) -> Result<Vec<Duration>> {
+        let until = Instant::now() + duration;
+        self.runtime.block_on(async {
+            let mut asking = JoinSet::new();
+            for mut sender in self.senders.drain(..) {
+                asking.spawn(async move {
+                    let mut waits = Vec::new();
+                    while Instant::now() < until {
+                        let begun = Instant::now();
+                        sender.ask().await?;
+                        waits.push(begun.elapsed());
+                        tokio::time::sleep(pause).await;
+                    }
+                    anyhow::Ok((sender, waits))
+                });
+            }
+            let mut all = Vec::new();
+            while let Some(asked) = asking.join_next().await {
+                let (sender, waits) = asked??;
+                all.extend(waits);
+                self.senders.push(sender);
+            }
+            Ok(all)
+        })
+    }
+}
+
 async fn open_one(connector: TlsConnector, version: Version, address: SocketAddr) -> Result<Sender> {
     let stream = TokioIo::new(connect(&connector, address).await?);
     let mut sender = match version {

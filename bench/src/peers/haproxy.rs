@@ -35,5 +35,5 @@ pub(super) fn start(scene: &Scene) -> Result<Running> {
     // In the foreground and without a master process: one process is all there is.
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(&file).stderr(Stdio::null());
-    Ok(Running { address, process: Process::Haproxy(Child::listening(&mut command, address)?) })
+    Ok(Running { address, process: Process::Haproxy(Child::listening(&mut command, address)?), _folder: None })
 }

@@ -9,11 +9,13 @@ mod scene;
 use std::net::SocketAddr;
 
 use anyhow::Result;
+use postern_tests::config::ConfigFolder;
 use postern_tests::process::Sidecar;
 
 use self::child::Child;
 pub use self::haproxy::version as haproxy_version;
 pub use self::nginx::Application;
+pub use self::postern::start_postern;
 pub use self::scene::Scene;
 use crate::measure::{Core, on_core};
 
@@ -31,6 +33,8 @@ pub struct Running {
     /// Where.
     pub address: SocketAddr,
     process: Process,
+    /// Where that is its own. After the process that has it open.
+    _folder: Option<ConfigFolder>,
 }
 
 /// Ends what it holds when it is dropped.

@@ -41,6 +41,11 @@ impl Scene {
         self.folder.path()
     }
 
+    /// Writes a file.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        self.folder.write(name, text)
+    }
+
     /// A file's bytes.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         Ok(fs::read(self.folder.file(name))?)

@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
         &["postern-crds", "postern-postgres", "postern-telemetry", "sidecar-config", "sidecar-decide"],
     ),
     ("postern-tests", &["postern-sidecar", "sidecar-config", "sidecar-decide"]),
-    ("postern-bench", &["postern-tests"]),
+    ("postern-bench", &["postern-postgres", "postern-tests"]),
     ("postern-packaging", &["postern-operator", "postern-sidecar"]),
 ];
 

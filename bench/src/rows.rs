@@ -1,0 +1,262 @@
+//! What rows cost: the same gate without them, with them, and with them sent to PostgreSQL, in turns; and whether anybody
+//! waits for them.
+#![expect(clippy::print_stdout, reason = "a run of minutes shows how far it is")]
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use postern_postgres::schema;
+use postern_tests::ca::Authority;
+use postern_tests::config::ConfigFolder;
+use postern_tests::postgres::Postgres;
+use serde_json::{Value, json};
+
+use crate::figures::Spread;
+use crate::load::{Connections, Exchange, TlsClient, Version};
+use crate::measure::{Core, cpu, cpu_of_thread, on_core};
+use crate::peers::{Running, Scene, start_postern};
+
+/// Connections that ask as fast as they can.
+const CONNECTIONS: usize = 32;
+/// Time for each sample of processor time: some segments are cut and compressed in it.
+const WINDOW: Duration = Duration::from_secs(4);
+/// Time before it, for caches, pools and branch predictors.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Connections that ask now and then, how long each waits in between, and for how long: some 3,000 requests a second.
+const PATIENT: usize = 16;
+const PAUSE: Duration = Duration::from_millis(5);
+const PATIENT_WINDOW: Duration = Duration::from_secs(5);
+
+/// A gate that uses less than this within [`LOOK`] has nothing left to do.
+const REST: Duration = Duration::from_millis(3);
+const LOOK: Duration = Duration::from_millis(500);
+/// The longest that it may take until all rows are packed and sent.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The log's threads.
+const THREADS: [(&str, &str); 3] = [("writes", "log"), ("compresses", "log-compress"), ("sends", "log-ship")];
+
+/// What becomes of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    /// Nothing is in a row but refusals, of which there are none here.
+    None,
+    /// In the gate's own log.
+    Kept,
+    /// The same, cut and compressed as often as can be, each time with a checkpoint.
+    Cut,
+    /// Kept, and sent to PostgreSQL.
+    Sent,
+    /// Kept, and tried to be sent to a server that hangs.
+    Waiting,
+}
+
+impl Rows {
+    /// Those whose processor time is compared.
+    const COSTS: [Self; 3] = [Self::None, Self::Kept, Self::Sent];
+    /// Those among which nobody is to wait longer.
+    const WAITS: [Self; 5] = [Self::None, Self::Kept, Self::Cut, Self::Sent, Self::Waiting];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "no rows (`allowedRatio` 0)",
+            Self::Kept => "rows",
+            Self::Cut => "rows, segments of 128 KiB",
+            Self::Sent => "rows, sent to PostgreSQL",
+            Self::Waiting => "rows, PostgreSQL hangs",
+        }
+    }
+}
+
+/// Microseconds for each request.
+#[derive(Clone, Debug, PartialEq)]
+struct Cost {
+    rows: Rows,
+    all: f64,
+    threads: [f64; THREADS.len()],
+}
+
+/// Microseconds until the answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Wait {
+    rows: Rows,
+    half: f64,
+    most: f64,
+}
+
+/// What is measured with.
+pub struct RowsBench<'a> {
+    scene: &'a Scene,
+    server: Postgres,
+    hanging: std::net::TcpListener,
+    client: TlsClient,
+    costs: Vec<Cost>,
+    waits: Vec<Wait>,
+}
+
+impl<'a> RowsBench<'a> {
+    /// Starts PostgreSQL.
+    pub fn new(scene: &'a Scene) -> Result<Self> {
+        let authority = Authority::new("Postern bench authority")?;
+        let server = Postgres::start(&authority)?;
+        server.sql(&schema::text())?;
+        server.sql("CREATE ROLE gate LOGIN PASSWORD 'bench' IN ROLE postern_writer")?;
+        scene.write("postgres.pem", authority.root_pem())?;
+        scene.write("password", "bench")?;
+        Ok(Self {
+            scene,
+            server,
+            // It takes connections, and nobody ever answers on them.
+            hanging: std::net::TcpListener::bind("127.0.0.1:0")?,
+            client: TlsClient::new(scene, Exchange::Classical)?,
+            costs: Vec::new(),
+            waits: Vec::new(),
+        })
+    }
+
+    /// One sample of each; every round begins with another.
+    pub fn round(&mut self, round: usize) -> Result<()> {
+        let mut costs = Rows::COSTS;
+        costs.rotate_left(round % Rows::COSTS.len());
+        for rows in costs {
+            let cost = self.cost(rows)?;
+            println!("  {:<42} {:>7.1} µs", rows.name(), cost.all);
+            self.costs.push(cost);
+        }
+        let mut waits = Rows::WAITS;
+        waits.rotate_left(round % Rows::WAITS.len());
+        for rows in waits {
+            let wait = self.wait(rows)?;
+            println!("  {:<42} {:>7.0} µs, p99 {:>6.0} µs", rows.name(), wait.half, wait.most);
+            self.waits.push(wait);
+        }
+        Ok(())
+    }
+
+    fn cost(&self, rows: Rows) -> Result<Cost> {
+        let gate = self.start(rows)?;
+        let process = gate.process();
+        let mut open = Connections::new(&self.client, Version::Http1, gate.address)?;
+        open.open(CONNECTIONS)?;
+        open.ask(1, WARM_UP)?;
+        wait_for_rest(process)?;
+        let used = || -> Result<(Duration, [Duration; THREADS.len()])> {
+            let mut threads = [Duration::ZERO; THREADS.len()];
+            for (used, (_, name)) in threads.iter_mut().zip(THREADS) {
+                *used = cpu_of_thread(process, name)?;
+            }
+            Ok((cpu(process)?, threads))
+        };
+        let before = used()?;
+        let count = open.ask(1, WINDOW)?;
+        // What is still to be packed and sent is part of it.
+        wait_for_rest(process)?;
+        let after = used()?;
+        let each = |from: Duration, to: Duration| microseconds_each(to.saturating_sub(from), count);
+        let threads = std::array::from_fn(|thread| each(before.1[thread], after.1[thread]));
+        Ok(Cost { rows, all: each(before.0, after.0), threads })
+    }
+
+    fn wait(&self, rows: Rows) -> Result<Wait> {
+        let gate = self.start(rows)?;
+        let mut open = Connections::new(&self.client, Version::Http1, gate.address)?;
+        open.open(PATIENT)?;
+        open.ask(1, WARM_UP)?;
+        let mut waits = open.ask_now_and_then(PAUSE, PATIENT_WINDOW)?;
+        waits.sort_unstable();
+        let at = |hundredths: usize| -> Result<f64> {
+            let place = waits.len() * hundredths / 100;
+            Ok(waits.get(place).context("no answer came")?.as_secs_f64() * 1e6)
+        };
+        Ok(Wait { rows, half: at(50)?, most: at(99)? })
+    }
+
+    fn start(&self, rows: Rows) -> Result<Running> {
+        let file = |name: &str| self.scene.path().join(name);
+        let sent = |url: String| json!({ "url": url, "passwordFile": file("password"), "caFile": file("postgres.pem"), "batchRows": 500 });
+        let change = |settings: &mut Value| {
+            let log = &mut settings["log"];
+            match rows {
+                Rows::None => log["allowedRatio"] = json!(0),
+                Rows::Kept => {}
+                Rows::Cut => log["segmentSize"] = json!("128Ki"),
+                Rows::Sent => log["postgres"] = sent(self.server.url("gate")),
+                Rows::Waiting => {
+                    let port = self.hanging.local_addr().map_or(0, |address| address.port());
+                    log["postgres"] = sent(format!("postgres://gate@127.0.0.1:{port}/postgres"));
+                }
+            }
+        };
+        let folder = ConfigFolder::new()?;
+        on_core(Core::Proxy, || start_postern(self.scene, folder, change))
+    }
+
+    /// Writes the page.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = self.page()?;
+        println!("{text}");
+        fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    }
+
+    fn page(&self) -> Result<String> {
+        let rounds = self.costs.len() / Rows::COSTS.len();
+        let mut text = format!(
+            "# What rows cost\n\n{NOTES}\nOf {rounds} rounds the median, and in brackets least and most.\n\n| a request | µs | of it: {} |\n|---|--:|{}\n",
+            THREADS.map(|(name, _)| name).join(" | "),
+            "--:|".repeat(THREADS.len())
+        );
+        for rows in Rows::COSTS {
+            let of = |value: &dyn Fn(&Cost) -> f64| {
+                spread(self.costs.iter().filter(|cost| cost.rows == rows).map(value).collect())
+            };
+            let threads: Result<Vec<_>> = (0..THREADS.len()).map(|thread| of(&|cost| cost.threads[thread])).collect();
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "| {} | {} | {} |", rows.name(), of(&|cost| cost.all)?, threads?.join(" | "));
+        }
+        let of = |rows: Rows| self.costs.iter().filter(move |cost| cost.rows == rows).map(|cost| cost.all);
+        for rows in [Rows::Kept, Rows::Sent] {
+            let more = of(rows).zip(of(Rows::None)).map(|(with, without)| with - without).collect();
+            let share = of(rows).zip(of(Rows::None)).map(|(with, without)| (with / without - 1.0) * 100.0).collect();
+            let _ =
+                writeln!(text, "\n{}: {} µs more than without, {} % more.", rows.name(), spread(more)?, spread(share)?);
+        }
+        text.push_str("\n| until the answer | half, µs | 99 of 100, µs |\n|---|--:|--:|\n");
+        for rows in Rows::WAITS {
+            let of = |value: fn(&Wait) -> f64| {
+                spread(self.waits.iter().filter(|wait| wait.rows == rows).map(value).collect())
+            };
+            let _ = writeln!(text, "| {} | {} | {} |", rows.name(), of(|wait| wait.half)?, of(|wait| wait.most)?);
+        }
+        Ok(text)
+    }
+}
+
+/// How it was measured.
+const NOTES: &str = include_str!("rows.md");
+
+fn spread(values: Vec<f64>) -> Result<String> {
+    let Spread { median, min, max } = Spread::of(values).context("nothing was measured")?;
+    Ok(format!("{median:.2} ({min:.2} to {max:.2})"))
+}
+
+fn wait_for_rest(process: u32) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        let before = cpu(process)?;
+        sleep(LOOK);
+        if cpu(process)?.saturating_sub(before) < REST {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "the gate does not come to rest");
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of seconds are far below 2^52")]
+fn microseconds_each(time: Duration, count: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / count as f64
+}
