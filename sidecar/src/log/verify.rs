@@ -170,6 +170,9 @@ struct Link {
     proof: Option<Vec<u8>>,
 }
 
+/// `last`, `first`, `hash` and `proof`.
+type LinkRow = (i64, i64, Vec<u8>, Option<Vec<u8>>);
+
 impl Notes {
     async fn load(connection: &mut SqliteConnection, from: i64, to: i64) -> Result<Self, QueryError> {
         let store = store(connection).await?;
@@ -177,8 +180,7 @@ impl Notes {
             return Ok(Self { store, links: BTreeMap::new() });
         }
         let sql = "SELECT last, first, hash, proof FROM link WHERE last BETWEEN ? AND ?";
-        let rows: Vec<(i64, i64, Vec<u8>, Option<Vec<u8>>)> =
-            sqlx::query_as(sql).bind(from).bind(to).fetch_all(connection).await?;
+        let rows: Vec<LinkRow> = sqlx::query_as(sql).bind(from).bind(to).fetch_all(connection).await?;
         let links = rows.into_iter().filter_map(|(last, first, hash, proof)| {
             Some((last, Link { first, hash: Hash::try_from(hash).ok()?, proof }))
         });
