@@ -10,8 +10,7 @@ pub const VERSION: i64 = 3;
 const NEEDED: i64 = 3;
 
 /// What leads from each version to the next.
-const STEPS: [&str; 3] =
-    [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const STEPS: [&str; 3] = [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
 
 /// Held while the schema is changed, so that two who apply it at once do it one after the other.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7095770200)";
