@@ -35,12 +35,18 @@ impl Page {
 
     /// A counter without labels.
     pub fn counter(&mut self, name: &str, help: &str, value: impl Display) {
-        self.family(Kind::Counter, name, help).series(&[], value);
+        self.single(Kind::Counter, name, help, &value);
     }
 
     /// A gauge without labels.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.family(Kind::Gauge, name, help).series(&[], value);
+        self.single(Kind::Gauge, name, help, &value);
+    }
+
+    /// In one place of the program, and not in each of a hundred that call it.
+    #[inline(never)]
+    fn single(&mut self, kind: Kind, name: &str, help: &str, value: &dyn Display) {
+        self.family(kind, name, help).write("", &[], value);
     }
 
     /// All of it.
@@ -60,11 +66,17 @@ impl From<String> for Page {
 impl Family<'_> {
     /// Writes one series.
     pub fn series(&mut self, labels: Labels<'_>, value: impl Display) {
-        self.part("", labels, value);
+        self.write("", labels, &value);
     }
 
     /// Writes one series of a histogram.
     pub fn part(&mut self, suffix: &str, labels: Labels<'_>, value: impl Display) {
+        self.write(suffix, labels, &value);
+    }
+
+    /// In one place of the program as well.
+    #[inline(never)]
+    fn write(&mut self, suffix: &str, labels: Labels<'_>, value: &dyn Display) {
         self.write_head();
         self.page.push_str(self.name);
         self.page.push_str(suffix);

@@ -25,7 +25,7 @@ const LOOK_ROWS: i64 = 1000;
 ///
 /// # Errors
 /// When there is no log at first, a row cannot be read, or `out` cannot be written.
-pub async fn follow(path: &Path, filter: &Filter, output: Output, out: &mut impl Write) -> Result<(), QueryError> {
+pub async fn follow(path: &Path, filter: &Filter, output: Output, out: &mut dyn Write) -> Result<(), QueryError> {
     let (conditions, values) = filter.conditions();
     let mut file = Followed::open(path).await?;
     file.last = Followed::before_newest(path, filter).await?;
@@ -90,7 +90,7 @@ impl Followed {
     }
 
     /// Prints rows that came since the last look, a bounded number; whether there may be more.
-    async fn print_new<W: Write>(&mut self, look: &Look<'_>, printer: &mut Printer<'_, W>) -> Result<bool, QueryError> {
+    async fn print_new(&mut self, look: &Look<'_>, printer: &mut Printer<'_>) -> Result<bool, QueryError> {
         query::time(&mut self.connection).await?;
         let cut = segments::cut_of(&mut self.connection).await?;
         if cut > self.last {
@@ -109,10 +109,10 @@ impl Followed {
     }
 
     /// The same of rows that were cut off since.
-    async fn print_closed<W: Write>(
+    async fn print_closed(
         &mut self,
         look: &Look<'_>,
-        printer: &mut Printer<'_, W>,
+        printer: &mut Printer<'_>,
         cut: i64,
     ) -> Result<bool, QueryError> {
         let segments = segments::list(look.path)?;
@@ -138,12 +138,12 @@ impl Followed {
 
 impl Look<'_> {
     /// Prints rows between two, at most [`LOOK_ROWS`]; how many, and which was the last.
-    async fn print<W: Write>(
+    async fn print(
         &self,
         connection: &mut SqliteConnection,
         from: i64,
         to: i64,
-        printer: &mut Printer<'_, W>,
+        printer: &mut Printer<'_>,
     ) -> Result<(i64, Option<i64>), QueryError> {
         let columns = segments::known(connection, &self.columns).await?;
         let conditions = &self.conditions;

@@ -48,7 +48,7 @@ const PLAIN: &str = "\u{1b}[0m";
 const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
 /// Prints rows of the same columns to `out`.
-pub(super) struct Printer<'o, W> {
+pub(super) struct Printer<'o, W: ?Sized = dyn Write + 'o> {
     output: Output,
     out: &'o mut W,
     columns: Vec<String>,
@@ -57,7 +57,7 @@ pub(super) struct Printer<'o, W> {
     widths: Option<Vec<usize>>,
 }
 
-impl<'o, W: Write> Printer<'o, W> {
+impl<'o, W: Write + ?Sized> Printer<'o, W> {
     pub(super) fn new(output: Output, out: &'o mut W, columns: Vec<String>) -> io::Result<Self> {
         if output == Output::Csv {
             write_csv(out, columns.iter().map(|name| csv_field(name)))?;
@@ -236,7 +236,7 @@ fn csv_field(text: &str) -> String {
     if text.contains(['"', ',', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 
-fn write_csv(out: &mut impl Write, fields: impl Iterator<Item = String>) -> io::Result<()> {
+fn write_csv(out: &mut (impl Write + ?Sized), fields: impl Iterator<Item = String>) -> io::Result<()> {
     let line: Vec<String> = fields.collect();
     write!(out, "{}\r\n", line.join(","))
 }

@@ -100,7 +100,7 @@ impl From<sqlx::Error> for QueryError {
 ///
 /// # Errors
 /// When there is no log, it cannot be read in time, or `out` cannot be written.
-pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut impl Write) -> Result<Printed, QueryError> {
+pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut dyn Write) -> Result<Printed, QueryError> {
     let mut live = open(path, Reads::Now).await?;
     let columns = columns(&mut live, output).await?;
     live.close().await?;
@@ -182,7 +182,7 @@ async fn all_columns(connection: &mut SqliteConnection) -> sqlx::Result<String> 
 ///
 /// # Errors
 /// As [`rows`], and when `query` is anything else or SQLite does not understand it.
-pub async fn sql(path: &Path, query: &str, output: Output, out: &mut impl Write) -> Result<Printed, QueryError> {
+pub async fn sql(path: &Path, query: &str, output: Output, out: &mut dyn Write) -> Result<Printed, QueryError> {
     if !is_one_select(query) {
         return Err(QueryError::NotAQuery);
     }

@@ -51,7 +51,7 @@ impl Remote {
     ///
     /// # Errors
     /// When it cannot be read in time, or `out` cannot be written.
-    pub async fn rows(&mut self, filter: &Filter, output: Output, out: &mut impl Write) -> Result<(), QueryError> {
+    pub async fn rows(&mut self, filter: &Filter, output: Output, out: &mut dyn Write) -> Result<(), QueryError> {
         let columns = match output {
             Output::Table | Output::Painted => query::TABLE_COLUMNS,
             Output::Json | Output::Csv => NAMES,
@@ -159,11 +159,11 @@ impl Remote {
 }
 
 /// What is printed as it comes.
-struct Printed<'o, W> {
-    printer: Printer<'o, W>,
+struct Printed<'o> {
+    printer: Printer<'o>,
 }
 
-impl<W: Write> Sink for Printed<'_, W> {
+impl Sink for Printed<'_> {
     fn row(&mut self, cells: &[Cell<'_>]) -> io::Result<()> {
         self.printer.row(cells)
     }

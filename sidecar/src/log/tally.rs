@@ -89,7 +89,7 @@ pub async fn top(
     filter: &Filter,
     by: By,
     output: Output,
-    out: &mut impl Write,
+    out: &mut dyn Write,
     told: &mut dyn FnMut(Progress),
 ) -> Result<(), QueryError> {
     let mut tally = Tally { by, keys: HashMap::new(), others: None, told };
@@ -184,7 +184,7 @@ impl Tally<'_> {
         });
     }
 
-    fn print(self, limit: u32, output: Output, out: &mut impl Write) -> io::Result<()> {
+    fn print(self, limit: u32, output: Output, out: &mut dyn Write) -> io::Result<()> {
         let mut rows: Vec<_> = self.keys.into_iter().collect();
         rows.sort_by(|(key, counts), (other, others)| (others.decisions(), key).cmp(&(counts.decisions(), other)));
         let names = ["decisions", "allowed", "refused", "would_refuse", "p50_us", "p99_us", "max_us", "last"];
