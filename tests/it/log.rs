@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::observed::{columns, dropped, metric, rows, wait_metric, wait_until};
 
 /// The view's columns that PostgreSQL has, too: what users build their queries on.
-pub(crate) const COLUMNS: [&str; 48] = [
+pub(crate) const COLUMNS: [&str; 49] = [
     "id",
     "time",
     "kind",
@@ -64,6 +64,7 @@ pub(crate) const COLUMNS: [&str; 48] = [
     "message_type",
     "client_addr",
     "policy_revision",
+    "chain",
 ];
 
 /// What the program `sqlite3` says to a query.

@@ -99,10 +99,15 @@ pub(crate) fn failures(sidecar: &Sidecar, reason: &str) -> u64 {
     metric(sidecar, &format!("postern_log_ship_failures_total{{reason=\"{reason}\"}}"))
 }
 
+fn chained(document: &mut Value) {
+    document["version"] = json!("1.7");
+    document["settings"]["log"]["chain"] = json!("Unkeyed");
+}
+
 #[test]
 fn rows_are_in_postgres_as_they_are_in_the_log() {
     let rig = Rig::start();
-    let gate = rig.gate();
+    let gate = rig.gate_with(chained);
     call(&gate, "billing", 3);
     call(&gate, "reports", 1);
     assert_eq!(gate.curl(None, "/orders").unwrap().call().unwrap().status, None);
@@ -117,12 +122,8 @@ fn rows_are_in_postgres_as_they_are_in_the_log() {
         .collect();
     let sql = format!("SELECT json_agg(r) FROM (SELECT {} FROM postern.requests ORDER BY id) r", columns.join(", "));
     let sent: Vec<Value> = serde_json::from_str(&rig.server.sql(&sql).unwrap()).unwrap();
-    let mut written = rows(&gate.sidecar, 5);
-    for row in &mut written {
-        // Not sent yet.
-        row.as_object_mut().unwrap().remove("chain");
-    }
-    assert_eq!(sent, written);
+    assert_eq!(sent, rows(&gate.sidecar, 5));
+    assert!(sent.iter().all(|row| row["chain"].is_string()), "{sent:?}");
     let placed = "SELECT count(*) FROM postern.requests_other";
     assert_eq!(rig.server.sql(placed).unwrap(), "0", "rows of today have their partition");
     assert_eq!(metric(&gate.sidecar, "postern_log_ship_rows_total"), 5);
@@ -313,6 +314,7 @@ fn kills_at_any_moment_lose_one_batch_at_most_and_double_nothing() {
     let seconds = env::var("SHIP_KILL_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
     let mut rig = Rig::start();
     let mut gate = rig.gate_with(|document| {
+        chained(document);
         document["settings"]["log"]["flushRows"] = json!(FLUSH_ROWS);
         document["settings"]["log"]["postgres"]["batchRows"] = json!(50);
     });
@@ -368,6 +370,9 @@ fn kills_at_any_moment_lose_one_batch_at_most_and_double_nothing() {
     let requests = logged.iter().filter(|row| row["kind"] == "request" && row["status"] == 200).count();
     let gaps = logged.iter().filter(|row| row["kind"] == "gap").count();
     assert_eq!(gaps, kills);
+    let verified = gate.sidecar.launch().subcommand("log", &["verify"]).unwrap();
+    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
+    assert!(verified.text().starts_with(&format!("{} rows fit; ", logged.len())), "{}", verified.text());
     let lost = decisions.saturating_sub(requests);
     writeln!(io::stdout(), "{decisions} answers, {requests} rows, {kills} kills, {lost} lost").unwrap();
     assert!(lost <= kills * FLUSH_ROWS, "{lost} of {decisions} are lost after {kills} kills");
