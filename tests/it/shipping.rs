@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::log::{COLUMNS, call};
 use crate::observed::{metric, rows, status, wait_metric, wait_until};
-use crate::postgres::with_schema;
+use crate::postgres::{VERSION, with_schema};
 
 pub(crate) const BACKLOG: &str = "postern_log_ship_backlog_rows";
 
@@ -184,7 +184,7 @@ fn whatever_is_wrong_with_postgres_has_its_reason_and_rows_wait() {
         (
             "schema",
             "UPDATE postern.meta SET value = 0 WHERE key = 'version'",
-            "UPDATE postern.meta SET value = 1 WHERE key = 'version'",
+            &*format!("UPDATE postern.meta SET value = {VERSION} WHERE key = 'version'"),
         ),
         ("schema", "ALTER SCHEMA postern RENAME TO away", "ALTER SCHEMA away RENAME TO postern"),
         ("password", "ALTER ROLE gate PASSWORD 'second'", ""),

@@ -109,12 +109,7 @@ impl Followed {
     }
 
     /// The same of rows that were cut off since.
-    async fn print_closed(
-        &mut self,
-        look: &Look<'_>,
-        printer: &mut Printer<'_>,
-        cut: i64,
-    ) -> Result<bool, QueryError> {
+    async fn print_closed(&mut self, look: &Look<'_>, printer: &mut Printer<'_>, cut: i64) -> Result<bool, QueryError> {
         let segments = segments::list(look.path)?;
         let next = segments.into_iter().find(|segment| segment.last > self.last && segment.last <= cut);
         let Some(segment) = next else {
