@@ -89,7 +89,8 @@ fn make_schema(scene: &Scene, host: &str) {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "log-schema", "labels": {"postern.dev/inject": "disabled"}},
         "spec": {
-            "restartPolicy": "Never", "containers": [container], "securityContext": rootless(),
+            // Its Service is known to the node a moment after it was made.
+            "restartPolicy": "OnFailure", "containers": [container], "securityContext": rootless(),
             "volumes": [{"name": "owner", "secret": {"secretName": "owner"}}],
         },
     }));
