@@ -118,7 +118,7 @@ fn record(number: u64, scope: &Arc<Scope>, peer: &Arc<Peer>) -> Record {
         upstream_us: Some(1200 + chance(number + 3) % 300),
         upstream: Some("10.0.0.7:8080".parse().unwrap()),
         attempts: 1,
-        request_id: Some(RequestId::Own(Uuid7::new(micros, chance(number)))),
+        request_id: Some(RequestId::Own(Uuid7::new(micros, request(number)))),
         client_addr: Some(client(number).into()),
         ..Record::new(Kind::Request, time)
     }
@@ -134,6 +134,12 @@ fn chance(number: u64) -> u64 {
 
 fn trace(number: u64) -> [u8; 16] {
     (u128::from(chance(number + 5)) << 64 | u128::from(chance(number + 6))).to_be_bytes()
+}
+
+/// Ids of a connection's requests count up from a chance of its own.
+fn request(number: u64) -> u64 {
+    let connection = number / 10_000 * 100 + number % 100;
+    chance(connection) + number / 100 % 100
 }
 
 /// Each has a connection that lasts for 100 requests.

@@ -14,7 +14,7 @@ use sidecar_decide::filter::{
 };
 use sidecar_decide::{Reason, Rule, Snapshot};
 
-pub use request_id::RequestIds;
+pub use request_id::{ConnectionIds, RequestIds};
 pub use told::{Fields, Told};
 
 /// By which names a request is found again.

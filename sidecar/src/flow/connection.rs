@@ -23,7 +23,7 @@ use crate::alarm::Alarm;
 use crate::config::{Generation, ListenerKey};
 use crate::duplex::Duplex;
 use crate::ending::Ending;
-use crate::filter::{Fields, Told};
+use crate::filter::{ConnectionIds, Fields, Told};
 use crate::identity::{self, Negotiated};
 use crate::log::{Kind, Peer, Scope, ScopeFacts};
 use crate::metrics::{Amount, Event, Outcome};
@@ -53,6 +53,7 @@ pub(super) struct Connection {
     pub(super) arrival: Arrival,
     /// Requests begun on it.
     requests: Cell<u64>,
+    pub(super) request_ids: ConnectionIds,
     view: RefCell<Option<Rc<View>>>,
     /// The host that it was asked for last.
     pub(super) host: RefCell<Option<Arc<str>>>,
@@ -125,6 +126,7 @@ async fn plain(
 ) {
     let begun = protocol::first_version(&stream, closing.clone()).await;
     let connection = Rc::new(Connection {
+        request_ids: gate.request_ids.connection(),
         gate,
         ending: Rc::default(),
         listener,
@@ -175,6 +177,7 @@ async fn secured(
     gate.handshakes.complete(accepted.is_resumed, accepted.is_known);
     let connection = Rc::new(Connection {
         negotiated: negotiated(&accepted.stream),
+        request_ids: gate.request_ids.connection(),
         gate,
         ending: Rc::default(),
         is_resumed: accepted.is_resumed,

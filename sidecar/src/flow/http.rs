@@ -52,7 +52,7 @@ impl Passage {
 pub(super) async fn handle(connection: Rc<Connection>, mut request: Request) -> Response {
     let view = connection.view();
     let time = SystemTime::now();
-    let fresh = || connection.gate.request_ids.fresh(time);
+    let fresh = || connection.request_ids.fresh(time);
     let ids = filter::arrive(&view.served.generation.snapshot, &mut request.head.headers, fresh);
     let mut draft = draft(&connection, &view, &request.head, time, ids);
     let decided = match peek::message(&connection, &view, &mut request, &mut draft).await {
