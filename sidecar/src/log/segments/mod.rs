@@ -8,6 +8,7 @@ mod compress;
 mod cut;
 mod open;
 mod pack;
+mod repeats;
 mod retain;
 mod table;
 mod thin;
