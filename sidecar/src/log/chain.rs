@@ -261,6 +261,8 @@ impl Links {
             Some(Client::Address(address)) => self.shown("client_addr", &address),
             Some(Client::Network(network)) => self.shown("client_addr", &network),
         }
+        self.some_text("captured", record.captured.as_deref());
+        self.some_bytes("bodies", record.bodies.as_deref());
     }
 
     fn text(&mut self, name: &str, value: &str) {
@@ -271,6 +273,18 @@ impl Links {
         if let Some(value) = value {
             self.text(name, value);
         }
+    }
+
+    /// As the view shows them; none is as if there were none.
+    fn some_bytes(&mut self, name: &str, value: Option<&[u8]>) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let Some(bytes) = value.filter(|bytes| !bytes.is_empty()) else { return };
+        self.value.clear();
+        self.value.extend_from_slice(b"\\x");
+        for byte in bytes {
+            self.value.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        column(&mut self.text, name, &self.value);
     }
 
     fn number(&mut self, name: &str, value: i64) {

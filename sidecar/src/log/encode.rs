@@ -17,15 +17,15 @@ use super::record::{Client, Kind, Record, clipped};
 /// Inserts one row of [`encode`].
 pub(super) const INSERT_SQL: &CStr = c"INSERT INTO decision (seq, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, \
      protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, \
-     attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, captured, bodies) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Inserts one row of [`encode_refusal`].
 pub(super) const INSERT_REFUSAL_SQL: &CStr = c"INSERT INTO refusal (seq, time, kind, repeat, verdict, reason, scope, sni, \
      resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, \
-     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, identity, bundle, subject, san, issuer, serial, fingerprint, \
-     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, captured, bodies, identity, bundle, subject, san, issuer, serial, fingerprint, \
+     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-const COLUMNS: usize = 30;
+const COLUMNS: usize = 32;
 
 /// Where `decision` refers to the peer; `refusal` has it in the row instead.
 const PEER: usize = 7;
@@ -81,6 +81,8 @@ pub(super) fn encode<'a>(row: &Row<'a>) -> [Value<'a>; COLUMNS] {
         ids.limiter.map_or(Value::Null, Value::Integer),
         word_or_text(ids.message_type, record.message_type.as_ref().map(Message::name)),
         hash.map_or(Value::Null, |hash| Value::Blob(Blob::of(&[], hash))),
+        record.captured.as_deref().map_or(Value::Null, text),
+        record.bodies.as_deref().map_or(Value::Null, Value::Bytes),
     ]
 }
 

@@ -244,10 +244,11 @@ impl Receiver {
     }
 
     /// Empties a batch that was written; its places are kept as far as there is room. Their texts go with them, to be freed
-    /// by whoever made them; what belongs to a generation or to a connection does not stay.
+    /// by whoever made them; what belongs to a generation or to a connection does not stay, nor what may be large.
     pub(super) fn recycle(&self, batch: &mut Batch) {
         for record in &mut *batch {
             (record.scope, record.peer) = (None, None);
+            (record.captured, record.bodies) = (None, None);
         }
         {
             let mut spares = self.shared.spares.lock().unwrap_or_else(PoisonError::into_inner);

@@ -76,6 +76,10 @@ pub struct Record {
     pub trace_id: Option<[u8; 16]>,
     /// What the request was about, where that is known.
     pub message_type: Option<Message>,
+    /// What its route says is to be captured of its head: JSON of at most [`TEXT_MAX`] bytes.
+    pub captured: Option<Box<str>>,
+    /// What is kept of its bodies, encrypted.
+    pub bodies: Option<Box<[u8]>>,
     /// Where the client is; absent for a gap, and for refusals of clients too many to tell apart.
     pub client_addr: Option<Client>,
 }
@@ -112,6 +116,8 @@ impl Record {
             request_id: None,
             trace_id: None,
             message_type: None,
+            captured: None,
+            bodies: None,
             client_addr: None,
         }
     }

@@ -127,6 +127,8 @@ fn request(number: u64) -> Record {
         trace_id: Some(*b"trace of no-one."),
         grpc_status: None,
         message_type: None,
+        captured: None,
+        bodies: None,
         client_addr: Some(Client::Address("192.0.2.9:51000".parse().unwrap())),
     }
 }

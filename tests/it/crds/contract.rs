@@ -77,6 +77,7 @@ const ORIGINS: &[(&str, Origin)] = &[
     ("/policy/routes/[]/podSelector", Same("ProxyRoute spec.podSelector")),
     ("/policy/routes/[]/hostnames", Same("ProxyRoute spec.hostnames")),
     ("/policy/routes/[]/backendPolicy", Same("ProxyRoute spec.backendPolicy")),
+    ("/policy/routes/[]/capture", Same("ProxyRoute spec.capture")),
     ("/policy/routes/[]/rules/[]", Same("ProxyRoute spec.rules[]")),
     ("/policy/routes/[]/rules/[]/allow/[]/identity", From("ProxyRoute spec.rules[].allow[].identity.name")),
     ("/policy/routes/[]/rules/[]/allow/[]/verified", From("ProxyRoute spec.rules[].allow[].verified.trust")),
