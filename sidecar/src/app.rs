@@ -425,7 +425,7 @@ fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::
         client_address: settings.log.client_address,
         chain: settings::log_chain(settings, config),
     };
-    let sender = sender.keeping(settings.log.allowed_ratio);
+    let sender = sender.keeping(settings.log.allowed_ratio).salting(settings::capture_salt(settings, config));
     Ok((sender, log::start(options, receiver).map_err(AppError::Thread)?))
 }
 

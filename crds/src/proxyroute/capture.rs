@@ -15,10 +15,6 @@ pub struct Capture {
     /// Of the request's header fields, as the client sent them. The first entry that has a name counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 16))]
-    #[x_kube(validation = (
-        "self.all(c, c.__as__ != 'Keep' || !(c.name.lowerAscii() in ['authorization', 'proxy-authorization', 'cookie', 'x-api-key', 'x-auth-token', 'x-amz-security-token', 'x-csrf-token']))",
-        "capture.headers: a secret is not kept as it is; write `as: Mask`, `Sha256` or `Drop`, and cookies by their names in capture.cookies",
-    ))]
     pub headers: Vec<Captured>,
     /// Of the parameters of its query, likewise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -36,6 +32,10 @@ pub struct Capture {
 /// Some values by their name, and what of them is in the row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "self.__as__ != 'Keep' || !(self.name.lowerAscii() in ['authorization', 'proxy-authorization', 'cookie', 'set-cookie', 'x-api-key', 'api-key', 'api_key', 'apikey', 'x-auth-token', 'x-access-token', 'x-amz-security-token', 'x-csrf-token', 'x-xsrf-token', 'csrftoken', 'xsrf-token', 'access_token', 'id_token', 'refresh_token', 'token', 'password', 'client_secret', 'session', 'sessionid', 'session_id', 'sid', 'jsessionid', 'phpsessid', 'connect.sid'])",
+    "capture: a secret is not kept as it is; write `as: Mask`, `Sha256` or `Drop`, and cookies by their names in capture.cookies",
+))]
 #[x_kube(validation = (
     "!self.name.contains('*') || self.name.indexOf('*') == size(self.name) - 1",
     "capture: in a name `*` stands at its end alone, for every name that begins so",

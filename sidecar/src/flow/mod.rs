@@ -2,6 +2,7 @@
 
 mod attempt;
 mod body;
+mod capture;
 mod connection;
 mod forward;
 mod gate;

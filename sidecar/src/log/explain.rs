@@ -127,6 +127,7 @@ impl Found {
         } else if let Some(code) = self.text("reason") {
             line("why", format!("{code}, which this version does not know"));
         }
+        line("captured", self.text("captured").unwrap_or_default().to_owned());
         line("answer", self.answer());
         line("ids", self.listed(&[("id", "row"), ("request_id", "request"), ("trace_id", "trace")]));
         text

@@ -21,6 +21,7 @@ mod queue;
 mod record;
 mod refusals;
 mod remote;
+mod salt;
 mod schema;
 mod segments;
 mod ship;
@@ -51,7 +52,7 @@ pub use record::{
 pub use remote::Remote;
 pub use segments::Sizes;
 pub use ship::{Lost, ShipOptions, ShipStats, Shipper, start_shipper};
-pub use stats::{DropReason, PruneReason, SegmentForm, Stats};
+pub use stats::{CaptureLoss, DropReason, PruneReason, SegmentForm, Stats};
 pub use store::StoreError;
 pub use tally::{By, top};
 pub use verify::{Fault, Verified, VerifyError, verify};

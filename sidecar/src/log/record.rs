@@ -19,6 +19,9 @@ use crate::metrics::Counted;
 /// Bytes of one text that are kept: a client chooses its path, host and names, and must not choose the log's memory.
 pub const TEXT_MAX: usize = 2048;
 
+/// What a row says for whose captures there was no room.
+const TRUNCATED: &str = r#"{"truncated":true}"#;
+
 /// One decision. Sent boxed, so that a place in the queue is a pointer.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -126,6 +129,16 @@ impl Record {
     pub fn fail(&mut self, reason: Reason) {
         self.reason = Some(reason);
         self.limiter = reason.limiter();
+    }
+
+    /// Bytes of what is captured of its head.
+    pub(super) fn captured_bytes(&self) -> usize {
+        self.captured.as_ref().map_or(0, |text| text.len())
+    }
+
+    /// Goes without what is captured, and says so.
+    pub(super) fn forget_captured(&mut self) {
+        self.captured = Some(TRUNCATED.into());
     }
 
     /// Whether it is a refusal that anybody can cause, as often as he likes, without being known to anyone.

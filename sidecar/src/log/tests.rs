@@ -1,5 +1,6 @@
 //! The log as a whole, on real files. What is waited for is a condition, within a bound.
 
+mod capture;
 mod chain;
 mod ids;
 mod limiters;

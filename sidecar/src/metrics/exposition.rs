@@ -130,6 +130,11 @@ fn request_log(page: &mut Page, stats: &log::Stats, limit: u64) {
     }
     let help = "Decisions that are in no row, because only a part of what is allowed is to be.";
     page.counter("postern_log_rows_sampled_away_total", help, stats.rows_sampled_away());
+    let help = "What was to be captured and is not in its row as it should be, by reason.";
+    let mut lost = page.family(Kind::Counter, "postern_log_captures_lost_total", help);
+    for reason in log::CaptureLoss::ALL {
+        lost.series(&[("reason", reason.name())], stats.captures_lost(reason));
+    }
     let help = "Rows deleted to keep the log within its size and age.";
     let mut pruned = page.family(Kind::Counter, "postern_log_rows_pruned_total", help);
     for reason in log::PruneReason::ALL {

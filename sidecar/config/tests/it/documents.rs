@@ -61,6 +61,7 @@ fn notations_agree() {
         "tls-1.5",
         "messages-1.6",
         "log-1.7",
+        "capture-1.8",
         "backends",
         "filters",
         "health",
@@ -92,6 +93,7 @@ fn what_is_written_back_reads_the_same() {
         "tls-1.5.json",
         "messages-1.6.json",
         "log-1.7.json",
+        "capture-1.8.json",
         "backends.json",
         "filters.json",
         "health.json",
@@ -169,6 +171,14 @@ const BAD: &[(&str, &str)] = &[
     (
         "balancer.yaml",
         "`policy.routes[0].backendPolicy.loadBalancer.type`: unknown variant `Random`, expected `RoundRobin` or `LeastRequest`",
+    ),
+    (
+        "capture-as.toml",
+        "`policy.routes[0].capture.headers[0].as`: unknown variant `keep`, expected one of `Keep`, `Mask`, `Sha256`, `Drop`",
+    ),
+    (
+        "capture-name.yaml",
+        "`policy.routes[0].capture.query[0]`: invalid type: string \"page\", expected struct Captured",
     ),
     ("certificate-without-key.yaml", "`identity.certificates[0]`: missing field `key`"),
     (
