@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use sidecar_config::Ratio;
 use sidecar_decide::Verdict;
 
+use super::bodies::BodyRoom;
 use super::record::{Kind, Record};
 use super::refusals::{Refusals, WINDOW};
 use super::salt::Salt;
@@ -103,6 +104,12 @@ impl Sender {
     /// Counts what was to be captured and is not in its row.
     pub fn count_capture_loss(&self, reason: CaptureLoss, losses: u64) {
         self.shared.stats.add_capture_loss(reason, losses);
+    }
+
+    /// What bodies are copied into.
+    #[must_use]
+    pub fn bodies(&self) -> &Arc<BodyRoom> {
+        &self.shared.stats.bodies
     }
 
     /// A place for `record`: one that is no longer used, if there is any.

@@ -13,6 +13,7 @@ use sidecar_config::settings::ClientAddress;
 use sidecar_decide::filter::RequestId;
 use sidecar_decide::{Limiter, Reason, Verdict};
 
+use super::bodies::Bodies;
 use crate::message_type::Message;
 use crate::metrics::Counted;
 
@@ -81,8 +82,8 @@ pub struct Record {
     pub message_type: Option<Message>,
     /// What its route says is to be captured of its head: JSON of at most [`TEXT_MAX`] bytes.
     pub captured: Option<Box<str>>,
-    /// What is kept of its bodies, encrypted.
-    pub bodies: Option<Box<[u8]>>,
+    /// What is kept of its bodies.
+    pub bodies: Option<Arc<Bodies>>,
     /// Where the client is; absent for a gap, and for refusals of clients too many to tell apart.
     pub client_addr: Option<Client>,
 }

@@ -1,8 +1,10 @@
 //! What the log tells about itself: counters the metrics read at each scrape.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::bodies::BodyRoom;
 use super::segments::Tally;
 use super::ship::ShipStats;
 use super::store::Written;
@@ -31,6 +33,8 @@ pub struct Stats {
     pub(super) depth: AtomicUsize,
     /// What became of rows that are sent to Postgres.
     pub ship: ShipStats,
+    /// Bodies on their way into rows.
+    pub bodies: Arc<BodyRoom>,
 }
 
 /// Why a row is not in the store. Closed: a label of a metric.

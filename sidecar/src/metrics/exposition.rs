@@ -160,6 +160,14 @@ fn request_log(page: &mut Page, stats: &log::Stats, limit: u64) {
     for form in log::SegmentForm::ALL {
         bytes.series(&[("form", form.name())], stats.segments(form).1);
     }
+    let help = "Bodies that a route's rows were to keep and that are in none, by reason.";
+    let mut missed = page.family(Kind::Counter, "postern_log_bodies_missed_total", help);
+    for reason in log::Missed::ALL {
+        missed.series(&[("reason", reason.name())], stats.bodies.missed(reason));
+    }
+    let help = "Bytes of bodies that are held until their rows are written.";
+    page.gauge("postern_log_bodies_held_bytes", help, stats.bodies.held_bytes());
+    page.gauge("postern_log_bodies_held_limit_bytes", "Bytes of bodies that may be held.", log::BODIES_BYTES);
     if stats.ship.is_on() {
         shipping(page, stats);
     }

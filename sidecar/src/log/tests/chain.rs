@@ -5,6 +5,7 @@ use std::fs;
 use sidecar_decide::{Limiter, Reason};
 
 use super::super::segments::{self, Compressor};
+use super::bodies::bodies;
 use super::*;
 use crate::message_type::Message;
 
@@ -94,7 +95,7 @@ fn zoo() -> Vec<Record> {
         Record { request_id: None, message_type: Some(Message::Call("shop.v1.Stock/Count".into())), ..request(22) },
         Record {
             captured: Some(r#"{"headers":{"x-tenant":"a"}}"#.into()),
-            bodies: Some([0, 0x5a, 0xff].into()),
+            bodies: bodies(b"asked", b""),
             ..request(23)
         },
         Record { peer: None, scope: None, ..request(24) },
