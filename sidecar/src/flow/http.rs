@@ -16,13 +16,13 @@ use sidecar_decide::message_type::Call;
 use sidecar_decide::route::Sent;
 use sidecar_decide::{MessageType, Reason, Verdict, path, route};
 
-use super::body::refusal;
 use super::capture::capture;
 use super::connection::{Connection, View};
 use super::forward::forward;
 use super::grpc::{self, is_grpc};
 use super::peek;
 use super::record::Draft;
+use super::rest::refusal;
 use crate::filter::{self, Ids};
 use crate::limit::Pend;
 use crate::log::{Kind, Record, clip, clip_shared};

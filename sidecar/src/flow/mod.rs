@@ -13,6 +13,7 @@ mod live;
 mod peek;
 mod record;
 mod relay;
+mod rest;
 mod tcp;
 mod tunnel;
 mod watch;
