@@ -10,6 +10,8 @@ pub enum Values {
     Time,
     /// Text.
     Text,
+    /// Bytes; in SQLite a text as PostgreSQL writes them, `\x` and hex digits.
+    Bytes,
     /// Yes or no; 1 or 0 in SQLite.
     Flag,
     /// A number of 32 bits.
@@ -26,6 +28,7 @@ impl Values {
             Self::Uuid => "uuid",
             Self::Time => "timestamptz",
             Self::Text => "text",
+            Self::Bytes => "bytea",
             Self::Flag => "boolean",
             Self::Integer => "integer",
             Self::Large => "bigint",
@@ -189,6 +192,12 @@ columns! {
     chain: Text,
         "the hash of the row and the one before, 32 hex digits: [the chain](#the-chain)",
         "without `log.chain`; rows from before it";
+    captured: Text,
+        "JSON, as its route asks for it: [what is captured](#what-is-captured) of header fields, query and cookies",
+        "where its route asks for nothing, or nothing of it came; no route; rows from before this column";
+    bodies: Bytes,
+        "what its route asks to be kept of bodies, encrypted",
+        "where its route asks for none; rows from before this column";
 }
 
 #[cfg(test)]

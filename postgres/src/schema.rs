@@ -4,13 +4,18 @@
 use crate::session::{Error, Failure, Session};
 
 /// The version that this program makes.
-pub const VERSION: i64 = 3;
+pub const VERSION: i64 = 4;
 
 /// The version that brought the last of [`COLUMNS`]: what this program writes into is at least that.
-const NEEDED: i64 = 3;
+const NEEDED: i64 = 4;
 
 /// What leads from each version to the next.
-const STEPS: [&str; 3] = [include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 /// Held while the schema is changed, so that two who apply it at once do it one after the other.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(7095770200)";

@@ -1,4 +1,5 @@
-//! Reading: rows of one SELECT, page by page, so that neither side holds more than a page.
+//! Reading: rows of one SELECT, page by page, so that the server holds no more than a page
+//! and this side no more than a row, which may have bodies in it.
 
 use tokio_postgres::SimpleQueryMessage;
 
@@ -24,13 +25,14 @@ impl Session {
     /// As [`Self::select`].
     pub async fn page(&mut self, limit: u32, each: &mut dyn FnMut(&Texts<'_>)) -> Result<u32, Error> {
         let mut rows = 0;
-        for message in self.messages(&format!("FETCH {limit} FROM page")).await? {
+        let take = |message| {
             if let SimpleQueryMessage::Row(row) = message {
                 let texts: Vec<_> = (0..row.len()).map(|column| row.get(column)).collect();
                 each(&texts);
                 rows += 1;
             }
-        }
+        };
+        self.messages(&format!("FETCH {limit} FROM page"), take).await?;
         Ok(rows)
     }
 }

@@ -3,8 +3,10 @@
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
@@ -197,16 +199,20 @@ impl Session {
     /// # Errors
     /// What the server said, or why it said nothing in time.
     pub async fn query(&mut self, sql: &str) -> Result<Option<String>, Error> {
-        let row = self.messages(sql).await?.into_iter().rev().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        Ok(row.and_then(|row| row.try_get(0).ok().flatten().map(str::to_owned)))
+        let mut first = None;
+        let take = |message| {
+            if let SimpleQueryMessage::Row(row) = message {
+                first = row.try_get(0).ok().flatten().map(str::to_owned);
+            }
+        };
+        self.messages(sql, take).await?;
+        Ok(first)
     }
 
-    pub(crate) async fn messages(&mut self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
+    /// Gives away what the server says, as it says it.
+    pub(crate) async fn messages(&mut self, sql: &str, each: impl FnMut(SimpleQueryMessage)) -> Result<(), Error> {
         self.is_settled = false;
-        let answered = in_time(self.timeout, self.client()?.simple_query(sql)).await;
+        let answered = hear(self.client()?, self.timeout, sql, each).await;
         self.settle(&answered);
         answered
     }
@@ -247,6 +253,19 @@ impl Session {
         let lost = [Failure::Connect, Failure::Timeout];
         self.is_settled = answered.as_ref().err().is_none_or(|error| !lost.contains(&error.failure));
     }
+}
+
+async fn hear(
+    client: &Client,
+    patience: Duration,
+    sql: &str,
+    mut each: impl FnMut(SimpleQueryMessage),
+) -> Result<(), Error> {
+    let mut messages = pin!(in_time(patience, client.simple_query_raw(sql)).await?);
+    while let Some(message) = in_time(patience, messages.try_next()).await? {
+        each(message);
+    }
+    Ok(())
 }
 
 async fn in_time<T>(

@@ -53,6 +53,7 @@ fn write(rows: u64, has_trace: bool, chain: Chained, segment: u64) -> Cost {
     let (sender, receiver) = log::channel(log::QUEUE_ROWS, 500, Arc::clone(&stats));
     let sizes = log::Sizes { segment, age: Duration::from_secs(3600), total: 1 << 30, keep: None };
     let options = WriterOptions {
+        body_key: None,
         path: path.clone(),
         flush_every: Duration::from_millis(100),
         sizes,

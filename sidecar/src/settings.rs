@@ -322,6 +322,16 @@ pub fn log_chain(settings: &Settings, config: &Path) -> Chained {
     }
 }
 
+/// The file with the salt of captured values, if there is to be one: relative to the configuration's folder.
+pub fn capture_salt(settings: &Settings, config: &Path) -> Option<PathBuf> {
+    Some(config_folder(config).join(settings.log.capture_salt_file.as_ref()?))
+}
+
+/// The key for bodies, if there is to be one: relative to the configuration's folder.
+pub fn log_body_key(settings: &Settings, config: &Path) -> Option<PathBuf> {
+    Some(config_folder(config).join(settings.log.body_key_file.as_ref()?))
+}
+
 /// The state directory, if there is to be one: relative to the configuration's folder.
 pub fn state_path(settings: &Settings, config: &Path) -> Option<PathBuf> {
     Some(config_folder(config).join(settings.state_dir.as_ref()?))

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::observed::{columns, dropped, metric, rows, wait_metric, wait_until};
 
 /// The view's columns that PostgreSQL has, too: what users build their queries on.
-pub(crate) const COLUMNS: [&str; 49] = [
+pub(crate) const COLUMNS: [&str; 51] = [
     "id",
     "time",
     "kind",
@@ -65,6 +65,8 @@ pub(crate) const COLUMNS: [&str; 49] = [
     "client_addr",
     "policy_revision",
     "chain",
+    "captured",
+    "bodies",
 ];
 
 /// What the program `sqlite3` says to a query.

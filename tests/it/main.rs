@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod capture;
 mod chain;
 mod control_plane;
 mod crds;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::log::COLUMNS;
 
 /// The schema's version that these programs make.
-pub(crate) const VERSION: &str = "3";
+pub(crate) const VERSION: &str = "4";
 
 fn call(arguments: &[&str]) -> Finished {
     let mut command = Command::new(built("postern-operator").unwrap());

@@ -415,7 +415,7 @@ fn what_cannot_be_read_is_no_change() {
         ("", empty),
         ("\n", empty),
         ("{", "not valid JSON: line 1, column 1: EOF while parsing an object"),
-        ("{}", "`version` is missing; write `version = \"1.7\"` at the top"),
+        ("{}", "`version` is missing; write `version = \"1.8\"` at the top"),
     ];
     for (text, why) in table {
         scene.write(&[("postern.json", text.to_owned())]);

@@ -161,7 +161,7 @@ fn the_status_document_tells_what_is_loaded() {
     let answer = page(&gate.sidecar, "/status");
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let status: Status = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(serde_json::to_value(&status.contract).unwrap(), json!({ "min": "1.0", "max": "1.7" }));
+    assert_eq!(serde_json::to_value(&status.contract).unwrap(), json!({ "min": "1.0", "max": "1.8" }));
     assert_eq!((status.pod_uid.as_str(), status.ready), ("pod-1", true));
     assert_eq!(status.routes.keys().collect::<Vec<_>>(), ["demo/orders"]);
     let parts = &status.parts;
@@ -244,6 +244,6 @@ fn status_of_nobody_is_one_clear_error() {
 #[test]
 fn version_names_the_contracts_it_reads() {
     let printed = sidecar(&["version"]);
-    let expected = format!("postern-sidecar {} (contract 1.0 to 1.7)\n", env!("CARGO_PKG_VERSION"));
+    let expected = format!("postern-sidecar {} (contract 1.0 to 1.8)\n", env!("CARGO_PKG_VERSION"));
     assert_eq!((printed.code, printed.text(), printed.stderr.as_str()), (Some(0), expected, ""));
 }

@@ -72,14 +72,14 @@ fn a_file_that_is_no_document() {
     let case = Case::new();
     let table = [
         ("empty.toml", " \n", "the file is empty, which is never a change; write the document, or an empty part"),
-        ("list.json", "[]", "the top level is not a table of parts; start with `version = \"1.7\"`"),
-        ("unversioned.toml", "policy = {}", "`version` is missing; write `version = \"1.7\"` at the top"),
-        ("number.yaml", "version: 1.0", "`version`: 1.0 is not text; write it in quotes, `\"1.7\"`"),
-        ("word.json", "{\"version\": \"new\"}", "`version`: `new` is not a contract version; write it as `1.7`"),
+        ("list.json", "[]", "the top level is not a table of parts; start with `version = \"1.8\"`"),
+        ("unversioned.toml", "policy = {}", "`version` is missing; write `version = \"1.8\"` at the top"),
+        ("number.yaml", "version: 1.0", "`version`: 1.0 is not text; write it in quotes, `\"1.8\"`"),
+        ("word.json", "{\"version\": \"new\"}", "`version`: `new` is not a contract version; write it as `1.8`"),
         (
             "newer.toml",
             "version = \"2.0\"",
-            "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.7: use one of those, or a sidecar that reads 2.0",
+            "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.8: use one of those, or a sidecar that reads 2.0",
         ),
         (
             "part.toml",

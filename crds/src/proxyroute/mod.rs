@@ -1,6 +1,7 @@
 //! `ProxyRoute`: where a workload's gate listens, who may send which requests, and where they go.
 
 mod backend;
+mod capture;
 mod filter;
 mod health;
 mod listener;
@@ -18,6 +19,7 @@ use crate::{Duration, Size};
 
 pub use backend::{BackendPolicy, BackendProtocol, BackendRef, BackendTarget, BackendTls, BackendTlsMode};
 pub use backend::{LoadBalancer, LoadBalancerType, PoolPolicy};
+pub use capture::{Capture, Captured, CapturedAs, CapturedBodies};
 pub use filter::{
     ClientCertField, Filter, ForwardIdentity, Header, HeaderModifier, IdentityFact, IdentityHeader, PathModifier,
     PathModifierType, RequestRedirect, Scheme, UrlRewrite,
@@ -96,6 +98,10 @@ pub use status::{ProxyRouteStatus, Totals, WORKLOADS_MAX, WorkloadStatus};
     "spec.rules[].backendRefs[]: on a TLS listener bytes are passed on as they are; leave out tls and protocol, or write listener.protocol HTTPS",
 ))]
 #[x_kube(validation = (
+    "!has(self.listener.protocol) || self.listener.protocol != 'TLS' || !has(self.capture)",
+    "spec.capture: on a TLS listener bytes are passed on as they are; leave it out, or write listener.protocol HTTPS",
+))]
+#[x_kube(validation = (
     "!has(self.backendPolicy) || !has(self.backendPolicy.healthCheck) || !has(self.backendPolicy.healthCheck.grpc) || self.rules.all(r, !has(r.backendRefs) || r.backendRefs.all(b, b.protocol == 'HTTP2'))",
     "spec.rules[].backendRefs[].protocol: backendPolicy.healthCheck.grpc asks by HTTP/2; write `protocol: HTTP2`",
 ))]
@@ -128,6 +134,9 @@ pub struct ProxyRouteSpec {
     /// something, the oldest is heard.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forwarding: Option<Forwarding>,
+    /// What rows of the request log tell of its requests beyond what they tell of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
     /// Whether the route may be ready although there is a way around the gate.
     #[serde(default)]
     pub allow_bypass: bool,

@@ -24,10 +24,10 @@ pub const VARIABLE_PREFIX: &str = "POSTERN__";
 pub const CONFIG_VOLUME: &str = "postern-config";
 /// Where it is mounted.
 const CONFIG_PATH: &str = "/etc/postern";
-/// The namespace's own Secret that says where rows of the log are sent to. The operator never reads it.
+/// The namespace's own Secret that says where rows of the log are sent to, and has the keys of what is in them. The operator never reads it.
 pub const LOG_SECRET: &str = "postern-log";
 /// What is taken of it, each if it is there.
-const LOG_SECRET_KEYS: [&str; 4] = ["url", "password", "ca.crt", "chain-key"];
+const LOG_SECRET_KEYS: [&str; 6] = ["url", "password", "ca.crt", "chain-key", "capture-salt", "body-key"];
 /// What was accepted last, and the admin socket.
 pub const STATE_VOLUME: &str = "postern-state";
 /// The request log.
@@ -130,6 +130,8 @@ fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvV
         value("LOG__POSTGRES__URL_FILE", format!("{CONFIG_PATH}/log/url")),
         value("LOG__POSTGRES__PASSWORD_FILE", format!("{CONFIG_PATH}/log/password")),
         value("LOG__POSTGRES__CA_FILE", format!("{CONFIG_PATH}/log/ca.crt")),
+        value("LOG__CAPTURE_SALT_FILE", format!("{CONFIG_PATH}/log/capture-salt")),
+        value("LOG__BODY_KEY_FILE", format!("{CONFIG_PATH}/log/body-key")),
     ];
     let said = [
         ("WORKERS", overrides.workers.map(|workers| workers.to_string())),

@@ -75,6 +75,8 @@ fn the_volume_has_what_the_operator_writes() {
                 {"key": "password", "path": "log/password"},
                 {"key": "ca.crt", "path": "log/ca.crt"},
                 {"key": "chain-key", "path": "log/chain-key"},
+                {"key": "capture-salt", "path": "log/capture-salt"},
+                {"key": "body-key", "path": "log/body-key"},
             ],
             "optional": true,
         }},

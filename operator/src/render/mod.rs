@@ -5,6 +5,7 @@
 
 mod allow;
 mod backend;
+mod capture;
 mod filter;
 mod health;
 mod limits;
@@ -111,6 +112,7 @@ pub fn route(route: &ProxyRoute, trust_domain: &str) -> Result<Rendered, RenderE
         backend_policy,
         limits,
         forwarding,
+        capture,
         // The status' business.
         allow_bypass: _,
     } = &route.spec;
@@ -128,6 +130,7 @@ pub fn route(route: &ProxyRoute, trust_domain: &str) -> Result<Rendered, RenderE
         hostnames: hostnames.clone(),
         rules,
         backend_policy: backend_policy.transpose()?.unwrap_or_default(),
+        capture: capture.as_ref().map(capture::capture),
     };
     Ok(Rendered {
         listener,

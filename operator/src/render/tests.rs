@@ -1,5 +1,6 @@
 //! Tables: a route as it is applied, and what of it a sidecar is told, accepted with the sidecar's own code.
 
+use kube::CustomResourceExt;
 use postern_crds::ProxyRoute;
 use serde_json::{Value, json};
 use sidecar_config::policy::Policy;
@@ -249,6 +250,32 @@ fn what_is_set_for_all_of_a_workload() {
         (&json!("/well"), &json!("3s"))
     );
     assert_eq!(backend["outlierDetection"]["maxEjectionPercent"], json!(100));
+}
+
+#[test]
+fn what_is_captured() {
+    let capture = json!({
+        "headers": [{"name": "X-Tenant", "as": "Keep"}, {"name": "authorization", "as": "Sha256"}],
+        "query": [{"name": "page*", "as": "Mask"}],
+        "cookies": [{"name": "theme", "as": "Drop"}],
+        "bodies": {"request": true, "maxBytes": 100},
+    });
+    let found = document(&rendered(&spec(&json!({"capture": capture}))).route.capture);
+    let mut expected = capture;
+    // What is meant anyway is left out.
+    expected["headers"][0] = json!({"name": "X-Tenant"});
+    assert_eq!(found, expected);
+    assert_eq!(rendered(&spec(&json!({}))).route.capture, None);
+}
+
+#[test]
+fn the_api_knows_the_secrets_that_the_gate_knows() {
+    let secrets = sidecar_decide::capture::SECRETS.map(|name| format!("'{name}'")).join(", ");
+    let definition = serde_json::to_string(&ProxyRoute::crd()).expect("a definition");
+    assert!(
+        definition.contains(&format!("self.name.lowerAscii() in [{secrets}]")),
+        "in crds/src/proxyroute/capture.rs"
+    );
 }
 
 #[test]

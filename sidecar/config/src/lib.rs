@@ -5,6 +5,7 @@
 //! ignored in a security document is a promise that is not kept.
 
 pub mod backend;
+pub mod capture;
 mod document;
 pub mod endpoints;
 pub mod filters;

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{BackendPolicy, Timeouts, default_weight, is_default, is_default_weight};
+use crate::capture::Capture;
 use crate::filters::Filter;
 use crate::upstream::{BackendProtocol, BackendTls};
 use crate::words::{address, some_address};
@@ -150,6 +151,9 @@ pub struct Route {
     /// How the backends of its rules are used. Since 1.2.
     #[serde(default, skip_serializing_if = "is_default")]
     pub backend_policy: BackendPolicy,
+    /// What rows tell of its requests beyond what they tell of all; nothing where it is absent. Since 1.8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Capture>,
 }
 
 /// A choice of pods.

@@ -130,6 +130,14 @@ pub struct Log {
     /// File with the key of a chain that is `Keyed`, at least 16 bytes, relative to the configuration's folder. Since 1.7.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain_key_file: Option<String>,
+    /// File with the salt of what is captured `as` `Sha256`, at least 16 bytes, relative to the configuration's folder.
+    /// While it is not there such values are masked. Since 1.8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture_salt_file: Option<String>,
+    /// File with the key that bodies are encrypted with, relative to the configuration's folder; it may be missing. Since
+    /// 1.8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_key_file: Option<String>,
 }
 
 impl Default for Log {
@@ -147,6 +155,8 @@ impl Default for Log {
             client_address: ClientAddress::default(),
             chain: Chain::default(),
             chain_key_file: None,
+            capture_salt_file: None,
+            body_key_file: None,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// The oldest contract version this sidecar reads.
 pub const CONTRACT_MIN: ContractVersion = ContractVersion { major: 1, minor: 0 };
 /// The newest contract version this sidecar reads.
-pub const CONTRACT_MAX: ContractVersion = ContractVersion { major: 1, minor: 7 };
+pub const CONTRACT_MAX: ContractVersion = ContractVersion { major: 1, minor: 8 };
 
 /// A contract version such as `1.0`. A document names the smallest version that can express it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

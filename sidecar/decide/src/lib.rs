@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod budget;
+pub mod capture;
 pub mod certificate;
 pub mod crl;
 mod explanation;

@@ -14,6 +14,7 @@ use sidecar_config::policy::{
 use sidecar_config::upstream::BackendTls;
 
 use self::allowed::Known;
+use crate::capture::Capture;
 use crate::filter::{Filters, GateNames, IdentityHeaders};
 use crate::identity::Claim;
 use crate::message_type::Call;
@@ -203,6 +204,7 @@ impl<'a> PolicyLinker<'a> {
     fn route(&mut self, index: usize, route: &'a Route) {
         let name: Arc<str> = route.name.as_str().into();
         let policy = Arc::new(route.backend_policy.clone());
+        let capture = route.capture.as_ref().map(|capture| Arc::new(Capture::of(capture)));
         for (number, rule) in route.rules.iter().enumerate() {
             let place = format!("routes[{index}].rules[{number}]");
             let compiled = Rule {
@@ -212,6 +214,7 @@ impl<'a> PolicyLinker<'a> {
                 mode: rule.mode,
                 path_pattern: path_pattern(&rule.matches).map(Into::into),
                 calls: Call::all(&rule.matches),
+                capture: capture.clone(),
                 allowed: self.known.allowed(&mut self.snapshot, route, rule, &place, &mut self.problems),
                 filters: self.filters(rule),
                 target: self.target(&place, rule, &policy),

@@ -9,6 +9,7 @@ use sidecar_config::policy::{ClientAuth, Limits, Mode, Protocol, Route, TlsVersi
 use sidecar_config::trust::VouchesFor;
 use sidecar_config::upstream::BackendProtocol;
 
+use crate::capture::Capture;
 use crate::certificate::Certificate;
 use crate::crl::Revoked;
 use crate::filter::{Filters, GateNames};
@@ -203,6 +204,8 @@ pub struct Rule {
     pub path_pattern: Option<Arc<str>>,
     /// Methods of gRPC that its paths name.
     pub calls: Box<[Call]>,
+    /// What rows tell of its requests beyond what they tell of all, if anything.
+    pub capture: Option<Arc<Capture>>,
     /// Who may use it.
     pub allowed: Allowed,
     /// What is done to its requests and their responses.

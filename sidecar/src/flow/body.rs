@@ -18,8 +18,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::grpc;
 use super::http::POSTERN_REASON;
 use super::record::Draft;
+use super::rest::Rest;
 use super::watch::Watch;
-use crate::client_stream::Linger;
 use crate::limits::REPLAY_BYTES;
 use crate::message_type::{Message, Reading};
 use crate::pool::Lease;
@@ -249,52 +249,6 @@ impl http_body::Body for UploadBody {
             return SizeHint::default();
         }
         self.upload.inner.borrow().as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint)
-    }
-}
-
-/// The gate's own answer to a request whose body is still coming.
-pub(super) fn refusal(text: Bytes, unwanted: Inbound) -> Body {
-    Body::Stream(Box::pin(RefusalBody { text: Some(text), rest: Rest::new(unwanted) }))
-}
-
-struct RefusalBody {
-    text: Option<Bytes>,
-    rest: Rest,
-}
-
-impl http_body::Body for RefusalBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(text) = self.text.take() {
-            return Poll::Ready(Some(Ok(Frame::data(text))));
-        }
-        ready!(self.rest.poll(cx));
-        Poll::Ready(None)
-    }
-}
-
-/// What is left of a request's body when its answer was given. The answer ends when this has, or was listened to for long
-/// enough: HTTP/2 resets the stream of a body that nobody wants, and clients take the reset for the answer.
-struct Rest {
-    unwanted: Inbound,
-    linger: Linger,
-}
-
-impl Rest {
-    fn new(unwanted: Inbound) -> Self {
-        Self { unwanted, linger: Linger::new() }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while !self.linger.is_over(cx) {
-            match ready!(Pin::new(&mut self.unwanted).poll_frame(cx)) {
-                Some(Ok(frame)) => self.linger.count(frame.data_ref().map_or(0, Bytes::len)),
-                Some(Err(_)) | None => break,
-            }
-        }
-        Poll::Ready(())
     }
 }
 

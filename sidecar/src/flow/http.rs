@@ -16,12 +16,13 @@ use sidecar_decide::message_type::Call;
 use sidecar_decide::route::Sent;
 use sidecar_decide::{MessageType, Reason, Verdict, path, route};
 
-use super::body::refusal;
+use super::capture::capture;
 use super::connection::{Connection, View};
 use super::forward::forward;
 use super::grpc::{self, is_grpc};
 use super::peek;
 use super::record::Draft;
+use super::rest::refusal;
 use crate::filter::{self, Ids};
 use crate::limit::Pend;
 use crate::log::{Kind, Record, clip, clip_shared};
@@ -149,6 +150,9 @@ fn decide(
     let snapshot = &view.served.generation.snapshot;
     let index = rule_of(view, head, sent, (&host, &path))?;
     let rule = &snapshot.rules[index];
+    if let Some(rules) = &rule.capture {
+        capture(&connection.gate, rules, head, draft);
+    }
     if draft.is_grpc() {
         let call = Call::find(&rule.calls, &path)
             .map_or(Message::Known(MessageType::OTHER), |name| Message::Call(Arc::clone(name)));

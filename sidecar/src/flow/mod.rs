@@ -2,6 +2,7 @@
 
 mod attempt;
 mod body;
+mod capture;
 mod connection;
 mod forward;
 mod gate;
@@ -12,6 +13,7 @@ mod live;
 mod peek;
 mod record;
 mod relay;
+mod rest;
 mod tcp;
 mod tunnel;
 mod watch;

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac};
 use sidecar_config::settings::Pod;
-use sidecar_decide::filter::{RequestId, Uuid7};
+use sidecar_decide::filter::RequestId;
 use time::OffsetDateTime;
 
-use super::encode::{Row, count_of, micros};
+use super::encode::{Row, count_of, micros, row_id};
 use super::ids::{PEER_COLUMNS, SCOPE_COLUMNS, peer_values, scope_values};
 use super::record::{Client, Interned, Kind, PeerFacts, ScopeFacts, clipped};
 use crate::message_type::Message;
@@ -219,8 +219,7 @@ impl Links {
     fn write(&mut self, row: &Row<'_>) {
         let record = row.record;
         let at = micros(record.time);
-        let chance = self.store.cast_unsigned() << 32 | row.seq.cast_unsigned() & 0xffff_ffff;
-        self.shown("id", &RequestId::Own(Uuid7::new(at.cast_unsigned(), chance)));
+        self.shown("id", &row_id(self.store, row.seq, record.time));
         self.time(at);
         self.text("kind", record.kind.name());
         self.number("repeat", count_of(record.repeat));
@@ -261,6 +260,8 @@ impl Links {
             Some(Client::Address(address)) => self.shown("client_addr", &address),
             Some(Client::Network(network)) => self.shown("client_addr", &network),
         }
+        self.some_text("captured", record.captured.as_deref());
+        self.some_bytes("bodies", row.bodies);
     }
 
     fn text(&mut self, name: &str, value: &str) {
@@ -271,6 +272,18 @@ impl Links {
         if let Some(value) = value {
             self.text(name, value);
         }
+    }
+
+    /// As the view shows them; none is as if there were none.
+    fn some_bytes(&mut self, name: &str, value: Option<&[u8]>) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let Some(bytes) = value.filter(|bytes| !bytes.is_empty()) else { return };
+        self.value.clear();
+        self.value.extend_from_slice(b"\\x");
+        for byte in bytes {
+            self.value.extend([DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        column(&mut self.text, name, &self.value);
     }
 
     fn number(&mut self, name: &str, value: i64) {

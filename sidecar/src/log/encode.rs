@@ -10,22 +10,22 @@ use super::ids::{PEER_COLUMNS, RowIds, peer_values};
 use super::insert::{Blob, Value};
 use crate::message_type::Message;
 use sidecar_decide::Verdict;
-use sidecar_decide::filter::RequestId;
+use sidecar_decide::filter::{RequestId, Uuid7};
 
 use super::record::{Client, Kind, Record, clipped};
 
 /// Inserts one row of [`encode`].
 pub(super) const INSERT_SQL: &CStr = c"INSERT INTO decision (seq, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, \
      protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, \
-     attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, captured, bodies) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Inserts one row of [`encode_refusal`].
 pub(super) const INSERT_REFUSAL_SQL: &CStr = c"INSERT INTO refusal (seq, time, kind, repeat, verdict, reason, scope, sni, \
      resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, \
-     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, identity, bundle, subject, san, issuer, serial, fingerprint, \
-     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, captured, bodies, identity, bundle, subject, san, issuer, serial, fingerprint, \
+     spki, lfdi, sfdi, tls_version, cipher) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-const COLUMNS: usize = 30;
+const COLUMNS: usize = 32;
 
 /// Where `decision` refers to the peer; `refusal` has it in the row instead.
 const PEER: usize = 7;
@@ -38,13 +38,15 @@ pub(super) struct Row<'a> {
     pub(super) seq: i64,
     /// What may be told of where its client is.
     pub(super) client: Option<Client>,
+    /// What is kept of its bodies, sealed.
+    pub(super) bodies: Option<&'a [u8]>,
     /// Its place in the chain, where there is one.
     pub(super) hash: Option<Hash>,
 }
 
 /// The columns of [`INSERT_SQL`], in its order.
 pub(super) fn encode<'a>(row: &Row<'a>) -> [Value<'a>; COLUMNS] {
-    let Row { record, ids, seq, client, hash } = *row;
+    let Row { record, ids, seq, client, bodies, hash } = *row;
     let gap = record.kind == Kind::Gap;
     [
         Value::Integer(seq),
@@ -81,6 +83,8 @@ pub(super) fn encode<'a>(row: &Row<'a>) -> [Value<'a>; COLUMNS] {
         ids.limiter.map_or(Value::Null, Value::Integer),
         word_or_text(ids.message_type, record.message_type.as_ref().map(Message::name)),
         hash.map_or(Value::Null, |hash| Value::Blob(Blob::of(&[], hash))),
+        record.captured.as_deref().map_or(Value::Null, text),
+        bodies.map_or(Value::Null, Value::Bytes),
     ]
 }
 
@@ -91,6 +95,12 @@ pub(super) fn encode_refusal<'a>(row: &Row<'a>) -> [Value<'a>; COLUMNS - 1 + PEE
     let peer = peer.into_iter().map(|value| value.map_or(Value::Null, text));
     let mut row = decision.map(|(_, value)| value).chain(peer);
     std::array::from_fn(|_| row.next().unwrap_or(Value::Null))
+}
+
+/// A row's id, as the view makes it of these.
+pub(super) fn row_id(store: i64, seq: i64, time: SystemTime) -> RequestId {
+    let chance = store.cast_unsigned() << 32 | seq.cast_unsigned() & 0xffff_ffff;
+    RequestId::Own(Uuid7::new(micros(time).cast_unsigned(), chance))
 }
 
 /// Microseconds since the epoch; a clock before it reads as the epoch.

@@ -12,6 +12,7 @@ use super::Store;
 use super::filter::Filter;
 use super::print::{Cell, plain, safe};
 use super::query::{self, QueryError};
+use super::sealed::{self, BodyKey, OpenError, Opened};
 use super::walk::{Progress, Sink};
 
 /// A row, every column by its name.
@@ -72,6 +73,16 @@ impl Found {
         self.0.iter().find(|(name, _)| name == column).map(|(_, value)| value.as_str())
     }
 
+    /// The row's bodies, opened with one of `keys`; none where it has none.
+    ///
+    /// # Errors
+    /// Why they cannot be opened.
+    pub fn bodies(&self, keys: &[BodyKey]) -> Result<Vec<Opened>, OpenError> {
+        let (Some(id), Some(bodies)) = (self.text("id"), self.text("bodies")) else { return Ok(Vec::new()) };
+        let sealed = bodies.strip_prefix("\\x").and_then(|digits| sealed::unhex(digits.as_bytes()));
+        sealed::open(keys, id, &sealed.ok_or(OpenError::Layout)?)
+    }
+
     /// One of these columns' names and values, as far as they are there: `name value, …`.
     fn listed(&self, columns: &[(&str, &str)]) -> String {
         let there = columns.iter().filter_map(|(column, word)| Some((word, self.text(column)?)));
@@ -127,7 +138,11 @@ impl Found {
         } else if let Some(code) = self.text("reason") {
             line("why", format!("{code}, which this version does not know"));
         }
+        line("captured", self.text("captured").unwrap_or_default().to_owned());
         line("answer", self.answer());
+        if let Some(bodies) = self.text("bodies") {
+            line("bodies", format!("{} bytes, sealed: `postern-sidecar log body` opens them", (bodies.len() - 2) / 2));
+        }
         line("ids", self.listed(&[("id", "row"), ("request_id", "request"), ("trace_id", "trace")]));
         text
     }

@@ -24,6 +24,8 @@ pub(super) enum Value<'a> {
     Integer(i64),
     Text(Cow<'a, str>),
     Blob(Blob),
+    /// Many bytes, where the record keeps them.
+    Bytes(&'a [u8]),
 }
 
 /// A few bytes, in place.
@@ -116,7 +118,7 @@ impl<'h, const COLUMNS: usize> Statement<'h, COLUMNS> {
             let next = match value {
                 Value::Null => Bound::Null,
                 Value::Integer(value) => Bound::Integer(*value),
-                Value::Text(_) | Value::Blob(_) => Bound::Memory,
+                Value::Text(_) | Value::Blob(_) | Value::Bytes(_) => Bound::Memory,
             };
             if next == Bound::Memory || next != self.bound[place] {
                 self.bind(index, value)?;
@@ -152,6 +154,13 @@ impl<'h, const COLUMNS: usize> Statement<'h, COLUMNS> {
                 let length = c_int::from(blob.length);
                 // SAFETY: as above; `length` counts bytes of the array, which is part of the row.
                 unsafe { sqlite3_bind_blob(statement, index, blob.bytes.as_ptr().cast(), length, SQLITE_STATIC()) }
+            }
+            Value::Bytes(bytes) => {
+                let Ok(length) = c_int::try_from(bytes.len()) else {
+                    return Err(InsertError { code: 0, message: "bytes are more than SQLite can take".to_owned() });
+                };
+                // SAFETY: as with a text.
+                unsafe { sqlite3_bind_blob(statement, index, bytes.as_ptr().cast(), length, SQLITE_STATIC()) }
             }
         };
         if code == SQLITE_OK { Ok(()) } else { Err(last_error(self.database)) }

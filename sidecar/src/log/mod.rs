@@ -3,6 +3,7 @@
 //! Workers send a [`Record`] into a bounded queue and go on; the `log` thread gathers records into batches, one
 //! transaction each. What finds the queue full is counted in [`Stats`], never waited for and never lost silently.
 
+mod bodies;
 mod chain;
 mod compare;
 mod encode;
@@ -21,7 +22,9 @@ mod queue;
 mod record;
 mod refusals;
 mod remote;
+mod salt;
 mod schema;
+mod sealed;
 mod segments;
 mod ship;
 mod stats;
@@ -36,6 +39,7 @@ mod tests;
 
 use std::path::PathBuf;
 
+pub use bodies::{BODIES_BYTES, Bodies, BodyRoom, Copied, Missed};
 pub use chain::Chain;
 pub use explain::{Found, find};
 pub use export::export;
@@ -43,15 +47,16 @@ pub use filter::{Filter, fingerprint, serial, statuses, trace_id};
 pub use follow::follow;
 pub use guard::bound_memory;
 pub use links::Chained;
-pub use print::Output;
+pub use print::{Output, safe};
 pub use queue::{QUEUE_ROWS, Receiver, Sender, channel};
 pub use record::{
     Client, Interned, Kind, Network, Peer, PeerFacts, Record, Scope, ScopeFacts, TEXT_MAX, clip, clip_shared,
 };
 pub use remote::Remote;
+pub use sealed::{BodyKey, OpenError, Opened, Which};
 pub use segments::Sizes;
 pub use ship::{Lost, ShipOptions, ShipStats, Shipper, start_shipper};
-pub use stats::{DropReason, PruneReason, SegmentForm, Stats};
+pub use stats::{CaptureLoss, DropReason, PruneReason, SegmentForm, Stats};
 pub use store::StoreError;
 pub use tally::{By, top};
 pub use verify::{Fault, Verified, VerifyError, verify};

@@ -189,7 +189,8 @@ fn table_cell(cell: Cell<'_>) -> String {
 }
 
 /// The text with escapes for what moves a terminal.
-pub(super) fn safe(text: &str) -> String {
+#[must_use]
+pub fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         if moves_terminal(character) { safe.extend(character.escape_unicode()) } else { safe.push(character) }

@@ -3,6 +3,7 @@
 //! The standard channel wakes its receiver for every message it waits for, so the writer never waits on it: it parks, and
 //! senders unpark it twice a batch at most: for the first record, and for the one that makes the batch full.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -12,13 +13,19 @@ use std::time::{Duration, Instant};
 use sidecar_config::Ratio;
 use sidecar_decide::Verdict;
 
+use super::bodies::BodyRoom;
 use super::record::{Kind, Record};
 use super::refusals::{Refusals, WINDOW};
-use super::stats::{DropReason, Stats};
+use super::salt::Salt;
+use super::stats::{CaptureLoss, DropReason, Stats};
 
 /// Records that may wait: about a second of a busy gate, so that a checkpoint or a moment's lock drops nothing; 128 KiB of
 /// slots, and with paths of usual length 4 MiB of records at worst.
 pub const QUEUE_ROWS: usize = 8192;
+
+/// Bytes of what is captured of heads in rows that wait or are being written: a full queue of rows with 256 bytes each, or a
+/// thousand with as much as a row may have. What comes beyond it goes into its row without.
+pub(super) const CAPTURED_BYTES: usize = 2 << 20;
 
 /// Places of records that were written, kept for others: two batches of a busy gate. A place that is freed by another thread
 /// than it was made by costs each of them more than writing into it does.
@@ -59,7 +66,7 @@ pub(super) fn channel_with(
         closed: AtomicBool::new(false),
         stop_at: OnceLock::new(),
     });
-    let sender = Sender { slots, shared: Arc::clone(&shared), sampling: None };
+    let sender = Sender { slots, shared: Arc::clone(&shared), sampling: None, salt: Arc::new(Salt::new(None)) };
     (sender, Receiver { records, shared })
 }
 
@@ -70,6 +77,8 @@ pub struct Sender {
     shared: Arc<Shared>,
     /// Which of the allowed are rows; all, where it is absent.
     sampling: Option<Arc<Sampling>>,
+    /// By which captured values are hashed.
+    salt: Arc<Salt>,
 }
 
 impl Sender {
@@ -78,6 +87,29 @@ impl Sender {
     pub fn keeping(self, part: Ratio) -> Self {
         let is_all = part == Ratio::from_millionths(Ratio::MILLION);
         Self { sampling: (!is_all).then(|| Arc::new(Sampling { part, seen: AtomicU64::new(0) })), ..self }
+    }
+
+    /// The same, where captured values are hashed with the salt in this file.
+    #[must_use]
+    pub fn salting(self, path: Option<PathBuf>) -> Self {
+        Self { salt: Arc::new(Salt::new(path)), ..self }
+    }
+
+    /// A captured value, hashed; `None` without a salt.
+    #[must_use]
+    pub fn salted(&self, value: &[u8]) -> Option<[u8; 16]> {
+        self.salt.hash(value)
+    }
+
+    /// Counts what was to be captured and is not in its row.
+    pub fn count_capture_loss(&self, reason: CaptureLoss, losses: u64) {
+        self.shared.stats.add_capture_loss(reason, losses);
+    }
+
+    /// What bodies are copied into.
+    #[must_use]
+    pub fn bodies(&self) -> &Arc<BodyRoom> {
+        &self.shared.stats.bodies
     }
 
     /// A place for `record`: one that is no longer used, if there is any.
@@ -127,8 +159,9 @@ impl Sender {
         row
     }
 
-    fn queue(&self, record: Box<Record>) {
+    fn queue(&self, mut record: Box<Record>) {
         let shared = &*self.shared;
+        let captured = shared.admit(&mut record);
         // Counted before it is queued, and before `closed` is read: a writer that closed the queue and sees no depth
         // knows that no record is on its way.
         let queued = shared.stats.depth.fetch_add(1, Ordering::SeqCst) + 1;
@@ -145,6 +178,7 @@ impl Sender {
         };
         if let Some(reason) = refused {
             shared.stats.depth.fetch_sub(1, Ordering::SeqCst);
+            shared.stats.captured_bytes.fetch_sub(captured, Ordering::Relaxed);
             shared.stats.add_dropped(reason, 1);
         } else if queued == 1 || queued == shared.flush_rows {
             shared.wake();
@@ -244,10 +278,12 @@ impl Receiver {
     }
 
     /// Empties a batch that was written; its places are kept as far as there is room. Their texts go with them, to be freed
-    /// by whoever made them; what belongs to a generation or to a connection does not stay.
+    /// by whoever made them; what belongs to a generation or to a connection does not stay, nor what may be large.
     pub(super) fn recycle(&self, batch: &mut Batch) {
+        self.shared.release(batch);
         for record in &mut *batch {
             (record.scope, record.peer) = (None, None);
+            (record.captured, record.bodies) = (None, None);
         }
         {
             let mut spares = self.shared.spares.lock().unwrap_or_else(PoisonError::into_inner);
@@ -264,6 +300,7 @@ impl Receiver {
             let mut batch = Batch::new();
             self.take(&mut batch);
             lost += decisions(&batch);
+            self.shared.release(&batch);
         }
         lost
     }
@@ -340,6 +377,33 @@ impl Shared {
     fn refusals(&self) -> MutexGuard<'_, Refusals> {
         // Nothing in there can panic half way.
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes room for what a record has captured, or has it go without; how many bytes it has then.
+    fn admit(&self, record: &mut Record) -> usize {
+        let bytes = record.captured_bytes();
+        if bytes == 0 {
+            return 0;
+        }
+        let before = self.stats.captured_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes <= CAPTURED_BYTES {
+            return bytes;
+        }
+        record.forget_captured();
+        self.stats.add_capture_loss(CaptureLoss::QueueFull, 1);
+        self.stats.captured_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        // What says so is small, and of no more rows than may wait.
+        let left = record.captured_bytes();
+        self.stats.captured_bytes.fetch_add(left, Ordering::Relaxed);
+        left
+    }
+
+    /// Gives back the room of what records have captured.
+    fn release(&self, records: &[Box<Record>]) {
+        let bytes: usize = records.iter().map(|record| record.captured_bytes()).sum();
+        if bytes > 0 {
+            self.stats.captured_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     fn wake(&self) {

@@ -13,11 +13,15 @@ use sidecar_config::settings::ClientAddress;
 use sidecar_decide::filter::RequestId;
 use sidecar_decide::{Limiter, Reason, Verdict};
 
+use super::bodies::Bodies;
 use crate::message_type::Message;
 use crate::metrics::Counted;
 
 /// Bytes of one text that are kept: a client chooses its path, host and names, and must not choose the log's memory.
 pub const TEXT_MAX: usize = 2048;
+
+/// What a row says for whose captures there was no room.
+const TRUNCATED: &str = r#"{"truncated":true}"#;
 
 /// One decision. Sent boxed, so that a place in the queue is a pointer.
 #[derive(Clone, Debug)]
@@ -76,6 +80,10 @@ pub struct Record {
     pub trace_id: Option<[u8; 16]>,
     /// What the request was about, where that is known.
     pub message_type: Option<Message>,
+    /// What its route says is to be captured of its head: JSON of at most [`TEXT_MAX`] bytes.
+    pub captured: Option<Box<str>>,
+    /// What is kept of its bodies.
+    pub bodies: Option<Arc<Bodies>>,
     /// Where the client is; absent for a gap, and for refusals of clients too many to tell apart.
     pub client_addr: Option<Client>,
 }
@@ -112,6 +120,8 @@ impl Record {
             request_id: None,
             trace_id: None,
             message_type: None,
+            captured: None,
+            bodies: None,
             client_addr: None,
         }
     }
@@ -120,6 +130,16 @@ impl Record {
     pub fn fail(&mut self, reason: Reason) {
         self.reason = Some(reason);
         self.limiter = reason.limiter();
+    }
+
+    /// Bytes of what is captured of its head.
+    pub(super) fn captured_bytes(&self) -> usize {
+        self.captured.as_ref().map_or(0, |text| text.len())
+    }
+
+    /// Goes without what is captured, and says so.
+    pub(super) fn forget_captured(&mut self) {
+        self.captured = Some(TRUNCATED.into());
     }
 
     /// Whether it is a refusal that anybody can cause, as often as he likes, without being known to anyone.

@@ -18,7 +18,7 @@ CREATE TABLE refusal (
   upstream, attempts INTEGER, client,
   identity TEXT, bundle TEXT, subject TEXT, san TEXT, issuer TEXT, serial TEXT, fingerprint TEXT, spki TEXT, lfdi TEXT,
   sfdi TEXT, tls_version TEXT, cipher TEXT, request_id, trace_id BLOB, queue_us INTEGER, grpc_status INTEGER,
-  limiter INTEGER, message_type, chain BLOB
+  limiter INTEGER, message_type, chain BLOB, captured TEXT, bodies BLOB
 );
 
 -- Pages that `refusal` takes: SQLite can tell it for the whole file only.

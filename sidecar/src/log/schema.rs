@@ -7,8 +7,9 @@ use super::store::StoreError;
 
 /// The schema this program writes; `PRAGMA user_version` of the file. 2 has `sfdi`,
 /// 3 has strangers' refusals apart, 4 has tunnels, the ids of requests and traces, how long
-/// requests waited, and how gRPC ended, 5 has limiters, 6 has types of messages, 7 the chain.
-pub(super) const VERSION: i64 = 7;
+/// requests waited, and how gRPC ended, 5 has limiters, 6 has types of messages, 7 the chain,
+/// 8 what is captured, and bodies.
+pub(super) const VERSION: i64 = 8;
 
 const TABLES: &str = include_str!("tables.sql");
 
@@ -19,8 +20,11 @@ const REFUSALS_SINCE: i64 = 3;
 
 const LINKS: &str = include_str!("links.sql");
 
+/// The first version that has them.
+const LINKS_SINCE: i64 = 7;
+
 /// Columns of decisions and refusals, and the version they came with.
-const COLUMNS: [(i64, &str); 7] = [
+const COLUMNS: [(i64, &str); 9] = [
     (4, "request_id"),
     (4, "trace_id BLOB"),
     (4, "queue_us INTEGER"),
@@ -28,6 +32,8 @@ const COLUMNS: [(i64, &str); 7] = [
     (5, "limiter INTEGER"),
     (6, "message_type"),
     (7, "chain BLOB"),
+    (8, "captured TEXT"),
+    (8, "bodies BLOB"),
 ];
 
 const VIEWS: &str = include_str!("views.sql");
@@ -82,7 +88,7 @@ fn steps(found: i64) -> Vec<String> {
     if found >= REFUSALS_SINCE {
         add("refusal");
     }
-    let missing = [(found == 0, TABLES), (found < REFUSALS_SINCE, REFUSALS), (found < VERSION, LINKS)];
+    let missing = [(found == 0, TABLES), (found < REFUSALS_SINCE, REFUSALS), (found < LINKS_SINCE, LINKS)];
     steps.extend(missing.into_iter().filter(|(is_missing, _)| *is_missing).map(|(_, sql)| sql.to_owned()));
     steps
 }

@@ -1,8 +1,10 @@
 //! What the log tells about itself: counters the metrics read at each scrape.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use super::bodies::BodyRoom;
 use super::segments::Tally;
 use super::ship::ShipStats;
 use super::store::Written;
@@ -13,6 +15,9 @@ pub struct Stats {
     written: AtomicU64,
     dropped: [AtomicU64; DropReason::ALL.len()],
     sampled: AtomicU64,
+    capture_losses: [AtomicU64; CaptureLoss::ALL.len()],
+    /// Bytes of what is captured by rows that wait or are being written.
+    pub(super) captured_bytes: AtomicUsize,
     pruned: [AtomicU64; PruneReason::ALL.len()],
     write_errors: AtomicU64,
     set_aside: AtomicU64,
@@ -28,6 +33,8 @@ pub struct Stats {
     pub(super) depth: AtomicUsize,
     /// What became of rows that are sent to Postgres.
     pub ship: ShipStats,
+    /// Bodies on their way into rows.
+    pub bodies: Arc<BodyRoom>,
 }
 
 /// Why a row is not in the store. Closed: a label of a metric.
@@ -52,6 +59,32 @@ impl DropReason {
             Self::QueueFull => "queue_full",
             Self::WriteFailed => "write_failed",
             Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Why something that was to be captured is not in its row as it should be. Closed: a label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureLoss {
+    /// A value: the row has as much as it may.
+    RowFull,
+    /// All of a row's: rows that wait have as much as they may.
+    QueueFull,
+    /// A value was to be hashed and is masked: there is no salt.
+    NoSalt,
+}
+
+impl CaptureLoss {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::RowFull, Self::QueueFull, Self::NoSalt];
+
+    /// The word in metric labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RowFull => "row_full",
+            Self::QueueFull => "queue_full",
+            Self::NoSalt => "no_salt",
         }
     }
 }
@@ -128,6 +161,17 @@ impl Stats {
 
     pub(super) fn add_sampled(&self, decisions: u64) {
         self.sampled.fetch_add(decisions, Ordering::Relaxed);
+    }
+
+    /// What was to be captured and is not in its row, for `reason`.
+    pub fn captures_lost(&self, reason: CaptureLoss) -> u64 {
+        self.capture_losses[reason as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_capture_loss(&self, reason: CaptureLoss, losses: u64) {
+        if losses > 0 {
+            self.capture_losses[reason as usize].fetch_add(losses, Ordering::Relaxed);
+        }
     }
 
     /// Rows deleted for `reason`.

@@ -11,14 +11,16 @@ use sidecar_config::settings::{ClientAddress, Pod};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
+use super::bodies::Missed;
 use super::chain::Links;
-use super::encode::{INSERT_REFUSAL_SQL, INSERT_SQL, Row, encode, encode_refusal, micros};
+use super::encode::{INSERT_REFUSAL_SQL, INSERT_SQL, Row, encode, encode_refusal, micros, row_id};
 use super::ids::Ids;
 use super::insert::{InsertError, insert};
 use super::links::{self, Chained};
 use super::prune::{Room, pages};
 use super::record::{Kind, Record, Scope, ScopeFacts};
 use super::schema::{VERSION, migrate};
+use super::sealed::BodyKey;
 use super::segments::{self, Cutter, Gone, LOOK_EVERY, Retention, Segment, Sizes};
 use super::stats::Stats;
 
@@ -109,6 +111,8 @@ pub(super) struct StoreOptions {
     pub(super) pod: Pod,
     pub(super) client_address: ClientAddress,
     pub(super) chain: Chained,
+    /// What bodies are sealed with; without it rows have none.
+    pub(super) body_key: Option<Arc<BodyKey>>,
     /// What knows how far rows were sent.
     pub(super) stats: Arc<Stats>,
 }
@@ -147,6 +151,9 @@ pub(super) struct Store {
     client_address: ClientAddress,
     /// The end of the chain, where there is one.
     links: Option<Links>,
+    /// The store's number.
+    number: i64,
+    body_key: Option<Arc<BodyKey>>,
     /// When segments were last looked at; `None` since it was opened.
     looked: Option<Instant>,
 }
@@ -178,6 +185,7 @@ impl Store {
             let (open, behind) = links::open(&mut connection, &chain, last, options.pod.clone()).await?;
             (links, last) = (Some(open), behind);
         }
+        let number = links::store(&mut connection).await?;
         let file = FileId::of(path)?;
         let was_clean: i64 =
             sqlx::query_scalar("SELECT value FROM meta WHERE key = 'clean'").fetch_one(&mut connection).await?;
@@ -197,6 +205,8 @@ impl Store {
             retention,
             client_address: options.client_address,
             links,
+            number,
+            body_key: options.body_key.clone(),
             looked: None,
         };
         store.set_clean(false).await?;
@@ -290,12 +300,14 @@ impl Store {
 
     async fn append(&mut self, batch: &[Box<Record>]) -> Result<(), StoreError> {
         let end = self.last + i64::try_from(batch.len()).unwrap_or(i64::MAX);
+        let sealed = self.seal(batch);
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         let ids = self.ids.resolve(&mut transaction, batch, end).await?;
         let (mut strangers, mut known) = (Vec::new(), Vec::new());
-        for ((seq, record), ids) in (self.last + 1..).zip(batch).zip(&ids) {
+        for (place, ((seq, record), ids)) in (self.last + 1..).zip(batch).zip(&ids).enumerate() {
             let client = record.client_addr.and_then(|client| client.told(self.client_address));
-            let mut row = Row { record, ids, seq, client, hash: None };
+            let bodies = sealed.get(place).and_then(Option::as_deref);
+            let mut row = Row { record, ids, seq, client, bodies, hash: None };
             row.hash = self.links.as_mut().map(|links| links.add(&row));
             if record.is_strangers() {
                 strangers.push(encode_refusal(&row));
@@ -323,6 +335,25 @@ impl Store {
             self.room.refusals_take(refusal_pages);
         }
         Ok(())
+    }
+
+    /// From now on bodies are sealed with this key.
+    pub(super) fn seal_with(&mut self, key: &Arc<BodyKey>) {
+        self.body_key = Some(Arc::clone(key));
+    }
+
+    /// Bodies of rows that are about to be written, each for the row it will be in; none where there is no key.
+    fn seal(&self, batch: &[Box<Record>]) -> Vec<Option<Vec<u8>>> {
+        let Some(key) = &self.body_key else { return Vec::new() };
+        let seal = |seq: i64, record: &Record| {
+            let bodies = record.bodies.as_ref()?;
+            let sealed = key.seal(&row_id(self.number, seq, record.time).to_string(), bodies);
+            if sealed.is_none() {
+                self.retention.stats.bodies.miss(Missed::NoKey);
+            }
+            sealed
+        };
+        (self.last + 1..).zip(batch).map(|(seq, record)| seal(seq, record)).collect()
     }
 
     async fn set_clean(&mut self, clean: bool) -> sqlx::Result<()> {

@@ -34,5 +34,5 @@ CREATE TABLE decision (
   upstream, attempts INTEGER, client,
   -- An integer is the chance of a UUIDv7 that begins with `time`, 16 bytes a UUID, 17 bytes a mark and 32 hex digits.
   request_id, trace_id BLOB,
-  queue_us INTEGER, grpc_status INTEGER, limiter INTEGER, message_type, chain BLOB
+  queue_us INTEGER, grpc_status INTEGER, limiter INTEGER, message_type, chain BLOB, captured TEXT, bodies BLOB
 );

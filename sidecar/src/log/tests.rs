@@ -1,5 +1,7 @@
 //! The log as a whole, on real files. What is waited for is a condition, within a bound.
 
+mod bodies;
+mod capture;
 mod chain;
 mod ids;
 mod limiters;
@@ -54,6 +56,14 @@ impl Log {
     }
 
     fn start_cut(refusals: Refusals, path: &Path, sizes: Sizes) -> Self {
+        Self::start_all(refusals, path, sizes, None)
+    }
+
+    fn start_sealed(path: &Path, sizes: Sizes, body_key: Option<PathBuf>) -> Self {
+        Self::start_all(Refusals::new(WINDOW), path, sizes, body_key)
+    }
+
+    fn start_all(refusals: Refusals, path: &Path, sizes: Sizes, body_key: Option<PathBuf>) -> Self {
         let stats = Arc::new(Stats::default());
         let (sender, receiver) = channel_with(refusals, QUEUE_ROWS, 500, Arc::clone(&stats));
         let options = WriterOptions {
@@ -63,6 +73,7 @@ impl Log {
             pod: pod(),
             client_address: ClientAddress::Full,
             chain: Chained::Off,
+            body_key,
         };
         Self { path: path.to_owned(), sender, stats, writer: start(options, receiver).unwrap() }
     }
@@ -83,7 +94,8 @@ fn pod() -> Pod {
 
 fn options(path: &Path, sizes: Sizes) -> StoreOptions {
     let (client_address, chain) = (ClientAddress::Full, Chained::Off);
-    StoreOptions { path: path.to_owned(), sizes, pod: pod(), client_address, chain, stats: Arc::default() }
+    let body_key = Some(Arc::new(bodies::key()));
+    StoreOptions { path: path.to_owned(), sizes, pod: pod(), client_address, chain, body_key, stats: Arc::default() }
 }
 
 /// Has a log delete what is too much.
@@ -127,6 +139,8 @@ fn request(number: u64) -> Record {
         trace_id: Some(*b"trace of no-one."),
         grpc_status: None,
         message_type: None,
+        captured: None,
+        bodies: None,
         client_addr: Some(Client::Address("192.0.2.9:51000".parse().unwrap())),
     }
 }

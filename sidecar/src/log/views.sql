@@ -46,18 +46,21 @@ CREATE VIEW entry AS SELECT
   CASE typeof(d.client) WHEN 'integer' THEN printf('%d.%d.%d.%d:%d', d.client >> 40, d.client >> 32 & 255,
     d.client >> 24 & 255, d.client >> 16 & 255, d.client & 65535) ELSE d.client END AS client_addr,
   d.policy_revision AS policy_revision,
-  lower(nullif(hex(d.chain), '')) AS chain
+  lower(nullif(hex(d.chain), '')) AS chain,
+  d.captured AS captured,
+  -- Bytes as PostgreSQL writes them.
+  '\x' || lower(nullif(hex(d.bodies), '')) AS bodies
 FROM (
   SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
     d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
-    d.request_id, d.trace_id, d.queue_us, d.grpc_status, d.limiter, d.message_type, d.chain,
+    d.request_id, d.trace_id, d.queue_us, d.grpc_status, d.limiter, d.message_type, d.chain, d.captured, d.bodies,
     s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
     p.identity, p.bundle, p.subject, p.san, p.issuer, p.serial, p.fingerprint, p.spki, p.lfdi, p.sfdi, p.tls_version, p.cipher
   FROM decision d LEFT JOIN scope s ON s.id = d.scope LEFT JOIN peer p ON p.id = d.peer
   UNION ALL
   SELECT d.seq, d.time, d.kind, d.repeat, d.verdict, d.reason, d.sni, d.resumed, d.protocol, d.method, d.host, d.path, d.status,
     d.request_bytes, d.response_bytes, d.duration_us, d.connect_us, d.upstream_us, d.upstream, d.attempts, d.client,
-    d.request_id, d.trace_id, d.queue_us, d.grpc_status, d.limiter, d.message_type, d.chain,
+    d.request_id, d.trace_id, d.queue_us, d.grpc_status, d.limiter, d.message_type, d.chain, d.captured, d.bodies,
     s.pod, s.pod_uid, s.namespace, s.workload, s.listener, s.route, s.rule, s.mode, s.policy_revision,
     d.identity, d.bundle, d.subject, d.san, d.issuer, d.serial, d.fingerprint, d.spki, d.lfdi, d.sfdi, d.tls_version, d.cipher
   FROM refusal d LEFT JOIN refusal_scope s ON s.id = d.scope
@@ -67,5 +70,5 @@ CREATE VIEW requests AS SELECT
   id, time, kind, repeat, pod, pod_uid, namespace, workload, listener, sni, route, rule, mode, verdict, reason, limiter,
   identity, bundle, subject, san, issuer, serial, fingerprint, spki, lfdi, sfdi, tls_version, cipher, resumed, protocol,
   method, host, path, status, grpc_status, request_bytes, response_bytes, duration_us, queue_us, connect_us, upstream_us, upstream,
-  attempts, request_id, trace_id, message_type, client_addr, policy_revision, chain
+  attempts, request_id, trace_id, message_type, client_addr, policy_revision, chain, captured, bodies
 FROM entry;

@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::links::Chained;
 use super::queue::{Closer, Receiver, decisions};
 use super::record::Record;
+use super::sealed::KeyFile;
 use super::segments::{Compressor, LOOK_EVERY, Sizes};
 use super::stats::DropReason;
 use super::store::{Opening, Store, StoreError, StoreOptions, set_aside};
@@ -25,6 +26,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What one statement of the writer may last beyond the deadline it was stopped with.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Bytes of bodies in one transaction: they are sealed in memory of their own, and are in the write-ahead log together.
+const BODIES_AT_ONCE: u64 = 256 << 10;
+
+/// No more than one in so many of a segment's bytes either, so that it becomes little larger than it should.
+const SEGMENT_PART: u64 = 8;
 
 /// What the writer needs to know.
 #[derive(Clone, Debug)]
@@ -41,6 +48,8 @@ pub struct WriterOptions {
     pub client_address: ClientAddress,
     /// Whether rows are chained.
     pub chain: Chained,
+    /// File with the key for bodies.
+    pub body_key: Option<PathBuf>,
 }
 
 /// Starts the log thread. A store that cannot be opened is no error here: traffic goes on, and so do the attempts.
@@ -48,7 +57,9 @@ pub struct WriterOptions {
 /// # Errors
 /// When the thread or its runtime cannot be made.
 pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
-    let WriterOptions { path, flush_every, sizes, pod, client_address, chain } = options;
+    let WriterOptions { path, flush_every, sizes, pod, client_address, chain, body_key } = options;
+    let mut key_file = KeyFile::new(body_key);
+    let body_key = key_file.look(Instant::now(), &receiver.stats().bodies);
     let runtime = Builder::new_current_thread().build()?;
     let closer = receiver.closer();
     let (done, summary) = mpsc::sync_channel(1);
@@ -58,8 +69,9 @@ pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
         let worker = Worker {
             compressor,
             has_age: sizes.keep.is_some(),
-            store_options: StoreOptions { path, sizes, pod, client_address, chain, stats },
+            store_options: StoreOptions { path, sizes, pod, client_address, chain, body_key, stats },
             flush_every,
+            key_file,
             receiver,
             runtime,
             store: None,
@@ -115,10 +127,21 @@ impl Writer {
     }
 }
 
+/// How many of the first rows are written at once: all, if their bodies are not more than so many bytes.
+fn at_once(rows: &[Box<Record>], most: u64) -> usize {
+    let mut bytes = 0;
+    let mut is_more = |record: &Record| {
+        bytes += record.bodies.as_ref().map_or(0, |bodies| bodies.bytes() as u64);
+        bytes > most
+    };
+    rows.iter().position(|record| is_more(record)).map_or(rows.len(), |place| place.max(1))
+}
+
 /// The thread's own state.
 struct Worker {
     store_options: StoreOptions,
     flush_every: Duration,
+    key_file: KeyFile,
     /// Whether rows are deleted for their age.
     has_age: bool,
     receiver: Receiver,
@@ -139,14 +162,12 @@ impl Worker {
         let mut lost = 0;
         // Opened before there is anything to write: a store that fails is known at once.
         while self.open() && self.receiver.gather(&mut batch, self.flush_every, self.due()) {
-            self.receiver.stats().set_in_hand(decisions(&batch));
-            let wrote = self.write(&batch);
+            self.look_for_key();
+            let left = self.write_all(&batch);
+            lost += left;
             self.receiver.stats().set_in_hand(0);
-            if !wrote {
-                lost += decisions(&batch);
-            }
             self.receiver.recycle(&mut batch);
-            if !wrote || self.out_of_time() {
+            if left > 0 || self.out_of_time() {
                 break;
             }
         }
@@ -161,6 +182,33 @@ impl Worker {
     fn due(&self) -> Option<Instant> {
         let look = self.has_age.then(|| Instant::now() + LOOK_EVERY);
         [self.store.as_ref().and_then(Store::due), look].into_iter().flatten().min()
+    }
+
+    /// Seals bodies with another key from now on, if there is another.
+    fn look_for_key(&mut self) {
+        if let Some(key) = self.key_file.look(Instant::now(), &self.receiver.stats().bodies) {
+            if let Some(store) = &mut self.store {
+                store.seal_with(&key);
+            }
+            self.store_options.body_key = Some(key);
+        }
+    }
+
+    /// Writes `batch` in as few transactions as the bodies in it allow; decisions that could not be written.
+    fn write_all(&mut self, batch: &[Box<Record>]) -> u64 {
+        let most = self.store_options.sizes.segment / SEGMENT_PART;
+        let mut rest = batch;
+        loop {
+            self.receiver.stats().set_in_hand(decisions(rest));
+            let (now, later) = rest.split_at(at_once(rest, most.min(BODIES_AT_ONCE)));
+            if !self.write(now) {
+                return decisions(rest);
+            }
+            if later.is_empty() {
+                return 0;
+            }
+            rest = later;
+        }
     }
 
     /// Writes `batch`, however often that takes; false when the time to stop came first.

@@ -130,6 +130,11 @@ fn request_log(page: &mut Page, stats: &log::Stats, limit: u64) {
     }
     let help = "Decisions that are in no row, because only a part of what is allowed is to be.";
     page.counter("postern_log_rows_sampled_away_total", help, stats.rows_sampled_away());
+    let help = "What was to be captured and is not in its row as it should be, by reason.";
+    let mut lost = page.family(Kind::Counter, "postern_log_captures_lost_total", help);
+    for reason in log::CaptureLoss::ALL {
+        lost.series(&[("reason", reason.name())], stats.captures_lost(reason));
+    }
     let help = "Rows deleted to keep the log within its size and age.";
     let mut pruned = page.family(Kind::Counter, "postern_log_rows_pruned_total", help);
     for reason in log::PruneReason::ALL {
@@ -155,6 +160,14 @@ fn request_log(page: &mut Page, stats: &log::Stats, limit: u64) {
     for form in log::SegmentForm::ALL {
         bytes.series(&[("form", form.name())], stats.segments(form).1);
     }
+    let help = "Bodies that a route's rows were to keep and that are in none, by reason.";
+    let mut missed = page.family(Kind::Counter, "postern_log_bodies_missed_total", help);
+    for reason in log::Missed::ALL {
+        missed.series(&[("reason", reason.name())], stats.bodies.missed(reason));
+    }
+    let help = "Bytes of bodies that are held until their rows are written.";
+    page.gauge("postern_log_bodies_held_bytes", help, stats.bodies.held_bytes());
+    page.gauge("postern_log_bodies_held_limit_bytes", "Bytes of bodies that may be held.", log::BODIES_BYTES);
     if stats.ship.is_on() {
         shipping(page, stats);
     }

@@ -6,7 +6,7 @@ use std::fs;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use sidecar_config::{backend, filters, health, policy, trust, upstream};
+use sidecar_config::{backend, capture, filters, health, policy, trust, upstream};
 
 use super::constraints::{schemas, walk};
 use super::root;
@@ -77,6 +77,7 @@ const ORIGINS: &[(&str, Origin)] = &[
     ("/policy/routes/[]/podSelector", Same("ProxyRoute spec.podSelector")),
     ("/policy/routes/[]/hostnames", Same("ProxyRoute spec.hostnames")),
     ("/policy/routes/[]/backendPolicy", Same("ProxyRoute spec.backendPolicy")),
+    ("/policy/routes/[]/capture", Same("ProxyRoute spec.capture")),
     ("/policy/routes/[]/rules/[]", Same("ProxyRoute spec.rules[]")),
     ("/policy/routes/[]/rules/[]/allow/[]/identity", From("ProxyRoute spec.rules[].allow[].identity.name")),
     ("/policy/routes/[]/rules/[]/allow/[]/verified", From("ProxyRoute spec.rules[].allow[].verified.trust")),
@@ -271,6 +272,10 @@ fn defaults() -> Vec<SameDefaults> {
         ("spec.backendPolicy.healthCheck", json!({"tcp": {}}), same::<health::HealthCheck>),
         ("spec.backendPolicy.healthCheck.http", json!({"path": "/"}), same::<health::HttpCheck>),
         ("spec.backendPolicy.healthCheck.grpc", json!({}), same::<health::GrpcCheck>),
+        ("spec.capture.headers[]", json!({"name": "a"}), same::<capture::Captured>),
+        ("spec.capture.query[]", json!({"name": "a"}), same::<capture::Captured>),
+        ("spec.capture.cookies[]", json!({"name": "a"}), same::<capture::Captured>),
+        ("spec.capture.bodies", json!({}), same::<capture::CapturedBodies>),
         ("spec.rules[]", json!({"name": "a", "allow": [{"anyone": {}}]}), same::<policy::Rule>),
         ("spec.rules[].matches[].headers[]", json!({"name": "a", "value": "b"}), same::<policy::ValueMatch>),
         ("spec.rules[].matches[].queryParams[]", json!({"name": "a", "value": "b"}), same::<policy::ValueMatch>),

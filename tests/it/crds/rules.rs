@@ -43,7 +43,7 @@ fn row(place: &str, message: &str, object: Value) -> Row {
 
 /// All of them.
 pub(super) fn rows() -> Vec<Row> {
-    [listeners(), rules(), filters(), backends(), times(), identities(), changes()].concat()
+    [listeners(), captures(), rules(), filters(), backends(), times(), identities(), changes()].concat()
 }
 
 fn listeners() -> Vec<Row> {
@@ -92,6 +92,31 @@ fn listeners() -> Vec<Row> {
             "spec",
             "spec.rules[].backendRefs[].protocol: backendPolicy.healthCheck.grpc asks by HTTP/2; write `protocol: HTTP2`",
             with("asked-by-grpc", &[("/spec/rules/0/backendRefs/0/protocol", json!("HTTP"))]),
+        ),
+    ]
+}
+
+fn captures() -> Vec<Row> {
+    let secret = "capture: a secret is not kept as it is; write `as: Mask`, `Sha256` or `Drop`, and cookies by their names in capture.cookies";
+    let star = "capture: in a name `*` stands at its end alone, for every name that begins so";
+    let capture = |place: &str, value: Value| with("everything", &[(&format!("/spec/capture{place}"), value)]);
+    vec![
+        row(
+            "spec",
+            "spec.capture: on a TLS listener bytes are passed on as they are; leave it out, or write listener.protocol HTTPS",
+            with("forwarded", &[("/spec/capture", json!({"headers": [{"name": "x-tenant"}]}))]),
+        ),
+        row("spec.capture", "capture takes nothing; write headers, query, cookies or bodies", capture("", json!({}))),
+        row("spec.capture.headers[0]", secret, capture("/headers/0", json!({"name": "Authorization"}))),
+        row("spec.capture.query[0]", secret, capture("/query/0", json!({"name": "access_token", "as": "Keep"}))),
+        row("spec.capture.cookies[0]", secret, capture("/cookies/0", json!({"name": "JSESSIONID"}))),
+        row("spec.capture.headers[0]", star, capture("/headers/0", json!({"name": "x-*-id"}))),
+        row("spec.capture.query[0]", star, capture("/query/0", json!({"name": "**"}))),
+        row("spec.capture.cookies[0]", star, capture("/cookies/0", json!({"name": "*a"}))),
+        row(
+            "spec.capture.bodies",
+            "capture.bodies keeps none; write `request: true` or `response: true`",
+            capture("/bodies", json!({"maxBytes": 10})),
         ),
     ]
 }

@@ -50,6 +50,7 @@ fn routes() -> Vec<Value> {
             "maxStreams": 1000, "maxTunnels": 10,
         },
         "forwarding": {"trustedHops": 1},
+        "capture": capture(),
         "allowBypass": true,
     });
     let rule = json!({"name": "all", "allow": [{"anyone": {}}], "backendRefs": [{"localPort": 8080}]});
@@ -76,6 +77,14 @@ fn routes() -> Vec<Value> {
         route("plain", &small(json!({"port": 8080, "protocol": "HTTP", "address": "Loopback"}), &rule)),
         route("forwarded", &small(json!({"port": 5432, "protocol": "TLS"}), &rule)),
     ]
+}
+
+fn capture() -> Value {
+    json!({
+        "headers": [{"name": "x-tenant", "as": "Keep"}, {"name": "authorization", "as": "Sha256"}],
+        "query": [{"name": "page*", "as": "Mask"}], "cookies": [{"name": "theme", "as": "Drop"}],
+        "bodies": {"request": true, "response": false, "maxBytes": 4096},
+    })
 }
 
 fn listener() -> Value {

@@ -61,6 +61,7 @@ fn notations_agree() {
         "tls-1.5",
         "messages-1.6",
         "log-1.7",
+        "capture-1.8",
         "backends",
         "filters",
         "health",
@@ -92,6 +93,7 @@ fn what_is_written_back_reads_the_same() {
         "tls-1.5.json",
         "messages-1.6.json",
         "log-1.7.json",
+        "capture-1.8.json",
         "backends.json",
         "filters.json",
         "health.json",
@@ -170,6 +172,14 @@ const BAD: &[(&str, &str)] = &[
         "balancer.yaml",
         "`policy.routes[0].backendPolicy.loadBalancer.type`: unknown variant `Random`, expected `RoundRobin` or `LeastRequest`",
     ),
+    (
+        "capture-as.toml",
+        "`policy.routes[0].capture.headers[0].as`: unknown variant `keep`, expected one of `Keep`, `Mask`, `Sha256`, `Drop`",
+    ),
+    (
+        "capture-name.yaml",
+        "`policy.routes[0].capture.query[0]`: invalid type: string \"page\", expected struct Captured",
+    ),
     ("certificate-without-key.yaml", "`identity.certificates[0]`: missing field `key`"),
     (
         "dns-server.toml",
@@ -205,8 +215,8 @@ const BAD: &[(&str, &str)] = &[
     ("malformed.toml", "not valid TOML: line 2, column 10: unclosed table, expected `]`"),
     ("malformed.yaml", "not valid YAML: line 2, column 19: mismatched bracket '[' closed by '}'"),
     ("no-allow.toml", "`policy.routes[0].rules[0]`: missing field `allow`"),
-    ("no-version.toml", r#"`version` is missing; write `version = "1.7"` at the top"#),
-    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.7"`"#),
+    ("no-version.toml", r#"`version` is missing; write `version = "1.8"` at the top"#),
+    ("not-a-table.json", r#"the top level is not a table of parts; start with `version = "1.8"`"#),
     (
         "outlier.yaml",
         "`policy.routes[0].backendPolicy.outlierDetection.interval`: unknown field `interval`, expected one of `consecutiveLocalOriginFailures`, `consecutiveGatewayErrors`, `baseEjectionTime`, `maxEjectionTime`, `maxEjectionPercent`",
@@ -273,12 +283,12 @@ const BAD: &[(&str, &str)] = &[
         "`policy.routes[0].rules[0].backends[0].tls.mode`: unknown variant `None`, expected `Simple` or `Mutual`",
     ),
     ("upstream-tls-no-trust.json", "`policy.routes[0].rules[0].backends[0].tls`: missing field `trust`"),
-    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.7"`"#),
+    ("version-number.json", r#"`version`: 1.0 is not text; write it in quotes, `"1.8"`"#),
     (
         "version-unsupported.yaml",
-        "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.7: use one of those, or a sidecar that reads 2.0",
+        "`version`: 2.0 is not supported; this sidecar reads 1.0 to 1.8: use one of those, or a sidecar that reads 2.0",
     ),
-    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.7`"),
+    ("version-word.toml", "`version`: `one` is not a contract version; write it as `1.8`"),
     ("weight.json", "`policy.routes[0].rules[0].backends[0].weight`: invalid value: integer `-1`, expected u32"),
     ("wrong-type.json", "`identities`: invalid type: map, expected a sequence"),
 ];

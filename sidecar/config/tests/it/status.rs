@@ -38,7 +38,7 @@ fn status() -> Status {
 #[test]
 fn its_words_are_fixed() {
     let expected = json!({
-        "contract": { "min": "1.0", "max": "1.7" },
+        "contract": { "min": "1.0", "max": "1.8" },
         "podUid": "",
         "parts": {
             "trust": { "loaded": "0123456789ab", "refused": "ba9876543210", "why": "bundle `ours` has no roots", "keptSince": "2026-11-21T00:00:00Z" },

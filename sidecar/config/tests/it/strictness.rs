@@ -44,6 +44,7 @@ fn an_unknown_field_is_refused_in_every_object() {
         ("tls-1.5.json", 5),
         ("messages-1.6.json", 6),
         ("log-1.7.json", 2),
+        ("capture-1.8.json", 12),
     ] {
         let full = serde_json::to_value(read_file(&folder.join(name)).unwrap()).unwrap();
         let mut places = Vec::new();

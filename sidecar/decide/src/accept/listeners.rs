@@ -82,6 +82,11 @@ fn check_plain(route: &Route, listener: &Listener, place: &str, problems: &mut P
 /// A connection whose bytes are not looked into has no path, method, header or query.
 fn check_forwarded(route: &Route, listener: &Listener, place: &str, problems: &mut Problems) {
     let name = &listener.name;
+    if route.capture.is_some() {
+        let advice = "leave it out, or serve the route on an `HTTPS` listener";
+        let detail = format_args!("nothing can be captured on listener `{name}`, which is `TLS`; {advice}");
+        problems.add(format_args!("{place}.capture"), detail);
+    }
     for (index, rule) in route.rules.iter().enumerate() {
         let place = format!("{place}.rules[{index}]");
         if !rule.matches.is_empty() {

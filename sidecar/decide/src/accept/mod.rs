@@ -2,6 +2,7 @@
 
 mod allow;
 mod backend;
+mod capture;
 mod endpoints;
 mod filters;
 mod health;

@@ -8,6 +8,7 @@ use sidecar_config::{Duration, Part};
 
 use super::allow::check_allow;
 use super::backend::{TIME_MAX, check_backend, check_backend_policy, check_range};
+use super::capture::check_capture;
 use super::filters::check_filters;
 use super::health::check_grpc_backends;
 use super::listeners::{check_listeners, check_served};
@@ -110,6 +111,9 @@ fn check_route(route: &Route, place: &str, listeners: &[Listener], gate_names: &
     }
     check_backend_policy(&route.backend_policy, &format!("{place}.backendPolicy"), problems);
     check_grpc_backends(route, place, problems);
+    if let Some(capture) = &route.capture {
+        check_capture(capture, &format!("{place}.capture"), problems);
+    }
     let mut names = HashSet::new();
     for (index, rule) in route.rules.iter().enumerate() {
         let place = format!("{place}.rules[{index}]");

@@ -129,7 +129,7 @@ pub(super) fn parameter_value<'q>(query: &'q str, name: &str) -> Option<&'q str>
 
 /// The bytes that a name or value stands for (application/x-www-form-urlencoded): `+` is a space, `%XX` its byte, and a
 /// percent sign that encodes nothing is itself.
-pub(super) fn decoded(text: &str) -> impl Iterator<Item = u8> {
+pub(crate) fn decoded(text: &str) -> impl Iterator<Item = u8> {
     let mut rest = text.as_bytes();
     iter::from_fn(move || {
         let (byte, length) = match (crate::path::escaped(rest, 0), rest.first()?) {

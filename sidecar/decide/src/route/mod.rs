@@ -24,7 +24,7 @@ use crate::path::match_key;
 use crate::quick::QuickMap;
 use crate::reason::Reason;
 
-pub(crate) use self::conditions::header_name;
+pub(crate) use self::conditions::{decoded, header_name};
 pub use self::host::{canonical_host, is_host, split_port};
 pub(crate) use self::template::Template;
 

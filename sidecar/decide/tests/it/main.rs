@@ -9,6 +9,7 @@ mod accept_listeners;
 mod accept_matches;
 mod accept_problems;
 mod accept_upstreams;
+mod capture;
 mod certificate;
 mod crl;
 mod filter_hops;

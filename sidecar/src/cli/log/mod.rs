@@ -1,5 +1,6 @@
 //! The `log` command: its flags and its own commands, and how rows are written.
 
+mod body;
 mod deliver;
 mod filters;
 mod store;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
+use self::body::{BodyArgs, body};
 use self::deliver::{Delivery, ProgressLine};
 use self::filters::FilterArgs;
 use self::store::StoreArgs;
@@ -74,6 +76,8 @@ pub(super) struct LogArgs {
 enum LogCommand {
     /// Explain one decision: which rule, who it was, why, and what would have let it pass
     Why(WhyArgs),
+    /// Write a body that a row keeps, as it came (settings.log.bodyKeyFile)
+    Body(BodyArgs),
     /// Count decisions by identity, route, reason and the like
     Top(TopArgs),
     /// Write all columns of every row that matches
@@ -146,6 +150,7 @@ pub(super) fn print(args: &LogArgs) -> Result<()> {
         match &args.command {
             None => rows(args, args.store.open().await?).await,
             Some(LogCommand::Why(of)) => why(args, args.store.open().await?, of).await,
+            Some(LogCommand::Body(of)) => body(&args.store, &args.filters, of).await,
             Some(LogCommand::Top(of)) => top(args, args.store.open().await?, of).await,
             Some(LogCommand::Export(of)) => export(args, args.store.open().await?, of).await,
             Some(LogCommand::Verify(of)) => verify(&args.store, of).await,

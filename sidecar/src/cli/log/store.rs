@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use postern_postgres::Target;
+use sidecar_config::settings::Settings;
 use sidecar_decide::Parts;
 
 use crate::config::{self, Publisher};
@@ -54,9 +55,18 @@ impl StoreArgs {
         if let Some(database) = &self.database {
             return Ok((database.clone(), Chained::Off));
         }
-        let reading = config::read(&self.config).context("which log? give --config or --database")?;
-        let settings = settings::load(&reading, &Flags::default()).map_err(|errors| anyhow!(errors.join("\n")))?;
+        let settings = self.settings()?;
         Ok((settings::log_path(&settings, &self.config), settings::log_chain(&settings, &self.config)))
+    }
+
+    /// The key for bodies that the configuration names.
+    pub(super) fn body_key(&self) -> Option<PathBuf> {
+        settings::log_body_key(&self.settings().ok()?, &self.config)
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        let reading = config::read(&self.config).context("which log? give --config or --database")?;
+        settings::load(&reading, &Flags::default()).map_err(|errors| anyhow!(errors.join("\n")))
     }
 
     async fn connect(&self, url: &str) -> Result<Remote> {

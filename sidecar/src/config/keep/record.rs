@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(other, "is of `identity`, not of `trust`");
         let newer = Record { version: "1.99".parse().unwrap(), ..record() };
         let error = Record::read(Item::Part(Part::Identity), &written(&newer)).unwrap_err();
-        assert_eq!(error, "is of contract 1.99, and this sidecar reads 1.0 to 1.7");
+        assert_eq!(error, "is of contract 1.99, and this sidecar reads 1.0 to 1.8");
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub(super) use retain::{Gone, LOOK_EVERY, Retention, Tally, closed_bytes, tidy};
 /// The largest segment: it is opened in memory, which is the pod's.
 pub const SIZE_MAX: u64 = 8 << 20;
 
+/// What a segment has beside the rows that make it full: its tables, and the last batch with its bodies.
+const AROUND: u64 = 1 << 20;
+
 /// The smallest: what empty tables take is a small part of it.
 const SIZE_MIN: u64 = 128 << 10;
 
@@ -68,7 +71,7 @@ impl Sizes {
     /// The segment's size that is asked for, or less where the whole store is small.
     #[must_use]
     pub fn new(segment: u64, age: Duration, total: u64, keep: Option<Duration>) -> Self {
-        let segment = segment.min(total / SEGMENTS).clamp(SIZE_MIN.min(total), SIZE_MAX);
+        let segment = segment.min(total / SEGMENTS).clamp(SIZE_MIN.min(total), SIZE_MAX - AROUND);
         Self { segment, age, total, keep }
     }
 }
@@ -302,7 +305,7 @@ mod tests {
             ((4 << 20, 256 << 20), 4 << 20),
             ((4 << 20, 16 << 20), 1 << 20),
             ((4 << 20, 1 << 20), 128 << 10),
-            ((64 << 20, 1 << 30), 8 << 20),
+            ((64 << 20, 1 << 30), SIZE_MAX - AROUND),
             ((1, 1 << 30), 128 << 10),
         ];
         for ((segment, total), expected) in table {

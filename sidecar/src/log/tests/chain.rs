@@ -5,6 +5,7 @@ use std::fs;
 use sidecar_decide::{Limiter, Reason};
 
 use super::super::segments::{self, Compressor};
+use super::bodies::bodies;
 use super::*;
 use crate::message_type::Message;
 
@@ -92,7 +93,12 @@ fn zoo() -> Vec<Record> {
         Record { request_id: told("0123456789abcdef0123456789abcdef"), trace_id: None, ..request(20) },
         Record { request_id: told("one/of+its=own"), resumed: false, ..request(21) },
         Record { request_id: None, message_type: Some(Message::Call("shop.v1.Stock/Count".into())), ..request(22) },
-        Record { peer: None, scope: None, ..request(23) },
+        Record {
+            captured: Some(r#"{"headers":{"x-tenant":"a"}}"#.into()),
+            bodies: bodies(b"asked", b""),
+            ..request(23)
+        },
+        Record { peer: None, scope: None, ..request(24) },
     ]);
     let strangers = rows.clone().into_iter().map(|row| Record { peer: None, verdict: Verdict::Refused, ..row });
     let known = strangers.collect::<Vec<_>>();
@@ -277,7 +283,7 @@ fn what_somebody_else_does_to_a_row_is_found() {
             17,
         ),
         (
-            "INSERT INTO decision SELECT 201, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain FROM decision WHERE seq = 200",
+            "INSERT INTO decision SELECT 201, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, captured, bodies FROM decision WHERE seq = 200",
             201,
         ),
     ];

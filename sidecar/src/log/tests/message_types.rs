@@ -68,7 +68,7 @@ fn a_file_without_types_keeps_its_rows_and_gets_types() {
          /orders/0,CN=meter-7,,EndDevice\n\
          /orders/1,,,EndDevice"
     );
-    assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "7");
+    assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "8");
     for table in ["decision", "refusal"] {
         let columns = format!("SELECT group_concat(name) FROM pragma_table_info('{table}')");
         let (_folder, fresh) = folder();

@@ -14,7 +14,7 @@ use crate::tls::TlsPeer;
 const VIEW: &str = "id,time,kind,repeat,pod,pod_uid,namespace,workload,listener,sni,route,rule,mode,verdict,reason,limiter,\
 identity,bundle,subject,san,issuer,serial,fingerprint,spki,lfdi,sfdi,tls_version,cipher,resumed,protocol,method,host,path,status,\
 grpc_status,request_bytes,response_bytes,duration_us,queue_us,connect_us,upstream_us,upstream,attempts,request_id,trace_id,\
-message_type,client_addr,policy_revision,chain";
+message_type,client_addr,policy_revision,chain,captured,bodies";
 
 /// What the command asks for without flags.
 fn all() -> Filter {
@@ -46,7 +46,7 @@ fn every_column_comes_back() {
         "2023-11-14T22:13:20.123456Z,request,1,orders-1,uid-1,shop,orders,main,orders.example,shop/orders,read,enforce,\
          allowed,,,meter-7,fleet,CN=meter-7,DNS:meter-7.example,CN=Fleet CA,0a,f1,51,1f,5f,TLSv1.3,TLS13_AES_256_GCM_SHA384,1,\
          HTTP/2,GET,orders.example,/orders/0,200,,10,2000,1500,100,300,1200,10.0.0.7:8080,1,\
-         018bcfe5-687b-774b-8123-456789abcdef,7472616365206f66206e6f2d6f6e652e,,192.0.2.9:51000,0123456789ab,"
+         018bcfe5-687b-774b-8123-456789abcdef,7472616365206f66206e6f2d6f6e652e,,192.0.2.9:51000,0123456789ab,,,"
     );
 }
 
@@ -468,7 +468,7 @@ fn a_file_of_an_earlier_version_is_read_and_brought_up_to_date() {
     execute(&path, VERSION_1);
     // A copy is read as it is.
     let old = print(&path, &all(), Output::Csv);
-    assert_eq!(old.split_once("\r\n").unwrap().0, VIEW.replace(",sfdi", "").replace(",chain", ""));
+    assert_eq!(old.split_once("\r\n").unwrap().0, VIEW.replace(",sfdi", "").replace(",chain,captured,bodies", ""));
     assert_eq!(old.lines().count(), 4);
     assert_eq!(print(&path, &all(), Output::Table).lines().count(), 4);
     written(&path, vec![request(0)]);
@@ -476,7 +476,7 @@ fn a_file_of_an_earlier_version_is_read_and_brought_up_to_date() {
     let expected = "request,allowed,meter,/old/0,167261211391\nrequest,refused,stranger,/old/1,\n\
                     connection,refused,,,\nrequest,allowed,meter-7,/orders/0,5f";
     assert_eq!(ask(&path, "SELECT kind, verdict, identity, path, sfdi FROM requests"), expected);
-    assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "7");
+    assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "8");
     assert_eq!(ask(&path, "SELECT group_concat(name) FROM pragma_table_info('peer')"), {
         let (_folder, fresh) = folder();
         written(&fresh, Vec::new());

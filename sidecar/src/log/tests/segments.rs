@@ -111,7 +111,7 @@ fn a_query_of_ones_own_has_all_rows_in_one_table() {
         assert_eq!(ask(&path, sql), expected, "{sql}");
     }
     let columns = "SELECT count(*), sum(\"notnull\") FROM pragma_table_info('requests')";
-    assert_eq!(ask(&path, columns), "49,0");
+    assert_eq!(ask(&path, columns), "51,0");
     let mut out = Vec::new();
     for sql in ["DROP TABLE requests", "DELETE FROM requests", "SELECT absent FROM requests"] {
         assert!(block_on(query::sql(&path, sql, Output::Csv, &mut out)).is_err(), "{sql}");

@@ -254,7 +254,7 @@ fn files_of_others_and_of_the_future_are_refused() {
         ),
         (
             "PRAGMA user_version = 9",
-            "its schema is version 9 and this program knows versions up to 7: use a newer one, or another file",
+            "its schema is version 9 and this program knows versions up to 8: use a newer one, or another file",
         ),
     ];
     for (made_by, expected) in cases {
