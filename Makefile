@@ -106,8 +106,8 @@ revocations: ## Suspend a client of 20 pods 200 times: prints how long it takes 
 .PHONY: log-plans
 log-plans: ## Ask PostgreSQL how it finds 5 million rows of the request log by time, identity and reason: indexes, and few rows
 	@scripts/need cc cargo postgres
-	$(call part,build,cargo build --workspace --bins)
-	$(call part,plans,PLAN_ROWS=5000000 cargo test --quiet --package postern-tests --test it -- plans::)
+	$(call part,build,cargo build --workspace --bins --tests)
+	$(call part,plans,PLAN_ROWS=5000000 cargo test --quiet --workspace --test it plans:: -- --nocapture)
 
 .PHONY: bench-operator
 bench-operator: ## Measure the operator with 200 workloads, 1,000 pods, 2,000 clients: time, requests, memory; ends by itself
@@ -126,7 +126,7 @@ soak: ## Have everything around a busy gate fail at random for SOAK_SECONDS=600:
 .PHONY: kills
 kills: ## Kill sidecar and PostgreSQL at random under load for KILL_SECONDS=300: no row may be there twice, nor more be lost than a batch
 	@scripts/need cc cargo curl postgres
-	$(call part,build,cargo build --workspace --bins)
+	$(call part,build,cargo build --workspace --bins --tests)
 	$(call part,kills,SHIP_KILL_SECONDS=$(KILL_SECONDS) cargo test --workspace --test it kills_at_any_moment -- --nocapture)
 
 .PHONY: bench

@@ -215,10 +215,10 @@ fn log_changes_nothing() {
 }
 
 /// `sqlite3` holding a lock on the database until it is dropped.
-struct Lock(Child);
+pub(crate) struct Lock(Child);
 
 impl Lock {
-    fn take(database: &Path) -> Self {
+    pub(crate) fn take(database: &Path) -> Self {
         let mut command = Command::new("sqlite3");
         command.arg(database).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();

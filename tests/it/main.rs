@@ -30,6 +30,7 @@ mod ids;
 mod images;
 mod injection;
 mod keep;
+mod kills;
 mod lifecycle;
 mod listeners;
 mod live;

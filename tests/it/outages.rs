@@ -5,15 +5,19 @@ use std::env;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use postern_tests::ca::LeafOptions;
 use postern_tests::clients::Curl;
-use postern_tests::gate::Gate;
+use postern_tests::clock::Clock;
+use postern_tests::config::client_uri;
+use postern_tests::gate::{GATE_URI, Gate};
 use postern_tests::postgres::Postgres;
 use postern_tests::process::Sidecar;
 use serde_json::{Value, json};
 
 use crate::log::call;
-use crate::observed::{metric, status, wait_metric, wait_until};
+use crate::observed::{metric, page, status, wait_metric, wait_until};
 use crate::shipping::{BACKLOG, Rig, failures};
 
 /// Rows of an outage; of an hour with ten a second: `OUTAGE_ROWS=36000 cargo test …`.
@@ -130,6 +134,92 @@ fn what_there_is_no_room_for_until_the_end_of_an_outage_is_counted() {
         rig.server.sql("SELECT count(*) FROM postern.requests WHERE status = 403").unwrap().parse::<u32>().unwrap()
             >= 10
     );
+}
+
+/// The longest rest between two tries in seconds (`RETRY_MAX`); the shortest of those is half of it.
+const REST_MAX: u64 = 60;
+
+/// Tries until rests have their length.
+const FIRST_TRIES: u64 = 8;
+
+/// Tries that failed, for whatever reason: one that is under way when the clock is put forward has taken too long.
+fn tries(sidecar: &Sidecar) -> u64 {
+    let page = page(sidecar, "/metrics").text();
+    let failures = page.lines().filter(|line| line.starts_with("postern_log_ship_failures_total{"));
+    failures.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+}
+
+/// A gate for whose clock an hour passes without PostgreSQL, with calls in each minute; how many decisions there were.
+fn hour_without_postgres(rig: &mut Rig, clock: &mut Clock, max_age: &str) -> (Gate, usize) {
+    const CALLS: usize = 20;
+    const STEP: u64 = 10;
+    let mut gate = rig.gate_with(|document| {
+        cut_often("64Mi")(document);
+        document["settings"]["log"]["segmentAge"] = json!("5m");
+        document["settings"]["log"]["maxAge"] = json!(max_age);
+    });
+    gate.sidecar.terminate().unwrap();
+    assert!(gate.sidecar.wait_exit().unwrap().success());
+    // For its clock those that it has become too old.
+    let server = LeafOptions { uris: vec![GATE_URI.to_owned()], ..LeafOptions::server("gate") };
+    for (stem, options) in [("server", server), ("billing", LeafOptions::client("billing", &client_uri("billing")))] {
+        gate.keep(stem, &gate.authority.issue(&options.for_a_day()).unwrap()).unwrap();
+    }
+    gate.sidecar = clock.of(gate.sidecar.launch()).start_ready().unwrap();
+    call(&gate, "billing", CALLS);
+    rig.has_all(&gate.sidecar, CALLS);
+    rig.server.kill();
+    let began = Instant::now();
+    for _ in 0..60 {
+        call(&gate, "billing", CALLS);
+        let before = tries(&gate.sidecar);
+        for _ in 0..REST_MAX / STEP {
+            clock.pass(Duration::from_secs(STEP)).unwrap();
+            // What is due is done before it is asked once more, most often.
+            metric(&gate.sidecar, BACKLOG);
+        }
+        wait_until("a try in each minute", || tries(&gate.sidecar) > before);
+    }
+    // Some seconds went by themselves.
+    let passed = (clock.ahead() + began.elapsed()).as_secs();
+    let tries = tries(&gate.sidecar);
+    assert!(tries <= FIRST_TRIES + passed / (REST_MAX / 2), "{tries} tries in {passed} s");
+    call(&gate, "billing", CALLS);
+    let decided = 62 * CALLS;
+    written(&gate.sidecar, decided);
+    rig.server.resume().unwrap();
+    clock.pass(Duration::from_secs(REST_MAX)).unwrap();
+    (gate, decided)
+}
+
+#[test]
+fn an_hour_without_postgres_is_sent_whole_oldest_first_when_it_is_back() {
+    let (mut rig, mut clock) = (Rig::start(), Clock::new().unwrap());
+    let (gate, decided) = hour_without_postgres(&mut rig, &mut clock, "2h");
+    wait_until("all of it", || rig.count() >= decided);
+    wait_metric(&gate.sidecar, BACKLOG, 0);
+    // What is inserted first lies first; a day has its partition.
+    let sent = rig.server.sql("SELECT id FROM postern.requests ORDER BY tableoid::regclass::text, ctid").unwrap();
+    let logged = gate.sidecar.launch().query("SELECT id FROM entry ORDER BY seq").unwrap();
+    let logged: Vec<_> = logged.iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!((logged.len(), sent.lines().collect::<Vec<_>>()), (decided, logged));
+    let span = rig.server.sql("SELECT max(time) - min(time) >= interval '1 hour' FROM postern.requests").unwrap();
+    assert_eq!((span.as_str(), metric(&gate.sidecar, "postern_log_ship_rows_known_total")), ("t", 0));
+    assert_eq!(["size", "age", "damaged", "rejected"].map(|reason| lost(&gate.sidecar, reason)), [0; 4]);
+    let cuts = ["plain", "compressed"].map(|form| segments(&gate.sidecar, form)).iter().sum::<u64>();
+    assert!(cuts >= 10, "cut every five minutes, there are {cuts} segments");
+}
+
+#[test]
+fn what_becomes_too_old_in_an_hour_without_postgres_is_counted() {
+    let (mut rig, mut clock) = (Rig::start(), Clock::new().unwrap());
+    let (gate, decided) = hour_without_postgres(&mut rig, &mut clock, "20m");
+    wait_until("all that is left", || rig.count() as u64 + lost(&gate.sidecar, "age") == decided as u64);
+    wait_metric(&gate.sidecar, BACKLOG, 0);
+    assert_eq!(["size", "damaged", "rejected"].map(|reason| lost(&gate.sidecar, reason)), [0; 3]);
+    let kept = "SELECT count(*) FROM postern.requests WHERE time > (SELECT max(time) FROM postern.requests) - interval '15 minutes'";
+    assert!(rig.server.sql(kept).unwrap().parse::<u64>().unwrap() >= 300);
+    assert!(lost(&gate.sidecar, "age") > 0);
 }
 
 #[test]

@@ -5,13 +5,11 @@ use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use postern_tests::ca::Authority;
 use postern_tests::gate::Gate;
 use postern_tests::postgres::Postgres;
 use postern_tests::process::{LogLine, Sidecar};
-use postern_tests::wait::{PATIENCE, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -99,7 +97,7 @@ pub(crate) fn failures(sidecar: &Sidecar, reason: &str) -> u64 {
     metric(sidecar, &format!("postern_log_ship_failures_total{{reason=\"{reason}\"}}"))
 }
 
-fn chained(document: &mut Value) {
+pub(crate) fn chained(document: &mut Value) {
     document["version"] = json!("1.7");
     document["settings"]["log"]["chain"] = json!("Unkeyed");
 }
@@ -298,82 +296,4 @@ fn a_stop_sends_what_is_left_and_tells_what_stays() {
     call(&gate, "billing", 1);
     assert_eq!(stop(&mut gate.sidecar), Some(json!(0)));
     assert_eq!(rig.count(), 606);
-}
-
-/// What a query finds, which asks for no order: as many rows as a loaded gate makes are too many to be sorted in the memory
-/// that the command may take. A gate is ready before its log is open.
-fn wait_rows(gate: &Gate, sql: &str) -> Vec<Value> {
-    let rows = || Ok(gate.sidecar.launch().query(sql).ok().filter(|rows| rows.iter().all(|row| !row["id"].is_null())));
-    eventually("rows", PATIENCE, rows).unwrap()
-}
-
-/// For a longer run: `make kills`.
-#[test]
-fn kills_at_any_moment_lose_one_batch_at_most_and_double_nothing() {
-    const FLUSH_ROWS: usize = 100;
-    let seconds = env::var("SHIP_KILL_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
-    let mut rig = Rig::start();
-    let mut gate = rig.gate_with(|document| {
-        chained(document);
-        document["settings"]["log"]["flushRows"] = json!(FLUSH_ROWS);
-        document["settings"]["log"]["postgres"]["batchRows"] = json!(50);
-    });
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let (mut decisions, mut kills, mut turn) = (0, 0, 0_u64);
-    // It is ready before its log is open, and leaves nothing to tell of until then.
-    wait_metric(&gate.sidecar, "postern_log_up", 1);
-    while Instant::now() < until {
-        turn += 1;
-        let curl = gate
-            // So many that what five minutes of them leave can be printed.
-            .curl(Some("billing"), "/orders/[1-500]")
-            .unwrap()
-            .arg("-o")
-            .arg("/dev/null")
-            .arg("-w")
-            .arg("%{http_code}\n");
-        // A number of its own for each turn, and the same in each run.
-        let after = Duration::from_millis(turn.wrapping_mul(2_654_435_761) % 400);
-        let answered = std::thread::scope(|scope| {
-            let calls = scope.spawn(move || curl.call().unwrap().text().lines().filter(|line| *line == "200").count());
-            std::thread::sleep(after);
-            match turn % 3 {
-                0 => rig.server.kill(),
-                _ => {
-                    gate.sidecar.kill().unwrap();
-                    kills += 1;
-                }
-            }
-            calls.join().unwrap()
-        });
-        decisions += answered;
-        if turn % 3 == 0 {
-            rig.server.resume().unwrap();
-        } else {
-            gate.sidecar = gate.sidecar.launch().start_ready().unwrap();
-            wait_metric(&gate.sidecar, "postern_log_up", 1);
-        }
-    }
-    assert!(kills > 1, "no kill in {seconds} s");
-    let newest = wait_rows(&gate, "SELECT max(id) AS id FROM requests").remove(0);
-    let newest = format!("SELECT count(*) FROM postern.requests WHERE id = '{}'", newest["id"].as_str().unwrap());
-    let is_over = || rig.server.sql(&newest).unwrap() == "1";
-    while !is_over() {
-        let before = rig.count();
-        wait_until("more rows in Postgres", || rig.count() > before || is_over());
-    }
-    wait_metric(&gate.sidecar, BACKLOG, 0);
-    let logged = wait_rows(&gate, "SELECT id, kind, status FROM requests");
-    let ids: BTreeSet<_> = logged.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect();
-    assert_eq!((ids.len(), rig.count()), (logged.len(), logged.len()));
-    assert_eq!(rig.ids(), ids);
-    let requests = logged.iter().filter(|row| row["kind"] == "request" && row["status"] == 200).count();
-    let gaps = logged.iter().filter(|row| row["kind"] == "gap").count();
-    assert_eq!(gaps, kills);
-    let verified = gate.sidecar.launch().subcommand("log", &["verify"]).unwrap();
-    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
-    assert!(verified.text().starts_with(&format!("{} rows fit; ", logged.len())), "{}", verified.text());
-    let lost = decisions.saturating_sub(requests);
-    writeln!(io::stdout(), "{decisions} answers, {requests} rows, {kills} kills, {lost} lost").unwrap();
-    assert!(lost <= kills * FLUSH_ROWS, "{lost} of {decisions} are lost after {kills} kills");
 }

@@ -215,6 +215,13 @@ impl LeafOptions {
         }
     }
 
+    /// The same, valid for a day more: for whoever [puts a clock forward](crate::clock).
+    #[must_use]
+    pub fn for_a_day(mut self) -> Self {
+        self.not_after = OffsetDateTime::now_utc() + Duration::days(1);
+        self
+    }
+
     /// The same, expired an hour ago.
     #[must_use]
     pub fn expired(mut self) -> Self {

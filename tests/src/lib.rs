@@ -6,6 +6,7 @@ pub mod audit;
 mod balance;
 pub mod ca;
 pub mod clients;
+pub mod clock;
 pub mod collector;
 pub mod config;
 pub mod control_group;

@@ -57,7 +57,7 @@ impl Postgres {
         ensure!(made.code == Some(0), "initdb: {}", made.stderr);
         let options =
             LeafOptions { addresses: vec![address], dns_names: vec![name.to_owned()], ..LeafOptions::server(name) };
-        authority.issue(&options)?.write(&data, "server")?;
+        authority.issue(&options.for_a_day())?.write(&data, "server")?;
         for name in ["server.pem", "server.key"] {
             fs::set_permissions(data.join(name), fs::Permissions::from_mode(0o600))?;
             server.own(&data.join(name))?;

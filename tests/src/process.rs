@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,6 +27,9 @@ const STATUS_SERVER: &str = "status server listening";
 
 /// Lines of the child's output that an error shows.
 const SHOWN_LINES: usize = 20;
+
+/// Lines of a subcommand that are read before they are asked for.
+const LINES_AHEAD: usize = 1000;
 
 /// Finds the sidecar that was built along with the running program.
 ///
@@ -147,6 +151,36 @@ impl Launch {
     /// When it cannot be started, or does not end in time.
     pub fn subcommand(&self, name: &str, arguments: &[&str]) -> Result<Finished> {
         run(self.command(name).args(arguments), b"", PATIENCE)
+    }
+
+    /// Gives away each line that another subcommand prints, as it comes: all of them may be more than there is time for at
+    /// once.
+    ///
+    /// # Errors
+    /// When it cannot be started, fails, or prints nothing for too long.
+    pub fn each_line(&self, name: &str, arguments: &[&str], mut each: impl FnMut(&str)) -> Result<()> {
+        let mut command = self.command(name);
+        let mut child = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().context("its stdout")?;
+        let (sender, lines) = mpsc::sync_channel(LINES_AHEAD);
+        thread::spawn(move || {
+            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            lines.try_for_each(|line| sender.send(line))
+        });
+        loop {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => each(&line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    child.kill()?;
+                    child.wait()?;
+                    bail!("{SIDECAR} {name} printed nothing for {} s", PATIENCE.as_secs());
+                }
+            }
+        }
+        let ended = child.wait()?;
+        ensure!(ended.success(), "{SIDECAR} {name} {arguments:?}: {ended}");
+        Ok(())
     }
 
     /// What a query over the view `requests` gives, through `postern-sidecar log --sql`.
