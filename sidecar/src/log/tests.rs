@@ -210,6 +210,16 @@ fn ask(path: &Path, query: &str) -> String {
     text.split_once("\r\n").unwrap().1.trim_end().replace("\r\n", "\n")
 }
 
+/// A file that was brought up to date has what a new one has, if in another order.
+fn assert_columns_of_a_new_file(path: &Path) {
+    let (_folder, fresh) = folder();
+    written(&fresh, Vec::new());
+    for table in ["decision", "refusal", "peer"] {
+        let columns = format!("SELECT name FROM pragma_table_info('{table}') ORDER BY name");
+        assert_eq!(ask(path, &columns), ask(&fresh, &columns), "{table}");
+    }
+}
+
 /// Rows written at once and closed cleanly.
 fn written(path: &Path, records: Vec<Record>) {
     let log = Log::start(path, LARGE);

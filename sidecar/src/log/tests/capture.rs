@@ -48,12 +48,7 @@ fn a_file_from_before_keeps_its_rows_and_gets_the_columns() {
         ask(&path, "SELECT path, captured, bodies FROM requests ORDER BY time"),
         "/old/0,,\n/old/1,,\n/orders/0,{},\n/orders/1,{},"
     );
-    for table in ["decision", "refusal"] {
-        let columns = format!("SELECT group_concat(name) FROM pragma_table_info('{table}')");
-        let (_folder, fresh) = folder();
-        written(&fresh, Vec::new());
-        assert_eq!(ask(&path, &columns), ask(&fresh, &columns), "{table}");
-    }
+    assert_columns_of_a_new_file(&path);
 }
 
 #[test]

@@ -283,7 +283,7 @@ fn what_somebody_else_does_to_a_row_is_found() {
             17,
         ),
         (
-            "INSERT INTO decision SELECT 201, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, captured, bodies FROM decision WHERE seq = 200",
+            "INSERT INTO decision (seq, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, captured, bodies) SELECT 201, time, kind, repeat, verdict, reason, scope, peer, sni, resumed, protocol, method, host, path, status, request_bytes, response_bytes, duration_us, connect_us, upstream_us, upstream, attempts, client, request_id, trace_id, queue_us, grpc_status, limiter, message_type, chain, captured, bodies FROM decision WHERE seq = 200",
             201,
         ),
     ];

@@ -103,10 +103,5 @@ fn a_file_without_ids_keeps_its_rows_and_gets_ids() {
          /orders/1,,018bcfe5-687b-774f-8123-456789abcdef,7472616365206f66206e6f2d6f6e652e"
     );
     assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "8");
-    for table in ["decision", "refusal"] {
-        let columns = format!("SELECT group_concat(name) FROM pragma_table_info('{table}')");
-        let (_folder, fresh) = folder();
-        written(&fresh, Vec::new());
-        assert_eq!(ask(&path, &columns), ask(&fresh, &columns), "{table}");
-    }
+    assert_columns_of_a_new_file(&path);
 }

@@ -59,10 +59,5 @@ fn a_file_without_limiters_keeps_its_rows_and_gets_limiters() {
          /orders/1,,,limits.maxTunnels"
     );
     assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "8");
-    for table in ["decision", "refusal"] {
-        let columns = format!("SELECT group_concat(name) FROM pragma_table_info('{table}')");
-        let (_folder, fresh) = folder();
-        written(&fresh, Vec::new());
-        assert_eq!(ask(&path, &columns), ask(&fresh, &columns), "{table}");
-    }
+    assert_columns_of_a_new_file(&path);
 }

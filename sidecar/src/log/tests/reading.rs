@@ -477,9 +477,5 @@ fn a_file_of_an_earlier_version_is_read_and_brought_up_to_date() {
                     connection,refused,,,\nrequest,allowed,meter-7,/orders/0,5f";
     assert_eq!(ask(&path, "SELECT kind, verdict, identity, path, sfdi FROM requests"), expected);
     assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "8");
-    assert_eq!(ask(&path, "SELECT group_concat(name) FROM pragma_table_info('peer')"), {
-        let (_folder, fresh) = folder();
-        written(&fresh, Vec::new());
-        ask(&fresh, "SELECT group_concat(name) FROM pragma_table_info('peer')")
-    });
+    assert_columns_of_a_new_file(&path);
 }
