@@ -150,7 +150,7 @@ fn kept(list: &[Entry], name: &str) -> Option<CapturedAs> {
 /// A name, what becomes of its value, and that.
 type One<'r> = (Cow<'r, str>, CapturedAs, Cow<'r, [u8]>);
 
-/// Fields that are listed; lines of one name are one value (RFC 9110 §5.3).
+/// Fields that are listed; lines of one name are one value (RFC 9110 §5.3), those with cookies as RFC 9113 §8.2.3 has them.
 fn fields<'r>(list: &'r [Entry], headers: &'r HeaderMap) -> impl Iterator<Item = One<'r>> {
     let names = headers.keys().filter(|_| !list.is_empty());
     names.filter_map(|name| {
@@ -164,7 +164,7 @@ fn value<'r>(headers: &'r HeaderMap, name: &HeaderName) -> Cow<'r, [u8]> {
     let mut joined = Cow::Borrowed(lines.next().unwrap_or_default());
     for line in lines {
         let joined = joined.to_mut();
-        joined.extend_from_slice(b", ");
+        joined.extend_from_slice(if *name == COOKIE { b"; " } else { b", " });
         joined.extend_from_slice(line);
     }
     joined

@@ -95,6 +95,10 @@ fn cookies_are_taken_one_by_one() {
         (&[("a", "Keep")], &[b"a=b=c; a=2"], r#"{"cookies":{"a":"b=c, 2"}}"#),
         (&[("A", "Keep")], &[b"a=1"], ""),
     ];
+    // A hash is of the field as HTTP/1.1 has it.
+    let whole = format!(r#"{{"headers":{{"cookie":"sha256:{}"}}}}"#, "08".repeat(16));
+    let fields: &Fields = &[("cookie", b"a=1"), ("cookie", b"b=2")];
+    assert_eq!(take(json!({"headers": entries(&[("cookie", "Sha256")])}), fields, None), taken(&whole));
     for (list, lines, json) in table {
         let fields: Vec<_> = lines.iter().map(|line| ("cookie", *line)).collect();
         assert_eq!(take(json!({"cookies": entries(list)}), &fields, None), taken(json), "{list:?}");
@@ -129,6 +133,13 @@ fn a_row_has_a_part_of_what_is_too_much() {
     let object: Value = serde_json::from_str(&json).unwrap();
     assert!(json.len() <= ROW_BYTES, "{}", json.len());
     assert_eq!((taken.dropped, &object["truncated"], &object["query"]["last"]), (17, &json!(true), &json!("1")));
+    for length in 1..=VALUE_BYTES {
+        let many: Vec<_> = (0..256).map(|number| format!("n{number}={}", "b".repeat(length))).collect();
+        let taken = take(all(), &[], Some(&many.join("&")));
+        let kept = taken.json.as_ref().map_or(0, |json| json.matches(":\"b").count() as u64);
+        assert!(taken.json.is_some_and(|json| json.len() <= ROW_BYTES), "{length}");
+        assert_eq!(kept + taken.dropped, 256, "{length}");
+    }
     let many: Vec<_> = (0..300).map(|number| format!("a={number}")).collect();
     let taken = take(json!({"query": entries(&[("b", "Keep")])}), &[], Some(&format!("{}&b=1", many.join("&"))));
     assert_eq!((taken.json.as_deref(), taken.dropped), (Some(r#"{"truncated":true}"#), 1), "not all are looked at");
