@@ -196,8 +196,8 @@ columns! {
         "JSON, as its route asks for it: [what is captured](#what-is-captured) of header fields, query and cookies",
         "where its route asks for nothing, or nothing of it came; no route; rows from before this column";
     bodies: Bytes,
-        "what its route asks to be kept of bodies, encrypted",
-        "where its route asks for none; rows from before this column";
+        "what its route asks to be kept of [bodies](#bodies), encrypted",
+        "where its route asks for none, or none came; where it could not be kept; rows from before this column";
 }
 
 #[cfg(test)]

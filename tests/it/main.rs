@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod bodies;
 mod capture;
 mod chain;
 mod control_plane;

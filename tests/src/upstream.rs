@@ -1,6 +1,6 @@
 //! A small HTTP/1.1 upstream that tells what reached it.
 //!
-//! `/slow?ms=` answers later, `/bytes?n=` streams that many bytes, `/status?code=` answers with that status, `/close` ends
+//! `/slow?ms=` answers later, `/bytes?n=` streams that many bytes, `/mirror` answers with the body it got, backwards, `/status?code=` answers with that status, `/close` ends
 //! the connection without an answer, `/switch` ends it after agreeing to go on with the protocol it is asked for, `/answer`
 //! says what it is told to; every other path echoes the request as JSON.
 
@@ -138,6 +138,10 @@ async fn answer(request: Request<Incoming>) -> Result<Answer> {
         "/close" => anyhow::bail!("closed as asked"),
         "/switch" => return switch(&head.headers),
         "/answer" => return told(&head.headers),
+        "/mirror" => {
+            let mirrored: Bytes = body.iter().rev().copied().collect();
+            return Ok(Response::new(Full::new(mirrored).boxed()));
+        }
         "/bytes" => return Ok(Response::new(Zeros { left: number("n") }.boxed())),
         "/slow" => tokio::time::sleep(Duration::from_millis(number("ms"))).await,
         _ => {}

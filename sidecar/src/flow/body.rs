@@ -21,6 +21,7 @@ use super::record::Draft;
 use super::rest::Rest;
 use super::watch::Watch;
 use crate::limits::REPLAY_BYTES;
+use crate::log::Copied;
 use crate::message_type::{Message, Reading};
 use crate::pool::Lease;
 use crate::protocol::{Body, BodyError, Inbound};
@@ -43,6 +44,8 @@ pub(super) struct Upload {
     sendings: Cell<u32>,
     /// What it is about.
     reading: RefCell<Reading>,
+    /// What the row keeps of it, where its route asks for that.
+    copied: RefCell<Option<Copied>>,
     /// Whoever sends it, while nothing comes.
     waiting: RefCell<Option<Waker>>,
 }
@@ -69,6 +72,7 @@ impl Upload {
             kept: RefCell::new(None),
             sendings: Cell::new(0),
             reading: RefCell::new(reading),
+            copied: RefCell::default(),
             waiting: RefCell::default(),
         })
     }
@@ -127,6 +131,16 @@ impl Upload {
         self.reading.borrow().found(self.ended()).map(Message::Known)
     }
 
+    /// The row keeps some of it.
+    pub(super) fn copies(&self, copied: Option<Copied>) {
+        self.copied.replace(copied);
+    }
+
+    /// What the row keeps of it; nothing the next time.
+    pub(super) fn copied(&self) -> Option<Copied> {
+        self.copied.take()
+    }
+
     /// When the last of them did.
     pub(super) fn last_progress(&self) -> Instant {
         self.last_progress.get()
@@ -182,6 +196,9 @@ impl Upload {
                 }
                 if let Some(data) = frame.data_ref() {
                     self.reading.borrow_mut().feed(data);
+                    if let Some(copied) = &mut *self.copied.borrow_mut() {
+                        copied.feed(data);
+                    }
                 }
                 self.bytes.set(passed);
                 self.ended.set(is_end);
@@ -407,6 +424,9 @@ impl http_body::Body for DownloadBody {
                 if let Some(data) = frame.data_ref() {
                     self.bytes += data.len() as u64;
                     self.reading.feed(data);
+                    if let Some((_, draft)) = &mut self.open {
+                        draft.copy(data);
+                    }
                 }
                 if let Some(trailers) = frame.trailers_mut() {
                     // Only the gate speaks for the gate.

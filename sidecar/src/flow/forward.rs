@@ -8,15 +8,17 @@ use http::StatusCode;
 use http::header::{EXPECT, HeaderMap};
 use http_body::Body as _;
 use sidecar_decide::filter::HeaderChanges;
-use sidecar_decide::{Reason, Verdict};
+use sidecar_decide::{Reason, Rule, Verdict};
 
 use super::attempt::{Answered, Candidates, Exchange, Patience};
 use super::body::{Begun, Upload, download};
 use super::connection::{Connection, View};
+use super::gate::Gate;
 use super::http::{POSTERN_REASON, Passage, refuse};
 use super::record::Draft;
 use super::tunnel::{self, Asked};
 use crate::filter::{self, Origin};
+use crate::log::Copied;
 use crate::message_type::Reading;
 use crate::protocol::{Body, Head, Outgoing, Request, Response, Upgrade, Version, strip_hop_by_hop, upstream_host};
 
@@ -55,7 +57,7 @@ pub(super) async fn forward(
     };
     let (max_bytes, names) = (generation.limits.request_body_bytes, &generation.snapshot.gate_names);
     let upload = reading.map(|reading| Upload::new(body, max_bytes, Arc::clone(names), reading));
-    draft.uploads(upload.clone());
+    draft.uploads(upload.clone(), copies(&connection.gate, rule));
     draft.trace(|trace| trace.ask(&passage.target));
     let own = RefCell::default();
     let mut exchange = Exchange {
@@ -90,6 +92,13 @@ pub(super) async fn forward(
             refuse(draft, reason, unwanted)
         }
     }
+}
+
+/// What the row keeps of the request's body and of the response's, of which nothing has come yet.
+fn copies(gate: &Gate, rule: &Rule) -> [Option<Copied>; 2] {
+    let Some(bodies) = rule.capture.as_ref().and_then(|capture| capture.bodies) else { return [None, None] };
+    let most = usize::try_from(bodies.max_bytes).unwrap_or(0);
+    [bodies.request, bodies.response].map(|is_asked| is_asked.then(|| Copied::new(gate.log.bodies(), most)))
 }
 
 fn outgoing_head(

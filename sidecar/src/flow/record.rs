@@ -13,7 +13,7 @@ use super::grpc;
 use super::relay::Passed;
 use crate::ending::Ending;
 use crate::limit::{Limits, Place};
-use crate::log::{Kind, Record, Scope};
+use crate::log::{Bodies, Copied, Kind, Record, Scope};
 use crate::metrics::{Amount, Event, Outcome};
 use crate::protocol::Inbound;
 use crate::telemetry::Trace;
@@ -34,6 +34,8 @@ pub(super) struct Draft {
     stream: Option<Place>,
     /// Counted by the request's body, which hyper owns; `None` without one.
     upload: Option<Rc<Upload>>,
+    /// What the row keeps of the response's body, where its route asks for that.
+    copied: Option<Copied>,
     /// Bytes of what is passed on as it is.
     passed: Passed,
     /// The request's trace, if it is one of those that have one.
@@ -59,6 +61,7 @@ impl Draft {
             asked: None,
             stream: None,
             upload: None,
+            copied: None,
             passed: Passed::default(),
             trace: None,
             is_grpc: false,
@@ -89,9 +92,19 @@ impl Draft {
         reason
     }
 
-    /// Where the request's body is counted, if it has one.
-    pub(super) fn uploads(&mut self, upload: Option<Rc<Upload>>) {
-        self.upload = upload;
+    /// Where the request's body is counted, if it has one; and what the row keeps of it, and of the response's.
+    pub(super) fn uploads(&mut self, upload: Option<Rc<Upload>>, [copied, answered]: [Option<Copied>; 2]) {
+        if let Some(upload) = &upload {
+            upload.copies(copied);
+        }
+        (self.upload, self.copied) = (upload, answered);
+    }
+
+    /// A piece of the response's body, as it passes.
+    pub(super) fn copy(&mut self, data: &[u8]) {
+        if let Some(copied) = &mut self.copied {
+            copied.feed(data);
+        }
     }
 
     /// Where the bytes are counted of what is passed on as it is.
@@ -233,6 +246,7 @@ impl Draft {
             record.request_bytes = upload.bytes();
             record.message_type = upload.message().or(record.message_type.take());
         }
+        record.bodies = Bodies::of(self.upload.as_ref().and_then(|upload| upload.copied()), self.copied.take());
         if record.kind != Kind::Request {
             (record.request_bytes, record.response_bytes) = (self.passed.up.get(), self.passed.down.get());
         }
