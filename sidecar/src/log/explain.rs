@@ -141,7 +141,10 @@ impl Found {
         line("captured", self.text("captured").unwrap_or_default().to_owned());
         line("answer", self.answer());
         if let Some(bodies) = self.text("bodies") {
-            line("bodies", format!("{} bytes, sealed: `postern-sidecar log body` opens them", (bodies.len() - 2) / 2));
+            line(
+                "bodies",
+                format!("{} bytes, sealed: `postern-sidecar log body` opens them", bodies.len().saturating_sub(2) / 2),
+            );
         }
         line("ids", self.listed(&[("id", "row"), ("request_id", "request"), ("trace_id", "trace")]));
         text
