@@ -2,6 +2,7 @@
 
 mod away;
 mod backends;
+mod captured;
 mod certificates;
 mod clients;
 mod command;
