@@ -3,17 +3,26 @@
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
+use tokio::net::lookup_host;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::config::Host;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::target::Target;
 use crate::tls::Verified;
+
+/// PostgreSQL's port, where a URL names none.
+const DEFAULT_PORT: u16 = 5432;
+
+/// Addresses of one name that are tried: more would have no time left for each.
+const ADDRESSES_MAX: usize = 8;
 
 /// Time for a last word.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -161,8 +170,8 @@ impl Drop for Session {
 }
 
 impl Session {
-    /// Connects to the first host that takes writes, each within `patience`: one that does not answer keeps no other from
-    /// its turn. `authorities` is PEM of whoever may vouch for a server that is to be verified.
+    /// Connects to the first host that takes writes, each within `patience`, of which each address of its name has its
+    /// share: one that does not answer keeps no other from its turn. `authorities` is PEM of whoever may vouch for a server that is to be verified.
     ///
     /// # Errors
     /// Why the last of them cannot be had.
@@ -174,10 +183,15 @@ impl Session {
         };
         let tls = tls.transpose().map_err(|message| Error::new(Failure::Local, message))?;
         let mut connected = Err(Error::new(Failure::Local, "the URL names no host"));
-        for config in target.hosts() {
-            connected = Self::connect_to(&config, tls.clone(), patience).await;
-            if connected.is_ok() {
-                break;
+        for host in target.hosts() {
+            let addresses = addresses(host, patience).await;
+            let patience_each = patience / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+            for config in addresses {
+                connected = Self::connect_to(&config, tls.clone(), patience_each).await;
+                if let Ok(mut session) = connected {
+                    session.timeout = patience;
+                    return Ok(session);
+                }
             }
         }
         connected
@@ -268,6 +282,26 @@ async fn hear(
     Ok(())
 }
 
+/// A host whose name has several addresses, once for each of them: the first would have all of the time otherwise.
+async fn addresses(host: Config, patience: Duration) -> Vec<Config> {
+    let name = match (host.get_hosts(), host.get_hostaddrs()) {
+        ([Host::Tcp(name)], []) => name.clone(),
+        _ => return vec![host],
+    };
+    let port = host.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
+    let found: Vec<_> = match timeout(patience, lookup_host((name, port))).await {
+        Ok(Ok(found)) => found.take(ADDRESSES_MAX).collect(),
+        // That it cannot be found is told where it is connected to.
+        _ => return vec![host],
+    };
+    let one = |address: SocketAddr| {
+        let mut one = host.clone();
+        one.hostaddr(address.ip());
+        one
+    };
+    found.into_iter().map(one).collect()
+}
+
 async fn in_time<T>(
     patience: Duration,
     work: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -275,5 +309,38 @@ async fn in_time<T>(
     match timeout(patience, work).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(Error::new(Failure::Timeout, format!("no answer within {} s", patience.as_secs()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    #[test]
+    fn each_address_of_a_name_is_tried_by_itself() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let found = |url: &str| {
+            let host = Target::parse(url).expect("a URL").hosts().remove(0);
+            (runtime.block_on(addresses(host.clone(), GOODBYE)), host)
+        };
+        let (each, host) = found("postgres://a@localhost:5/log");
+        assert!(!each.is_empty());
+        for one in each {
+            let [address] = one.get_hostaddrs() else { panic!("one address of {one:?}") };
+            assert!(address.is_loopback());
+            let mut expected = host.clone();
+            assert_eq!(one, *expected.hostaddr(*address), "the certificate is for the name");
+        }
+        let address = IpAddr::from([192, 0, 2, 1]);
+        for url in [
+            format!("postgres://a@db.example/log?hostaddr={address}"),
+            "postgres://a@%2Frun%2Fpg/log".to_owned(),
+            "postgres://a@no-such-name.invalid/log".to_owned(),
+        ] {
+            let (each, host) = found(&url);
+            assert_eq!(each, [host], "{url}");
+        }
     }
 }

@@ -86,6 +86,12 @@ fn views_say_what_rows_say_whatever_came_late_or_twice() {
     let rows = |first: u32, last: u32| format!("SELECT make_rows({first}, {last}, '{newest}', interval '70 s')");
     let refresh = || server.sql("SELECT postern.refresh() > 0").unwrap();
     let prepare = "SELECT postern.prepare((now() AT TIME ZONE 'UTC')::date - d) FROM generate_series(0, 4) d";
+    let every_kind = format!(
+        "INSERT INTO postern.requests (id, time, kind, repeat, namespace, workload, route, rule, identity, verdict, status, \
+         request_bytes, response_bytes, duration_us) SELECT gen_random_uuid(), '{newest}', kind, 1, 'demo', 'every', 'demo/every', 'all', \
+         'demo/every', verdict, status, 3, 4, 500 FROM unnest(ARRAY['request', 'tunnel', 'connection', 'handshake', 'cut']) kind, \
+         unnest(ARRAY['allowed', 'refused', 'would_refuse']) verdict, unnest(ARRAY[200, 502]) status"
+    );
     let steps = [
         ("nothing was moved", rows(1, 2000)),
         ("all was moved", "SELECT postern.refresh()".to_owned()),
@@ -95,6 +101,10 @@ fn views_say_what_rows_say_whatever_came_late_or_twice() {
         ("rows were given their partitions", prepare.to_owned()),
         ("a batch came once more", rows(1, 5000)),
         ("nothing was to be moved", "SELECT postern.refresh()".to_owned()),
+        ("every kind had every verdict", every_kind.clone()),
+        ("that was moved, of one hour alone", "SELECT postern.refresh()".to_owned()),
+        ("the same came again, and its sums are equal", every_kind),
+        ("these were moved to those", "SELECT postern.refresh()".to_owned()),
     ];
     for (when, sql) in steps {
         server.sql(&sql).unwrap();
@@ -102,9 +112,18 @@ fn views_say_what_rows_say_whatever_came_late_or_twice() {
         assert_close(&server, when);
     }
     assert_eq!(refresh(), "f");
-    let left = "SELECT count(*) FROM (SELECT hour, namespace, workload, kind, route, rule, identity, verdict, reason FROM postern.per_hour \
-         GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9 HAVING count(*) > 1) twice";
-    assert_eq!(server.sql(left).unwrap(), "0", "sums of one hour are one sum");
+    for (table, key) in [
+        ("per_minute", "minute, namespace, workload"),
+        ("per_hour", "hour, namespace, workload, kind, route, rule, identity, verdict, reason"),
+        ("latency_per_hour", "hour, namespace, workload, route, rule, bucket"),
+        ("uses", "namespace, workload, route, rule, identity, verdict"),
+    ] {
+        let twice = format!(
+            "SELECT (SELECT count(*) FROM (SELECT FROM postern.{table} GROUP BY {key} HAVING count(*) > 1) twice), \
+             (SELECT count(*) > 0 FROM postern.{table})"
+        );
+        assert_eq!(server.sql(&twice).unwrap(), "0|t", "of one time there is one sum in {table}");
+    }
 }
 
 #[test]
@@ -188,6 +207,11 @@ fn days_go_and_their_sums_stay_for_longer() {
         server.sql(&sql).unwrap()
     };
     let hours = counted("requests_per_hour", "hour", "decisions");
+    let others = || {
+        let sums = "SELECT (SELECT sum(requests) FROM postern.latency_by_route), (SELECT sum(decisions) FROM postern.identities_last_seen)";
+        server.sql(sums).unwrap()
+    };
+    let before = others();
     let kept = "SELECT count(*), sum(repeat) FILTER (WHERE kind IN ('request', 'tunnel')) FROM postern.requests WHERE time >= ";
     let kept = server.sql(&format!("{kept}{}", newer(10))).unwrap();
     let (rows, requests) = kept.split_once('|').unwrap();
@@ -198,7 +222,7 @@ fn days_go_and_their_sums_stay_for_longer() {
     assert_eq!(told, (Some(0), "sums moved: 0\ndays dropped: 15\n".to_owned()));
     assert_eq!(counted("requests", "time", "1"), format!("t|{rows}"));
     assert_eq!(counted("requests_per_minute", "minute", "requests"), format!("t|{requests}"));
-    assert_eq!(counted("requests_per_hour", "hour", "decisions"), hours);
+    assert_eq!((counted("requests_per_hour", "hour", "decisions"), others()), (hours.clone(), before));
     // A day comes back for a row that is late; its hour has the row and what was dropped.
     server.sql("SELECT postern.prepare((now() AT TIME ZONE 'UTC')::date - 20)").unwrap();
     let late = "INSERT INTO postern.requests (id, time, kind, repeat) VALUES (gen_random_uuid(), now() - interval '20 days', 'request', 1)";
@@ -211,6 +235,11 @@ fn days_go_and_their_sums_stay_for_longer() {
     let told = operator(&["log-keep", &url, "--days", "10", "--summed-days", "10"]);
     assert_eq!(told, (Some(0), "sums moved: 0\ndays dropped: 1\n".to_owned()));
     assert_eq!(counted("requests_per_hour", "hour", "decisions").split_once('|').unwrap().0, "t");
+    let newest = format!(
+        "SELECT (SELECT min(hour) >= {0} FROM postern.latency_by_route), (SELECT min(last_seen) >= {0} FROM postern.identities_last_seen)",
+        newer(10)
+    );
+    assert_eq!(server.sql(&newest).unwrap(), "t|t");
     let (code, told) = operator(&["log-keep", &url, "--days", "0"]);
     assert_eq!(
         (code, told.lines().next()),

@@ -97,6 +97,10 @@ impl Followed {
             return self.print_closed(look, printer, cut).await;
         }
         let newest = newest(&mut self.connection).await?;
+        if segments::cut_of(&mut self.connection).await? != cut {
+            // Behind rows that are in a segment by now.
+            return Ok(true);
+        }
         let (rows, last) = look.print(&mut self.connection, self.last, newest, printer).await?;
         let is_cut = segments::cut_of(&mut self.connection).await? != cut;
         if rows == LOOK_ROWS {

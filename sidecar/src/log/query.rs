@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, TryStreamExt};
+use libsqlite3_sys::SQLITE_ERROR;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
 use sqlx::{
@@ -17,6 +18,7 @@ use super::filter::{Bound, Filter};
 use super::guard;
 use super::print::{Cell, Each, Output, Printer};
 use super::segments::{self, Part, Source};
+use super::store::is_damage;
 
 /// Rows one query prints. Evidence that is larger is a copy of the file.
 pub const ROWS_MAX: u32 = 100_000;
@@ -75,10 +77,12 @@ pub enum QueryError {
 }
 
 impl QueryError {
-    /// Whether a segment's file is damaged, or no database: it costs its own rows, and not the others'. Nothing else makes
-    /// SQLite refuse what it answers for other files; a torn schema may read as one without some column.
+    /// Whether a segment's file is damaged, or no database: it costs its own rows, and not the others'. A torn schema may
+    /// read as one without some column. Where there is no memory, or no descriptor, it is another time's.
     pub(super) fn is_damage(&self) -> bool {
-        matches!(self, Self::Sqlite(error) if error.as_database_error().is_some())
+        let Self::Sqlite(error) = self else { return false };
+        let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+        code.is_some_and(|code| is_damage(code) || code == SQLITE_ERROR)
     }
 }
 

@@ -254,7 +254,7 @@ impl Stats {
     }
 
     pub(super) fn add_written(&self, rows: u64, written: &Written) {
-        let Written { pruned, pruned_strangers, gone, live_bytes, has_cut: _ } = *written;
+        let Written { pruned, pruned_strangers, gone, live_bytes, has_cut: _, is_short: _ } = *written;
         self.written.fetch_add(rows, Ordering::Relaxed);
         let pruned = [
             (PruneReason::Size, pruned + gone.for_size),

@@ -101,6 +101,8 @@ pub(super) struct Written {
     pub(super) live_bytes: u64,
     /// Whether there is a new segment.
     pub(super) has_cut: bool,
+    /// Whether there is none, for it would cost what was refused and is still to be sent.
+    pub(super) is_short: bool,
 }
 
 /// Where the store is and how large it may be.
@@ -156,6 +158,8 @@ pub(super) struct Store {
     body_key: Option<Arc<BodyKey>>,
     /// When segments were last looked at; `None` since it was opened.
     looked: Option<Instant>,
+    /// Whether the next cut deletes what was refused and is still to be sent, too.
+    is_forced: bool,
 }
 
 impl Store {
@@ -208,6 +212,7 @@ impl Store {
             number,
             body_key: options.body_key.clone(),
             looked: None,
+            is_forced: false,
         };
         store.set_clean(false).await?;
         let is_short = was_clean == 0 || (is_new && newest_segment.is_some());
@@ -224,8 +229,12 @@ impl Store {
             return Err(StoreError::Replaced);
         }
         let mut written = self.room.make(&mut self.connection, &mut self.ids, self.last, self.links.as_ref()).await?;
-        if self.cutter.is_due(self.room.live_bytes()) {
+        let is_due = self.cutter.is_due(self.room.live_bytes());
+        if is_due && !self.is_forced && self.retention.next_unsent(&self.path, SystemTime::now())?.is_some() {
+            written.is_short = true;
+        } else if is_due {
             let cut = self.cut;
+            self.is_forced = false;
             written.gone = self.cut().await?;
             written.has_cut = self.cut > cut;
         } else if self.room.is_log_long() {
@@ -240,6 +249,16 @@ impl Store {
             self.append(batch).await?;
         }
         Ok(written)
+    }
+
+    /// Has the next cut delete what it has to: it could not be made smaller.
+    pub(super) fn force(&mut self) {
+        self.is_forced = true;
+    }
+
+    /// Numbers of the newest row that is in a segment, and of the newest of all.
+    pub(super) fn newest(&self) -> (i64, i64) {
+        (self.cut, self.last)
     }
 
     /// When there is something to do although no row comes.

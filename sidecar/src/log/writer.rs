@@ -75,6 +75,7 @@ pub fn start(options: WriterOptions, receiver: Receiver) -> io::Result<Writer> {
             receiver,
             runtime,
             store: None,
+            failed_at: (0, 0),
             opening: Opening::First,
             failing: None,
             retry: RETRY_MIN,
@@ -148,6 +149,8 @@ struct Worker {
     runtime: Runtime,
     compressor: Compressor,
     store: Option<Store>,
+    /// Which rows it had when it failed: see [`Store::newest`].
+    failed_at: (i64, i64),
     /// What the next opening is.
     opening: Opening,
     /// Since the store failed: rows dropped until then.
@@ -222,6 +225,9 @@ impl Worker {
                         self.receiver.stats().count_segments(&self.store_options.path);
                         self.compressor.start();
                     }
+                    if written.is_short {
+                        self.thin_unsent();
+                    }
                     self.recovered();
                     return true;
                 }
@@ -229,6 +235,18 @@ impl Worker {
             }
         }
         false
+    }
+
+    /// Makes room for the next cut. Rows wait in memory meanwhile.
+    fn thin_unsent(&mut self) {
+        if let Err(error) = self.compressor.thin_unsent() {
+            let path = self.store_options.path.display();
+            tracing::warn!(%path, %error, "a segment of the request log cannot be made smaller, and goes whole");
+            if let Some(store) = self.store.as_mut() {
+                store.force();
+            }
+        }
+        self.receiver.stats().count_segments(&self.store_options.path);
     }
 
     /// Opens the store unless it is open, however often that takes; false when the time to stop came first.
@@ -256,6 +274,7 @@ impl Worker {
     /// Closes a store that failed and waits before the next attempt.
     fn failed(&mut self, error: &StoreError) {
         if let Some(store) = self.store.take() {
+            self.failed_at = store.newest();
             // It is already in error; what closing it adds would only hide that.
             let _ = self.runtime.block_on(store.close());
         }
@@ -282,6 +301,8 @@ impl Worker {
             Ok(aside) => {
                 self.opening = Opening::Anew;
                 self.receiver.stats().add_set_aside();
+                // None is known of a file that was damaged before it was opened.
+                self.receiver.stats().ship.set_aside(std::mem::take(&mut self.failed_at));
                 let aside = aside.display();
                 tracing::error!(%path, %aside, "the request log is damaged: it was set aside, and a new one is begun");
             }

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Builder;
 
 use super::pack::{pack, unpack};
+use super::retain::CUTS_AHEAD;
 use super::thin::thin;
 use super::{Form, Retention, SIZE_MAX, Segment, Sizes, beside, list, set_aside, sync_folder, write_file};
 use crate::log::links::Chained;
@@ -28,9 +29,11 @@ const SHARE: u32 = 10;
 /// Bytes after which it looks whether it may go on: 1 to 2 milliseconds of work.
 const PIECE: usize = 128 << 10;
 
-/// What looking at a segment takes, and thinning one, but for compressing what is left.
+/// What looking at a segment takes.
 const CHECK: Duration = Duration::from_millis(20);
-const THIN: Duration = Duration::from_millis(50);
+
+/// What thinning one takes for each of its pieces, but for compressing what is left.
+const THIN: Duration = Duration::from_micros(800);
 
 /// How long it waits where the kernel held this process back since it last looked: ten of the usual periods of a limit.
 const HELD_BACK: Duration = Duration::from_secs(1);
@@ -63,17 +66,32 @@ impl Compressor {
             // What came since it looked is made small with the next one.
             return;
         }
-        let (live, stats, retention) = (self.live.clone(), Arc::clone(&self.stats), self.retention.clone());
-        let chain = self.chain.clone();
-        let (stop, check) = (Arc::clone(&self.stop), !self.has_checked);
+        let (work, check) = (self.work(Pace::new(Arc::clone(&self.stop))), !self.has_checked);
         let thread = thread::Builder::new().name("log-compress".to_owned()).spawn(move || {
             let _as_it_was = rustix::process::setpriority_process(None, PRIORITY);
-            Work { live, stats, retention, chain, pace: Pace::new(stop) }.run(check);
+            work.run(check);
         });
         match thread {
             Ok(thread) => (self.thread, self.has_checked) = (Some(thread), true),
             Err(error) => tracing::warn!(%error, "segments of the request log cannot be compressed now"),
         }
+    }
+
+    fn work(&self, pace: Pace) -> Work {
+        let (live, stats, retention) = (self.live.clone(), Arc::clone(&self.stats), self.retention.clone());
+        Work { live, stats, retention, chain: self.chain.clone(), pace }
+    }
+
+    /// Takes what was allowed out of segments that are still to be sent and that the next cut would delete: the thread has
+    /// had no time for them. It ends before that, for both at once would take too much memory.
+    pub(in crate::log) fn thin_unsent(&mut self) -> io::Result<()> {
+        self.stop();
+        self.stop = Arc::default();
+        let work = self.work(Pace { stop: Arc::clone(&self.stop), rest: 0 });
+        while let Some(segment) = self.retention.next_unsent(&self.live, SystemTime::now())? {
+            work.settle(&segment, work.thin(&segment))?;
+        }
+        Ok(())
     }
 
     /// Whether there is something left that it does.
@@ -124,33 +142,43 @@ impl Work {
             Some(Form::Large) | None => false,
         };
         let segments = list(live)?;
-        let (segment, done) = match segments.iter().find(is_next) {
-            Some(segment) if segment.form(live) == Some(Form::Plain) => {
+        // What the very next cut would delete first: where segments come fast, there is always one to be made small.
+        let mut to_go = self.retention.next_to_go(live, 1)?;
+        let next = segments.iter().find(is_next).filter(|_| to_go.is_none());
+        if next.is_none() && to_go.is_none() {
+            to_go = self.retention.next_to_go(live, CUTS_AHEAD)?;
+        }
+        let (segment, done) = match (next, to_go) {
+            (Some(segment), _) if segment.form(live) == Some(Form::Plain) => {
                 (segment.clone(), small(live, segment, &self.pace))
             }
-            Some(segment) => {
+            (Some(segment), _) => {
                 *checked = segment.first;
                 self.pace.wait(CHECK);
                 (segment.clone(), read(live, segment).map(drop))
             }
-            None => match self.retention.next_to_go(live)? {
-                Some(segment) => {
-                    let done = self.thin(&segment);
-                    (segment, done)
-                }
-                None => return Ok(false),
-            },
+            (None, Some(segment)) => {
+                let done = self.thin(&segment);
+                (segment, done)
+            }
+            (None, None) => return Ok(false),
         };
+        self.settle(&segment, done).map(|()| true)
+    }
+
+    /// After something was done with a segment: one that is damaged is set aside.
+    fn settle(&self, segment: &Segment, done: io::Result<()>) -> io::Result<()> {
+        let live = &self.live;
         match done {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                set_aside(live, &segment)?;
+                set_aside(live, segment)?;
                 self.stats.add_set_aside();
                 let path = segment.path(live);
                 tracing::error!(path = %path.display(), %error, "a segment of the request log is damaged: it was set aside");
-                Ok(true)
+                Ok(())
             }
-            done => done.map(|()| true),
+            done => done,
         }
     }
 
@@ -158,7 +186,8 @@ impl Work {
     fn thin(&self, segment: &Segment) -> io::Result<()> {
         let [plain, packed, thinned] = segment.paths(&self.live);
         let image = read(&self.live, segment)?;
-        self.pace.wait(THIN);
+        let pieces = image.len().div_ceil(PIECE);
+        self.pace.wait(THIN * u32::try_from(pieces).unwrap_or(u32::MAX));
         let runtime = Builder::new_current_thread().build()?;
         let chain = self.chain.open().map_err(io::Error::other)?;
         let less =

@@ -1,6 +1,7 @@
 //! Reading segments: which of them have what is asked for, each through a connection of its own that cannot write.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use sqlx::SqliteConnection;
@@ -35,10 +36,10 @@ pub(in crate::log) async fn cut_of(live: &mut SqliteConnection) -> sqlx::Result<
     sqlx::query_scalar(sql).fetch_one(live).await
 }
 
-/// Opens a segment; `None` where it was deleted meanwhile, or is damaged.
+/// Opens a segment; `None` where it was deleted meanwhile, or is damaged. What cannot be opened now is an error.
 pub(in crate::log) async fn open(live: &Path, segment: &Segment) -> Result<Option<SqliteConnection>, QueryError> {
     let opened = match query::open_closed(&segment.path(live)).await {
-        Err(QueryError::Missing { .. }) => match image(&segment.packed_path(live), &segment.thinned_path(live)) {
+        Err(QueryError::Missing { .. }) => match image(&segment.packed_path(live), &segment.thinned_path(live))? {
             Some(image) => query::open_image(&image).await,
             None => return Ok(None),
         },
@@ -51,10 +52,17 @@ pub(in crate::log) async fn open(live: &Path, segment: &Segment) -> Result<Optio
     }
 }
 
-/// The bytes of a packed segment, or of what is left of it, unless it is gone or damaged.
-pub(super) fn image(packed: &Path, thinned: &Path) -> Option<Vec<u8>> {
-    let image = unpack(&fs::read(packed).or_else(|_| fs::read(thinned)).ok()?).ok()?;
-    is_database(&image).then_some(image)
+/// The bytes of a packed segment, or of what is left of it; `None` where it is gone or damaged.
+pub(super) fn image(packed: &Path, thinned: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match fs::read(packed) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::read(thinned),
+        read => read,
+    };
+    match file.and_then(|file| unpack(&file)) {
+        Ok(image) => Ok(is_database(&image).then_some(image)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Segments of which the live file has no rows any more, oldest first.

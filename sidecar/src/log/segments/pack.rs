@@ -44,7 +44,7 @@ pub(super) fn unpack(packed: &[u8]) -> io::Result<Vec<u8>> {
     let decoder = StreamingDecoder::new(frame).map_err(|error| damaged(&error.to_string()))?;
     let mut image = Vec::new();
     // One that is larger was not packed here.
-    decoder.take(SIZE_MAX).read_to_end(&mut image)?;
+    decoder.take(SIZE_MAX).read_to_end(&mut image).map_err(|error| damaged(&error.to_string()))?;
     Ok(image)
 }
 

@@ -16,7 +16,7 @@ use crate::log::store::ASIDE;
 const REFUSED_PART: u64 = 4;
 
 /// How many cuts before a segment would be deleted it is thinned, so that there is time for it.
-const CUTS_AHEAD: u64 = 2;
+pub(super) const CUTS_AHEAD: u64 = 2;
 
 /// Thinned segments there are at most: each is small, and has to be opened by whoever reads all of the log.
 const THINNED_MAX: usize = 256;
@@ -92,12 +92,16 @@ impl Retention {
 
     /// The order in which segments make room.
     fn order(&self, live: &Path, segments: Vec<Segment>) -> Vec<Segment> {
-        // What was refused keeps its part; without it, it would go first, for it is the oldest.
+        // What was refused keeps its part; without it, it would go first, for it is the oldest. What is still to be sent has
+        // no bound but that of all.
         let is_thinned = |segment: &Segment| segment.form(live) == Some(Form::Thinned);
         let (mut thinned, whole): (Vec<_>, Vec<_>) = segments.into_iter().partition(is_thinned);
         let mut part: u64 = thinned.iter().map(|segment| bytes(&segment.thinned_path(live))).sum();
         let mut first = Vec::new();
         while part > self.sizes.total / REFUSED_PART || thinned.len() > THINNED_MAX {
+            if thinned.len() <= THINNED_MAX && !self.is_shipped(&thinned[0]) {
+                break;
+            }
             let segment = thinned.remove(0);
             part -= bytes(&segment.thinned_path(live));
             first.push(segment);
@@ -121,18 +125,24 @@ impl Retention {
         Ok(gone)
     }
 
-    /// The oldest segment that has what was allowed, where the next cuts would delete it: what was refused is to stay.
-    pub(in crate::log) fn next_to_go(&self, live: &Path) -> io::Result<Option<Segment>> {
-        let most = self.sizes.total.saturating_sub(self.ahead() + CUTS_AHEAD * self.sizes.segment);
+    /// The oldest segment that has what was allowed, where so many cuts would delete it: what was refused is to stay.
+    pub(in crate::log) fn next_to_go(&self, live: &Path, cuts: u64) -> io::Result<Option<Segment>> {
+        let most = self.sizes.total.saturating_sub(self.ahead() + cuts * self.sizes.segment);
         if used(live)? <= most {
             return Ok(None);
         }
-        let has_all = |segment: &Segment| matches!(segment.form(live), Some(Form::Plain | Form::Packed));
         let segments = list(live)?;
         // Rows that are still to be sent stay while there is a segment that can go in their place.
         let can_go =
             |segment: &Segment| self.is_shipped(segment) || !segments.iter().any(|other| self.is_shipped(other));
-        Ok(segments.iter().find(|segment| has_all(segment)).filter(|segment| can_go(segment)).cloned())
+        Ok(segments.iter().find(|segment| has_all(live, segment)).filter(|segment| can_go(segment)).cloned())
+    }
+
+    /// The first that the next cut would delete of those that have what was allowed and are still to be sent.
+    pub(in crate::log) fn next_unsent(&self, live: &Path, now: SystemTime) -> io::Result<Option<Segment>> {
+        let to_go = self.to_go(live, self.ahead() + self.sizes.segment, now)?;
+        let is_one = |segment: &Segment| !self.is_shipped(segment) && has_all(live, segment);
+        Ok(to_go.for_size.into_iter().find(is_one))
     }
 
     /// Whether all of its rows were sent, or none is to be.
@@ -147,6 +157,11 @@ impl Retention {
         // Where segments are as large as the log, it is not to be empty for that.
         ahead.min(self.sizes.total / 4 * 3)
     }
+}
+
+/// Whether it has what was allowed, too, and that can be taken out.
+fn has_all(live: &Path, segment: &Segment) -> bool {
+    matches!(segment.form(live), Some(Form::Plain | Form::Packed))
 }
 
 /// Bytes of a segment, wherever it is.

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::ptr;
 
 use libsqlite3_sys::{
-    SQLITE_CORRUPT, SQLITE_DESERIALIZE_FREEONCLOSE, SQLITE_DESERIALIZE_READONLY, SQLITE_DONE, SQLITE_ERROR,
-    SQLITE_NOMEM, SQLITE_OK, SQLITE_OPEN_READONLY, SQLITE_OPEN_READWRITE, SQLITE_OPEN_URI, SQLITE_ROW, sqlite3,
-    sqlite3_close, sqlite3_column_text, sqlite3_column_value, sqlite3_context, sqlite3_create_module_v2,
-    sqlite3_declare_vtab, sqlite3_deserialize, sqlite3_finalize, sqlite3_index_info, sqlite3_int64, sqlite3_malloc64,
-    sqlite3_module, sqlite3_open_v2, sqlite3_prepare_v2, sqlite3_result_value, sqlite3_step, sqlite3_stmt,
-    sqlite3_value, sqlite3_vtab, sqlite3_vtab_cursor,
+    SQLITE_CANTOPEN, SQLITE_CORRUPT, SQLITE_DESERIALIZE_FREEONCLOSE, SQLITE_DESERIALIZE_READONLY, SQLITE_DONE,
+    SQLITE_ERROR, SQLITE_IOERR, SQLITE_NOMEM, SQLITE_NOTADB, SQLITE_OK, SQLITE_OPEN_READONLY, SQLITE_OPEN_READWRITE,
+    SQLITE_OPEN_URI, SQLITE_ROW, sqlite3, sqlite3_close, sqlite3_column_text, sqlite3_column_value, sqlite3_context,
+    sqlite3_create_module_v2, sqlite3_declare_vtab, sqlite3_deserialize, sqlite3_finalize, sqlite3_index_info,
+    sqlite3_int64, sqlite3_malloc64, sqlite3_module, sqlite3_open_v2, sqlite3_prepare_v2, sqlite3_result_value,
+    sqlite3_step, sqlite3_stmt, sqlite3_value, sqlite3_vtab, sqlite3_vtab_cursor,
 };
 use sqlx::sqlite::LockedSqliteHandle;
 
@@ -147,7 +147,7 @@ impl Walk {
         }
     }
 
-    /// Opens a segment; one that is gone, or cannot be read, has no rows.
+    /// Opens a segment; one that is gone, or damaged, has no rows.
     fn begin_segment(&mut self, [path, packed, thinned]: &[PathBuf; 3]) -> c_int {
         let code = match path.exists() {
             true => self.open(&immutable(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI),
@@ -158,7 +158,12 @@ impl Walk {
             return SQLITE_OK;
         }
         self.end();
-        if code == SQLITE_NOMEM { code } else { SQLITE_OK }
+        match code & 0xff {
+            SQLITE_CORRUPT | SQLITE_NOTADB | SQLITE_ERROR => SQLITE_OK,
+            // Packed, or deleted, since it was looked for.
+            SQLITE_CANTOPEN if !path.exists() => SQLITE_OK,
+            _ => code,
+        }
     }
 
     fn open(&mut self, name: &CStr, flags: c_int) -> c_int {
@@ -168,7 +173,11 @@ impl Walk {
 
     /// Opens a packed segment in memory, and its bytes are SQLite's.
     fn open_packed(&mut self, packed: &Path, thinned: &Path) -> c_int {
-        let Some(image) = image(packed, thinned) else { return SQLITE_CORRUPT };
+        let image = match image(packed, thinned) {
+            Ok(Some(image)) => image,
+            Ok(None) => return SQLITE_CORRUPT,
+            Err(_) => return SQLITE_IOERR,
+        };
         let code = self.open(c":memory:", SQLITE_OPEN_READWRITE);
         if code != SQLITE_OK {
             return code;

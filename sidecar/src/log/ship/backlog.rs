@@ -169,7 +169,7 @@ impl Backlog {
         query::time(&mut connection).await?;
         let rows = match rows_between(&mut connection, after, segment.last, limit).await {
             // Damage costs the segment's own rows, and no other's turn.
-            Err(QueryError::Sqlite(error)) => {
+            Err(error) if error.is_damage() => {
                 let (first, last) = (after + 1, segment.last);
                 tracing::warn!(first, last, %error, "rows of a segment cannot be read, and are not sent to Postgres");
                 return Ok((Vec::new(), segment.last, lost));

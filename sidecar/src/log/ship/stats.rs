@@ -138,6 +138,12 @@ impl ShipStats {
         self.aged.fetch_max(last, Ordering::Relaxed);
     }
 
+    /// A damaged live file was set aside, which had the rows behind `cut` up to `last`.
+    pub(in crate::log) fn set_aside(&self, (cut, last): (i64, i64)) {
+        let unsent = last - cut.max(self.shipped());
+        self.add_lost(Lost::Damaged, u64::try_from(unsent).unwrap_or(0));
+    }
+
     /// Whether there is a server from now on, and which row was the last that was sent to it: its number and its time.
     pub(in crate::log) fn begin(&self, is_on: bool, (shipped, at): (i64, i64)) {
         self.shipped.store(shipped, Ordering::Relaxed);
@@ -237,6 +243,22 @@ mod tests {
             stats.moved(&batch(rows, damaged), 0);
             let lost = [Lost::Size, Lost::Age, Lost::Damaged].map(|reason| stats.lost(reason));
             assert_eq!(lost, expected, "{rows} rows, {damaged} damaged, {aged} aged");
+        }
+    }
+
+    #[test]
+    fn of_a_live_file_what_was_not_sent_is_lost() {
+        for (is_on, shipped, numbers, expected) in [
+            (true, 7, (5, 10), 3),
+            (true, 3, (5, 10), 5),
+            (true, 10, (5, 10), 0),
+            (true, 0, (0, 0), 0),
+            (false, 0, (5, 10), 0),
+        ] {
+            let stats = ShipStats::default();
+            stats.begin(is_on, (shipped, 0));
+            stats.set_aside(numbers);
+            assert_eq!(stats.lost(Lost::Damaged), expected, "{shipped} of {numbers:?}");
         }
     }
 

@@ -148,7 +148,7 @@ pub(super) fn compress(path: &Path, sizes: Sizes) -> Arc<Stats> {
 fn settle(compressor: &mut Compressor, path: &Path, sizes: Sizes) {
     compressor.start();
     wait("all segments", || {
-        let is_room = Retention::new(sizes, &Arc::default()).next_to_go(path).unwrap().is_none();
+        let is_room = Retention::new(sizes, &Arc::default()).next_to_go(path, 2).unwrap().is_none();
         is_room && segments::Tally::of(path).unwrap().plain.0 == 0 && !compressor.is_at_work()
     });
 }
