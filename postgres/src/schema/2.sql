@@ -146,12 +146,12 @@ DECLARE
   name text;
   dropped integer := 0;
 BEGIN
-  DELETE FROM postern.requests_other WHERE time < day::timestamp AT TIME ZONE 'UTC';
   FOR name IN SELECT relname FROM pg_class WHERE relnamespace = 'postern'::regnamespace AND relkind = 'r'
     AND relname ~ '^requests_[0-9]{8}$' AND relname < 'requests_' || to_char(day, 'YYYYMMDD') LOOP
     EXECUTE format('DROP TABLE postern.%I', name);
     dropped := dropped + 1;
   END LOOP;
+  DELETE FROM postern.requests_other WHERE time < day::timestamp AT TIME ZONE 'UTC';
   RETURN dropped;
 END $$;
 
@@ -161,19 +161,20 @@ CREATE FUNCTION postern.keep(days integer, summed_days integer DEFAULT 400) RETU
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   today date := (now() AT TIME ZONE 'UTC')::date;
+  dropped integer;
   oldest timestamptz := (today - days)::timestamp AT TIME ZONE 'UTC';
   oldest_sum timestamptz := (today - summed_days)::timestamp AT TIME ZONE 'UTC';
 BEGIN
   IF days < 1 OR summed_days < 1 THEN
     RAISE invalid_parameter_value USING MESSAGE = 'a day is to be kept at least';
   END IF;
+  dropped := postern.drop_before(today - days);
   PERFORM postern.refresh();
   DELETE FROM postern.per_minute WHERE minute < oldest;
   DELETE FROM postern.per_hour WHERE hour < oldest_sum;
   DELETE FROM postern.latency_per_hour WHERE hour < oldest_sum;
   DELETE FROM postern.uses WHERE last < oldest_sum;
-  -- At the end: from the first day that is dropped until all of this is over nobody can write.
-  RETURN postern.drop_before(today - days);
+  RETURN dropped;
 END $$;
 
 -- Views: what was moved, and what was not yet.
