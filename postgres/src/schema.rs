@@ -1,5 +1,5 @@
 //! The schema of the request log in Postgres: one step for each version, applied in order and each in one transaction.
-//! The sidecar links the number alone.
+//! The sidecar applies it where it is told to.
 
 use crate::session::{Error, Failure, Session};
 
@@ -87,7 +87,7 @@ pub async fn version(session: &mut Session) -> Result<Option<i64>, Error> {
 pub async fn check(session: &mut Session) -> Result<(), Error> {
     let wrong = |message: String| Err(Error::new(Failure::Schema, message));
     let Some(found) = version(session).await? else {
-        return wrong("there is no schema `postern`: make it with `postern-operator log-schema --apply`".to_owned());
+        return wrong("there is no schema `postern`: make it with `postern-operator log-schema --apply`, or set `settings.log.postgres.applySchema`".to_owned());
     };
     if found < NEEDED {
         return wrong(format!(

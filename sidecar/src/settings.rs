@@ -282,6 +282,7 @@ pub fn shipping(settings: &Settings, config: &Path) -> Option<ShipOptions> {
         ca_file: file(&postgres.ca_file),
         batch_rows: postgres.batch_rows,
         every: postgres.every.as_std(),
+        applies_schema: postgres.apply_schema,
     })
 }
 

@@ -30,6 +30,10 @@ impl Rig {
     pub(crate) fn start() -> Self {
         let (server, authority) = with_schema();
         server.sql("CREATE ROLE gate LOGIN PASSWORD 'first' IN ROLE postern_writer").unwrap();
+        Self::of(server, authority)
+    }
+
+    fn of(server: Postgres, authority: Authority) -> Self {
         let rig = Self { folder: TempDir::new().unwrap(), authority, server };
         rig.write("ca.crt", rig.authority.root_pem());
         rig.write("password", "first\n");
@@ -127,6 +131,42 @@ fn rows_are_in_postgres_as_they_are_in_the_log() {
     assert_eq!(metric(&gate.sidecar, "postern_log_ship_rows_total"), 5);
     assert_eq!(metric(&gate.sidecar, "postern_log_ship_rows_known_total"), 0);
     assert_eq!(told(&gate.sidecar), Vec::<String>::new());
+}
+
+#[test]
+fn gates_that_are_told_to_make_the_schema_make_it_once() {
+    let authority = Authority::new("Postern test authority").unwrap();
+    let server = Postgres::start(&authority).unwrap();
+    server.sql("CREATE ROLE gate LOGIN CREATEROLE PASSWORD 'first'").unwrap();
+    let rig = Rig::of(server, authority);
+    let told_to = |document: &mut Value| {
+        document["version"] = json!("1.8");
+        document["settings"]["log"]["postgres"]["applySchema"] = json!(true);
+    };
+    let gates = [(); 3].map(|()| rig.gate_with(told_to));
+    for gate in &gates {
+        call(gate, "billing", 2);
+    }
+    for gate in &gates {
+        wait_until("a right to be missed", || failures(&gate.sidecar, "permission") > 0);
+    }
+    assert_eq!(rig.server.sql("SELECT count(*) FROM pg_namespace WHERE nspname = 'postern'").unwrap(), "0");
+    let database = rig.server.sql("SELECT current_database()").unwrap();
+    rig.server.sql(&format!("GRANT CREATE ON DATABASE {database} TO gate")).unwrap();
+    wait_until("the schema", || rig.server.try_sql("SELECT FROM postern.requests").unwrap().code == Some(0));
+    wait_until("all rows", || rig.count() == 6);
+    let made = "the schema of the request log in Postgres was brought up to date";
+    let makers = gates.iter().filter(|gate| gate.sidecar.lines().iter().any(|line| line.message() == made)).count();
+    assert!(makers >= 1, "{makers}");
+    // Whoever came later waited, and found it.
+    for gate in &gates {
+        assert_eq!(["schema", "server", "rejected"].map(|reason| failures(&gate.sidecar, reason)), [0; 3]);
+    }
+    assert_eq!(rig.server.sql("SELECT value FROM postern.meta WHERE key = 'version'").unwrap(), VERSION);
+    // One that is not told to has what it needs.
+    let other = rig.gate();
+    call(&other, "billing", 1);
+    wait_until("its row", || rig.count() == 7);
 }
 
 /// What the process has used so far.

@@ -211,6 +211,10 @@ pub struct Postgres {
     /// Time between two looks for new rows.
     #[serde(default = "default_ship_every")]
     pub every: Duration,
+    /// Whether the gate makes the schema where there is none, and brings an earlier one up to date: its user needs the right
+    /// to. Since 1.8.
+    #[serde(default)]
+    pub apply_schema: bool,
 }
 
 /// Traces of requests, sent by OTLP over HTTP.

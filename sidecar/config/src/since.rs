@@ -13,6 +13,7 @@ const SINCE: &[(&str, u16)] = &[
     ("settings/log/allowedRatio", 6),
     ("settings/log/bodyKeyFile", 8),
     ("settings/log/captureSaltFile", 8),
+    ("settings/log/postgres/applySchema", 8),
     ("settings/log/chain", 7),
     ("settings/log/chainKeyFile", 7),
     ("settings/log/clientAddress", 7),

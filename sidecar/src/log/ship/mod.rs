@@ -55,6 +55,8 @@ pub struct ShipOptions {
     pub batch_rows: u32,
     /// Time between two looks for new rows.
     pub every: Duration,
+    /// Whether the schema is made, and brought up to date, where it is not.
+    pub applies_schema: bool,
 }
 
 /// The running thread.

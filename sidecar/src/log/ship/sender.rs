@@ -61,6 +61,7 @@ pub(super) struct Sender {
     url_file: Option<PathBuf>,
     password_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    applies_schema: bool,
     insert: String,
     session: Option<Session>,
     /// Days whose partitions this connection has seen to.
@@ -75,6 +76,7 @@ impl Sender {
             url_file: options.url_file.clone(),
             password_file: options.password_file.clone(),
             ca_file: options.ca_file.clone(),
+            applies_schema: options.applies_schema,
             insert: format!(
                 "INSERT INTO postern.requests ({columns}) SELECT {columns} FROM \
                  json_populate_recordset(NULL::postern.requests, $1::json) ON CONFLICT DO NOTHING"
@@ -148,6 +150,12 @@ impl Sender {
         };
         let mut session = Session::connect(&target, authorities.as_deref(), PATIENCE).await?;
         session.query(SERVER_PATIENCE).await?;
+        if self.applies_schema {
+            let schema::Applied { from, to } = schema::apply(&mut session).await?;
+            if from < to {
+                tracing::info!(from, to, "the schema of the request log in Postgres was brought up to date");
+            }
+        }
         schema::check(&mut session).await?;
         Ok(session)
     }
