@@ -54,6 +54,14 @@ pub fn cpu_of_thread(process: u32, name: &str) -> Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds))
 }
 
+/// The same of its threads that have ended, in steps of 10 ms (proc_pid_stat(5)).
+pub fn cpu_of_ended_threads(process: u32) -> Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let fields: Vec<_> = text.rsplit_once(") ").context("a stat without a name")?.1.split(' ').collect();
+    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>()).sum::<Result<_, _>>()?;
+    Ok(Duration::from_millis(ticks * 10).saturating_sub(cpu(process)?))
+}
+
 /// Processor time of a process and of its children, also of those that have ended, in steps of 10 ms (proc_pid_stat(5)).
 pub fn cpu_of_tree(process: u32) -> Result<Duration> {
     const TICK_MS: u64 = 10;

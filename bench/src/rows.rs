@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::figures::Spread;
 use crate::load::{Connections, Exchange, TlsClient, Version};
-use crate::measure::{Core, cpu, cpu_of_thread, on_core};
+use crate::measure::{Core, cpu, cpu_of_ended_threads, cpu_of_thread, on_core};
 use crate::peers::{Running, Scene, start_postern};
 
 /// Connections that ask as fast as they can.
@@ -38,8 +38,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The longest that it may take until all rows are packed and sent.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The log's threads.
-const THREADS: [(&str, &str); 3] = [("writes", "log"), ("compresses", "log-compress"), ("sends", "log-ship")];
+/// The log's threads. The one that compresses is there only while there is something to compress: no other ever ends.
+const THREADS: [(&str, Option<&str>); 3] = [("writes", Some("log")), ("compresses", None), ("sends", Some("log-ship"))];
 
 /// What becomes of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,10 +147,11 @@ impl<'a> RowsBench<'a> {
         wait_for_rest(process)?;
         let used = || -> Result<(Duration, [Duration; THREADS.len()])> {
             let mut threads = [Duration::ZERO; THREADS.len()];
+            let ended = cpu_of_ended_threads(process)?;
             for (used, (_, name)) in threads.iter_mut().zip(THREADS) {
-                *used = cpu_of_thread(process, name)?;
+                *used = name.map_or(Ok(ended), |name| cpu_of_thread(process, name))?;
             }
-            Ok((cpu(process)?, threads))
+            Ok((cpu(process)? + ended, threads))
         };
         let before = used()?;
         let count = open.ask(1, WINDOW)?;

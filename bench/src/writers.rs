@@ -55,6 +55,7 @@ struct Crowd {
     server: Postgres,
     gates: Vec<(Running, Connections)>,
     url_file: PathBuf,
+    client: TlsClient,
     // Last, because its folder is everybody's.
     _scene: Scene,
 }
@@ -64,13 +65,14 @@ pub fn run(sidecar: PathBuf, result: &Path, gates: usize) -> Result<()> {
     let application = Application::start()?;
     let mut crowd = Crowd::start(Scene::new(application.address(), sidecar, CLIENTS + 1)?, gates)?;
     println!("{gates} gates are there");
-    let asked = crowd.ask(FILL)? + (gates * CLIENTS) as u64;
+    let asked = crowd.open()? + crowd.ask(FILL)?;
     println!("{asked} rows wait in their logs");
     fs::write(&crowd.url_file, crowd.server.url("gate"))?;
     let backlog = crowd.measure(|_| Ok(asked))?;
     crowd.wait_for_idle()?;
     let steady = crowd.measure(|crowd| {
-        let (until, mut asked) = (Instant::now() + STEADY, 0);
+        let mut asked = crowd.open()?;
+        let until = Instant::now() + STEADY;
         while Instant::now() < until {
             asked += crowd.ask(TURN)?;
         }
@@ -104,12 +106,20 @@ impl Crowd {
                     "urlFile": url_file, "passwordFile": file("password"), "caFile": file("postgres.pem"),
                 });
             })?;
-            let mut connections = Connections::new(&client, Version::Http1, running.address)?;
-            connections.open(CLIENTS)?;
+            let connections = Connections::new(&client, Version::Http1, running.address)?;
             Ok((running, connections))
         };
         let gates = (0..gates).map(gate).collect::<Result<_>>()?;
-        Ok(Self { server, gates, url_file, _scene: scene })
+        Ok(Self { server, gates, url_file, client, _scene: scene })
+    }
+
+    /// Opens connections to each gate anew, which closes those that wait for long; one request on each.
+    fn open(&mut self) -> Result<u64> {
+        for (running, connections) in &mut self.gates {
+            *connections = Connections::new(&self.client, Version::Http1, running.address)?;
+            connections.open(CLIENTS)?;
+        }
+        Ok((self.gates.len() * CLIENTS) as u64)
     }
 
     /// Asks each gate for so long, one after the other; how many answers there were.

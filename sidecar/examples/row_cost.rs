@@ -1,13 +1,14 @@
 //! What a row of the request log costs: bytes of file, as it is written and compressed, and CPU from the queue to the end
-//! of its transaction, and to the end of its segment's compression.
+//! of its transaction, and to the end of its segment's compression; and how many wait where decisions come fast.
 //!
 //! `row_cost [ROWS]`: so many rows (200,000) of 100 clients under 20 rules, as fast as the log takes them, once without ids
-//! of traces and once with.
+//! of traces and once with; then as many at 50,000 a second.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails has no result")]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use std::{env, fs, thread};
 
 use http::Method;
@@ -37,6 +38,31 @@ fn main() {
             whole.bytes, cut.packed, whole.cpu, cut.cpu
         );
     }
+    crowd(rows);
+}
+
+/// Of rows that come 50,000 a second, those of a millisecond at once: how many wait at most, and how many are dropped.
+fn crowd(rows: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let stats = Arc::new(Stats::default());
+    let (sender, receiver) = log::channel(log::QUEUE_ROWS, 500, Arc::clone(&stats));
+    let writer = log::start(options(folder.path().join("requests.db"), SEGMENT, Chained::Off), receiver).unwrap();
+    let (scope, peer) = (Arc::new(scope(0)), Arc::new(peer(0)));
+    let (begun, mut deepest) = (Instant::now(), 0);
+    for number in 0..rows {
+        if number % 50 == 0 {
+            thread::sleep((begun + Duration::from_millis(number / 50)).saturating_duration_since(Instant::now()));
+            deepest = deepest.max(stats.queue_depth());
+        }
+        sender.send(Box::new(record(number, &scope, &peer)));
+    }
+    let took = begun.elapsed();
+    let written = writer.stop(Duration::from_secs(60)).written;
+    println!(
+        "{rows} rows in {took:.2?}: at most {deepest} of {} waited, {written} were written, {} dropped",
+        log::QUEUE_ROWS,
+        rows - written
+    );
 }
 
 /// Of a row.
@@ -51,17 +77,7 @@ fn write(rows: u64, has_trace: bool, chain: Chained, segment: u64) -> Cost {
     let path = folder.path().join("requests.db");
     let stats = Arc::new(Stats::default());
     let (sender, receiver) = log::channel(log::QUEUE_ROWS, 500, Arc::clone(&stats));
-    let sizes = log::Sizes { segment, age: Duration::from_secs(3600), total: 1 << 30, keep: None };
-    let options = WriterOptions {
-        body_key: None,
-        path: path.clone(),
-        flush_every: Duration::from_millis(100),
-        sizes,
-        pod: Pod::default(),
-        client_address: ClientAddress::Full,
-        chain,
-    };
-    let writer = log::start(options, receiver).unwrap();
+    let writer = log::start(options(path.clone(), segment, chain), receiver).unwrap();
     let scopes: Vec<_> = (0..20).map(|number| Arc::new(scope(number))).collect();
     let peers: Vec<_> = (0..100).map(|number| Arc::new(peer(number))).collect();
     let before = cpu();
@@ -91,6 +107,18 @@ fn write(rows: u64, has_trace: bool, chain: Chained, segment: u64) -> Cost {
         bytes: f64::from(u32::try_from(bytes).unwrap()) / rows,
         packed: f64::from(packed_bytes) / f64::from(packed_rows),
         cpu: cpu.as_secs_f64() * 1e6 / rows,
+    }
+}
+
+fn options(path: PathBuf, segment: u64, chain: Chained) -> WriterOptions {
+    WriterOptions {
+        path,
+        flush_every: Duration::from_millis(100),
+        sizes: log::Sizes { segment, age: Duration::from_secs(3600), total: 1 << 30, keep: None },
+        pod: Pod::default(),
+        client_address: ClientAddress::Full,
+        chain,
+        body_key: None,
     }
 }
 
