@@ -165,7 +165,8 @@ impl Changes {
     async fn any(&mut self) -> Change {
         if !self.is_noticed {
             tokio::select! {
-                _ = self.events.recv() => {}
+                // Without a watcher there is nobody to tell of events, which is none itself.
+                Some(()) = self.events.recv() => {}
                 _ = self.compare.tick() => return Change::Due,
             }
             // Not in this future alone: whoever waits for something else too may drop it while it waits for quiet.
@@ -210,23 +211,42 @@ mod tests {
         }
     }
 
+    /// Of a watcher that is not there, and not compared for an hour.
+    fn told(events: mpsc::Receiver<()>) -> Changes {
+        let hour = Duration::from_secs(3600);
+        Changes {
+            events,
+            is_noticed: false,
+            watcher: None,
+            folders: BTreeSet::new(),
+            compare: interval_at(Instant::now() + hour, hour),
+            writers: Arc::default(),
+        }
+    }
+
     #[test]
     fn a_change_is_not_lost_with_the_future_that_saw_it() {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let (changed, events) = mpsc::channel(1);
-            let hour = Duration::from_secs(3600);
-            let mut changes = Changes {
-                events,
-                is_noticed: false,
-                watcher: None,
-                folders: BTreeSet::new(),
-                compare: interval_at(Instant::now() + hour, hour),
-                writers: Arc::default(),
-            };
+            let mut changes = told(events);
             changed.try_send(()).unwrap();
             assert!(timeout(Duration::from_millis(1), changes.next()).await.is_err(), "it waits for quiet");
-            assert!(matches!(timeout(hour / 60, changes.next()).await, Ok(Change::Noticed)));
+            assert!(matches!(timeout(Duration::from_secs(60), changes.next()).await, Ok(Change::Noticed)));
+        });
+    }
+
+    #[test]
+    fn a_watcher_that_is_gone_tells_nothing() {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (changed, events) = mpsc::channel(1);
+            let mut changes = told(events);
+            drop(changed);
+            assert!(
+                timeout(Duration::from_millis(300), changes.next()).await.is_err(),
+                "it would be read all the time"
+            );
         });
     }
 }
