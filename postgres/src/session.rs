@@ -1,20 +1,22 @@
 //! One connection, with a deadline on everything, and its failures in the words of metrics.
 
-use std::error::Error as _;
+use std::error::{self, Error as _};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, TryStreamExt};
 use tokio::net::lookup_host;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
+use crate::columns::Values;
 use crate::target::Target;
 use crate::tls::Verified;
 
@@ -237,10 +239,42 @@ impl Session {
     /// As [`Self::query`].
     pub async fn execute(&mut self, sql: &str, texts: &[&str]) -> Result<u64, Error> {
         self.is_settled = false;
-        let values: Vec<_> =
-            texts.iter().map(|text| (text as &(dyn tokio_postgres::types::ToSql + Sync), Type::TEXT)).collect();
+        let values: Vec<_> = texts.iter().map(|text| (text as &(dyn ToSql + Sync), Type::TEXT)).collect();
         let answered = in_time(self.timeout, self.client()?.execute_typed(sql, &values)).await;
         self.settle(&answered);
+        answered
+    }
+
+    /// One statement with values as PostgreSQL writes them in binary; `None` is NULL. How many rows it was about.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn execute_binary(&mut self, sql: &str, values: &[(Values, Option<&[u8]>)]) -> Result<u64, Error> {
+        self.is_settled = false;
+        let values: Vec<_> = values.iter().map(|(values, bytes)| (Binary(*bytes), values.of())).collect();
+        let values: Vec<_> =
+            values.iter().map(|(bytes, values)| (bytes as &(dyn ToSql + Sync), values.clone())).collect();
+        let answered = in_time(self.timeout, self.client()?.execute_typed(sql, &values)).await;
+        self.settle(&answered);
+        answered
+    }
+
+    /// All of `rows`, which are what `sql`, a COPY FROM STDIN, reads, or none; how many they are.
+    ///
+    /// # Errors
+    /// As [`Self::query`].
+    pub async fn copy(&mut self, sql: &str, rows: Bytes) -> Result<u64, Error> {
+        self.is_settled = false;
+        let mut is_begun = false;
+        let answered = copied(self.client()?, self.timeout, sql, rows, &mut is_begun).await;
+        // Where the server refuses to begin, the library says once too often that it ends, and takes the answer to that for
+        // the next one's.
+        if answered.is_ok() || is_begun {
+            self.settle(&answered);
+        }
+        if answered.is_err() && self.is_usable() {
+            self.query("ROLLBACK").await?;
+        }
         answered
     }
 
@@ -266,6 +300,59 @@ impl Session {
     fn settle<T>(&mut self, answered: &Result<T, Error>) {
         let lost = [Failure::Connect, Failure::Timeout];
         self.is_settled = answered.as_ref().err().is_none_or(|error| !lost.contains(&error.failure));
+    }
+}
+
+/// In a transaction: a pool between us and the server may give what is prepared, and what is done with it, to two servers
+/// otherwise.
+async fn copied(
+    client: &Client,
+    patience: Duration,
+    sql: &str,
+    rows: Bytes,
+    is_begun: &mut bool,
+) -> Result<u64, Error> {
+    in_time(patience, client.batch_execute("BEGIN")).await?;
+    let mut sink = pin!(in_time(patience, client.copy_in(sql)).await?);
+    *is_begun = true;
+    let copied = in_time(patience, async {
+        sink.send(rows).await?;
+        sink.as_mut().finish().await
+    });
+    let count = copied.await?;
+    in_time(patience, client.batch_execute("COMMIT")).await?;
+    Ok(count)
+}
+
+/// Bytes that are a value already.
+#[derive(Debug)]
+struct Binary<'a>(Option<&'a [u8]>);
+
+impl ToSql for Binary<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn error::Error + Sync + Send>> {
+        let Some(bytes) = self.0 else { return Ok(IsNull::Yes) };
+        out.extend_from_slice(bytes);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl Values {
+    fn of(self) -> Type {
+        match self {
+            Self::Uuid => Type::UUID,
+            Self::Time => Type::TIMESTAMPTZ,
+            Self::Text => Type::TEXT,
+            Self::Bytes => Type::BYTEA,
+            Self::Flag => Type::BOOL,
+            Self::Integer => Type::INT4,
+            Self::Large => Type::INT8,
+        }
     }
 }
 

@@ -325,9 +325,9 @@ fn default_flush_every() -> Duration {
     Duration::from_millis(100)
 }
 
-/// Some 300 KB, and a transaction of a few milliseconds.
+/// Some 400 KB, and a transaction of some ten milliseconds.
 fn default_batch_rows() -> u32 {
-    500
+    1000
 }
 
 /// Soon enough for whoever looks, and few transactions for a server that many gates send to.

@@ -164,7 +164,8 @@ fn column(text: &mut Vec<u8>, name: &str, value: &[u8]) {
     text.push(b'\n');
 }
 
-fn decimal(text: &mut Vec<u8>, mut number: u64) {
+/// Adds a number's digits.
+pub(super) fn decimal(text: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut first = digits.len();
     loop {

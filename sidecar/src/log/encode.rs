@@ -99,8 +99,13 @@ pub(super) fn encode_refusal<'a>(row: &Row<'a>) -> [Value<'a>; COLUMNS - 1 + PEE
 
 /// A row's id, as the view makes it of these.
 pub(super) fn row_id(store: i64, seq: i64, time: SystemTime) -> RequestId {
+    RequestId::Own(uuid_of(store, seq, micros(time)))
+}
+
+/// The same, of microseconds.
+pub(super) fn uuid_of(store: i64, seq: i64, at: i64) -> Uuid7 {
     let chance = store.cast_unsigned() << 32 | seq.cast_unsigned() & 0xffff_ffff;
-    RequestId::Own(Uuid7::new(micros(time).cast_unsigned(), chance))
+    Uuid7::new(at.cast_unsigned(), chance)
 }
 
 /// Microseconds since the epoch; a clock before it reads as the epoch.
@@ -130,11 +135,27 @@ fn verdict(verdict: Verdict) -> i64 {
 }
 
 fn protocol(name: &'static str) -> Value<'static> {
-    match name {
-        "HTTP/1.1" => Value::Integer(0),
-        "HTTP/2" => Value::Integer(1),
-        _ => Value::Null,
-    }
+    PROTOCOLS
+        .into_iter()
+        .zip(0..)
+        .find(|(known, _)| *known == name)
+        .map_or(Value::Null, |(_, number)| Value::Integer(number))
+}
+
+/// In the order of their numbers.
+const PROTOCOLS: [&str; 2] = ["HTTP/1.1", "HTTP/2"];
+
+pub(super) fn kind_name(number: i64) -> Option<&'static str> {
+    Kind::ALL.into_iter().find(|known| kind(*known) == number).map(Kind::name)
+}
+
+pub(super) fn verdict_name(number: i64) -> Option<&'static str> {
+    let all = [Verdict::Allowed, Verdict::Refused, Verdict::WouldRefuse];
+    all.into_iter().find(|known| verdict(*known) == number).map(Verdict::name)
+}
+
+pub(super) fn protocol_name(number: i64) -> Option<&'static str> {
+    PROTOCOLS.get(usize::try_from(number).ok()?).copied()
 }
 
 fn word_or_text(word: Option<i64>, inline: Option<&str>) -> Value<'_> {

@@ -7,7 +7,7 @@ use std::ptr;
 
 use libsqlite3_sys::{
     SQLITE_DBCONFIG_DEFENSIVE, SQLITE_DENY, SQLITE_FUNCTION, SQLITE_OK, SQLITE_PRAGMA, SQLITE_READ, SQLITE_RECURSIVE,
-    SQLITE_SELECT, sqlite3_db_config, sqlite3_hard_heap_limit64, sqlite3_set_authorizer,
+    SQLITE_SELECT, SQLITE_TRANSACTION, sqlite3_db_config, sqlite3_hard_heap_limit64, sqlite3_set_authorizer,
 };
 use sqlx::sqlite::LockedSqliteHandle;
 
@@ -50,7 +50,8 @@ unsafe extern "C" fn authorize(
         !name.is_null() && unsafe { CStr::from_ptr(name) }.to_str().is_ok_and(|name| known.contains(&name))
     };
     let allowed = match action {
-        SQLITE_SELECT | SQLITE_READ | SQLITE_RECURSIVE => true,
+        // A transaction is so much at one moment; what could be changed in it is refused.
+        SQLITE_SELECT | SQLITE_READ | SQLITE_RECURSIVE | SQLITE_TRANSACTION => true,
         SQLITE_FUNCTION => !is_one_of(second, &["load_extension"]),
         SQLITE_PRAGMA => is_one_of(first, &HARMLESS),
         _ => false,

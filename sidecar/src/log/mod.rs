@@ -12,6 +12,7 @@ mod export;
 mod filter;
 mod follow;
 mod guard;
+mod handle;
 mod ids;
 mod insert;
 mod links;

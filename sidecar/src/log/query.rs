@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, TryStreamExt};
-use libsqlite3_sys::SQLITE_ERROR;
+use libsqlite3_sys::{SQLITE_ERROR, SQLITE_INTERRUPT, SQLITE_NOMEM};
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow};
 use sqlx::{
@@ -16,6 +16,7 @@ use sqlx::{
 
 use super::filter::{Bound, Filter};
 use super::guard;
+use super::handle::HandleError;
 use super::print::{Cell, Each, Output, Printer};
 use super::segments::{self, Part, Source};
 use super::store::is_damage;
@@ -68,6 +69,9 @@ pub enum QueryError {
     /// SQLite refused.
     #[error("{0}")]
     Sqlite(sqlx::Error),
+    /// The same, of a statement on its handle.
+    #[error(transparent)]
+    Handle(HandleError),
     /// PostgreSQL refused, or is not there.
     #[error("PostgreSQL: {0}")]
     Postgres(#[from] postern_postgres::Error),
@@ -80,8 +84,11 @@ impl QueryError {
     /// Whether a segment's file is damaged, or no database: it costs its own rows, and not the others'. A torn schema may
     /// read as one without some column. Where there is no memory, or no descriptor, it is another time's.
     pub(super) fn is_damage(&self) -> bool {
-        let Self::Sqlite(error) = self else { return false };
-        let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+        let code = match self {
+            Self::Sqlite(error) => error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok()),
+            Self::Handle(error) => Some(error.code()),
+            _ => None,
+        };
         code.is_some_and(|code| is_damage(code) || code == SQLITE_ERROR)
     }
 }
@@ -96,6 +103,16 @@ impl From<sqlx::Error> for QueryError {
             Some("23") => Self::NotAQuery,
             Some("7") => Self::TooLarge,
             _ => Self::Sqlite(error),
+        }
+    }
+}
+
+impl From<HandleError> for QueryError {
+    fn from(error: HandleError) -> Self {
+        match error.code() {
+            SQLITE_INTERRUPT => Self::TooLong,
+            SQLITE_NOMEM => Self::TooLarge,
+            _ => Self::Handle(error),
         }
     }
 }

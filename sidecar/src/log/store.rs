@@ -14,8 +14,9 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use super::bodies::Missed;
 use super::chain::Links;
 use super::encode::{INSERT_REFUSAL_SQL, INSERT_SQL, Row, encode, encode_refusal, micros, row_id};
+use super::handle::HandleError;
 use super::ids::Ids;
-use super::insert::{InsertError, insert};
+use super::insert::insert;
 use super::links::{self, Chained};
 use super::prune::{Room, pages};
 use super::record::{Kind, Record, Scope, ScopeFacts};
@@ -39,7 +40,7 @@ pub enum StoreError {
     Sqlite(#[from] sqlx::Error),
     /// SQLite refused rows.
     #[error(transparent)]
-    Insert(#[from] InsertError),
+    Insert(#[from] HandleError),
     /// The file cannot be made or looked at.
     #[error("{0}")]
     File(#[from] io::Error),

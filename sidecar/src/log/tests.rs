@@ -10,6 +10,7 @@ mod privacy;
 mod reading;
 mod reports;
 mod segments;
+mod sent;
 mod shipping;
 mod strangers;
 mod writing;

@@ -241,7 +241,7 @@ fn small(live: &Path, segment: &Segment, pace: &Pace) -> io::Result<()> {
 }
 
 /// The bytes of a segment.
-fn read(live: &Path, segment: &Segment) -> io::Result<Vec<u8>> {
+pub(super) fn read(live: &Path, segment: &Segment) -> io::Result<Vec<u8>> {
     let [plain, packed, thinned] = segment.paths(live);
     let image = match segment.form(live) {
         Some(Form::Packed) => unpack(&fs::read(packed)?)?,

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) use compress::{Compressor, PRIORITY};
 pub(super) use cut::{Cutter, image, is_large, move_away, set_cut, times, write};
-pub(super) use open::{Part, Source, as_one_table, cut_of, known, newest, open};
+pub(super) use open::{Part, Source, as_one_table, cut_of, known, newest, open, open_current};
 pub(super) use retain::{Gone, LOOK_EVERY, Retention, Tally, closed_bytes, tidy};
 
 /// The largest segment: it is opened in memory, which is the pod's.

@@ -6,11 +6,13 @@ use std::path::Path;
 
 use sqlx::SqliteConnection;
 
-use super::compress::is_database;
+use super::compress::{is_database, read};
 use super::pack::unpack;
 use super::{Segment, list, table};
 use crate::log::filter::Filter;
 use crate::log::query::{self, QueryError};
+use crate::log::schema::{self, VERSION};
+use crate::log::store::StoreError;
 
 /// Where rows are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,31 @@ pub(in crate::log) async fn open(live: &Path, segment: &Segment) -> Result<Optio
         Err(QueryError::Missing { .. }) => Ok(None),
         Err(error) if error.is_damage() => Ok(None),
         opened => opened.map(Some),
+    }
+}
+
+/// The same in tables of this version: where an earlier one wrote it, it is brought up to date in memory.
+pub(in crate::log) async fn open_current(
+    live: &Path,
+    segment: &Segment,
+) -> Result<Option<SqliteConnection>, QueryError> {
+    let Some(mut opened) = open(live, segment).await? else { return Ok(None) };
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut opened).await?;
+    if version == VERSION {
+        return Ok(Some(opened));
+    }
+    drop(opened);
+    let image = match read(live, segment) {
+        Ok(image) => image,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut changed = query::open_to_change(&image).await?;
+    match schema::migrate(&mut changed).await {
+        Ok(()) => Ok(Some(changed)),
+        Err(StoreError::Sqlite(error)) => Err(error.into()),
+        // A later version's, or nobody's.
+        Err(_) => Ok(None),
     }
 }
 

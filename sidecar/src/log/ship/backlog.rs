@@ -1,32 +1,19 @@
-//! What is still to be sent: the next rows after a position, from segments and then from the live file, each row an object
-//! of JSON that SQLite makes of the columns the file has.
+//! What is still to be sent: the next rows after a position, from segments and then from the live file.
 
 use std::path::{Path, PathBuf};
 
-use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+use sqlx::{Connection, SqliteConnection};
 
-use super::super::prune::{PAGE_BYTES, pages};
+use super::super::prune::PAGE_BYTES;
 use super::super::query::{self, QueryError, Reads};
 use super::super::segments::{self, Segment};
+use super::rows::{self, BATCH_BYTES, Rows};
 use super::watermark::Position;
-
-/// Bytes at which a batch ends, however few its rows: a client may choose texts of 2 KiB each.
-const BATCH_BYTES: usize = 256 << 10;
-
-/// A row that is to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::log) struct Row {
-    pub(super) seq: i64,
-    /// Microseconds since the epoch.
-    pub(super) at: i64,
-    pub(super) json: String,
-}
 
 /// The next rows, and what is known of those behind them.
 #[derive(Clone, Debug)]
 pub(in crate::log) struct Batch {
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Rows,
     /// Where it begins: behind this row.
     pub(super) start: Position,
     /// Where the next one begins, once these are sent.
@@ -49,35 +36,45 @@ impl Batch {
 
     /// Rows there are from its first one on, at most.
     pub(super) fn backlog(&self) -> u64 {
-        u64::try_from(self.newest - self.end.seq).unwrap_or(0) + self.rows.len() as u64
+        u64::try_from(self.newest - self.end.seq).unwrap_or(0) + self.rows.each.len() as u64
     }
 }
 
 /// The log, of which batch after batch is read.
 pub(super) struct Backlog {
     log: PathBuf,
+    /// The live file, between two batches of many.
+    live: Option<SqliteConnection>,
     /// The segment that was read last: a packed one is unpacked to be read, which is too much for each batch of it.
     open: Option<(Segment, SqliteConnection)>,
 }
 
 impl Backlog {
     pub(super) fn new(log: &Path) -> Self {
-        Self { log: log.to_owned(), open: None }
+        Self { log: log.to_owned(), live: None, open: None }
     }
 
     /// Gives back what is held for the next batch.
     pub(super) fn rest(&mut self) {
+        self.live = None;
         self.open = None;
     }
 
     /// Reads at most `limit` rows; `None` where there is no log yet.
     pub(super) async fn next(&mut self, after: Option<Position>, limit: u32) -> Result<Option<Batch>, QueryError> {
-        let mut live = match query::open(&self.log, Reads::Snapshot).await {
-            Err(QueryError::Missing { .. }) => return Ok(None),
-            opened => opened?,
+        let mut live = match self.live.take() {
+            Some(live) => live,
+            None => match query::open(&self.log, Reads::Now).await {
+                Err(QueryError::Missing { .. }) => return Ok(None),
+                opened => opened?,
+            },
         };
-        let batch = self.read(&mut live, after, limit).await?;
-        live.close().await?;
+        query::time(&mut live).await?;
+        let mut snapshot = live.begin().await?;
+        let batch = self.read(&mut snapshot, after, limit).await?;
+        snapshot.rollback().await?;
+        // Not for long: it may be set aside, and another one begun.
+        self.live = (!batch.is_last()).then_some(live);
         Ok(Some(batch))
     }
 
@@ -87,14 +84,11 @@ impl Backlog {
         after: Option<Position>,
         limit: u32,
     ) -> Result<Batch, QueryError> {
-        let sql = "SELECT value FROM meta WHERE key = 'store'";
-        let store: i64 = sqlx::query_scalar(sql).fetch_one(&mut *live).await?;
-        let cut = segments::cut_of(live).await?;
-        let sql = "SELECT coalesce((SELECT seq FROM entry ORDER BY seq DESC LIMIT 1), ?)";
-        let newest: i64 = sqlx::query_scalar(sql).bind(cut).fetch_one(&mut *live).await?;
+        let look = Look::at(live, after.map_or(0, |position| position.seq)).await?;
+        let Look { store, cut, newest, .. } = look;
         let mut closed = Vec::new();
         let start = match after {
-            Some(position) if position.store == store && !is_forgotten(live, position, newest).await? => position,
+            Some(position) if position.store == store && !look.is_forgotten(position) => position,
             // What was deleted before it was looked for the first time nobody has missed.
             _ => Position { store, seq: self.oldest(live, newest).await? - 1, at: 0 },
         };
@@ -102,17 +96,17 @@ impl Backlog {
             closed = segments::list(&self.log)?;
             closed.retain(|segment| segment.last > start.seq && segment.last <= cut);
         }
-        let bytes = self.bytes(live, &closed, (start.seq, cut, newest)).await?;
+        let bytes = look.bytes(&self.log, &closed, start.seq);
         let (rows, end, damaged) = if start.seq >= cut {
-            self.rest();
+            self.open = None;
             let rows = rows_between(live, start.seq, newest, limit).await?;
             let end = end_of(&rows, newest, limit);
             (rows, end, 0)
         } else {
             self.closed(closed.into_iter().next(), (start.seq, cut), limit).await?
         };
-        let at = rows.last().filter(|row| row.seq == end).map_or(0, |row| row.at);
-        let missing = count(end - start.seq).saturating_sub(rows.len() as u64);
+        let at = rows.each.last().filter(|row| row.seq == end).map_or(0, |row| row.at);
+        let missing = count(end - start.seq).saturating_sub(rows.each.len() as u64);
         Ok(Batch { start, end: Position { store, seq: end, at }, missing, damaged, rows, newest, bytes })
     }
 
@@ -125,22 +119,6 @@ impl Backlog {
         Ok(sqlx::query_scalar(sql).bind(newest + 1).fetch_one(live).await?)
     }
 
-    /// Bytes of rows behind `after`: of each file the part that they are of its rows.
-    async fn bytes(
-        &self,
-        live: &mut SqliteConnection,
-        closed: &[Segment],
-        (after, cut, newest): (i64, i64, i64),
-    ) -> sqlx::Result<u64> {
-        let used = u64::try_from(pages(live).await?).unwrap_or(0) * PAGE_BYTES;
-        let of_segment = |segment: &Segment| {
-            let rows = segment.last - segment.first.max(after + 1) + 1;
-            share(segment.bytes(&self.log), count(rows), count(segment.last - segment.first + 1))
-        };
-        let live = share(used, count(newest - after.max(cut)), count(newest - cut));
-        Ok(closed.iter().map(of_segment).sum::<u64>() + live)
-    }
-
     /// Rows that are not in the live file any more, behind `after` and up to `cut`, of the segment that has the first of
     /// them; the number of the last that was looked at; how many of those between were in damaged files.
     async fn closed(
@@ -148,23 +126,23 @@ impl Backlog {
         segment: Option<Segment>,
         (after, cut): (i64, i64),
         limit: u32,
-    ) -> Result<(Vec<Row>, i64, u64), QueryError> {
+    ) -> Result<(Rows, i64, u64), QueryError> {
         let until = segment.as_ref().map_or(cut, |segment| segment.first - 1);
         let aside = segments::aside(&self.log)?;
         let in_hole = |segment: &Segment| count(segment.last.min(until) - segment.first.max(after + 1) + 1);
         let damaged = aside.iter().map(in_hole).sum();
         // Without any they were deleted, for the log has its size.
-        let Some(segment) = segment else { return Ok((Vec::new(), cut, damaged)) };
+        let Some(segment) = segment else { return Ok((Rows::default(), cut, damaged)) };
         let kept = self.open.take_if(|(open, _)| *open == segment).map(|(_, connection)| connection);
         let opened = match kept {
             Some(kept) => Some(kept),
-            None => segments::open(&self.log, &segment).await?,
+            None => segments::open_current(&self.log, &segment).await?,
         };
         let lost = damaged + count(segment.last - segment.first.max(after + 1) + 1);
         let Some(mut connection) = opened else {
             // Deleted just now, or damaged.
             let is_there = segment.form(&self.log).is_some();
-            return Ok((Vec::new(), segment.last, if is_there { lost } else { damaged }));
+            return Ok((Rows::default(), segment.last, if is_there { lost } else { damaged }));
         };
         query::time(&mut connection).await?;
         let rows = match rows_between(&mut connection, after, segment.last, limit).await {
@@ -172,13 +150,58 @@ impl Backlog {
             Err(error) if error.is_damage() => {
                 let (first, last) = (after + 1, segment.last);
                 tracing::warn!(first, last, %error, "rows of a segment cannot be read, and are not sent to Postgres");
-                return Ok((Vec::new(), segment.last, lost));
+                return Ok((Rows::default(), segment.last, lost));
             }
             read => read?,
         };
         let end = end_of(&rows, segment.last, limit);
         self.open = (end < segment.last).then_some((segment, connection));
         Ok((rows, end, damaged))
+    }
+}
+
+/// What is asked of the live file for each batch.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// Which store it is.
+    store: i64,
+    /// The last row that is in a segment and not here any more.
+    cut: i64,
+    /// The last row there is.
+    newest: i64,
+    /// Pages in use.
+    pages: i64,
+    /// Time of the row that was sent last, where that is here.
+    at: Option<i64>,
+}
+
+impl Look {
+    async fn at(live: &mut SqliteConnection, seq: i64) -> sqlx::Result<Self> {
+        let sql = "WITH cut(seq) AS (SELECT coalesce((SELECT value FROM meta WHERE key = 'cut'), 0))
+            SELECT (SELECT value FROM meta WHERE key = 'store'), cut.seq,
+                max(cut.seq, coalesce((SELECT max(seq) FROM decision), 0), coalesce((SELECT max(seq) FROM refusal), 0)),
+                (SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count),
+                coalesce((SELECT time FROM decision WHERE seq = ?1), (SELECT time FROM refusal WHERE seq = ?1))
+            FROM cut";
+        let (store, cut, newest, pages, at) = sqlx::query_as(sql).bind(seq).fetch_one(live).await?;
+        Ok(Self { store, cut, newest, pages, at })
+    }
+
+    /// Whether the row that was sent last is not the one of its number any more: after a power cut, or in a file that was
+    /// put back. Then numbers are given out again, and all is sent once more.
+    fn is_forgotten(&self, position: Position) -> bool {
+        position.seq > self.newest || position.at != 0 && self.at.is_some_and(|at| at != position.at)
+    }
+
+    /// Bytes of rows behind `after`: of each file the part that they are of its rows.
+    fn bytes(&self, log: &Path, closed: &[Segment], after: i64) -> u64 {
+        let used = u64::try_from(self.pages).unwrap_or(0) * PAGE_BYTES;
+        let of_segment = |segment: &Segment| {
+            let rows = segment.last - segment.first.max(after + 1) + 1;
+            share(segment.bytes(log), count(rows), count(segment.last - segment.first + 1))
+        };
+        let live = share(used, count(self.newest - after.max(self.cut)), count(self.newest - self.cut));
+        closed.iter().map(of_segment).sum::<u64>() + live
     }
 }
 
@@ -194,24 +217,9 @@ pub(super) fn share(bytes: u64, rows: u64, all: u64) -> u64 {
 }
 
 /// The last row that was looked at, of rows that end with `last` if there was room for all of them.
-fn end_of(rows: &[Row], last: i64, limit: u32) -> i64 {
-    let is_all = rows.len() < limit as usize && bytes(rows) < BATCH_BYTES;
-    if is_all { last } else { rows.last().map_or(last, |row| row.seq) }
-}
-
-fn bytes(rows: &[Row]) -> usize {
-    rows.iter().map(|row| row.json.len()).sum()
-}
-
-/// Whether the row that was sent last is not the one of its number any more: after a power cut, or in a file that was put
-/// back. Then numbers are given out again, and all is sent once more.
-async fn is_forgotten(live: &mut SqliteConnection, position: Position, newest: i64) -> sqlx::Result<bool> {
-    if position.seq > newest {
-        return Ok(true);
-    }
-    let sql = "SELECT at FROM entry WHERE seq = ?";
-    let at: Option<i64> = sqlx::query_scalar(sql).bind(position.seq).fetch_optional(live).await?;
-    Ok(position.at != 0 && at.is_some_and(|at| at != position.at))
+fn end_of(rows: &Rows, last: i64, limit: u32) -> i64 {
+    let is_all = rows.each.len() < limit as usize && rows.copy.len() < BATCH_BYTES;
+    if is_all { last } else { rows.each.last().map_or(last, |row| row.seq) }
 }
 
 async fn rows_between(
@@ -219,57 +227,6 @@ async fn rows_between(
     after: i64,
     until: i64,
     limit: u32,
-) -> Result<Vec<Row>, QueryError> {
-    let sql = "SELECT name FROM pragma_table_info('requests')";
-    let names: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *connection).await?;
-    let fields: Vec<_> = names.iter().map(|name| format!("'{name}', {name}")).collect();
-    let fields = fields.join(", ");
-    let sql =
-        format!("SELECT seq, at, json_object({fields}) FROM entry WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?");
-    let query = sqlx::query_as::<_, (i64, i64, String)>(AssertSqlSafe(sql)).bind(after).bind(until).bind(limit);
-    let mut found = query.fetch(connection);
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    while bytes < BATCH_BYTES {
-        let Some((seq, at, json)) = found.try_next().await? else { break };
-        bytes += json.len();
-        rows.push(Row { seq, at, json: without_nul(json) });
-    }
-    Ok(rows)
-}
-
-/// Postgres has no NUL in texts: what a certificate says may have one.
-fn without_nul(json: String) -> String {
-    const NUL: &str = "\\u0000";
-    let mut clean = String::new();
-    let mut rest = json.as_str();
-    while let Some((before, after)) = rest.split_once(NUL) {
-        clean.push_str(before);
-        // Behind an odd number of backslashes it is that many of them and five letters.
-        let backslashes = before.bytes().rev().take_while(|byte| *byte == b'\\').count();
-        clean.push_str(if backslashes % 2 == 0 { "\\ufffd" } else { NUL });
-        rest = after;
-    }
-    if clean.is_empty() {
-        return json;
-    }
-    clean.push_str(rest);
-    clean
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nul_becomes_the_mark_of_what_cannot_be_shown() {
-        let table = [
-            (r#"{"a":"b"}"#, r#"{"a":"b"}"#),
-            (r#"{"a":"\u0000b\u0000"}"#, r#"{"a":"\ufffdb\ufffd"}"#),
-            (r#"{"a":"\\u0000"}"#, r#"{"a":"\\u0000"}"#),
-            (r#"{"a":"\\\u0000"}"#, r#"{"a":"\\\ufffd"}"#),
-        ];
-        for (json, expected) in table {
-            assert_eq!(without_nul(json.to_owned()), expected);
-        }
-    }
+) -> Result<Rows, QueryError> {
+    Ok(rows::read(&mut connection.lock_handle().await?, (after, until), limit)?)
 }

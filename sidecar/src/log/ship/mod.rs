@@ -4,6 +4,7 @@
 //! committed. A batch that was sent and not noted is sent again, and Postgres knows its rows by their ids.
 
 mod backlog;
+pub(super) mod rows;
 mod sender;
 mod stats;
 mod watermark;
@@ -189,7 +190,7 @@ impl Worker {
         let Some(batch) = self.runtime.block_on(next)? else { return Ok(false) };
         self.stats.ship.behind(&batch, written);
         self.note(batch.start)?;
-        if !batch.rows.is_empty() {
+        if !batch.rows.each.is_empty() {
             let sent = self.runtime.block_on(self.sender.send(&batch))?;
             self.stats.ship.add_sent(&sent);
             self.last_sent = Instant::now();

@@ -6,12 +6,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use postern_postgres::{Error, Failure, Session, Target, columns, schema};
+use postern_postgres::{Error, Failure, Session, Target, schema};
 use thiserror::Error;
 
 use super::super::query::QueryError;
 use super::ShipOptions;
-use super::backlog::{Batch, Row};
+use super::backlog::Batch;
+use super::rows::{self, Rows};
 
 /// For connecting, and for each statement.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +46,9 @@ impl Trouble {
     }
 }
 
+/// Rows of one statement with a value for each field: it may have 65,535.
+const INSERT_ROWS: usize = 500;
+
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sent {
@@ -62,7 +66,7 @@ pub(super) struct Sender {
     password_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     applies_schema: bool,
-    insert: String,
+    copy: String,
     session: Option<Session>,
     /// Days whose partitions this connection has seen to.
     days: BTreeSet<i64>,
@@ -70,17 +74,14 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(options: &ShipOptions) -> Self {
-        let columns = columns::NAMES;
+        let columns = columns();
         Self {
             url: options.url.clone(),
             url_file: options.url_file.clone(),
             password_file: options.password_file.clone(),
             ca_file: options.ca_file.clone(),
             applies_schema: options.applies_schema,
-            insert: format!(
-                "INSERT INTO postern.requests ({columns}) SELECT {columns} FROM \
-                 json_populate_recordset(NULL::postern.requests, $1::json) ON CONFLICT DO NOTHING"
-            ),
+            copy: format!("COPY postern.requests ({columns}) FROM STDIN (FORMAT binary)"),
             session: None,
             days: BTreeSet::new(),
         }
@@ -114,21 +115,26 @@ impl Sender {
         sent
     }
 
-    async fn try_send(&mut self, rows: &[Row]) -> Result<Sent, Error> {
+    async fn try_send(&mut self, rows: &Rows) -> Result<Sent, Error> {
         if self.session.is_none() {
             self.session = Some(self.connect().await?);
             self.days.clear();
         }
         let Some(session) = self.session.as_mut() else { return Ok(Sent::default()) };
-        let newest = rows.iter().map(|row| row.at / DAY).max().unwrap_or_default();
-        let days: BTreeSet<_> = rows.iter().map(|row| row.at / DAY).chain(newest..=newest + DAYS_AHEAD).collect();
+        let newest = rows.each.iter().map(|row| row.at / DAY).max().unwrap_or_default();
+        let days: BTreeSet<_> = rows.each.iter().map(|row| row.at / DAY).chain(newest..=newest + DAYS_AHEAD).collect();
         for day in days {
             if !self.days.contains(&day) {
                 session.query(&format!("SELECT postern.prepare(DATE '1970-01-01' + {day})")).await?;
                 self.days.insert(day);
             }
         }
-        insert(session, &self.insert, rows).await
+        match session.copy(&self.copy, rows.copy.clone()).await {
+            Ok(added) => Ok(Sent { added, ..Sent::default() }),
+            // It has some of them, from a time whose end was not heard of; or does not take one.
+            Err(error) if error.failure == Failure::Rejected && session.is_usable() => insert(session, rows).await,
+            Err(error) => Err(error),
+        }
     }
 
     async fn connect(&self) -> Result<Session, Error> {
@@ -165,13 +171,29 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::new(Failure::Local, format!("{} cannot be read: {error}", path.display()))
 }
 
-/// Inserts rows in one statement, and so all or none; where one of them is not taken, each half by itself, so that the
+fn columns() -> String {
+    rows::columns().collect::<Vec<_>>().join(", ")
+}
+
+/// Inserts so many rows but for those that are there.
+fn insert_sql(count: usize) -> String {
+    let fields = rows::columns().count();
+    let row = |row: usize| {
+        let values: Vec<_> = (1..=fields).map(|field| format!("${}", row * fields + field)).collect();
+        format!("({})", values.join(", "))
+    };
+    let all: Vec<_> = (0..count).map(row).collect();
+    format!("INSERT INTO postern.requests ({}) VALUES {} ON CONFLICT DO NOTHING", columns(), all.join(", "))
+}
+
+/// Inserts rows in few statements, each of which is done or not; where a row is not taken, each half by itself, so that the
 /// others are. What one half has sent is known by its ids when it is sent again.
-async fn insert(session: &mut Session, sql: &str, rows: &[Row]) -> Result<Sent, Error> {
-    let (mut sent, mut parts) = (Sent::default(), vec![rows]);
+async fn insert(session: &mut Session, rows: &Rows) -> Result<Sent, Error> {
+    let values: Vec<_> = rows::values().collect();
+    let (mut sent, mut parts) = (Sent::default(), rows.each.chunks(INSERT_ROWS).rev().collect::<Vec<_>>());
     while let Some(part) = parts.pop() {
-        let texts: Vec<_> = part.iter().map(|row| row.json.as_str()).collect();
-        match session.execute(sql, &[&format!("[{}]", texts.join(","))]).await {
+        let fields: Vec<_> = part.iter().flat_map(|row| values.iter().copied().zip(rows.fields(row))).collect();
+        match session.execute_binary(&insert_sql(part.len()), &fields).await {
             Ok(added) => {
                 sent.added += added;
                 sent.known += (part.len() as u64).saturating_sub(added);

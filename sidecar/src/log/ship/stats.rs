@@ -160,7 +160,7 @@ impl ShipStats {
         self.backlog.store(batch.backlog(), Ordering::Relaxed);
         self.backlog_bytes.store(batch.bytes, Ordering::Relaxed);
         self.written.store(written, Ordering::Relaxed);
-        self.oldest.store(batch.rows.first().map_or(0, |row| row.at), Ordering::Relaxed);
+        self.oldest.store(batch.rows.each.first().map_or(0, |row| row.at), Ordering::Relaxed);
         self.shipped.store(batch.start.seq, Ordering::Relaxed);
     }
 
@@ -174,7 +174,7 @@ impl ShipStats {
 
     /// All of the batch is sent, and that is noted.
     pub(super) fn moved(&self, batch: &Batch, written: u64) {
-        let (all, sent) = (batch.backlog(), batch.rows.len() as u64);
+        let (all, sent) = (batch.backlog(), batch.rows.each.len() as u64);
         let left = all.saturating_sub(sent);
         self.backlog.store(left, Ordering::Relaxed);
         self.backlog_bytes.store(share(batch.bytes, left, all), Ordering::Relaxed);
@@ -185,10 +185,10 @@ impl ShipStats {
         self.add_lost(Lost::Damaged, damaged);
         self.add_lost(Lost::Age, aged);
         self.add_lost(Lost::Size, batch.missing - damaged - aged);
-        if let Some(last) = batch.rows.last() {
+        if let Some(last) = batch.rows.each.last() {
             self.watermark.store(last.at, Ordering::Relaxed);
         }
-        self.oldest.store(batch.rows.last().filter(|_| left > 0).map_or(0, |row| row.at), Ordering::Relaxed);
+        self.oldest.store(batch.rows.each.last().filter(|_| left > 0).map_or(0, |row| row.at), Ordering::Relaxed);
         self.shipped.store(batch.end.seq, Ordering::Relaxed);
     }
 
@@ -204,19 +204,19 @@ impl ShipStats {
 
 #[cfg(test)]
 mod tests {
-    use super::super::backlog::Row;
+    use super::super::rows::{Row, Rows};
     use super::super::watermark::Position;
     use super::*;
 
     /// A batch of `rows` rows behind number 10, to number 110.
     fn batch(rows: u64, damaged: u64) -> Batch {
         let position = |seq| Position { store: 1, seq, at: 0 };
-        let row = |number| Row { seq: number, at: number, json: String::new() };
+        let row = |number| Row { seq: number, at: number, place: 0..0 };
         let end = i64::try_from(110 - rows).unwrap_or_default();
         Batch {
             start: position(10),
             end: position(110),
-            rows: (end + 1..=110).map(row).collect(),
+            rows: Rows { each: (end + 1..=110).map(row).collect(), ..Rows::default() },
             missing: 100 - rows,
             damaged,
             newest: 110,

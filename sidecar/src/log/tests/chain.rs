@@ -71,7 +71,7 @@ fn counted(options: &StoreOptions) -> Result<(u64, u64, u64), Fault> {
 }
 
 /// Rows of all kinds, with everything that a row can have, and with nothing.
-fn zoo() -> Vec<Record> {
+pub(super) fn zoo() -> Vec<Record> {
     let told = |id: &str| Some(RequestId::Told(id.into()));
     let odd = "odd\u{7f}\n\"'\\é=3:x\n".repeat(300);
     let mut rows: Vec<_> =

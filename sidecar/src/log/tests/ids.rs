@@ -78,7 +78,7 @@ fn a_request_and_a_trace_are_found_by_their_ids() {
 }
 
 /// What version 3 left: its schema, the row of a known client and of a stranger.
-const VERSION_3: &str = concat!(
+pub(super) const VERSION_3: &str = concat!(
     include_str!("schema-3.sql"),
     "INSERT INTO scope (id, hash, last, listener) VALUES (1, 7, 1, 'main');
      INSERT INTO decision (seq, time, kind, verdict, scope, path) VALUES (1, 1700000000000000, 0, 0, 1, '/old/0');

@@ -452,7 +452,7 @@ fn reading_goes_on_beside_the_writer() {
 }
 
 /// What version 1 left: its schema, and the row of a meter and of nobody.
-const VERSION_1: &str = concat!(
+pub(super) const VERSION_1: &str = concat!(
     include_str!("schema-1.sql"),
     "INSERT INTO peer (id, hash, last, identity, lfdi) VALUES
        (1, 7, 2, 'meter', '3e4f45ab31edfe5b67e343e5e4562e31984e23e5'), (2, 8, 2, 'stranger', NULL);
