@@ -1,8 +1,9 @@
 //! What a row of the request log costs: bytes of file, as it is written and compressed, and CPU from the queue to the end
 //! of its transaction, and to the end of its segment's compression; and how many wait where decisions come fast.
 //!
-//! `row_cost [ROWS]`: so many rows (200,000) of 100 clients under 20 rules, as fast as the log takes them, once without ids
-//! of traces and once with; then as many at 50,000 a second.
+//! `row_cost [ROWS [URL]]`: so many rows (200,000) of 100 clients under 20 rules, as fast as the log takes them, once without
+//! ids of traces and once with; then as many at 50,000 a second; and, where a PostgreSQL is named, what sending them costs
+//! on this side.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement that fails has no result")]
 
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use std::{env, fs, thread};
 
 use http::Method;
 use postern_sidecar::log::{
-    self, Chained, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, SegmentForm, Stats, WriterOptions,
+    self, Chained, Kind, Peer, PeerFacts, Record, Scope, ScopeFacts, SegmentForm, ShipOptions, Stats, WriterOptions,
 };
 use sidecar_config::settings::{ClientAddress, Pod};
 use sidecar_decide::Verdict;
@@ -39,6 +40,44 @@ fn main() {
         );
     }
     crowd(rows);
+    if let Some(url) = env::args().nth(2) {
+        send(rows, &url);
+    }
+}
+
+/// Of rows that are in the log already, of which most are compressed.
+fn send(rows: u64, url: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("requests.db");
+    fill(rows, true, options(path.clone(), SEGMENT, Chained::Off));
+    let stats = Arc::new(Stats::default());
+    let writer =
+        log::start(options(path.clone(), SEGMENT, Chained::Off), log::channel(1, 1, Arc::clone(&stats)).1).unwrap();
+    while !stats.store_up() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let options = ShipOptions {
+        log: path,
+        url: Some(url.to_owned()),
+        url_file: None,
+        password_file: None,
+        ca_file: None,
+        batch_rows: 1000,
+        every: Duration::from_secs(1),
+        applies_schema: true,
+    };
+    let (begun, before) = (Instant::now(), cpu());
+    let shipper = log::start_shipper(options, Arc::clone(&stats)).unwrap();
+    while stats.ship.sent() < rows {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let (cpu, took) = (cpu() - before, begun.elapsed());
+    println!(
+        "sent in {took:.2?}: {:.2} us of CPU a row",
+        cpu.as_secs_f64() * 1e6 / f64::from(u32::try_from(rows).unwrap())
+    );
+    assert_eq!(shipper.stop(Duration::from_secs(10)), Some(0));
+    assert_eq!(writer.stop(Duration::from_secs(10)).lost, 0);
 }
 
 /// Of rows that come 50,000 a second, those of a millisecond at once: how many wait at most, and how many are dropped.
@@ -75,9 +114,27 @@ struct Cost {
 fn write(rows: u64, has_trace: bool, chain: Chained, segment: u64) -> Cost {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("requests.db");
+    let (cpu, stats) = fill(rows, has_trace, options(path.clone(), segment, chain));
+    // The second number in a segment's name is that of its last row.
+    let last = fs::read_dir(&folder).unwrap().filter_map(|file| {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        name.split('-').nth(1)?.parse().ok()
+    });
+    let packed_rows: u32 = last.max().unwrap_or(0);
+    let packed_bytes = u32::try_from(stats.segments(SegmentForm::Compressed).1).unwrap();
+    let (bytes, rows) = (fs::metadata(&path).unwrap().len(), f64::from(u32::try_from(rows).unwrap()));
+    Cost {
+        bytes: f64::from(u32::try_from(bytes).unwrap()) / rows,
+        packed: f64::from(packed_bytes) / f64::from(packed_rows),
+        cpu: cpu.as_secs_f64() * 1e6 / rows,
+    }
+}
+
+/// Writes so many rows, as fast as the log takes them, and waits until what is cut of them is compressed: the CPU of it.
+fn fill(rows: u64, has_trace: bool, options: WriterOptions) -> (Duration, Arc<Stats>) {
     let stats = Arc::new(Stats::default());
     let (sender, receiver) = log::channel(log::QUEUE_ROWS, 500, Arc::clone(&stats));
-    let writer = log::start(options(path.clone(), segment, chain), receiver).unwrap();
+    let writer = log::start(options, receiver).unwrap();
     let scopes: Vec<_> = (0..20).map(|number| Arc::new(scope(number))).collect();
     let peers: Vec<_> = (0..100).map(|number| Arc::new(peer(number))).collect();
     let before = cpu();
@@ -95,19 +152,7 @@ fn write(rows: u64, has_trace: bool, chain: Chained, segment: u64) -> Cost {
     let cpu = cpu() - before;
     let summary = writer.stop(Duration::from_secs(60));
     assert_eq!((summary.written, summary.lost), (rows, 0));
-    // The second number in a segment's name is that of its last row.
-    let last = fs::read_dir(&folder).unwrap().filter_map(|file| {
-        let name = file.unwrap().file_name().into_string().unwrap();
-        name.split('-').nth(1)?.parse().ok()
-    });
-    let packed_rows: u32 = last.max().unwrap_or(0);
-    let packed_bytes = u32::try_from(stats.segments(SegmentForm::Compressed).1).unwrap();
-    let (bytes, rows) = (fs::metadata(&path).unwrap().len(), f64::from(u32::try_from(rows).unwrap()));
-    Cost {
-        bytes: f64::from(u32::try_from(bytes).unwrap()) / rows,
-        packed: f64::from(packed_bytes) / f64::from(packed_rows),
-        cpu: cpu.as_secs_f64() * 1e6 / rows,
-    }
+    (cpu, stats)
 }
 
 fn options(path: PathBuf, segment: u64, chain: Chained) -> WriterOptions {
