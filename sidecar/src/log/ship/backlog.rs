@@ -1,5 +1,8 @@
 //! What is still to be sent: the next rows after a position, from segments and then from the live file.
 
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sqlx::{Connection, SqliteConnection};
@@ -43,8 +46,8 @@ impl Batch {
 /// The log, of which batch after batch is read.
 pub(super) struct Backlog {
     log: PathBuf,
-    /// The live file, between two batches of many.
-    live: Option<SqliteConnection>,
+    /// The live file, between two batches, and which it is: opening it costs more than reading a batch of few rows.
+    live: Option<(FileId, SqliteConnection)>,
     /// The segment that was read last: a packed one is unpacked to be read, which is too much for each batch of it.
     open: Option<(Segment, SqliteConnection)>,
 }
@@ -62,9 +65,11 @@ impl Backlog {
 
     /// Reads at most `limit` rows; `None` where there is no log yet.
     pub(super) async fn next(&mut self, after: Option<Position>, limit: u32) -> Result<Option<Batch>, QueryError> {
+        // It may have been set aside, or removed, and another one begun.
+        let Some(file) = file_id(&self.log)? else { return Ok(None) };
         let mut live = match self.live.take() {
-            Some(live) => live,
-            None => match query::open(&self.log, Reads::Now).await {
+            Some((kept, live)) if kept == file => live,
+            _ => match query::open(&self.log, Reads::Now).await {
                 Err(QueryError::Missing { .. }) => return Ok(None),
                 opened => opened?,
             },
@@ -73,8 +78,7 @@ impl Backlog {
         let mut snapshot = live.begin().await?;
         let batch = self.read(&mut snapshot, after, limit).await?;
         snapshot.rollback().await?;
-        // Not for long: it may be set aside, and another one begun.
-        self.live = (!batch.is_last()).then_some(live);
+        self.live = Some((file, live));
         Ok(Some(batch))
     }
 
@@ -202,6 +206,17 @@ impl Look {
         };
         let live = share(used, count(self.newest - after.max(self.cut)), count(self.newest - self.cut));
         closed.iter().map(of_segment).sum::<u64>() + live
+    }
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+fn file_id(path: &Path) -> io::Result<Option<FileId>> {
+    match fs::metadata(path) {
+        Ok(file) => Ok(Some((file.dev(), file.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

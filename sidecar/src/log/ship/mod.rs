@@ -36,7 +36,7 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// The pause between tries while the process ends.
 const RETRY_LAST: Duration = Duration::from_millis(200);
 
-/// How long a connection is kept that nothing is sent on.
+/// How long a connection is kept that nothing is sent on, and the log open of which nothing is.
 const IDLE: Duration = Duration::from_secs(10);
 
 /// What the shipper needs to know.
@@ -175,6 +175,7 @@ impl Worker {
         let written = self.stats.rows_written();
         if self.settled == Some(written) {
             if self.last_sent.elapsed() > IDLE {
+                self.backlog.rest();
                 self.runtime.block_on(self.sender.close());
             }
             return Ok(false);
