@@ -9,6 +9,7 @@
 
 mod away;
 mod calls;
+mod captured;
 mod changes;
 mod cluster;
 mod hops;

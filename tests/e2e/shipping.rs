@@ -48,7 +48,7 @@ fn each_call_is_one_row_in_postgres_through_its_outage_and_a_rolling_restart() {
 }
 
 /// A server with the schema, and what gates of the scene need to find and believe it.
-fn database(scene: &Scene) -> Postgres {
+pub(crate) fn database(scene: &Scene) -> Postgres {
     let authority = Authority::new("Postern test authority").unwrap();
     let host = format!("{NAME}.{}.svc", scene.namespace);
     let server = Postgres::start_at(&authority, beside(scene), &host).unwrap();
@@ -128,7 +128,7 @@ fn wait_up(scene: &Scene, is_up: bool) {
 }
 
 /// Waits until a query's number is at least this.
-fn wait_number(what: &str, server: &Postgres, sql: &str, least: usize) {
+pub(crate) fn wait_number(what: &str, server: &Postgres, sql: &str, least: usize) {
     let mut last = String::new();
     let found = eventually(what, PATIENCE, || {
         last = server.sql(sql)?;
