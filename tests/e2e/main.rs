@@ -15,6 +15,7 @@ mod cluster;
 mod hops;
 mod installed;
 mod jobs;
+mod kept;
 mod load;
 mod node;
 mod observed;

@@ -47,7 +47,7 @@ fn each_call_is_one_row_in_postgres_through_its_outage_and_a_rolling_restart() {
     say(&format!("rows in Postgres, which was away, of pods that were restarted: each of {calls} calls is one"));
 }
 
-/// A server with the schema, and what gates of the scene need to find and believe it.
+/// A server with the schema, and what gates of the scene, and who keeps it, need to find and believe it.
 pub(crate) fn database(scene: &Scene) -> Postgres {
     let authority = Authority::new("Postern test authority").unwrap();
     let host = format!("{NAME}.{}.svc", scene.namespace);
@@ -72,6 +72,8 @@ pub(crate) fn database(scene: &Scene) -> Postgres {
     make_schema(scene, &host);
     server.sql("CREATE ROLE gates LOGIN PASSWORD 'of gates' IN ROLE postern_writer").unwrap();
     secret("postern-log", "gates", "of gates");
+    server.sql("CREATE ROLE keeper LOGIN PASSWORD 'of sums' IN ROLE postern_keeper").unwrap();
+    secret("postern-log-keeper", "keeper", "of sums");
     server
 }
 
