@@ -98,11 +98,11 @@ impl Override {
         Some(Self::new(name, path, text))
     }
 
-    /// The value as text, or as the number or the list in JSON that it spells where the setting is one.
+    /// The value as text, or as the number, the list in JSON, `true` or `false` that it spells where the setting is one.
     fn value(&self) -> Result<Value, String> {
         let number = self.text.parse::<u64>().map(Value::from).ok();
         let fraction = self.text.parse::<f64>().map(Value::from).ok();
-        let list = serde_json::from_str(&self.text).ok().filter(Value::is_array);
+        let list = serde_json::from_str(&self.text).ok().filter(|value: &Value| value.is_array() || value.is_boolean());
         let mut error = String::new();
         for value in [Some(Value::from(self.text.clone())), number, fraction, list].into_iter().flatten() {
             let mut alone = Value::Object(Map::new());
