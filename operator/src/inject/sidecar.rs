@@ -140,6 +140,10 @@ fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvV
         ("LOG__CLIENT_ADDRESS", overrides.log_client_address.clone()),
         ("LOG__CHAIN", overrides.log_chain.map(|chain| format!("{chain:?}"))),
         (
+            "LOG__POSTGRES__APPLY_SCHEMA",
+            overrides.apply_log_schema.filter(|applies| *applies).map(|_| "true".to_owned()),
+        ),
+        (
             "LOG__CHAIN_KEY_FILE",
             overrides.log_chain.filter(|chain| *chain == Chain::Keyed).map(|_| format!("{CONFIG_PATH}/log/chain-key")),
         ),

@@ -97,7 +97,7 @@ fn what_annotations_say_is_in_the_container() {
         "config.postern.dev/cpu-limit": "1", "config.postern.dev/log-volume-claim": "logs",
         "config.postern.dev/log-size": "1Gi", "config.postern.dev/log-level": "Debug",
         "config.postern.dev/workers": "2", "config.postern.dev/drain-timeout": "5s",
-        "config.postern.dev/run-as-user": "1000", "kubectl.kubernetes.io/default-container": "b",
+        "config.postern.dev/run-as-user": "1000", "config.postern.dev/log-schema": "apply", "kubectl.kubernetes.io/default-container": "b",
     });
     let after = injected(&with(app(), "/metadata/annotations", annotations.clone())).object;
     let container = &after["spec"]["initContainers"][0];
@@ -111,9 +111,13 @@ fn what_annotations_say_is_in_the_container() {
     );
     let variables: Vec<_> = container["env"].as_array().expect("variables").iter().collect();
     let value = |name: &str| variables.iter().find(|one| one["name"] == name).map(|one| one["value"].clone());
-    for (name, expected) in
-        [("LOG__MAX_SIZE", "1Gi"), ("LOG_LEVEL", "Debug"), ("WORKERS", "2"), ("DRAIN_TIMEOUT", "5s")]
-    {
+    for (name, expected) in [
+        ("LOG__MAX_SIZE", "1Gi"),
+        ("LOG_LEVEL", "Debug"),
+        ("WORKERS", "2"),
+        ("DRAIN_TIMEOUT", "5s"),
+        ("LOG__POSTGRES__APPLY_SCHEMA", "true"),
+    ] {
         assert_eq!(value(&format!("POSTERN__{name}")), Some(json!(expected)), "{name}");
     }
 }
