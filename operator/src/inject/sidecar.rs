@@ -104,6 +104,8 @@ pub fn sidecar(common: &Common, workload: &str, service_account: &str, overrides
     Sidecar { container, volumes }
 }
 
+/// A sidecar refuses variables that it does not know, and a pod may name an older one: what all are told is in contract 1.6.
+/// Keys of what came later are looked for where they are.
 fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvVar> {
     let value = |name: &str, value: String| EnvVar {
         name: format!("{VARIABLE_PREFIX}{name}"),
@@ -130,8 +132,6 @@ fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvV
         value("LOG__POSTGRES__URL_FILE", format!("{CONFIG_PATH}/log/url")),
         value("LOG__POSTGRES__PASSWORD_FILE", format!("{CONFIG_PATH}/log/password")),
         value("LOG__POSTGRES__CA_FILE", format!("{CONFIG_PATH}/log/ca.crt")),
-        value("LOG__CAPTURE_SALT_FILE", format!("{CONFIG_PATH}/log/capture-salt")),
-        value("LOG__BODY_KEY_FILE", format!("{CONFIG_PATH}/log/body-key")),
     ];
     let said = [
         ("WORKERS", overrides.workers.map(|workers| workers.to_string())),

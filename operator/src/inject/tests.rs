@@ -1,6 +1,7 @@
 //! Pods before and after.
 
 use serde_json::{Value, json};
+use sidecar_config::newer_places;
 
 use super::{Common, Injected, Maker, Verdict, patch, pod, template};
 
@@ -120,6 +121,28 @@ fn what_annotations_say_is_in_the_container() {
     ] {
         assert_eq!(value(&format!("POSTERN__{name}")), Some(json!(expected)), "{name}");
     }
+}
+
+/// A sidecar refuses variables that it does not know, and a pod may name an older image.
+#[test]
+fn what_every_gate_is_told_contract_1_6_has() {
+    let after = injected(&app()).object;
+    let mut settings = Value::Null;
+    for variable in after["spec"]["initContainers"][0]["env"].as_array().expect("variables") {
+        let name = variable["name"].as_str().expect("a name").strip_prefix("POSTERN__").expect("ours").to_lowercase();
+        let place = name.split("__").fold(&mut settings, |table, name| {
+            let words = name.split('_').enumerate();
+            &mut table[words.map(|(index, word)| capitalized(word, index > 0)).collect::<String>()]
+        });
+        *place = json!("said");
+    }
+    let newer = |than: &str| newer_places(than.parse().expect("a version"), "settings", &settings).len();
+    assert_eq!((newer("1.6"), newer("1.5")), (0, 1), "{settings}");
+}
+
+fn capitalized(word: &str, is_so: bool) -> String {
+    let (first, rest) = word.split_at(usize::from(is_so));
+    first.to_uppercase() + rest
 }
 
 #[test]
