@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::PATIENCE;
 use crate::scene::{Scene, Served, as_words, rule};
-use crate::shipping::{database, wait_number};
+use crate::shipping::{Database, wait_number};
 
 const SALT: &str = "0123456789abcdef";
 /// `alice` with that salt: half of what `openssl dgst -sha256 -hmac` says.
@@ -30,6 +30,7 @@ fn capturing(served: &mut Served) {
     let made = format!("mkdir -p /tmp/www/cgi-bin && printf '{script}' >{place} && busybox chmod +x {place}");
     *command = json!(format!("{made} && {}", command.as_str().unwrap()));
     served.route["spec"]["rules"].as_array_mut().unwrap().push(rule("cgi-bin", "billing"));
+    served.application["spec"]["template"]["metadata"]["annotations"]["config.postern.dev/log-schema"] = json!("apply");
     served.route["spec"]["capture"] = json!({
         "headers": [{"name": "X-Tenant"}, {"name": "x-user", "as": "Sha256"}, {"name": "authorization", "as": "Mask"}],
         "query": [{"name": "page"}],
@@ -88,7 +89,9 @@ fn with(server: &Postgres, text: &str) -> String {
 #[test]
 fn what_is_captured_is_in_both_logs_and_bodies_are_for_whoever_has_the_key() {
     let scene = Scene::new("captured");
-    let server = database(&scene);
+    let database = Database::empty(&scene);
+    // Of this one gates are the owner.
+    database.secret(&scene, "postern-log", "owner");
     put(&scene, &json!({"body-key": KEYS[0].repeat(32)}));
     let scene = scene.served(capturing);
     let first = call(&scene);
@@ -114,7 +117,11 @@ fn what_is_captured_is_in_both_logs_and_bodies_are_for_whoever_has_the_key() {
     let other_key = body(&scene, &row, "--request").unwrap_err().to_string();
     assert!(other_key.contains("that is none of the keys given"), "{other_key}");
 
-    wait_number("a row of each call", &server, "SELECT count(*) FROM postern.requests WHERE bodies IS NOT NULL", calls);
+    let server = &database.server;
+    let newest =
+        "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('postern.requests') AND attname = 'bodies'";
+    wait_number("the schema", server, newest, 1);
+    wait_number("a row of each call", server, "SELECT count(*) FROM postern.requests WHERE bodies IS NOT NULL", calls);
     for row in [&row, &last] {
         let (id, text) = (row["id"].as_str().unwrap(), |column: &str| row[column].as_str().unwrap());
         let sql = format!("SELECT captured, bodies FROM postern.requests WHERE id = '{id}'");
@@ -122,10 +129,10 @@ fn what_is_captured_is_in_both_logs_and_bodies_are_for_whoever_has_the_key() {
     }
     let exported = log(&scene, &["export", "--format", "jsonl"]).unwrap();
     assert_eq!(exported.lines().count(), calls);
-    assert!(exported.contains("blue") && with(&server, "blue") != "0", "what is kept is found");
+    assert!(exported.contains("blue") && with(server, "blue") != "0", "what is kept is found");
     for secret in SECRETS {
         let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
         assert!(!exported.contains(secret) && !exported.contains(&hex), "{secret}: {exported}");
-        assert_eq!(with(&server, secret), "0", "{secret}");
+        assert_eq!(with(server, secret), "0", "{secret}");
     }
 }

@@ -47,34 +47,54 @@ fn each_call_is_one_row_in_postgres_through_its_outage_and_a_rolling_restart() {
     say(&format!("rows in Postgres, which was away, of pods that were restarted: each of {calls} calls is one"));
 }
 
-/// A server with the schema, and what gates of the scene, and who keeps it, need to find and believe it.
-pub(crate) fn database(scene: &Scene) -> Postgres {
-    let authority = Authority::new("Postern test authority").unwrap();
-    let host = format!("{NAME}.{}.svc", scene.namespace);
-    let server = Postgres::start_at(&authority, beside(scene), &host).unwrap();
-    server.sql("CREATE ROLE owner LOGIN SUPERUSER PASSWORD 'of all'").unwrap();
-    let metadata = json!({"name": NAME, "labels": {"kubernetes.io/service-name": NAME}});
-    let port = json!({"name": "postgres", "port": 5432, "targetPort": server.port()});
-    scene.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}}));
-    scene.apply(&json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
-        "addressType": if server.address().is_ipv4() { "IPv4" } else { "IPv6" },
-        "ports": [{"name": "postgres", "port": server.port()}],
-        "endpoints": [{"addresses": [server.address()], "conditions": {"ready": true}}],
-    }));
-    let secret = |name: &str, user: &str, password: &str| {
+/// A server beside the cluster that pods find by its name and believe.
+pub(crate) struct Database {
+    pub(crate) server: Postgres,
+    authority: Authority,
+    host: String,
+}
+
+impl Database {
+    /// Makes one without a schema, for whoever is `owner`.
+    pub(crate) fn empty(scene: &Scene) -> Self {
+        let authority = Authority::new("Postern test authority").unwrap();
+        let host = format!("{NAME}.{}.svc", scene.namespace);
+        let server = Postgres::start_at(&authority, beside(scene), &host).unwrap();
+        server.sql("CREATE ROLE owner LOGIN SUPERUSER PASSWORD 'of owner'").unwrap();
+        let metadata = json!({"name": NAME, "labels": {"kubernetes.io/service-name": NAME}});
+        let port = json!({"name": "postgres", "port": 5432, "targetPort": server.port()});
+        scene.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}}));
+        scene.apply(&json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
+            "addressType": if server.address().is_ipv4() { "IPv4" } else { "IPv6" },
+            "ports": [{"name": "postgres", "port": server.port()}],
+            "endpoints": [{"addresses": [server.address()], "conditions": {"ready": true}}],
+        }));
+        Self { server, authority, host }
+    }
+
+    /// Writes a Secret that says where it is, and for whom.
+    pub(crate) fn secret(&self, scene: &Scene, name: &str, user: &str) {
         let data = json!({
-            "url": format!("postgres://{user}@{host}/postgres"), "password": password, "ca.crt": authority.root_pem(),
+            "url": format!("postgres://{user}@{}/postgres", self.host), "password": format!("of {user}"),
+            "ca.crt": self.authority.root_pem(),
         });
         scene.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}));
-    };
-    secret("owner", "owner", "of all");
-    make_schema(scene, &host);
-    server.sql("CREATE ROLE gates LOGIN PASSWORD 'of gates' IN ROLE postern_writer").unwrap();
-    secret("postern-log", "gates", "of gates");
-    server.sql("CREATE ROLE keeper LOGIN PASSWORD 'of sums' IN ROLE postern_keeper").unwrap();
-    secret("postern-log-keeper", "keeper", "of sums");
-    server
+    }
+}
+
+/// A server with the schema, and Secrets for gates of the scene and for who keeps it.
+pub(crate) fn database(scene: &Scene) -> Postgres {
+    let database = Database::empty(scene);
+    database.secret(scene, "owner", "owner");
+    make_schema(scene, &database.host);
+    for (user, role, name) in
+        [("gates", "postern_writer", "postern-log"), ("keeper", "postern_keeper", "postern-log-keeper")]
+    {
+        database.server.sql(&format!("CREATE ROLE {user} LOGIN PASSWORD 'of {user}' IN ROLE {role}")).unwrap();
+        database.secret(scene, name, user);
+    }
+    database.server
 }
 
 /// As somebody does it who reaches the server from the cluster alone.
