@@ -114,7 +114,7 @@ impl KeyFile {
             }
             Err(error) => {
                 // Where there never was one, whoever misses a body tells.
-                let is_to_come = self.name.is_none() && !path.exists();
+                let is_to_come = self.name.is_none() && matches!(path.try_exists(), Ok(false));
                 if !is_to_come && !std::mem::replace(&mut self.is_told, true) {
                     tracing::error!(%error, "rows keep no bodies, or seal them with the key from before");
                 }
