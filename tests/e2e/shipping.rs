@@ -1,11 +1,12 @@
 //! Rows of all pods in one PostgreSQL, which runs beside the cluster: each is there once, whatever happens to it or to them.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 
 use postern_tests::ca::Authority;
 use postern_tests::postgres::Postgres;
 use postern_tests::wait::eventually;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{OWN, PATIENCE};
 use crate::load::{Load, say};
@@ -37,6 +38,7 @@ fn each_call_is_one_row_in_postgres_through_its_outage_and_a_rolling_restart() {
     wait_number("a row of each call", &server, &format!("SELECT count(*) {ANSWERED}"), calls);
     let counts = format!("SELECT count(*), count(DISTINCT id), sum(repeat), count(DISTINCT pod) {ANSWERED}");
     assert_eq!(server.sql(&counts).unwrap(), format!("{calls}|{calls}|{calls}|4"));
+    assert_eq!(told_of_all(&scene, &server), (calls, 4), "by the command, in a pod");
     let whose = format!("SELECT DISTINCT identity, namespace {ANSWERED}");
     assert_eq!(server.sql(&whose).unwrap(), format!("{0}/billing|{0}", scene.namespace));
     for pod in pods {
@@ -95,6 +97,19 @@ pub(crate) fn database(scene: &Scene) -> Postgres {
         database.secret(scene, name, user);
     }
     database.server
+}
+
+/// Rows of calls that were answered, and how many pods they are of, as `log` in a gate's pod finds them in PostgreSQL.
+fn told_of_all(scene: &Scene, server: &Postgres) -> (usize, usize) {
+    server.sql("CREATE ROLE auditor LOGIN PASSWORD 'auditor' IN ROLE postern_reader").unwrap();
+    let url = format!("postgres://auditor:auditor@{NAME}.{}.svc/postgres", scene.namespace);
+    let words =
+        ["exec", "deployment/orders", "-c", "postern-sidecar", "--", "postern-sidecar", "log", "--postgres", &url];
+    let all = ["--ca-file", "/etc/postern/log/ca.crt", "--status", "200", "--limit", "100000", "--output", "json"];
+    let told = scene.kubectl(&[&words[..], &all].concat()).unwrap();
+    let rows: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let pods: BTreeSet<_> = rows.iter().map(|row| row["pod"].as_str().unwrap()).collect();
+    (rows.len(), pods.len())
 }
 
 /// As somebody does it who reaches the server from the cluster alone.
