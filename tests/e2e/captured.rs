@@ -73,10 +73,22 @@ fn body(scene: &Scene, row: &Value, which: &str) -> Result<String> {
     log(scene, &["body", row["id"].as_str().unwrap(), which])
 }
 
-/// Puts something into the Secret that gates read.
-fn put(scene: &Scene, data: &Value) {
+/// Puts something into the Secret, and has it looked at: a kubelet does when the pod changes, else once a minute.
+fn put(scene: &Scene, data: &Value, when: &str) {
     let patch = json!({"stringData": data}).to_string();
     scene.kubectl(&["patch", "secret/postern-log", "--type=merge", "-p", &patch]).unwrap();
+    scene.kubectl(&["annotate", "pods", "-l", "app=orders", "--overwrite", &format!("looked={when}")]).unwrap();
+}
+
+/// Calls until a row shows that something was taken up.
+fn taken_up(scene: &Scene, calls: &mut usize, is_it: impl Fn(&Value) -> bool) -> Value {
+    let found = eventually("a row with what was put into the Secret", PATIENCE, || {
+        *calls += 1;
+        call(scene);
+        let last = scene.rows("deployment/orders", *calls).pop().unwrap();
+        Ok(is_it(&last).then_some(last))
+    });
+    found.unwrap()
 }
 
 /// Rows in PostgreSQL that have a text, or its bytes, anywhere.
@@ -90,30 +102,24 @@ fn with(server: &Postgres, text: &str) -> String {
 fn what_is_captured_is_in_both_logs_and_bodies_are_for_whoever_has_the_key() {
     let scene = Scene::new("captured");
     let database = Database::empty(&scene);
-    // Of this one gates are the owner.
-    database.secret(&scene, "postern-log", "owner");
-    put(&scene, &json!({"body-key": KEYS[0].repeat(32)}));
     let scene = scene.served(capturing);
     let first = call(&scene);
     assert_eq!(first.text(), format!("{HEARD}{READING}\n200"), "{}", first.stderr);
     let row = scene.rows("deployment/orders", 1).remove(0);
+    assert_eq!((of(&row), &row["bodies"]), (captured("***"), &Value::Null), "there is no Secret");
+
+    let mut calls = 1;
+    // Of this database gates are the owner.
+    database.secret(&scene, "postern-log", "owner");
+    put(&scene, &json!({"body-key": KEYS[0].repeat(32)}), "first");
+    let row = taken_up(&scene, &mut calls, |row| !row["bodies"].is_null());
     assert_eq!(of(&row), captured("***"), "there is no salt");
     assert_eq!(body(&scene, &row, "--request").unwrap(), READING);
     assert_eq!(body(&scene, &row, "--response").unwrap(), format!("{HEARD}{READING}"));
 
-    put(&scene, &json!({"capture-salt": SALT, "body-key": KEYS[1].repeat(32)}));
-    // Its kubelet looks at what a pod mounts when the pod changes, else once a minute.
-    scene.kubectl(&["annotate", "pods", "-l", "app=orders", "looked=at"]).unwrap();
-    let mut calls = 1;
-    let last = eventually("a salt and another key", PATIENCE, || {
-        calls += 1;
-        call(&scene);
-        let last = scene.rows("deployment/orders", calls).pop().unwrap();
-        let is_taken_up =
-            of(&last) == captured(ALICE) && body(&scene, &last, "--request").is_ok_and(|body| body == READING);
-        Ok(is_taken_up.then_some(last))
-    });
-    let last = last.unwrap();
+    put(&scene, &json!({"capture-salt": SALT, "body-key": KEYS[1].repeat(32)}), "again");
+    let is_opened = |row: &Value| body(&scene, row, "--request").is_ok_and(|body| body == READING);
+    let last = taken_up(&scene, &mut calls, |row| of(row) == captured(ALICE) && is_opened(row));
     let other_key = body(&scene, &row, "--request").unwrap_err().to_string();
     assert!(other_key.contains("that is none of the keys given"), "{other_key}");
 
@@ -121,7 +127,7 @@ fn what_is_captured_is_in_both_logs_and_bodies_are_for_whoever_has_the_key() {
     let newest =
         "SELECT count(*) FROM pg_attribute WHERE attrelid = to_regclass('postern.requests') AND attname = 'bodies'";
     wait_number("the schema", server, newest, 1);
-    wait_number("a row of each call", server, "SELECT count(*) FROM postern.requests WHERE bodies IS NOT NULL", calls);
+    wait_number("a row of each call", server, "SELECT count(*) FROM postern.requests", calls);
     for row in [&row, &last] {
         let (id, text) = (row["id"].as_str().unwrap(), |column: &str| row[column].as_str().unwrap());
         let sql = format!("SELECT captured, bodies FROM postern.requests WHERE id = '{id}'");
