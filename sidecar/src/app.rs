@@ -424,7 +424,7 @@ fn start_log(config: &Path, settings: &Settings, state: &State) -> Result<(log::
         pod: settings.pod.clone(),
         client_address: settings.log.client_address,
         chain: settings::log_chain(settings, config),
-        body_key: settings::log_body_key(settings, config),
+        body_key: Some(settings::log_body_key(settings, config)),
     };
     let sender = sender.keeping(settings.log.allowed_ratio).salting(settings::capture_salt(settings, config));
     Ok((sender, log::start(options, receiver).map_err(AppError::Thread)?))

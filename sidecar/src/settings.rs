@@ -29,6 +29,9 @@ const LOG_AGE_MIN: Duration = Duration::from_secs(60);
 const NDOTS_MAX: u8 = 15;
 /// What the state directory is called in the documentation's examples.
 const STATE_DIR_USUAL: &str = "state";
+/// Where a gate in a pod has these. A variable that says so would be refused by an older sidecar that a pod names.
+const CAPTURE_SALT_USUAL: &str = "log/capture-salt";
+const BODY_KEY_USUAL: &str = "log/body-key";
 
 /// Settings on the command line.
 #[derive(Args, Clone, Debug, Default)]
@@ -98,11 +101,11 @@ impl Override {
         Some(Self::new(name, path, text))
     }
 
-    /// The value as text, or as the number or the list in JSON that it spells where the setting is one.
+    /// The value as text, or as the number, the list in JSON, `true` or `false` that it spells where the setting is one.
     fn value(&self) -> Result<Value, String> {
         let number = self.text.parse::<u64>().map(Value::from).ok();
         let fraction = self.text.parse::<f64>().map(Value::from).ok();
-        let list = serde_json::from_str(&self.text).ok().filter(Value::is_array);
+        let list = serde_json::from_str(&self.text).ok().filter(|value: &Value| value.is_array() || value.is_boolean());
         let mut error = String::new();
         for value in [Some(Value::from(self.text.clone())), number, fraction, list].into_iter().flatten() {
             let mut alone = Value::Object(Map::new());
@@ -323,14 +326,14 @@ pub fn log_chain(settings: &Settings, config: &Path) -> Chained {
     }
 }
 
-/// The file with the salt of captured values, if there is to be one: relative to the configuration's folder.
-pub fn capture_salt(settings: &Settings, config: &Path) -> Option<PathBuf> {
-    Some(config_folder(config).join(settings.log.capture_salt_file.as_ref()?))
+/// The file with the salt of captured values, which need not be there: relative to the configuration's folder.
+pub fn capture_salt(settings: &Settings, config: &Path) -> PathBuf {
+    config_folder(config).join(settings.log.capture_salt_file.as_deref().unwrap_or(CAPTURE_SALT_USUAL))
 }
 
-/// The key for bodies, if there is to be one: relative to the configuration's folder.
-pub fn log_body_key(settings: &Settings, config: &Path) -> Option<PathBuf> {
-    Some(config_folder(config).join(settings.log.body_key_file.as_ref()?))
+/// The file with the key for bodies, likewise.
+pub fn log_body_key(settings: &Settings, config: &Path) -> PathBuf {
+    config_folder(config).join(settings.log.body_key_file.as_deref().unwrap_or(BODY_KEY_USUAL))
 }
 
 /// The state directory, if there is to be one: relative to the configuration's folder.

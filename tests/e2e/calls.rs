@@ -26,4 +26,6 @@ fn each_call_is_answered_and_is_a_row() {
         [json!("request"), json!("refused"), json!("policy_not_allowed"), name("reports"), json!(403)],
     ];
     assert_eq!(rows, expected);
+    let said = scene.kubectl(&["logs", "deployment/orders", "-c", "postern-sidecar"]).unwrap();
+    assert!(said.contains("\"level\":\"INFO\"") && !said.contains("\"level\":\"ERROR\""), "nothing is wrong: {said}");
 }

@@ -38,6 +38,7 @@ fn the_chart_and_the_files_are_what_the_api_server_takes() {
         "sidecar.image.digest": digest, "operator.image.digest": digest,
         "operator.settings": {"authority-algorithm": "Ed25519"},
         "injector.autoscaling.enabled": true, "networkPolicy.enabled": true,
+        "logKeep": {"enabled": true, "days": 90},
         "networkPolicy.webhookFrom": [{"ipBlock": {"cidr": "10.0.0.1/32"}}],
         "networkPolicy.metricsFrom": [{"namespaceSelector": {"matchLabels": {"monitoring": "yes"}}}],
         "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "extra", "namespace": OWN}}],

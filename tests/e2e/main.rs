@@ -9,11 +9,13 @@
 
 mod away;
 mod calls;
+mod captured;
 mod changes;
 mod cluster;
 mod hops;
 mod installed;
 mod jobs;
+mod kept;
 mod load;
 mod node;
 mod observed;

@@ -1,11 +1,12 @@
 //! Rows of all pods in one PostgreSQL, which runs beside the cluster: each is there once, whatever happens to it or to them.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, UdpSocket};
 
 use postern_tests::ca::Authority;
 use postern_tests::postgres::Postgres;
 use postern_tests::wait::eventually;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{OWN, PATIENCE};
 use crate::load::{Load, say};
@@ -37,6 +38,7 @@ fn each_call_is_one_row_in_postgres_through_its_outage_and_a_rolling_restart() {
     wait_number("a row of each call", &server, &format!("SELECT count(*) {ANSWERED}"), calls);
     let counts = format!("SELECT count(*), count(DISTINCT id), sum(repeat), count(DISTINCT pod) {ANSWERED}");
     assert_eq!(server.sql(&counts).unwrap(), format!("{calls}|{calls}|{calls}|4"));
+    assert_eq!(told_of_all(&scene, &server), (calls, 4), "by the command, in a pod");
     let whose = format!("SELECT DISTINCT identity, namespace {ANSWERED}");
     assert_eq!(server.sql(&whose).unwrap(), format!("{0}/billing|{0}", scene.namespace));
     for pod in pods {
@@ -47,32 +49,67 @@ fn each_call_is_one_row_in_postgres_through_its_outage_and_a_rolling_restart() {
     say(&format!("rows in Postgres, which was away, of pods that were restarted: each of {calls} calls is one"));
 }
 
-/// A server with the schema, and what gates of the scene need to find and believe it.
-fn database(scene: &Scene) -> Postgres {
-    let authority = Authority::new("Postern test authority").unwrap();
-    let host = format!("{NAME}.{}.svc", scene.namespace);
-    let server = Postgres::start_at(&authority, beside(scene), &host).unwrap();
-    server.sql("CREATE ROLE owner LOGIN SUPERUSER PASSWORD 'of all'").unwrap();
-    let metadata = json!({"name": NAME, "labels": {"kubernetes.io/service-name": NAME}});
-    let port = json!({"name": "postgres", "port": 5432, "targetPort": server.port()});
-    scene.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}}));
-    scene.apply(&json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
-        "addressType": if server.address().is_ipv4() { "IPv4" } else { "IPv6" },
-        "ports": [{"name": "postgres", "port": server.port()}],
-        "endpoints": [{"addresses": [server.address()], "conditions": {"ready": true}}],
-    }));
-    let secret = |name: &str, user: &str, password: &str| {
+/// A server beside the cluster that pods find by its name and believe.
+pub(crate) struct Database {
+    pub(crate) server: Postgres,
+    authority: Authority,
+    host: String,
+}
+
+impl Database {
+    /// Makes one without a schema, for whoever is `owner`.
+    pub(crate) fn empty(scene: &Scene) -> Self {
+        let authority = Authority::new("Postern test authority").unwrap();
+        let host = format!("{NAME}.{}.svc", scene.namespace);
+        let server = Postgres::start_at(&authority, beside(scene), &host).unwrap();
+        server.sql("CREATE ROLE owner LOGIN SUPERUSER PASSWORD 'of owner'").unwrap();
+        let metadata = json!({"name": NAME, "labels": {"kubernetes.io/service-name": NAME}});
+        let port = json!({"name": "postgres", "port": 5432, "targetPort": server.port()});
+        scene.apply(&json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}}));
+        scene.apply(&json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
+            "addressType": if server.address().is_ipv4() { "IPv4" } else { "IPv6" },
+            "ports": [{"name": "postgres", "port": server.port()}],
+            "endpoints": [{"addresses": [server.address()], "conditions": {"ready": true}}],
+        }));
+        Self { server, authority, host }
+    }
+
+    /// Writes a Secret that says where it is, and for whom.
+    pub(crate) fn secret(&self, scene: &Scene, name: &str, user: &str) {
         let data = json!({
-            "url": format!("postgres://{user}@{host}/postgres"), "password": password, "ca.crt": authority.root_pem(),
+            "url": format!("postgres://{user}@{}/postgres", self.host), "password": format!("of {user}"),
+            "ca.crt": self.authority.root_pem(),
         });
         scene.apply(&json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}));
-    };
-    secret("owner", "owner", "of all");
-    make_schema(scene, &host);
-    server.sql("CREATE ROLE gates LOGIN PASSWORD 'of gates' IN ROLE postern_writer").unwrap();
-    secret("postern-log", "gates", "of gates");
-    server
+    }
+}
+
+/// A server with the schema, and Secrets for gates of the scene and for who keeps it.
+pub(crate) fn database(scene: &Scene) -> Postgres {
+    let database = Database::empty(scene);
+    database.secret(scene, "owner", "owner");
+    make_schema(scene, &database.host);
+    for (user, role, name) in
+        [("gates", "postern_writer", "postern-log"), ("keeper", "postern_keeper", "postern-log-keeper")]
+    {
+        database.server.sql(&format!("CREATE ROLE {user} LOGIN PASSWORD 'of {user}' IN ROLE {role}")).unwrap();
+        database.secret(scene, name, user);
+    }
+    database.server
+}
+
+/// Rows of calls that were answered, and how many pods they are of, as `log` in a gate's pod finds them in PostgreSQL.
+fn told_of_all(scene: &Scene, server: &Postgres) -> (usize, usize) {
+    server.sql("CREATE ROLE auditor LOGIN PASSWORD 'auditor' IN ROLE postern_reader").unwrap();
+    let url = format!("postgres://auditor:auditor@{NAME}.{}.svc/postgres", scene.namespace);
+    let words =
+        ["exec", "deployment/orders", "-c", "postern-sidecar", "--", "postern-sidecar", "log", "--postgres", &url];
+    let all = ["--ca-file", "/etc/postern/log/ca.crt", "--status", "200", "--limit", "100000", "--output", "json"];
+    let told = scene.kubectl(&[&words[..], &all].concat()).unwrap();
+    let rows: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let pods: BTreeSet<_> = rows.iter().map(|row| row["pod"].as_str().unwrap()).collect();
+    (rows.len(), pods.len())
 }
 
 /// As somebody does it who reaches the server from the cluster alone.
@@ -128,7 +165,7 @@ fn wait_up(scene: &Scene, is_up: bool) {
 }
 
 /// Waits until a query's number is at least this.
-fn wait_number(what: &str, server: &Postgres, sql: &str, least: usize) {
+pub(crate) fn wait_number(what: &str, server: &Postgres, sql: &str, least: usize) {
     let mut last = String::new();
     let found = eventually(what, PATIENCE, || {
         last = server.sql(sql)?;

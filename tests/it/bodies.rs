@@ -9,7 +9,7 @@ use postern_tests::grpc::{GrpcServer, call};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::observed::{columns, metric, newest, rows, wait_metric};
+use crate::observed::{columns, metric, newest, rows, wait_metric, wait_until};
 use crate::shipping::Rig;
 
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -200,7 +200,11 @@ fn a_route_keeps_what_it_asks_for_alone() {
 #[test]
 fn without_a_key_nothing_is_kept_and_that_is_counted_and_told_once() {
     let keys = Keys::new();
-    let gate = Gate::start_with(|document| keys.keeps(document, "absent", &both())).unwrap();
+    let gate = Gate::start_with(|document| {
+        keys.keeps(document, "key", &both());
+        document["settings"]["log"].as_object_mut().unwrap().remove("bodyKeyFile");
+    })
+    .unwrap();
     for count in 1..=3 {
         let sent = body(50);
         assert_eq!(mirrored(&gate, "--http1.1", &sent), backwards(&sent));
@@ -211,9 +215,25 @@ fn without_a_key_nothing_is_kept_and_that_is_counted_and_told_once() {
     wait_metric(&gate.sidecar, &format!("{MISSED}{{reason=\"no_key\"}}"), 6);
     assert_eq!(metric(&gate.sidecar, &format!("{MISSED}{{reason=\"memory\"}}")), 0);
     let told = |message: &str| gate.sidecar.lines().iter().filter(|line| line.message() == message).count();
-    assert_eq!(told("rows keep no bodies, or seal them with the key from before"), 1);
+    assert_eq!(
+        told("rows keep no bodies, or seal them with the key from before"),
+        0,
+        "there is none that cannot be read"
+    );
     assert_eq!(told("a route's rows are to keep bodies, and there is no key: see settings.log.bodyKeyFile"), 1);
+    let told = refused(&gate, &[&id(&newest(&gate.sidecar, 4))]);
+    assert!(told.contains("or there was no key"), "{told}");
     is_plain_nowhere(&gate);
+    // Where one is looked for that no setting names.
+    fs::create_dir(gate.folder.file("log")).unwrap();
+    fs::copy(keys.file("key"), gate.folder.file("log/body-key")).unwrap();
+    let mut count = 4;
+    wait_until("a key", || {
+        count += 1;
+        mirrored(&gate, "--http1.1", &body(50));
+        !newest(&gate.sidecar, count)["bodies"].is_null()
+    });
+    assert_eq!(opened(&gate, &[&id(&newest(&gate.sidecar, count)), "--request"]), body(50));
 }
 
 #[test]

@@ -125,14 +125,20 @@ fn a_row_in_postgres_has_it_and_its_hash_covers_it() {
 
 #[test]
 fn without_a_salt_values_are_masked_until_there_is_one() {
-    let gate = Gate::start_with(capturing).unwrap();
+    let gate = Gate::start_with(|document| {
+        capturing(document);
+        document["settings"]["log"].as_object_mut().unwrap().remove("captureSaltFile");
+    })
+    .unwrap();
     assert_eq!(call(&gate, "billing"), Some(200));
     let row: Value = serde_json::from_str(rows(&gate.sidecar, 1)[0]["captured"].as_str().unwrap()).unwrap();
     assert_eq!(row["headers"]["x-user"], "***");
     wait_metric(&gate.sidecar, "postern_log_captures_lost_total{reason=\"no_salt\"}", 1);
     let warned = |line: &&postern_tests::process::LogLine| line.message().contains("for want of a salt");
     assert_eq!(gate.sidecar.lines().iter().filter(warned).count(), 1);
-    fs::write(gate.folder.file("capture.salt"), SALT).unwrap();
+    // Where one is looked for that no setting names.
+    fs::create_dir(gate.folder.file("log")).unwrap();
+    fs::write(gate.folder.file("log/capture-salt"), SALT).unwrap();
     let mut calls = 1;
     wait_until("a hash", || {
         calls += 1;

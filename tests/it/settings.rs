@@ -21,6 +21,8 @@ fn variables_come_over_the_file() {
         ("POSTERN__LOG__PATH", "other.db"),
         ("POSTERN__LOG__FLUSH_EVERY", "1h"),
         ("POSTERN__LOG__FLUSH_ROWS", "3"),
+        ("POSTERN__LOG__POSTGRES__URL_FILE", "absent"),
+        ("POSTERN__LOG__POSTGRES__APPLY_SCHEMA", "true"),
     ];
     let launch = gate.sidecar.launch().clone();
     let launch = variables.iter().fold(launch, |launch, (name, value)| launch.variable(name, value));

@@ -46,6 +46,8 @@ pub struct Overrides {
     pub log_client_address: Option<String>,
     /// `log-chain`
     pub log_chain: Option<Chain>,
+    /// `log-schema`: whether the gate makes it.
+    pub apply_log_schema: Option<bool>,
     /// `log-volume-claim`
     pub log_volume_claim: Option<String>,
     /// `run-as-user`
@@ -60,7 +62,7 @@ pub struct Overrides {
 type Read = fn(&mut Overrides, &str) -> Result<(), String>;
 
 /// The annotations there are.
-const KNOWN: [(&str, Read); 17] = [
+const KNOWN: [(&str, Read); 18] = [
     ("image", |to, text| set(&mut to.image, image(text))),
     ("image-pull-policy", |to, text| set(&mut to.image_pull_policy, pull_policy(text))),
     ("cpu-request", |to, text| set(&mut to.cpu_request, quantity(text, "100m"))),
@@ -79,10 +81,11 @@ const KNOWN: [(&str, Read); 17] = [
     ("log-size", |to, text| set(&mut to.log_size, log_size(text))),
     ("log-client-address", |to, text| set(&mut to.log_client_address, client_address(text))),
     ("log-chain", |to, text| set(&mut to.log_chain, chain(text))),
+    ("log-schema", |to, text| set(&mut to.apply_log_schema, one_of(text, "apply", "keep"))),
     ("log-volume-claim", |to, text| set(&mut to.log_volume_claim, claim(text))),
     ("run-as-user", |to, text| set(&mut to.run_as_user, user(text))),
-    ("probes", |to, text| set(&mut to.forward_probes, forwarded(text))),
-    ("hooks", |to, text| set(&mut to.forward_hooks, forwarded(text))),
+    ("probes", |to, text| set(&mut to.forward_probes, one_of(text, "forward", "keep"))),
+    ("hooks", |to, text| set(&mut to.forward_hooks, one_of(text, "forward", "keep"))),
 ];
 
 impl Overrides {
@@ -181,11 +184,12 @@ fn claim(text: &str) -> Result<String, String> {
     Err("is no name of a PersistentVolumeClaim".to_owned())
 }
 
-fn forwarded(text: &str) -> Result<bool, String> {
-    match text {
-        "forward" => Ok(true),
-        "keep" => Ok(false),
-        _ => Err("is none of what there is; write forward or keep".to_owned()),
+/// Whether it is the first of two words.
+fn one_of(text: &str, yes: &str, no: &str) -> Result<bool, String> {
+    if text == yes || text == no {
+        Ok(text == yes)
+    } else {
+        Err(format!("is none of what there is; write {yes} or {no}"))
     }
 }
 
@@ -223,6 +227,7 @@ mod tests {
             ("log-size", "1Mi"),
             ("log-client-address", "Network"),
             ("log-chain", "Keyed"),
+            ("log-schema", "apply"),
             ("log-volume-claim", "logs-0"),
             ("run-as-user", "1000"),
             ("probes", "forward"),
@@ -248,7 +253,7 @@ mod tests {
             (
                 "colour",
                 "red",
-                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-client-address, log-chain, log-volume-claim, run-as-user, probes, hooks",
+                " is not known; there are image, image-pull-policy, cpu-request, cpu-limit, memory-request, memory-limit, max-connections, workers, drain-timeout, log-level, log-size, log-client-address, log-chain, log-schema, log-volume-claim, run-as-user, probes, hooks",
             ),
             ("image", "a b", ": `a b` is no image; write one such as registry/name:tag"),
             ("image-pull-policy", "always", ": `always` is none of what there is; write Always, IfNotPresent, Never"),
@@ -262,6 +267,7 @@ mod tests {
             ("log-size", "1", ": `1` is too little; write at least 1Mi"),
             ("log-client-address", "full", ": `full` is none of what there is; write Full, Network or None"),
             ("log-chain", "on", ": `on` is none of what there is; write Off, Unkeyed or Keyed"),
+            ("log-schema", "true", ": `true` is none of what there is; write apply or keep"),
             ("log-volume-claim", "A", ": `A` is no name of a PersistentVolumeClaim"),
             ("probes", "yes", ": `yes` is none of what there is; write forward or keep"),
             ("run-as-user", "0", ": `0` is no user that a gate can run as; write a number from 1 to 2147483647"),

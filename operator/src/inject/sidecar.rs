@@ -104,6 +104,8 @@ pub fn sidecar(common: &Common, workload: &str, service_account: &str, overrides
     Sidecar { container, volumes }
 }
 
+/// A sidecar refuses variables that it does not know, and a pod may name an older one: what all are told is in contract 1.6.
+/// Keys of what came later are looked for where they are.
 fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvVar> {
     let value = |name: &str, value: String| EnvVar {
         name: format!("{VARIABLE_PREFIX}{name}"),
@@ -130,8 +132,6 @@ fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvV
         value("LOG__POSTGRES__URL_FILE", format!("{CONFIG_PATH}/log/url")),
         value("LOG__POSTGRES__PASSWORD_FILE", format!("{CONFIG_PATH}/log/password")),
         value("LOG__POSTGRES__CA_FILE", format!("{CONFIG_PATH}/log/ca.crt")),
-        value("LOG__CAPTURE_SALT_FILE", format!("{CONFIG_PATH}/log/capture-salt")),
-        value("LOG__BODY_KEY_FILE", format!("{CONFIG_PATH}/log/body-key")),
     ];
     let said = [
         ("WORKERS", overrides.workers.map(|workers| workers.to_string())),
@@ -139,6 +139,10 @@ fn variables(common: &Common, workload: &str, overrides: &Overrides) -> Vec<EnvV
         ("LOG_LEVEL", overrides.log_level.clone()),
         ("LOG__CLIENT_ADDRESS", overrides.log_client_address.clone()),
         ("LOG__CHAIN", overrides.log_chain.map(|chain| format!("{chain:?}"))),
+        (
+            "LOG__POSTGRES__APPLY_SCHEMA",
+            overrides.apply_log_schema.filter(|applies| *applies).map(|_| "true".to_owned()),
+        ),
         (
             "LOG__CHAIN_KEY_FILE",
             overrides.log_chain.filter(|chain| *chain == Chain::Keyed).map(|_| format!("{CONFIG_PATH}/log/chain-key")),

@@ -1,6 +1,7 @@
 //! Pods before and after.
 
 use serde_json::{Value, json};
+use sidecar_config::newer_places;
 
 use super::{Common, Injected, Maker, Verdict, patch, pod, template};
 
@@ -97,7 +98,7 @@ fn what_annotations_say_is_in_the_container() {
         "config.postern.dev/cpu-limit": "1", "config.postern.dev/log-volume-claim": "logs",
         "config.postern.dev/log-size": "1Gi", "config.postern.dev/log-level": "Debug",
         "config.postern.dev/workers": "2", "config.postern.dev/drain-timeout": "5s",
-        "config.postern.dev/run-as-user": "1000", "kubectl.kubernetes.io/default-container": "b",
+        "config.postern.dev/run-as-user": "1000", "config.postern.dev/log-schema": "apply", "kubectl.kubernetes.io/default-container": "b",
     });
     let after = injected(&with(app(), "/metadata/annotations", annotations.clone())).object;
     let container = &after["spec"]["initContainers"][0];
@@ -111,11 +112,37 @@ fn what_annotations_say_is_in_the_container() {
     );
     let variables: Vec<_> = container["env"].as_array().expect("variables").iter().collect();
     let value = |name: &str| variables.iter().find(|one| one["name"] == name).map(|one| one["value"].clone());
-    for (name, expected) in
-        [("LOG__MAX_SIZE", "1Gi"), ("LOG_LEVEL", "Debug"), ("WORKERS", "2"), ("DRAIN_TIMEOUT", "5s")]
-    {
+    for (name, expected) in [
+        ("LOG__MAX_SIZE", "1Gi"),
+        ("LOG_LEVEL", "Debug"),
+        ("WORKERS", "2"),
+        ("DRAIN_TIMEOUT", "5s"),
+        ("LOG__POSTGRES__APPLY_SCHEMA", "true"),
+    ] {
         assert_eq!(value(&format!("POSTERN__{name}")), Some(json!(expected)), "{name}");
     }
+}
+
+/// A sidecar refuses variables that it does not know, and a pod may name an older image.
+#[test]
+fn what_every_gate_is_told_contract_1_6_has() {
+    let after = injected(&app()).object;
+    let mut settings = Value::Null;
+    for variable in after["spec"]["initContainers"][0]["env"].as_array().expect("variables") {
+        let name = variable["name"].as_str().expect("a name").strip_prefix("POSTERN__").expect("ours").to_lowercase();
+        let place = name.split("__").fold(&mut settings, |table, name| {
+            let words = name.split('_').enumerate();
+            &mut table[words.map(|(index, word)| capitalized(word, index > 0)).collect::<String>()]
+        });
+        *place = json!("said");
+    }
+    let newer = |than: &str| newer_places(than.parse().expect("a version"), "settings", &settings).len();
+    assert_eq!((newer("1.6"), newer("1.5")), (0, 1), "{settings}");
+}
+
+fn capitalized(word: &str, is_so: bool) -> String {
+    let (first, rest) = word.split_at(usize::from(is_so));
+    first.to_uppercase() + rest
 }
 
 #[test]

@@ -130,12 +130,12 @@ pub struct Log {
     /// File with the key of a chain that is `Keyed`, at least 16 bytes, relative to the configuration's folder. Since 1.7.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain_key_file: Option<String>,
-    /// File with the salt of what is captured `as` `Sha256`, at least 16 bytes, relative to the configuration's folder.
-    /// While it is not there such values are masked. Since 1.8.
+    /// File with the salt of what is captured `as` `Sha256`, at least 16 bytes, relative to the configuration's folder;
+    /// `log/capture-salt` where it is absent. While it is not there such values are masked. Since 1.8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture_salt_file: Option<String>,
-    /// File with the key that bodies are encrypted with, relative to the configuration's folder; it may be missing. Since
-    /// 1.8.
+    /// File with the key that bodies are encrypted with, relative to the configuration's folder; `log/body-key` where it is
+    /// absent. It may be missing. Since 1.8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_key_file: Option<String>,
 }

@@ -91,8 +91,8 @@ impl Sender {
 
     /// The same, where captured values are hashed with the salt in this file.
     #[must_use]
-    pub fn salting(self, path: Option<PathBuf>) -> Self {
-        Self { salt: Arc::new(Salt::new(path)), ..self }
+    pub fn salting(self, path: PathBuf) -> Self {
+        Self { salt: Arc::new(Salt::new(Some(path))), ..self }
     }
 
     /// A captured value, hashed; `None` without a salt.

@@ -58,7 +58,7 @@ impl Salt {
     }
 
     fn read(&self) -> Result<hmac::Key, String> {
-        let path = self.path.as_ref().ok_or("settings.log.captureSaltFile names no file")?;
+        let path = self.path.as_ref().ok_or("there is no file for it")?;
         let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let salt = bytes.trim_ascii_end();
         if salt.len() < SALT_MIN {

@@ -113,7 +113,9 @@ impl KeyFile {
                 (self.name.replace(key.name) != Some(key.name)).then(|| Arc::new(key))
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.is_told, true) {
+                // Where there never was one, whoever misses a body tells.
+                let is_to_come = self.name.is_none() && matches!(path.try_exists(), Ok(false));
+                if !is_to_come && !std::mem::replace(&mut self.is_told, true) {
                     tracing::error!(%error, "rows keep no bodies, or seal them with the key from before");
                 }
                 None

@@ -59,9 +59,11 @@ impl StoreArgs {
         Ok((settings::log_path(&settings, &self.config), settings::log_chain(&settings, &self.config)))
     }
 
-    /// The key for bodies that the configuration names.
+    /// The key for bodies that the configuration names, or that is where one usually is.
     pub(super) fn body_key(&self) -> Option<PathBuf> {
-        settings::log_body_key(&self.settings().ok()?, &self.config)
+        let settings = self.settings().ok()?;
+        let file = settings::log_body_key(&settings, &self.config);
+        (settings.log.body_key_file.is_some() || file.exists()).then_some(file)
     }
 
     fn settings(&self) -> Result<Settings> {
