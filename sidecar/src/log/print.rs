@@ -86,6 +86,11 @@ impl<'o, W: Write + ?Sized> Printer<'o, W> {
         }
     }
 
+    /// A row that is an object of JSON already. What is no text in it may be on several lines.
+    pub(super) fn json(&mut self, object: &str) -> io::Result<()> {
+        writeln!(self.out, "{}", object.replace(['\n', '\r', '\t'], " "))
+    }
+
     /// Shows what was printed so far, although more may come.
     pub(super) fn show(&mut self) -> io::Result<()> {
         if self.is_table() && self.widths.is_none() && !self.held.is_empty() {
@@ -225,10 +230,14 @@ fn aligned<'c>(widths: &[usize], cells: impl Iterator<Item = (&'c str, &'static 
     line
 }
 
-/// A text that would be a formula is one no more behind an apostrophe; numbers are ours.
+/// A text that would be a formula is one no more behind an apostrophe; a number is none.
 fn csv_cell(cell: Cell<'_>) -> String {
+    let is_number = |text: &str| {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
     match cell {
-        Cell::Text(text) if text.starts_with(FORMULA) => csv_field(&format!("'{text}")),
+        Cell::Text(text) if text.starts_with(FORMULA) && !is_number(text) => csv_field(&format!("'{text}")),
         cell => csv_field(&plain(cell)),
     }
 }

@@ -40,7 +40,7 @@ pub(super) const TABLE_COLUMNS: &str = "time, kind, verdict, reason, identity, m
 pub struct Printed {
     /// Rows.
     pub rows: u32,
-    /// Whether there were more than [`ROWS_MAX`].
+    /// Whether there may have been more than [`ROWS_MAX`].
     pub cut: bool,
 }
 
@@ -70,7 +70,7 @@ pub enum QueryError {
     Sqlite(sqlx::Error),
     /// PostgreSQL refused, or is not there.
     #[error("PostgreSQL: {0}")]
-    Postgres(#[from] postern_postgres::Error),
+    Postgres(postern_postgres::Error),
     /// The output could not be written.
     #[error(transparent)]
     Output(#[from] io::Error),
@@ -83,6 +83,13 @@ impl QueryError {
         let Self::Sqlite(error) = self else { return false };
         let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
         code.is_some_and(|code| is_damage(code) || code == SQLITE_ERROR)
+    }
+}
+
+// By hand: as its source it would be told twice.
+impl From<postern_postgres::Error> for QueryError {
+    fn from(error: postern_postgres::Error) -> Self {
+        Self::Postgres(error)
     }
 }
 
@@ -116,7 +123,12 @@ pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut dyn Wr
     };
     newest(path, filter, &columns, &mut each).await?;
     printer.finish()?;
-    Ok(Printed { rows, cut: false })
+    Ok(Printed { rows, cut: is_cut(rows, filter) })
+}
+
+/// Whether more were asked for than are printed.
+pub(super) fn is_cut(rows: u32, filter: &Filter) -> bool {
+    rows == ROWS_MAX && filter.limit > ROWS_MAX
 }
 
 /// Gives away the `columns` of the newest rows that match, the oldest of them first.
@@ -324,7 +336,7 @@ pub(super) fn cell(row: &SqliteRow, column: usize) -> sqlx::Result<Cell<'_>> {
 
 /// Whether `sql` is one statement that only reads. SQLite would run several one after the other, and some statements
 /// (`ATTACH`, `VACUUM INTO`) touch other files than the one that is opened read-only.
-fn is_one_select(sql: &str) -> bool {
+pub(super) fn is_one_select(sql: &str) -> bool {
     let code = blank_quoted(sql);
     let mut statements = code.split(';').map(str::trim).filter(|statement| !statement.is_empty());
     let first_word = statements.next().and_then(|statement| {

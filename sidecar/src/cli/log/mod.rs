@@ -17,11 +17,11 @@ use self::deliver::{Delivery, ProgressLine};
 use self::filters::FilterArgs;
 use self::store::StoreArgs;
 use self::verify::{VerifyArgs, verify};
-use crate::log::{self, By, Order, Output, Store, query};
+use crate::log::{self, By, Order, Output, Store, TopOptions, query};
 use crate::settings;
 
 /// What `--sql` replaces.
-const FILTERS: [&str; 20] = [
+const FILTERS: [&str; 19] = [
     "since",
     "until",
     "kind",
@@ -41,7 +41,6 @@ const FILTERS: [&str; 20] = [
     "trace_id",
     "message_type",
     "limit",
-    "postgres",
 ];
 
 /// Rows of `log` unless told otherwise.
@@ -62,12 +61,12 @@ pub(super) struct LogArgs {
     #[arg(global = true, long)]
     limit: Option<u32>,
     /// Go on printing rows as they come, until interrupted
-    #[arg(short, long, conflicts_with_all = ["until", "postgres"])]
+    #[arg(short, long, conflicts_with = "until")]
     follow: bool,
     /// How rows are printed [table]
     #[arg(short, long, value_enum)]
     output: Option<Format>,
-    /// Print the result of a SELECT on the view `requests` instead
+    /// Print the result of a SELECT on the view `requests` instead, in PostgreSQL on what is in schema `postern`
     #[arg(long, value_name = "SELECT", conflicts_with_all = FILTERS, conflicts_with = "follow")]
     sql: Option<String>,
 }
@@ -98,6 +97,10 @@ struct TopArgs {
     /// What is counted
     #[arg(value_enum, default_value_t = By::Identities)]
     by: By,
+    /// Without latencies. PostgreSQL then counts identities, routes, rules, reasons, namespaces and workloads from its sums by
+    /// the hour, also of days whose rows are gone
+    #[arg(long)]
+    counts: bool,
     /// How they are printed
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -163,10 +166,15 @@ async fn rows(args: &LogArgs, store: Store) -> Result<()> {
     let output = args.output.unwrap_or(Format::Table).output();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let printed = match (store, &args.sql) {
-        (Store::Server(mut remote), _) => {
-            remote.rows(&filter, output, &mut out).await?;
+        (Store::Server(mut remote), Some(sql)) => Some(remote.sql(sql, output, &mut out).await?),
+        (Store::Server(remote), None) if args.follow => {
+            let mut told = |error: &postern_postgres::Error| {
+                let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: PostgreSQL: {error}; trying again");
+            };
+            remote.follow(&filter, output, &mut out, &mut told).await?;
             None
         }
+        (Store::Server(mut remote), None) => Some(remote.rows(&filter, output, &mut out).await?),
         (Store::Files(path), Some(sql)) => Some(query::sql(&path, sql, output, &mut out).await?),
         (Store::Files(path), None) if args.follow => {
             log::follow(&path, &filter, output, &mut out).await?;
@@ -197,7 +205,8 @@ async fn top(args: &LogArgs, mut store: Store, of: &TopArgs) -> Result<()> {
     let mut line = ProgressLine::new();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut told = |progress| line.tell(progress);
-    log::top(&mut store, &filter, of.by, of.output.output(), &mut out, &mut told).await?;
+    let options = TopOptions { by: of.by, counts: of.counts, output: of.output.output() };
+    log::top(&mut store, &filter, options, &mut out, &mut told).await?;
     drop(line);
     Ok(out.flush()?)
 }

@@ -36,7 +36,7 @@ pub(super) struct StoreArgs {
 impl StoreArgs {
     pub(super) async fn open(&self) -> Result<Store> {
         match &self.postgres {
-            Some(url) => Ok(Store::Server(self.connect(url).await?)),
+            Some(url) => Ok(Store::Server(Box::new(self.connect(url).await?))),
             None => self.chained_files().map(|(files, _)| Store::Files(files)),
         }
     }

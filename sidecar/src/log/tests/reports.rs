@@ -88,8 +88,11 @@ fn an_export_is_of_what_was_there_when_it_began() {
 fn csv_is_no_formula_to_a_spreadsheet() {
     let table = [
         ("=1+2", "'=1+2"),
-        ("+1", "'+1"),
-        ("-1", "'-1"),
+        ("+a1", "'+a1"),
+        ("-1+a1", "'-1+a1"),
+        ("=1", "'=1"),
+        ("-1.5", "-1.5"),
+        ("+1", "+1"),
         ("@SUM(1)", "'@SUM(1)"),
         ("\t=1", "'\t=1"),
         ("\r=1", "\"'\r=1\""),
@@ -108,7 +111,8 @@ fn csv_is_no_formula_to_a_spreadsheet() {
 fn counted(path: &Path, filter: &Filter, by: By) -> String {
     let mut out = Vec::new();
     let mut store = crate::log::Store::Files(path.to_owned());
-    block_on(top(&mut store, filter, by, Output::Csv, &mut out, &mut |_| {})).unwrap();
+    let options = TopOptions { by, counts: false, output: Output::Csv };
+    block_on(top(&mut store, filter, options, &mut out, &mut |_| {})).unwrap();
     String::from_utf8(out).unwrap().replace("\r\n", "\n")
 }
 
