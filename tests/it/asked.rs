@@ -2,6 +2,7 @@
 //! that no row is read for.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -13,7 +14,9 @@ use postern_tests::postgres::Postgres;
 use postern_tests::process::built_sidecar;
 use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use crate::observed::wait_until;
 use crate::postgres::with_schema;
 use crate::sums::ROWS;
 
@@ -220,6 +223,36 @@ fn a_query_of_ones_own_ends_after_so_many_rows() {
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), told));
         assert_eq!(finished.text().lines().count(), lines);
     }
+}
+
+#[test]
+fn an_export_that_is_ended_by_a_signal_leaves_nothing() {
+    let (server, _authority) = with_rows();
+    let folder = TempDir::new().unwrap();
+    let files = || fs::read_dir(folder.path()).unwrap().count();
+    let holding = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'";
+    thread::scope(|threads| {
+        // Until it is ended.
+        let holder = "BEGIN; LOCK TABLE postern.requests IN ACCESS EXCLUSIVE MODE;\nSELECT pg_sleep(3600)";
+        threads.spawn(|| server.try_sql(holder));
+        wait_until("the lock", || server.sql(holding).unwrap() == "1");
+        for (index, (signal, code)) in [("HUP", 129), ("INT", 130), ("TERM", 143)].into_iter().enumerate() {
+            let path = folder.path().join("all.csv");
+            let arguments = ["export", "--format", "csv", "--output", path.to_str().unwrap()];
+            let mut child = command(&server, &arguments).stderr(Stdio::piped()).spawn().unwrap();
+            // The server does not find out that nobody waits any more.
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'postern.requests'::regclass";
+            wait_until("it to wait", || server.sql(waiting).unwrap() == (index + 1).to_string());
+            assert_eq!(files(), 1);
+            let kill = run(Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]), b"", PATIENCE);
+            assert_eq!(kill.unwrap().code, Some(0));
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+            assert_eq!(files(), 0, "{signal}");
+        }
+        server
+            .sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'")
+            .unwrap();
+    });
 }
 
 #[test]

@@ -12,8 +12,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
+pub(super) use self::deliver::Stopped;
+
 use self::body::{BodyArgs, body};
-use self::deliver::{Delivery, ProgressLine};
+use self::deliver::{Delivery, ProgressLine, stopped};
 use self::filters::FilterArgs;
 use self::store::StoreArgs;
 use self::verify::{VerifyArgs, verify};
@@ -228,7 +230,7 @@ async fn export(args: &LogArgs, mut store: Store, of: &ExportArgs) -> Result<()>
     let work = log::export(&mut store, &filter, order, output, delivery.writer(), &mut told);
     tokio::select! {
         done = work => done?,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        stopped = stopped(of.output.is_some()) => bail!(stopped?),
     };
     drop(line);
     delivery.finish()
