@@ -201,6 +201,10 @@ fn a_query_of_ones_own_is_answered_and_changes_nothing() {
         ),
     ];
     server.sql("CREATE SEQUENCE n").unwrap();
+    assert_eq!(
+        refused(&server, &["verify"]),
+        "postern-sidecar: rows in PostgreSQL are not verified: this is of the files of a gate\n"
+    );
     for (sql, expected) in refusals {
         assert_eq!(refused(&server, &["--sql", sql]), format!("postern-sidecar: {expected}\n"), "{sql}");
     }

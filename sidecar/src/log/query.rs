@@ -56,6 +56,14 @@ pub enum QueryError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// It cannot be opened, or is something else.
+    #[error("{} cannot be read as a request log: {error}", path.display())]
+    Unreadable {
+        /// Where it is.
+        path: PathBuf,
+        /// What SQLite says.
+        error: sqlx::Error,
+    },
     /// It is not a query.
     #[error("only one SELECT (or WITH … SELECT, or VALUES) is answered; the log cannot be changed here")]
     NotAQuery,
@@ -178,7 +186,7 @@ pub(super) fn bound(sql: &str, values: Vec<Bound>) -> Query<'static, Sqlite, Sql
 pub(super) async fn columns(connection: &mut SqliteConnection, output: Output) -> sqlx::Result<String> {
     match output {
         Output::Table | Output::Painted => Ok(TABLE_COLUMNS.to_owned()),
-        Output::Json | Output::Csv => all_columns(connection).await,
+        Output::Json | Output::Csv | Output::CsvShown => all_columns(connection).await,
     }
 }
 
@@ -226,7 +234,14 @@ pub(super) enum Reads {
 
 /// The live file.
 pub(super) async fn open(path: &Path, reads: Reads) -> Result<SqliteConnection, QueryError> {
-    open_with(path, options(path), reads).await
+    let opened = match open_with(path, options(path), reads).await {
+        Ok(mut connection) => segments::cut_of(&mut connection).await.map(|_| connection).map_err(QueryError::from),
+        Err(error) => Err(error),
+    };
+    opened.map_err(|error| match error {
+        QueryError::Sqlite(error) => QueryError::Unreadable { path: path.to_owned(), error },
+        error => error,
+    })
 }
 
 /// A file that nobody writes any more: nothing beside it is looked for, and nothing is locked.

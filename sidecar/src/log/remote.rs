@@ -283,7 +283,7 @@ impl Sink for Taken<'_> {
 pub(super) fn columns(output: Output) -> &'static str {
     match output {
         Output::Table | Output::Painted => query::TABLE_COLUMNS,
-        Output::Json | Output::Csv => NAMES,
+        Output::Json | Output::Csv | Output::CsvShown => NAMES,
     }
 }
 

@@ -140,9 +140,13 @@ impl Format {
             Self::Table if io::stdout().is_terminal() && settings::may_be_coloured() => Output::Painted,
             Self::Table => Output::Table,
             Self::Json => Output::Json,
-            Self::Csv => Output::Csv,
+            Self::Csv => csv(io::stdout().is_terminal()),
         }
     }
+}
+
+fn csv(is_on_terminal: bool) -> Output {
+    if is_on_terminal { Output::CsvShown } else { Output::Csv }
 }
 
 /// Prints what is asked for.
@@ -197,7 +201,7 @@ async fn why(args: &LogArgs, mut store: Store, of: &WhyArgs) -> Result<()> {
             let beside = args.store.parts().map(|parts| found.beside(&parts)).unwrap_or_default();
             Ok(write!(io::stdout(), "{}{beside}", found.explanation())?)
         }
-        None => bail!("no row and no request has the id {}", of.id),
+        None => bail!("no row and no request has the id {}", log::safe(&of.id)),
     }
 }
 
@@ -218,7 +222,7 @@ async fn export(args: &LogArgs, mut store: Store, of: &ExportArgs) -> Result<()>
         bail!("an export has every row that matches: leave out --limit");
     }
     let output = match of.format {
-        ExportFormat::Csv => Output::Csv,
+        ExportFormat::Csv => csv(of.output.is_none() && io::stdout().is_terminal()),
         ExportFormat::Jsonl => Output::Json,
     };
     let order = if of.newest_first { Order::NewestFirst } else { Order::OldestFirst };

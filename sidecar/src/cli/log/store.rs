@@ -52,6 +52,9 @@ impl StoreArgs {
 
     /// The files of one gate, and how their rows are chained as far as its configuration says so.
     pub(super) fn chained_files(&self) -> Result<(PathBuf, Chained)> {
+        if self.postgres.is_some() {
+            bail!("rows in PostgreSQL are not verified: this is of the files of a gate");
+        }
         if let Some(database) = &self.database {
             return Ok((database.clone(), Chained::Off));
         }
