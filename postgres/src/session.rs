@@ -13,6 +13,7 @@ use tokio::net::lookup_host;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
+use tokio_postgres::error::ErrorPosition;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
@@ -27,7 +28,7 @@ const DEFAULT_PORT: u16 = 5432;
 const ADDRESSES_MAX: usize = 8;
 
 /// Time for a last word.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What kind of failure it is. Closed: a label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,13 +119,24 @@ pub struct Error {
     pub failure: Failure,
     /// What was said.
     pub message: String,
+    /// The character of the statement that it is about, from 1.
+    position: Option<u32>,
 }
 
 impl Error {
     /// One of this kind.
     #[must_use]
     pub fn new(failure: Failure, message: impl Into<String>) -> Self {
-        Self { failure, message: message.into() }
+        Self { failure, message: message.into(), position: None }
+    }
+
+    /// The same, which says where in a statement that began behind so many characters of what was sent.
+    pub(crate) fn behind(mut self, characters: usize) -> Self {
+        let before = u32::try_from(characters).unwrap_or(u32::MAX);
+        if let Some(position) = self.position.and_then(|position| position.checked_sub(before)) {
+            self.message.push_str(&format!(", at character {position}"));
+        }
+        self
     }
 }
 
@@ -132,7 +144,12 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(refusal) = error.as_db_error() {
             let code = refusal.code().code();
-            return Self::new(Failure::of(code), format!("{} (SQLSTATE {code})", refusal.message()));
+            let position = refusal.position().and_then(|position| match position {
+                ErrorPosition::Original(position) => Some(*position),
+                ErrorPosition::Internal { .. } => None,
+            });
+            let message = format!("{} (SQLSTATE {code})", refusal.message());
+            return Self { failure: Failure::of(code), message, position };
         }
         let message = match error.source() {
             Some(cause) => format!("{error}: {cause}"),
@@ -161,7 +178,7 @@ impl From<tokio_postgres::Error> for Error {
 pub struct Session {
     client: Option<Client>,
     driver: JoinHandle<()>,
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     is_settled: bool,
 }
 
@@ -216,17 +233,17 @@ impl Session {
     /// What the server said, or why it said nothing in time.
     pub async fn query(&mut self, sql: &str) -> Result<Option<String>, Error> {
         let mut first = None;
-        let take = |message| {
+        let mut take = |message| {
             if let SimpleQueryMessage::Row(row) = message {
                 first = row.try_get(0).ok().flatten().map(str::to_owned);
             }
         };
-        self.messages(sql, take).await?;
+        self.messages(sql, &mut take).await?;
         Ok(first)
     }
 
     /// Gives away what the server says, as it says it.
-    pub(crate) async fn messages(&mut self, sql: &str, each: impl FnMut(SimpleQueryMessage)) -> Result<(), Error> {
+    pub(crate) async fn messages(&mut self, sql: &str, each: &mut dyn FnMut(SimpleQueryMessage)) -> Result<(), Error> {
         self.is_settled = false;
         let answered = hear(self.client()?, self.timeout, sql, each).await;
         self.settle(&answered);
@@ -360,7 +377,7 @@ async fn hear(
     client: &Client,
     patience: Duration,
     sql: &str,
-    mut each: impl FnMut(SimpleQueryMessage),
+    each: &mut dyn FnMut(SimpleQueryMessage),
 ) -> Result<(), Error> {
     let mut messages = pin!(in_time(patience, client.simple_query_raw(sql)).await?);
     while let Some(message) = in_time(patience, messages.try_next()).await? {

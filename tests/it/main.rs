@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod asked;
 mod bodies;
 mod capture;
 mod chain;

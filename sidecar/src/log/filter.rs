@@ -92,6 +92,12 @@ impl Filter {
         (sql, values)
     }
 
+    /// Whether nothing but these columns is asked about.
+    pub(super) fn is_of(&self, columns: &[&str]) -> bool {
+        let (conditions, _) = self.remote_conditions();
+        conditions.split(" AND ").skip(1).all(|one| one.split(' ').next().is_some_and(|name| columns.contains(&name)))
+    }
+
     fn gather(&self, since: &'static str, until: &'static str, id: &'static str) -> Conditions {
         let mut conditions = Conditions { sql: vec!["1"], values: Vec::new() };
         let text = |text: &String| vec![Bound::Text(text.clone())];

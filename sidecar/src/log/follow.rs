@@ -26,12 +26,10 @@ const LOOK_ROWS: i64 = 1000;
 /// # Errors
 /// When there is no log at first, a row cannot be read, or `out` cannot be written.
 pub async fn follow(path: &Path, filter: &Filter, output: Output, out: &mut dyn Write) -> Result<(), QueryError> {
-    let (conditions, values) = filter.conditions();
-    let mut file = Followed::open(path).await?;
-    file.last = Followed::before_newest(path, filter).await?;
+    let mut file = Followed::begin(path, filter).await?;
     let columns = query::columns(&mut file.connection, output).await?;
     let mut printer = Printer::new(output, out, query::names(&columns))?;
-    let look = Look { path, columns, conditions, values };
+    let look = Look::new(path, filter, columns);
     loop {
         // Asked before the rows are: what a replaced file still got is printed before the new one is opened.
         let is_replaced = FileId::of(path).is_ok_and(|id| id != file.id);
@@ -51,15 +49,22 @@ pub async fn follow(path: &Path, filter: &Filter, output: Output, out: &mut dyn 
 }
 
 /// What is asked for, again and again.
-struct Look<'p> {
+pub(super) struct Look<'p> {
     path: &'p Path,
     columns: String,
     conditions: String,
     values: Vec<Bound>,
 }
 
+/// Where the live file was cut last, and the number of its newest row: of one moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    cut: i64,
+    newest: i64,
+}
+
 /// The live file, and how far the log was read.
-struct Followed {
+pub(super) struct Followed {
     connection: SqliteConnection,
     id: FileId,
     /// `seq` of the last row that was looked at.
@@ -72,34 +77,43 @@ impl Followed {
         // Before it is opened: a file that is replaced in between is found to be another.
         let id = FileId::of(path).map_err(|_| QueryError::Missing { path: path.to_owned() })?;
         let mut connection = query::open(path, Reads::Now).await?;
-        newest(&mut connection).await?;
-        let last = segments::cut_of(&mut connection).await?;
+        let last = seen(&mut connection).await?.cut;
         Ok(Self { connection, id, last })
     }
 
-    /// The row before the newest that match, as many as are asked for.
-    async fn before_newest(path: &Path, filter: &Filter) -> Result<i64, QueryError> {
+    /// The same, from the newest rows that match on, as many as are asked for.
+    pub(super) async fn begin(path: &Path, filter: &Filter) -> Result<Self, QueryError> {
+        let mut file = Self::open(path).await?;
         let mut live = query::open(path, Reads::Snapshot).await?;
         let parts = segments::newest(path, &mut live, filter, filter.limit).await?;
-        let last = match parts.last() {
+        file.last = match parts.last() {
             Some(oldest) => oldest.first - 1,
-            None => newest(&mut live).await?,
+            None => seen(&mut live).await?.newest,
         };
         live.close().await?;
-        Ok(last)
+        Ok(file)
     }
 
     /// Prints rows that came since the last look, a bounded number; whether there may be more.
-    async fn print_new(&mut self, look: &Look<'_>, printer: &mut Printer<'_>) -> Result<bool, QueryError> {
+    pub(super) async fn print_new(&mut self, look: &Look<'_>, printer: &mut Printer<'_>) -> Result<bool, QueryError> {
         query::time(&mut self.connection).await?;
-        let cut = segments::cut_of(&mut self.connection).await?;
+        let seen = self.see().await?;
+        self.print_seen(seen, look, printer).await
+    }
+
+    pub(super) async fn see(&mut self) -> Result<Seen, QueryError> {
+        Ok(seen(&mut self.connection).await?)
+    }
+
+    /// The same of rows that were seen. The file may have been cut since, and then has none of them.
+    pub(super) async fn print_seen(
+        &mut self,
+        Seen { cut, newest }: Seen,
+        look: &Look<'_>,
+        printer: &mut Printer<'_>,
+    ) -> Result<bool, QueryError> {
         if cut > self.last {
             return self.print_closed(look, printer, cut).await;
-        }
-        let newest = newest(&mut self.connection).await?;
-        if segments::cut_of(&mut self.connection).await? != cut {
-            // Behind rows that are in a segment by now.
-            return Ok(true);
         }
         let (rows, last) = look.print(&mut self.connection, self.last, newest, printer).await?;
         let is_cut = segments::cut_of(&mut self.connection).await? != cut;
@@ -135,7 +149,12 @@ impl Followed {
     }
 }
 
-impl Look<'_> {
+impl<'p> Look<'p> {
+    pub(super) fn new(path: &'p Path, filter: &Filter, columns: String) -> Self {
+        let (conditions, values) = filter.conditions();
+        Self { path, columns, conditions, values }
+    }
+
     /// Prints rows between two, at most [`LOOK_ROWS`]; how many, and which was the last.
     async fn print(
         &self,
@@ -155,8 +174,9 @@ impl Look<'_> {
     }
 }
 
-async fn newest(live: &mut SqliteConnection) -> sqlx::Result<i64> {
-    let sql = "SELECT coalesce((SELECT seq FROM entry ORDER BY seq DESC LIMIT 1), \
-         (SELECT value FROM meta WHERE key = 'cut'), 0)";
-    sqlx::query_scalar(sql).fetch_one(live).await
+async fn seen(live: &mut SqliteConnection) -> sqlx::Result<Seen> {
+    let sql = "SELECT cut, coalesce((SELECT seq FROM entry ORDER BY seq DESC LIMIT 1), cut) \
+         FROM (SELECT coalesce((SELECT value FROM meta WHERE key = 'cut'), 0) AS cut)";
+    let (cut, newest) = sqlx::query_as(sql).fetch_one(live).await?;
+    Ok(Seen { cut, newest })
 }

@@ -3,6 +3,7 @@
 //! Workers send a [`Record`] into a bounded queue and go on; the `log` thread gathers records into batches, one
 //! transaction each. What finds the queue full is counted in [`Stats`], never waited for and never lost silently.
 
+mod arrivals;
 mod bodies;
 mod chain;
 mod compare;
@@ -59,7 +60,7 @@ pub use segments::Sizes;
 pub use ship::{Lost, ShipOptions, ShipStats, Shipper, start_shipper};
 pub use stats::{CaptureLoss, DropReason, PruneReason, SegmentForm, Stats};
 pub use store::StoreError;
-pub use tally::{By, top};
+pub use tally::{By, TopOptions, top};
 pub use verify::{Fault, Verified, VerifyError, verify};
 pub use walk::{Order, Progress, yield_to_the_gate};
 pub use writer::{Summary, Writer, WriterOptions, start};
@@ -70,5 +71,5 @@ pub enum Store {
     /// The files of one gate.
     Files(PathBuf),
     /// What many gates have sent to PostgreSQL.
-    Server(Remote),
+    Server(Box<Remote>),
 }

@@ -15,6 +15,8 @@ pub enum Output {
     Json,
     /// RFC 4180, with a header. No text in it is a formula to a spreadsheet.
     Csv,
+    /// The same on a terminal, with escapes for what would move it.
+    CsvShown,
 }
 
 /// Characters of one value in a table.
@@ -59,7 +61,7 @@ pub(super) struct Printer<'o, W: ?Sized = dyn Write + 'o> {
 
 impl<'o, W: Write + ?Sized> Printer<'o, W> {
     pub(super) fn new(output: Output, out: &'o mut W, columns: Vec<String>) -> io::Result<Self> {
-        if output == Output::Csv {
+        if matches!(output, Output::Csv | Output::CsvShown) {
             write_csv(out, columns.iter().map(|name| csv_field(name)))?;
         }
         Ok(Self { output, out, columns, held: Vec::new(), widths: None })
@@ -69,6 +71,7 @@ impl<'o, W: Write + ?Sized> Printer<'o, W> {
         match self.output {
             Output::Json => self.json_row(cells),
             Output::Csv => write_csv(self.out, cells.iter().map(|cell| csv_cell(*cell))),
+            Output::CsvShown => write_csv(self.out, cells.iter().map(|cell| safe(&csv_cell(*cell)))),
             Output::Table | Output::Painted => {
                 let row: Vec<String> = cells.iter().map(|cell| table_cell(*cell)).collect();
                 match self.widths.take() {
@@ -84,6 +87,12 @@ impl<'o, W: Write + ?Sized> Printer<'o, W> {
                 }
             }
         }
+    }
+
+    /// A row that is an object of JSON already. What is no text in it may be on several lines.
+    pub(super) fn json(&mut self, object: &str) -> io::Result<()> {
+        write_json(self.out, &object.replace(['\n', '\r', '\t'], " "))?;
+        self.out.write_all(b"\n")
     }
 
     /// Shows what was printed so far, although more may come.
@@ -148,16 +157,31 @@ impl<'o, W: Write + ?Sized> Printer<'o, W> {
             serde_json::to_writer(&mut *self.out, name)?;
             self.out.write_all(b":")?;
             match cell {
-                Cell::Null => serde_json::to_writer(&mut *self.out, &()),
-                Cell::Integer(number) => serde_json::to_writer(&mut *self.out, number),
-                Cell::Real(number) => serde_json::to_writer(&mut *self.out, number),
-                Cell::Text(text) => serde_json::to_writer(&mut *self.out, text),
-                Cell::Blob(_) => serde_json::to_writer(&mut *self.out, &plain(*cell)),
-            }?;
+                Cell::Null => serde_json::to_writer(&mut *self.out, &())?,
+                Cell::Integer(number) => serde_json::to_writer(&mut *self.out, number)?,
+                Cell::Real(number) => serde_json::to_writer(&mut *self.out, number)?,
+                Cell::Text(text) => write_json(self.out, &serde_json::to_string(text)?)?,
+                Cell::Blob(_) => serde_json::to_writer(&mut *self.out, &plain(*cell))?,
+            }
             open = ',';
         }
         self.out.write_all(if cells.is_empty() { b"{}\n" } else { b"}\n" })
     }
+}
+
+/// JSON with escapes for what moves a terminal, which to programs are the same.
+fn write_json(out: &mut (impl Write + ?Sized), json: &str) -> io::Result<()> {
+    let mut rest = json;
+    while let Some(at) = rest.find(moves_terminal) {
+        let (before, from) = rest.split_at(at);
+        out.write_all(before.as_bytes())?;
+        let mut after = from.chars();
+        for unit in after.next().iter().flat_map(|one| one.encode_utf16(&mut [0; 2]).to_vec()) {
+            write!(out, "\\u{unit:04x}")?;
+        }
+        rest = after.as_str();
+    }
+    out.write_all(rest.as_bytes())
 }
 
 /// The value as text, as it is; NULL is empty, a blob is hexadecimal.
@@ -225,10 +249,14 @@ fn aligned<'c>(widths: &[usize], cells: impl Iterator<Item = (&'c str, &'static 
     line
 }
 
-/// A text that would be a formula is one no more behind an apostrophe; numbers are ours.
+/// A text that would be a formula is one no more behind an apostrophe; a number is none.
 fn csv_cell(cell: Cell<'_>) -> String {
+    let is_number = |text: &str| {
+        let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+        digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    };
     match cell {
-        Cell::Text(text) if text.starts_with(FORMULA) => csv_field(&format!("'{text}")),
+        Cell::Text(text) if text.starts_with(FORMULA) && !is_number(text) => csv_field(&format!("'{text}")),
         cell => csv_field(&plain(cell)),
     }
 }

@@ -41,7 +41,7 @@ pub(super) const TABLE_COLUMNS: &str = "time, kind, verdict, reason, identity, m
 pub struct Printed {
     /// Rows.
     pub rows: u32,
-    /// Whether there were more than [`ROWS_MAX`].
+    /// Whether there may have been more than [`ROWS_MAX`].
     pub cut: bool,
 }
 
@@ -56,6 +56,14 @@ pub enum QueryError {
     Missing {
         /// Where it was looked for.
         path: PathBuf,
+    },
+    /// It cannot be opened, or is something else.
+    #[error("{} cannot be read as a request log: {error}", path.display())]
+    Unreadable {
+        /// Where it is.
+        path: PathBuf,
+        /// What SQLite says.
+        error: sqlx::Error,
     },
     /// It is not a query.
     #[error("only one SELECT (or WITH … SELECT, or VALUES) is answered; the log cannot be changed here")]
@@ -74,7 +82,7 @@ pub enum QueryError {
     Handle(HandleError),
     /// PostgreSQL refused, or is not there.
     #[error("PostgreSQL: {0}")]
-    Postgres(#[from] postern_postgres::Error),
+    Postgres(postern_postgres::Error),
     /// The output could not be written.
     #[error(transparent)]
     Output(#[from] io::Error),
@@ -90,6 +98,13 @@ impl QueryError {
             _ => None,
         };
         code.is_some_and(|code| is_damage(code) || code == SQLITE_ERROR)
+    }
+}
+
+// By hand: as its source it would be told twice.
+impl From<postern_postgres::Error> for QueryError {
+    fn from(error: postern_postgres::Error) -> Self {
+        Self::Postgres(error)
     }
 }
 
@@ -133,7 +148,12 @@ pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut dyn Wr
     };
     newest(path, filter, &columns, &mut each).await?;
     printer.finish()?;
-    Ok(Printed { rows, cut: false })
+    Ok(Printed { rows, cut: is_cut(rows, filter) })
+}
+
+/// Whether more were asked for than are printed.
+pub(super) fn is_cut(rows: u32, filter: &Filter) -> bool {
+    rows == ROWS_MAX && filter.limit > ROWS_MAX
 }
 
 /// Gives away the `columns` of the newest rows that match, the oldest of them first.
@@ -183,7 +203,7 @@ pub(super) fn bound(sql: &str, values: Vec<Bound>) -> Query<'static, Sqlite, Sql
 pub(super) async fn columns(connection: &mut SqliteConnection, output: Output) -> sqlx::Result<String> {
     match output {
         Output::Table | Output::Painted => Ok(TABLE_COLUMNS.to_owned()),
-        Output::Json | Output::Csv => all_columns(connection).await,
+        Output::Json | Output::Csv | Output::CsvShown => all_columns(connection).await,
     }
 }
 
@@ -231,7 +251,14 @@ pub(super) enum Reads {
 
 /// The live file.
 pub(super) async fn open(path: &Path, reads: Reads) -> Result<SqliteConnection, QueryError> {
-    open_with(path, options(path), reads).await
+    let opened = match open_with(path, options(path), reads).await {
+        Ok(mut connection) => segments::cut_of(&mut connection).await.map(|_| connection).map_err(QueryError::from),
+        Err(error) => Err(error),
+    };
+    opened.map_err(|error| match error {
+        QueryError::Sqlite(error) => QueryError::Unreadable { path: path.to_owned(), error },
+        error => error,
+    })
 }
 
 /// A file that nobody writes any more: nothing beside it is looked for, and nothing is locked.
@@ -341,7 +368,7 @@ pub(super) fn cell(row: &SqliteRow, column: usize) -> sqlx::Result<Cell<'_>> {
 
 /// Whether `sql` is one statement that only reads. SQLite would run several one after the other, and some statements
 /// (`ATTACH`, `VACUUM INTO`) touch other files than the one that is opened read-only.
-fn is_one_select(sql: &str) -> bool {
+pub(super) fn is_one_select(sql: &str) -> bool {
     let code = blank_quoted(sql);
     let mut statements = code.split(';').map(str::trim).filter(|statement| !statement.is_empty());
     let first_word = statements.next().and_then(|statement| {

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use super::filter::Filter;
 use super::print::{Cell, Output, Printer};
 use super::query::QueryError;
+use super::record::Kind;
 use super::walk::{Order, Progress, Sink};
 use super::{Store, walk};
 
@@ -77,8 +78,22 @@ impl By {
     }
 }
 
+/// Which of the columns are latencies.
+const LATENCIES: std::ops::Range<usize> = 5..8;
+
 /// What of the view is counted, behind the key.
 const COUNTED: &str = "verdict, kind, duration_us, repeat, time";
+
+/// What [`top`] prints.
+#[derive(Clone, Copy, Debug)]
+pub struct TopOptions {
+    /// What is counted.
+    pub by: By,
+    /// Without latencies, which sums do not have.
+    pub counts: bool,
+    /// How it is printed.
+    pub output: Output,
+}
 
 /// Counts the rows that match and prints the `limit` with the most decisions, the most first.
 ///
@@ -87,19 +102,21 @@ const COUNTED: &str = "verdict, kind, duration_us, repeat, time";
 pub async fn top(
     store: &mut Store,
     filter: &Filter,
-    by: By,
-    output: Output,
+    options: TopOptions,
     out: &mut dyn Write,
     told: &mut dyn FnMut(Progress),
 ) -> Result<(), QueryError> {
-    let mut tally = Tally { by, keys: HashMap::new(), others: None, told };
+    let TopOptions { by, counts, output } = options;
+    let mut tally = Tally { by, counts, keys: HashMap::new(), others: None, told };
     match store {
         Store::Files(path) => {
             let columns = format!("{}, {COUNTED}", by.column());
             walk::walk(path, filter, &columns, Order::NewestFirst, &mut tally).await?;
         }
         Store::Server(remote) => {
-            remote.groups(filter, by, &mut tally).await?;
+            // Only requests are timed.
+            let counts = counts || filter.kind.is_some_and(|kind| kind != Kind::Request);
+            remote.groups(filter, by, counts, &mut tally).await?;
         }
     }
     Ok(tally.print(filter.limit, output, out)?)
@@ -107,6 +124,7 @@ pub async fn top(
 
 struct Tally<'t> {
     by: By,
+    counts: bool,
     keys: HashMap<Option<Box<str>>, Counts>,
     others: Option<Counts>,
     told: &'t mut dyn FnMut(Progress),
@@ -188,13 +206,18 @@ impl Tally<'_> {
         let mut rows: Vec<_> = self.keys.into_iter().collect();
         rows.sort_by(|(key, counts), (other, others)| (others.decisions(), key).cmp(&(counts.decisions(), other)));
         let names = ["decisions", "allowed", "refused", "would_refuse", "p50_us", "p99_us", "max_us", "last"];
-        let columns = [self.by.column()].into_iter().chain(names).map(str::to_owned).collect();
-        let mut printer = Printer::new(output, out, columns)?;
-        for (key, counts) in rows.iter().take(limit as usize) {
-            printer.row(&counts.cells(key.as_deref()))?;
+        let mut columns: Vec<_> = [self.by.column()].into_iter().chain(names).map(str::to_owned).collect();
+        if self.counts {
+            columns.drain(LATENCIES);
         }
-        if let Some(others) = &self.others {
-            printer.row(&others.cells(Some(OTHERS)))?;
+        let mut printer = Printer::new(output, out, columns)?;
+        let rows = rows.iter().take(limit as usize).map(|(key, counts)| (key.as_deref(), counts));
+        for (key, counts) in rows.chain(self.others.iter().map(|others| (Some(OTHERS), others))) {
+            let mut cells = counts.cells(key).to_vec();
+            if self.counts {
+                cells.drain(LATENCIES);
+            }
+            printer.row(&cells)?;
         }
         printer.finish()
     }

@@ -61,7 +61,7 @@ pub(super) async fn walk(
     let sql = "SELECT coalesce((SELECT seq FROM entry ORDER BY seq DESC LIMIT 1), ?)";
     let newest: i64 = sqlx::query_scalar(sql).bind(cut).fetch_one(&mut live).await?;
     live.close().await?;
-    let first = segments::list(path)?.first().map_or(cut + 1, |segment| segment.first);
+    let first = segments::list(path)?.first().map_or(cut + 1, |segment| segment.first.min(cut + 1));
     let (conditions, values) = filter.conditions();
     let mut walk =
         Walk { path, filter, columns, conditions, values, order, after: first - 1, before: newest + 1, rows: 0 };

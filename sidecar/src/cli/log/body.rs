@@ -31,8 +31,8 @@ pub(super) async fn body(store: &StoreArgs, filters: &FilterArgs, args: &BodyArg
     let files = if args.key_files.is_empty() { store.body_key().into_iter().collect() } else { args.key_files.clone() };
     let keys =
         files.iter().map(|file| BodyKey::read(file)).collect::<Result<Vec<_>, _>>().map_err(|why| anyhow!(why))?;
-    let id = &args.id;
-    let Some(found) = log::find(&mut store.open().await?, &filters.filter(1), id).await? else {
+    let id = &log::safe(&args.id);
+    let Some(found) = log::find(&mut store.open().await?, &filters.filter(1), &args.id).await? else {
         bail!("no row and no request has the id {id}")
     };
     let bodies = found.bodies(&keys).map_err(|error| anyhow!("{id}: {error}"))?;
@@ -57,7 +57,7 @@ pub(super) async fn body(store: &StoreArgs, filters: &FilterArgs, args: &BodyArg
 
 /// The one that is asked for, or the one there is.
 fn chosen(mut bodies: Vec<Opened>, args: &BodyArgs) -> Result<Opened> {
-    let id = &args.id;
+    let id = log::safe(&args.id);
     let asked = [(args.request, Which::Request), (args.response, Which::Response)];
     if let Some((_, which)) = asked.into_iter().find(|(is_asked, _)| *is_asked) {
         bodies.retain(|body| body.which == which);

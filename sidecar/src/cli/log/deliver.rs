@@ -8,11 +8,33 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::log::Progress;
 
 /// How often the line is written: more is not read.
 const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// The number of the signal that ended it.
+#[derive(Debug, thiserror::Error)]
+#[error("ended by signal {0}; nothing was written")]
+pub(in crate::cli) struct Stopped(pub u8);
+
+/// Waits for a signal to end, if there is a file to be taken away then: else a signal does what it does to any program.
+pub(super) async fn stopped(has_file: bool) -> io::Result<Stopped> {
+    if !has_file {
+        return std::future::pending().await;
+    }
+    let of = |kind: SignalKind| signal(kind).map(|signal| (signal, u8::try_from(kind.as_raw_value()).unwrap_or(0)));
+    let (mut hangup, hung_up) = of(SignalKind::hangup())?;
+    let (mut interrupt, interrupted) = of(SignalKind::interrupt())?;
+    let (mut terminate, terminated) = of(SignalKind::terminate())?;
+    Ok(Stopped(tokio::select! {
+        _ = hangup.recv() => hung_up,
+        _ = interrupt.recv() => interrupted,
+        _ = terminate.recv() => terminated,
+    }))
+}
 
 /// Where rows go.
 pub(super) enum Delivery {

@@ -12,16 +12,18 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
+pub(super) use self::deliver::Stopped;
+
 use self::body::{BodyArgs, body};
-use self::deliver::{Delivery, ProgressLine};
+use self::deliver::{Delivery, ProgressLine, stopped};
 use self::filters::FilterArgs;
 use self::store::StoreArgs;
 use self::verify::{VerifyArgs, verify};
-use crate::log::{self, By, Order, Output, Store, query};
+use crate::log::{self, By, Order, Output, Store, TopOptions, query};
 use crate::settings;
 
 /// What `--sql` replaces.
-const FILTERS: [&str; 20] = [
+const FILTERS: [&str; 19] = [
     "since",
     "until",
     "kind",
@@ -41,7 +43,6 @@ const FILTERS: [&str; 20] = [
     "trace_id",
     "message_type",
     "limit",
-    "postgres",
 ];
 
 /// Rows of `log` unless told otherwise.
@@ -62,12 +63,12 @@ pub(super) struct LogArgs {
     #[arg(global = true, long)]
     limit: Option<u32>,
     /// Go on printing rows as they come, until interrupted
-    #[arg(short, long, conflicts_with_all = ["until", "postgres"])]
+    #[arg(short, long, conflicts_with = "until")]
     follow: bool,
     /// How rows are printed [table]
     #[arg(short, long, value_enum)]
     output: Option<Format>,
-    /// Print the result of a SELECT on the view `requests` instead
+    /// Print the result of a SELECT on the view `requests` instead, in PostgreSQL on what is in schema `postern`
     #[arg(long, value_name = "SELECT", conflicts_with_all = FILTERS, conflicts_with = "follow")]
     sql: Option<String>,
 }
@@ -98,6 +99,10 @@ struct TopArgs {
     /// What is counted
     #[arg(value_enum, default_value_t = By::Identities)]
     by: By,
+    /// Without latencies. PostgreSQL then counts identities, routes, rules, reasons, namespaces and workloads from its sums by
+    /// the hour, also of days whose rows are gone
+    #[arg(long)]
+    counts: bool,
     /// How they are printed
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -135,9 +140,13 @@ impl Format {
             Self::Table if io::stdout().is_terminal() && settings::may_be_coloured() => Output::Painted,
             Self::Table => Output::Table,
             Self::Json => Output::Json,
-            Self::Csv => Output::Csv,
+            Self::Csv => csv(io::stdout().is_terminal()),
         }
     }
+}
+
+fn csv(is_on_terminal: bool) -> Output {
+    if is_on_terminal { Output::CsvShown } else { Output::Csv }
 }
 
 /// Prints what is asked for.
@@ -163,10 +172,15 @@ async fn rows(args: &LogArgs, store: Store) -> Result<()> {
     let output = args.output.unwrap_or(Format::Table).output();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let printed = match (store, &args.sql) {
-        (Store::Server(mut remote), _) => {
-            remote.rows(&filter, output, &mut out).await?;
+        (Store::Server(mut remote), Some(sql)) => Some(remote.sql(sql, output, &mut out).await?),
+        (Store::Server(remote), None) if args.follow => {
+            let mut told = |error: &postern_postgres::Error| {
+                let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: PostgreSQL: {error}; trying again");
+            };
+            remote.follow(&filter, output, &mut out, &mut told).await?;
             None
         }
+        (Store::Server(mut remote), None) => Some(remote.rows(&filter, output, &mut out).await?),
         (Store::Files(path), Some(sql)) => Some(query::sql(&path, sql, output, &mut out).await?),
         (Store::Files(path), None) if args.follow => {
             log::follow(&path, &filter, output, &mut out).await?;
@@ -187,7 +201,7 @@ async fn why(args: &LogArgs, mut store: Store, of: &WhyArgs) -> Result<()> {
             let beside = args.store.parts().map(|parts| found.beside(&parts)).unwrap_or_default();
             Ok(write!(io::stdout(), "{}{beside}", found.explanation())?)
         }
-        None => bail!("no row and no request has the id {}", of.id),
+        None => bail!("no row and no request has the id {}", log::safe(&of.id)),
     }
 }
 
@@ -197,7 +211,8 @@ async fn top(args: &LogArgs, mut store: Store, of: &TopArgs) -> Result<()> {
     let mut line = ProgressLine::new();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut told = |progress| line.tell(progress);
-    log::top(&mut store, &filter, of.by, of.output.output(), &mut out, &mut told).await?;
+    let options = TopOptions { by: of.by, counts: of.counts, output: of.output.output() };
+    log::top(&mut store, &filter, options, &mut out, &mut told).await?;
     drop(line);
     Ok(out.flush()?)
 }
@@ -207,7 +222,7 @@ async fn export(args: &LogArgs, mut store: Store, of: &ExportArgs) -> Result<()>
         bail!("an export has every row that matches: leave out --limit");
     }
     let output = match of.format {
-        ExportFormat::Csv => Output::Csv,
+        ExportFormat::Csv => csv(of.output.is_none() && io::stdout().is_terminal()),
         ExportFormat::Jsonl => Output::Json,
     };
     let order = if of.newest_first { Order::NewestFirst } else { Order::OldestFirst };
@@ -219,7 +234,7 @@ async fn export(args: &LogArgs, mut store: Store, of: &ExportArgs) -> Result<()>
     let work = log::export(&mut store, &filter, order, output, delivery.writer(), &mut told);
     tokio::select! {
         done = work => done?,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        stopped = stopped(of.output.is_some()) => bail!(stopped?),
     };
     drop(line);
     delivery.finish()

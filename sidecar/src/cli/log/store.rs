@@ -36,7 +36,7 @@ pub(super) struct StoreArgs {
 impl StoreArgs {
     pub(super) async fn open(&self) -> Result<Store> {
         match &self.postgres {
-            Some(url) => Ok(Store::Server(self.connect(url).await?)),
+            Some(url) => Ok(Store::Server(Box::new(self.connect(url).await?))),
             None => self.chained_files().map(|(files, _)| Store::Files(files)),
         }
     }
@@ -52,6 +52,9 @@ impl StoreArgs {
 
     /// The files of one gate, and how their rows are chained as far as its configuration says so.
     pub(super) fn chained_files(&self) -> Result<(PathBuf, Chained)> {
+        if self.postgres.is_some() {
+            bail!("rows in PostgreSQL are not verified: this is of the files of a gate");
+        }
         if let Some(database) = &self.database {
             return Ok((database.clone(), Chained::Off));
         }

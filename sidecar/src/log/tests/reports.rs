@@ -88,8 +88,11 @@ fn an_export_is_of_what_was_there_when_it_began() {
 fn csv_is_no_formula_to_a_spreadsheet() {
     let table = [
         ("=1+2", "'=1+2"),
-        ("+1", "'+1"),
-        ("-1", "'-1"),
+        ("+a1", "'+a1"),
+        ("-1+a1", "'-1+a1"),
+        ("=1", "'=1"),
+        ("-1.5", "-1.5"),
+        ("+1", "+1"),
         ("@SUM(1)", "'@SUM(1)"),
         ("\t=1", "'\t=1"),
         ("\r=1", "\"'\r=1\""),
@@ -105,10 +108,61 @@ fn csv_is_no_formula_to_a_spreadsheet() {
     }
 }
 
+#[test]
+fn what_is_printed_moves_no_terminal() {
+    let (_folder, path) = folder();
+    // An escape sequence, the same in one character, right to left, a tag, and what is harmless.
+    let host = "\u{1b}[2J\u{9b}2J\u{202e}\u{e0041}\0 é日\"";
+    written(&path, vec![Record { host: Some(host.into()), ..request(0) }]);
+    let printed = |output| {
+        let mut out = Vec::new();
+        block_on(query::sql(&path, "SELECT host FROM requests", output, &mut out)).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let shown = "\\u{1b}[2J\\u{9b}2J\\u{202e}\\u{e0041}\\u{0} é日";
+    assert_eq!(printed(Output::Table).lines().nth(1), Some(format!("{shown}\"").as_str()));
+    assert_eq!(printed(Output::CsvShown), format!("host\r\n\"{shown}\"\"\"\r\n"));
+    assert_eq!(printed(Output::Csv), format!("host\r\n\"{}\"\r\n", host.replace('"', "\"\"")));
+    let json = printed(Output::Json);
+    let text = r#"{"host":"\u001b[2J\u009b2J\u202e\udb40\udc41\u0000 é日\""}"#;
+    assert_eq!(json, format!("{text}\n"));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["host"], host);
+}
+
+#[test]
+fn what_is_no_log_is_said_to_be_none() {
+    let (folder, path) = folder();
+    written(&path, vec![request(0)]);
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let table = [
+        (folder.path().to_owned(), "disk I/O error"),
+        (file("empty", b""), "no such table: meta"),
+        (file("text", &[b'x'; 5000]), "file is not a database"),
+    ];
+    let filter = Filter { limit: 1, ..Filter::default() };
+    for (path, expected) in table {
+        let asked = [
+            block_on(query::rows(&path, &filter, Output::Json, &mut Vec::new())).err(),
+            block_on(query::sql(&path, "SELECT 1", Output::Json, &mut Vec::new())).err(),
+            block_on(follow(&path, &filter, Output::Json, &mut Vec::new())).err(),
+        ];
+        for error in asked {
+            let error = error.unwrap().to_string();
+            let beginning = format!("{} cannot be read as a request log: ", path.display());
+            assert!(error.starts_with(&beginning) && error.contains(expected), "{error}");
+        }
+    }
+}
+
 fn counted(path: &Path, filter: &Filter, by: By) -> String {
     let mut out = Vec::new();
     let mut store = crate::log::Store::Files(path.to_owned());
-    block_on(top(&mut store, filter, by, Output::Csv, &mut out, &mut |_| {})).unwrap();
+    let options = TopOptions { by, counts: false, output: Output::Csv };
+    block_on(top(&mut store, filter, options, &mut out, &mut |_| {})).unwrap();
     String::from_utf8(out).unwrap().replace("\r\n", "\n")
 }
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::sync::Mutex;
 
 use sidecar_config::Ratio;
 use sidecar_decide::Reason;
 
+use super::super::follow::{Followed, Look};
+use super::super::print::Printer;
 use super::super::segments::{self, Compressor, Retention, Segment};
 use super::reading::{Enough, with_time};
 use super::*;
@@ -469,6 +472,70 @@ fn what_is_followed_goes_on_through_cuts() {
         lines.lines().map(|line| line.split("/orders/").nth(1).unwrap().split('"').next().unwrap().to_owned());
     let expected = (500..12_000).map(|number: u64| number.to_string()).chain(["last".to_owned()]);
     assert_eq!(numbers.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+}
+
+/// Writes rows of these numbers into a store that is cut at each turn before that.
+fn turn(store: &Mutex<Store>, numbers: std::ops::Range<u64>) {
+    let batch: Vec<_> = numbers.map(|number| Box::new(request(number))).collect();
+    // Whoever calls may be in a runtime.
+    thread::scope(|threads| threads.spawn(|| block_on(store.lock().unwrap().write(&batch)).map(drop)).join())
+        .unwrap()
+        .unwrap();
+}
+
+/// What is printed, and a store that is cut when the first of it is, once.
+struct Cutting<'s> {
+    out: Vec<u8>,
+    store: Option<&'s Mutex<Store>>,
+}
+
+impl io::Write for Cutting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(store) = self.store.take() {
+            turn(store, 0..0);
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_row_is_passed_over_wherever_a_cut_falls() {
+    let hasty = Sizes { age: Duration::ZERO, ..whole(LARGE) };
+    // Before it is seen which rows there are, before they are printed, while they are, and when they were.
+    for places in 0..16_u8 {
+        let is_at = |place: u8| places & (1 << place) != 0;
+        let (_folder, path) = folder();
+        let store = Mutex::new(open(&path, hasty));
+        turn(&store, 0..10);
+        let mut out = Cutting { out: Vec::new(), store: Some(&store).filter(|_| is_at(2)) };
+        with_time().block_on(async {
+            let filter = Filter { limit: 4, ..Filter::default() };
+            let look = Look::new(&path, &filter, "path".to_owned());
+            let mut printer = Printer::<dyn io::Write>::new(Output::Json, &mut out, vec!["path".to_owned()]).unwrap();
+            let mut file = Followed::begin(&path, &filter).await.unwrap();
+            let cut_at = |place: u8| {
+                if is_at(place) {
+                    turn(&store, 0..0)
+                }
+            };
+            cut_at(0);
+            let seen = file.see().await.unwrap();
+            cut_at(1);
+            file.print_seen(seen, &look, &mut printer).await.unwrap();
+            cut_at(3);
+            turn(&store, 10..12);
+            while file.print_new(&look, &mut printer).await.unwrap() {}
+        });
+        let printed = String::from_utf8(out.out).unwrap();
+        let expected: String = (6..12).map(|number| format!("{{\"path\":\"/orders/{number}\"}}\n")).collect();
+        assert_eq!(printed, expected, "{places:04b}");
+        block_on(store.into_inner().unwrap().close_clean()).unwrap();
+    }
 }
 
 #[test]
