@@ -1,16 +1,23 @@
 //! Bodies in rows with the real binary and curl: they come back as they passed, and are plain nowhere.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use postern_tests::clients::Finished;
+use postern_tests::clock::Clock;
 use postern_tests::gate::Gate;
 use postern_tests::grpc::{GrpcServer, call};
+use postern_tests::python::python;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::observed::{columns, metric, newest, rows, wait_metric, wait_until};
+use crate::listeners::{application, script};
+use crate::observed::{columns, metric, newest, rows, status, wait_metric, wait_until};
 use crate::shipping::Rig;
+use crate::tunnels::head;
 
 const KEY: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 const OTHER_KEY: &str = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
@@ -21,10 +28,10 @@ const SECRET: &str = "reading of meter 7: ";
 const MISSED: &str = "postern_log_bodies_missed_total";
 
 /// A folder with keys.
-struct Keys(TempDir);
+pub(crate) struct Keys(TempDir);
 
 impl Keys {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let keys = Self(TempDir::new().unwrap());
         fs::write(keys.file("key"), format!("{KEY}\n")).unwrap();
         fs::write(keys.file("other"), OTHER_KEY).unwrap();
@@ -40,7 +47,7 @@ impl Keys {
     }
 
     /// Has a gate keep bodies, and seal them with the key in the file of that name.
-    fn keeps(&self, document: &mut Value, name: &str, bodies: &Value) {
+    pub(crate) fn keeps(&self, document: &mut Value, name: &str, bodies: &Value) {
         document["version"] = json!("1.8");
         document["settings"]["log"]["bodyKeyFile"] = json!(self.file(name));
         document["policy"]["routes"][0]["capture"] = json!({ "bodies": bodies });
@@ -168,22 +175,26 @@ fn a_route_keeps_what_it_asks_for_alone() {
     let keys = Keys::new();
     let gate = Gate::start_with(|document| {
         keys.keeps(document, "key", &json!({ "response": true }));
-        let mut silent = document["policy"]["routes"][0].clone();
-        silent["name"] = json!("silent");
-        silent["capture"] = Value::Null;
-        silent.as_object_mut().unwrap().remove("capture");
-        silent["rules"][0]["matches"] = json!([{ "path": { "type": "PathPrefix", "value": "/silent" } }]);
-        document["policy"]["routes"].as_array_mut().unwrap().push(silent);
+        for (name, capture) in [("silent", Value::Null), ("asking", json!({ "bodies": { "request": true } }))] {
+            let mut route = document["policy"]["routes"][0].clone();
+            route["name"] = json!(name);
+            route["capture"] = capture;
+            route["rules"][0]["matches"] = json!([{ "path": { "type": "PathPrefix", "value": format!("/{name}") } }]);
+            document["policy"]["routes"].as_array_mut().unwrap().push(route);
+        }
     })
     .unwrap();
     let sent = body(50);
     mirrored(&gate, "--http1.1", &sent);
-    gate.curl(Some("billing"), "/silent").unwrap().arg("--data-binary").arg("x").call().unwrap();
+    for path in ["/silent", "/asking"] {
+        gate.curl(Some("billing"), path).unwrap().arg("--data-binary").arg("x").call().unwrap();
+    }
     // A refusal's body is the gate's own.
     assert_eq!(gate.curl(Some("reports"), "/mirror").unwrap().call().unwrap().status, Some(403));
-    let rows = rows(&gate.sidecar, 3);
+    let mut rows = rows(&gate.sidecar, 4);
     // The one there is need not be chosen.
     assert_eq!(opened(&gate, &[&id(&rows[0])]), backwards(&sent));
+    assert_eq!(opened(&gate, &[&id(&rows.remove(2))]), b"x");
     let none = |id: &str| {
         format!(
             "postern-sidecar: {id} has no such body: its route does not ask for it, none came, or there was no key\n"
@@ -312,4 +323,146 @@ fn bodies_are_in_postgres_as_they_are_in_the_log() {
     assert_eq!((verified.code, verified.stderr.as_str()), (Some(0), ""), "the chain covers them");
     let exported = log(&gate, &["export", "--format", "jsonl", "--postgres", &url]).text();
     assert_eq!(exported, log(&gate, &["export", "--format", "jsonl"]).text());
+}
+
+/// What a client needs that is not done with its body.
+const HALF: &str = r#"
+def half(path):
+    tls = Tls(ADDRESS)
+    tls.send(b"POST %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 18\r\n\r\nthe first" % path)
+    return tls
+"#;
+
+/// Whichever side breaks it off, or does not hear it to its end.
+#[test]
+fn of_a_body_that_breaks_off_what_came_is_kept() {
+    let keys = Keys::new();
+    let address = application(|mut stream| {
+        let (head, _) = head(&mut stream);
+        let is_whole = head.starts_with("POST /early");
+        let body = if is_whole { "4\r\n\r\nsoon" } else { "100\r\n\r\nonly" };
+        stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {body}").as_bytes()).unwrap();
+        // Not before the gate has closed it: what is sent and not read would take the answer away.
+        let _closed = is_whole.then(|| stream.read_to_end(&mut Vec::new()));
+    });
+    let keeping = |document: &mut Value| keys.keeps(document, "key", &both());
+    let gate = Gate::start_with(|document| {
+        keeping(document);
+        document["policy"]["routes"][0]["rules"][0]["backends"] = json!([{ "address": address }]);
+    })
+    .unwrap();
+    for (count, version) in (1..).zip(["--http1.1", "--http2"]) {
+        let answer = gate.curl(Some("billing"), "/cut").unwrap().arg(version).call().unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (Some(200), "only"), "{version}");
+        let row = newest(&gate.sidecar, count);
+        let body = opened(&gate, &[&id(&row)]);
+        assert_eq!((row["reason"].as_str(), body), (Some("upstream_reset"), b"only".to_vec()), "{version}");
+    }
+    let said = script(&gate, &format!("{HALF}\nprint(half(b'/early').read_all().decode().endswith('soon'))"));
+    let row = newest(&gate.sidecar, 3);
+    let bodies = ["--request", "--response"].map(|which| opened(&gate, &[&id(&row), which]));
+    assert_eq!((said.as_str(), bodies), ("True\n", [b"the first".to_vec(), b"soon".to_vec()]), "{row}");
+    // Its application hears all of a request before it answers.
+    let gate = Gate::start_with(keeping).unwrap();
+    script(&gate, &format!("{HALF}\nhalf(b'/mirror').raw.close()"));
+    let row = newest(&gate.sidecar, 1);
+    let body = opened(&gate, &[&id(&row)]);
+    assert_eq!((row["reason"].as_str(), body), (Some("client_closed"), b"the first".to_vec()));
+}
+
+/// Nor do they take it away.
+#[test]
+fn framing_and_trailers_are_no_part_of_a_body() {
+    let keys = Keys::new();
+    let gate = Gate::start_with(|document| {
+        keys.keeps(document, "key", &both());
+        document["settings"]["workers"] = json!(1);
+    })
+    .unwrap();
+    let ask = r#"
+tls = Tls(ADDRESS)
+tls.send(b"POST /mirror HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+tls.send(b"3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nX-Kept: kept\r\n\r\n")
+print(tls.read_all().decode().endswith("olleh"))
+"#;
+    for count in 1..=2 {
+        let said = script(&gate, ask);
+        let row = newest(&gate.sidecar, count);
+        let bodies = ["--request", "--response"].map(|which| opened(&gate, &[&id(&row), which]));
+        assert_eq!((said.as_str(), bodies), ("True\n", [b"hello".to_vec(), b"olleh".to_vec()]));
+    }
+    assert_eq!(gate.upstream.connections(), 1, "a request with trailers has ended with them");
+}
+
+/// A request ends on the configuration that it began with.
+#[test]
+fn a_route_that_changes_during_a_request_changes_the_next() {
+    let keys = Keys::new();
+    let mut gate = Gate::start_with(|document| {
+        keys.keeps(document, "key", &both());
+        document["policy"]["routes"][0]["capture"]["query"] = json!([{ "name": "page" }]);
+        document["settings"]["workers"] = json!(1);
+    })
+    .unwrap();
+    let (folder, address) = (gate.folder.path().to_owned(), gate.sidecar.listener("gate").unwrap());
+    let said = thread::spawn(move || {
+        let rest = r#"
+client = half(b"/mirror?page=7")
+open("begun", "w").close()
+while not os.path.exists("changed"):
+    time.sleep(0.01)
+client.send(b" and more")
+print(client.read_all().decode().endswith("erom dna tsrif eht"))
+"#;
+        python(&folder, address, &format!("{HALF}{rest}")).unwrap()
+    });
+    wait_until("a request", || gate.folder.file("begun").exists() && gate.upstream.connections() == 1);
+    let before = status(&gate.sidecar).parts.policy.loaded;
+    gate.document["policy"]["routes"][0].as_object_mut().unwrap().remove("capture");
+    gate.folder.write_document(&gate.document).unwrap();
+    wait_until("another policy", || status(&gate.sidecar).parts.policy.loaded != before);
+    // One that comes now may still be before its worker has heard of it.
+    let mut count = 0;
+    wait_until("rows without", || {
+        mirrored(&gate, "--http1.1", &body(50));
+        count += 1;
+        newest(&gate.sidecar, count)["bodies"].is_null()
+    });
+    fs::write(gate.folder.file("changed"), "").unwrap();
+    assert_eq!(said.join().unwrap().text(), "True\n");
+    let rows = rows(&gate.sidecar, count + 1);
+    let row = rows.iter().find(|row| row["captured"].is_string() && row["request_bytes"] == 18).unwrap();
+    let bodies = ["--request", "--response"].map(|which| opened(&gate, &[&id(row), which]));
+    assert_eq!(bodies, [b"the first and more".to_vec(), b"erom dna tsrif eht".to_vec()]);
+}
+
+/// Time between two looks at the file (`LOOK_EVERY`).
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_key_that_is_replaced_seals_what_comes_then() {
+    let (keys, mut clock) = (Keys::new(), Clock::new().unwrap());
+    let mut gate = Gate::start_with(|document| keys.keeps(document, "key", &both())).unwrap();
+    gate.sidecar.terminate().unwrap();
+    assert!(gate.sidecar.wait_exit().unwrap().success());
+    gate.sidecar = clock.of(gate.sidecar.launch()).start_ready().unwrap();
+    let (sent, opens) = (body(50), |id: &str, name: &str| {
+        let file = keys.text(name);
+        log(&gate, &["body", id, "--request", "--key-file", &file]).code == Some(0)
+    });
+    mirrored(&gate, "--http1.1", &sent);
+    let first = id(&newest(&gate.sidecar, 1));
+    fs::write(keys.file("first"), KEY).unwrap();
+    fs::copy(keys.file("other"), keys.file("key")).unwrap();
+    clock.pass(LOOK_EVERY).unwrap();
+    mirrored(&gate, "--http1.1", &sent);
+    let second = id(&newest(&gate.sidecar, 2));
+    assert_eq!([opens(&first, "first"), opens(&first, "other")], [true, false]);
+    assert_eq!([opens(&second, "first"), opens(&second, "other")], [false, true]);
+    // Also where the log is opened once more.
+    fs::remove_file(gate.folder.file("requests.db")).unwrap();
+    mirrored(&gate, "--http1.1", &sent);
+    let third = id(&newest(&gate.sidecar, 1));
+    assert_eq!([opens(&third, "first"), opens(&third, "other")], [false, true]);
+    gate.sidecar.leave_unaudited();
 }

@@ -7,7 +7,8 @@ use postern_tests::clients::Finished;
 use postern_tests::gate::Gate;
 use serde_json::{Value, json};
 
-use crate::observed::{metric, rows, wait_metric, wait_until};
+use crate::listeners::script;
+use crate::observed::{columns, metric, rows, wait_metric, wait_until};
 use crate::shipping::Rig;
 
 const SALT: &str = "0123456789abcdef";
@@ -32,10 +33,14 @@ fn capturing(document: &mut Value) {
     });
 }
 
-/// A call with everything that a client may send.
 fn call(gate: &Gate, certificate: &str) -> Option<u16> {
-    let path = "/orders?page=7&token=hunter2-token&place=hunter2-other&x=hunter2-other";
-    let mut curl = gate.curl(Some(certificate), path).unwrap();
+    call_by(gate, "--http2", certificate)
+}
+
+/// A call with everything that a client may send.
+fn call_by(gate: &Gate, version: &str, certificate: &str) -> Option<u16> {
+    let path = "/orders?%70age=7&tok%65n=hunter2-token&place=hunter2-other&x=hunter2-other";
+    let mut curl = gate.curl(Some(certificate), path).unwrap().arg(version);
     for field in [
         "x-tenant: blue",
         "x-user: alice",
@@ -81,20 +86,21 @@ fn what_a_route_lists_is_in_rows_and_nothing_else_is_in_files() {
     let gate = Gate::start_with(capturing).unwrap();
     fs::write(gate.folder.file("capture.salt"), SALT).unwrap();
     assert_eq!(call(&gate, "billing"), Some(200));
+    assert_eq!(call_by(&gate, "--http1.1", "billing"), Some(200));
     assert_eq!(call(&gate, "reports"), Some(403), "refused, by a rule of the route");
     let other = gate.curl(Some("billing"), "/orders").unwrap().arg("-X").arg("PUT").arg("-H").arg("x-tenant: blue");
     assert_eq!(other.call().unwrap().status, Some(405), "of no rule");
     assert_eq!(gate.curl(Some("billing"), "/orders").unwrap().call().unwrap().status, Some(200));
-    let written = rows(&gate.sidecar, 4);
-    written[..2].iter().for_each(is_captured);
-    assert!(written[2..].iter().all(|row| row["captured"].is_null()), "{written:?}");
+    let written = rows(&gate.sidecar, 5);
+    written[..3].iter().for_each(is_captured);
+    assert!(written[3..].iter().all(|row| row["captured"].is_null()), "{written:?}");
     let exported = log(&gate, &["export", "--format", "jsonl"]).text();
     let exported: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     exported[..2].iter().for_each(is_captured);
     let sql = "SELECT captured ->> '$.headers.x-tenant' AS tenant, captured ->> '$.query.page' AS page FROM requests \
                WHERE captured IS NOT NULL";
     let found = log(&gate, &["--sql", sql, "--output", "csv"]).text();
-    assert_eq!(found, "tenant,page\r\nblue,7\r\nblue,7\r\n");
+    assert_eq!(found, "tenant,page\r\nblue,7\r\nblue,7\r\nblue,7\r\n");
     let why = log(&gate, &["why", written[1]["id"].as_str().unwrap()]).text();
     assert!(why.contains(&format!("  captured: {}\n", written[1]["captured"].as_str().unwrap())), "{why}");
     assert!(is_in_files(&gate, "blue"));
@@ -102,6 +108,30 @@ fn what_a_route_lists_is_in_rows_and_nothing_else_is_in_files() {
         assert!(!is_in_files(&gate, secret), "{secret}");
     }
     assert_eq!(metric(&gate.sidecar, "postern_log_captures_lost_total{reason=\"no_salt\"}"), 0);
+}
+
+#[test]
+fn what_is_on_trial_and_what_becomes_a_tunnel_is_captured_too() {
+    let gate = Gate::start_with(|document| {
+        capturing(document);
+        let rule = &mut document["policy"]["routes"][0]["rules"][0];
+        (rule["mode"], rule["matches"]) = (json!("Audit"), json!([]));
+    })
+    .unwrap();
+    fs::write(gate.folder.file("capture.salt"), SALT).unwrap();
+    assert_eq!(call(&gate, "reports"), Some(200));
+    is_captured(&rows(&gate.sidecar, 1)[0]);
+    let ask = r#"
+tls = Tls(ADDRESS)
+tls.send(b"GET /switch?page=7 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n")
+print(tls.read()[9:12].decode())
+tls.raw.close()
+"#;
+    assert_eq!(script(&gate, ask), "101\n");
+    let rows = rows(&gate.sidecar, 2);
+    let shown = rows.iter().map(|row| columns(row, &["kind", "verdict"])).collect::<Vec<_>>();
+    assert_eq!(shown, [json!(["request", "would_refuse"]), json!(["tunnel", "allowed"])]);
+    assert_eq!(rows[1]["captured"], json!(r#"{"query":{"page":"7"}}"#));
 }
 
 #[test]
@@ -115,12 +145,19 @@ fn a_row_in_postgres_has_it_and_its_hash_covers_it() {
     fs::write(gate.folder.file("capture.salt"), SALT).unwrap();
     let curl = gate.curl(Some("billing"), "/orders?odd=%00%22%5c%ff&tenant=blue").unwrap();
     assert_eq!(curl.call().unwrap().status, Some(200));
-    rig.has_all(&gate.sidecar, 1);
-    let captured = rows(&gate.sidecar, 1)[0]["captured"].as_str().unwrap().to_owned();
-    assert_eq!(rig.server.sql("SELECT captured FROM postern.requests").unwrap(), captured);
-    let sql = "SELECT captured::jsonb -> 'query' ->> 'tenant' FROM postern.requests";
+    let many: Vec<_> = (0..20).map(|number| format!("n{number}={}", "a".repeat(256))).collect();
+    let curl = gate.curl(Some("billing"), &format!("/orders?{}", many.join("&"))).unwrap();
+    assert_eq!(curl.call().unwrap().status, Some(200));
+    rig.has_all(&gate.sidecar, 2);
+    // Of the second, what a row has room for.
+    assert_eq!(metric(&gate.sidecar, "postern_log_captures_lost_total{reason=\"row_full\"}"), 13);
+    assert!(rows(&gate.sidecar, 2)[1]["captured"].as_str().unwrap().ends_with(r#","truncated":true}"#));
+    let captured: Vec<_> =
+        rows(&gate.sidecar, 2).iter().map(|row| row["captured"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(rig.server.sql("SELECT captured FROM postern.requests ORDER BY id").unwrap(), captured.join("\n"));
+    let sql = "SELECT captured::jsonb -> 'query' ->> 'tenant' FROM postern.requests ORDER BY id LIMIT 1";
     assert_eq!(rig.server.sql(sql).unwrap(), "blue");
-    assert!(log(&gate, &["verify"]).text().starts_with("1 rows fit;"));
+    assert!(log(&gate, &["verify"]).text().starts_with("2 rows fit;"));
 }
 
 #[test]

@@ -68,6 +68,7 @@ mod tidy;
 mod tls;
 mod traces;
 mod tunnels;
+mod tunnels_cut;
 mod tunnels_http2;
 mod tunnels_tls;
 mod upstream_http2;

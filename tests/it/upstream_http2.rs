@@ -16,6 +16,7 @@ use postern_tests::upstream::Upstream;
 use postern_tests::wait::PATIENCE;
 use serde_json::{Value, json};
 
+use crate::bodies::Keys;
 use crate::observed::{columns, metric, newest, rows, wait_metric, wait_until};
 
 pub(crate) const OPEN: &str = "postern_upstream_connections_open";
@@ -390,12 +391,14 @@ fn wait_frame(server: &Scripted, wanted: u8) {
 #[test]
 fn a_body_goes_again_whole_to_an_upstream_that_answers_early() {
     use Deed::{AnswerLength, Hold, RefuseHead, Reset};
+    let keys = Keys::new();
     // One server under two addresses: an idle connection to each, a new one to the first, then the idle one to the other.
     let server = scripted(&[Hold, Hold, RefuseHead, Reset(7), AnswerLength]);
     let gate = gate(&json!({ "address": server.address }), |document| {
         let address = format!("[::ffff:127.0.0.1]:{}", server.address.port());
         let other = json!({ "address": address, "protocol": "HTTP2" });
         document["policy"]["routes"][0]["rules"][0]["backends"].as_array_mut().unwrap().push(other);
+        keys.keeps(document, "key", &json!({ "request": true }));
     });
     assert_eq!([(); 2].map(|()| call(&gate, "/").status), [Some(200); 2]);
     let mut stream = post(&gate, 12, "whole ");
@@ -410,6 +413,8 @@ fn a_body_goes_again_whole_to_an_upstream_that_answers_early() {
     let row = newest(&gate.sidecar, 3);
     let shown = columns(&row, &["reason", "status", "attempts", "request_bytes", "response_bytes"]);
     assert_eq!(shown, json!([null, 200, 3, 12, 2]));
+    let kept = gate.sidecar.launch().subcommand("log", &["body", row["id"].as_str().unwrap()]).unwrap();
+    assert_eq!(kept.text(), "whole bodies", "once, however often it is sent");
     gate.sidecar.has_decided(3).unwrap();
 }
 

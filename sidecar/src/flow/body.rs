@@ -201,7 +201,8 @@ impl Upload {
                     }
                 }
                 self.bytes.set(passed);
-                self.ended.set(is_end);
+                // Behind trailers there is nothing, whether it says so by itself or not.
+                self.ended.set(is_end || frame.is_trailers());
                 self.keep_frame(&frame);
                 Some(Ok(frame))
             }

@@ -230,6 +230,8 @@ pub(super) fn unhex(text: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::aead::{LessSafeKey, UnboundKey};
+
     use super::*;
 
     const ROW: &str = "019395d2-3f1c-7a00-8001-000000000001";
@@ -271,6 +273,24 @@ mod tests {
             let plain = expected.iter().any(|body| sealed.windows(body.bytes.len()).any(|window| window == body.bytes));
             assert!(!plain, "{sealed:?}");
         }
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_by_what_is_written_down() {
+        let sealed = key("ab").seal(ROW, &bodies("asked for more", "answer")).unwrap();
+        let (head, rest) = sealed.split_at(21);
+        let (data, tag) = rest.split_at(rest.len() - 16);
+        let name = digest::digest(&digest::SHA256, &[0xab; 32]);
+        assert_eq!(head[..9], [&[1][..], &name.as_ref()[..8]].concat());
+        let aes = UnboundKey::new(&AES_256_GCM, &[0xab; 32]).unwrap();
+        let nonce = Nonce::try_assume_unique_for_key(&head[9..]).unwrap();
+        let mut plain = vec![0; data.len()];
+        let covered = [&head[..9], ROW.as_bytes()].concat();
+        LessSafeKey::new(aes).open_separate_gather(nonce, Aad::from(covered), data, tag, &mut plain).unwrap();
+        let number = |number: u64, bytes: usize| number.to_be_bytes()[8 - bytes..].to_vec();
+        let request = [b"Q".to_vec(), number(14, 8), number(8, 4), b"asked fo".to_vec()].concat();
+        let response = [b"R".to_vec(), number(6, 8), number(6, 4), b"answer".to_vec()].concat();
+        assert_eq!(plain, [request, response].concat());
     }
 
     #[test]

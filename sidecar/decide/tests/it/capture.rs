@@ -1,5 +1,7 @@
 //! What is captured of a request's head, and what of a document's rules for that is accepted.
 
+use std::cell::RefCell;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use sidecar_decide::accept;
@@ -95,10 +97,16 @@ fn cookies_are_taken_one_by_one() {
         (&[("a", "Keep")], &[b"a=b=c; a=2"], r#"{"cookies":{"a":"b=c, 2"}}"#),
         (&[("A", "Keep")], &[b"a=1"], ""),
     ];
-    // A hash is of the field as HTTP/1.1 has it.
+    // A hash is of the field as HTTP/1.1 has it (RFC 9113 §8.2.3).
+    let hashed = RefCell::new(Vec::new());
+    let hash = |value: &[u8]| {
+        hashed.borrow_mut().extend_from_slice(value);
+        length(value)
+    };
+    let rules = Capture::of(&read(json!({"headers": entries(&[("cookie", "Sha256")])})));
     let whole = format!(r#"{{"headers":{{"cookie":"sha256:{}"}}}}"#, "08".repeat(16));
-    let fields: &Fields = &[("cookie", b"a=1"), ("cookie", b"b=2")];
-    assert_eq!(take(json!({"headers": entries(&[("cookie", "Sha256")])}), fields, None), taken(&whole));
+    let fields = headers(&[("cookie", b"a=1"), ("cookie", b"b=2")]);
+    assert_eq!((rules.take(&fields, None, &hash), &hashed.borrow()[..]), (taken(&whole), &b"a=1; b=2"[..]));
     for (list, lines, json) in table {
         let fields: Vec<_> = lines.iter().map(|line| ("cookie", *line)).collect();
         assert_eq!(take(json!({"cookies": entries(list)}), &fields, None), taken(json), "{list:?}");
@@ -126,6 +134,18 @@ fn a_row_has_a_part_of_what_is_too_much() {
     let clipped = format!("{}…", "ä".repeat(VALUE_BYTES / 2));
     assert_eq!(take(all(), &[], Some(&format!("a={long}"))), taken(&format!(r#"{{"query":{{"a":"{clipped}"}}}}"#)));
     assert_eq!(take(all(), &[], Some(&format!("{long}=a"))), taken(&format!(r#"{{"query":{{"{clipped}":"a"}}}}"#)));
+    let most = "b".repeat(VALUE_BYTES);
+    for (value, shown) in [(most.clone(), most.clone()), (format!("{most}b"), format!("{most}…"))] {
+        let json = format!(r#"{{"query":{{"a":"{shown}"}}}}"#);
+        assert_eq!(take(all(), &[], Some(&format!("a={value}"))), taken(&json), "{} bytes", value.len());
+    }
+    // To the last byte of a row.
+    let most = (1..=VALUE_BYTES).filter_map(|length| {
+        let full: Vec<_> = (0..7).map(|number| format!("n{number}={}", "b".repeat(VALUE_BYTES))).collect();
+        let query = format!("{}&last={}&more={}", full.join("&"), "b".repeat(length), "b".repeat(VALUE_BYTES));
+        take(all(), &[], Some(&query)).json.map(|json| json.len())
+    });
+    assert_eq!(most.max(), Some(ROW_BYTES));
     let value = "\"".repeat(VALUE_BYTES);
     let many: Vec<_> = (0..20).map(|number| format!("n{number}={value}")).collect();
     let taken = take(all(), &[], Some(&format!("{}&last=1", many.join("&"))));

@@ -75,6 +75,19 @@ fn rows_that_wait_have_so_much_of_it_and_no_more() {
 }
 
 #[test]
+fn what_has_no_place_gives_its_room_back() {
+    let stats = Arc::new(Stats::default());
+    let (sender, receiver) = channel(2, 2, Arc::clone(&stats));
+    (0..5).for_each(|number| sender.send(Box::new(capturing(number, "{}"))));
+    assert_eq!(stats.rows_dropped(DropReason::QueueFull), 3);
+    let held = || stats.captured_bytes.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(held(), 2 * "{}".len());
+    drop(receiver);
+    sender.send(Box::new(capturing(5, "{}")));
+    assert_eq!((stats.rows_dropped_total(), held()), (4, 2 * "{}".len()), "nobody is there to write it");
+}
+
+#[test]
 fn a_salt_is_of_16_bytes_at_least_and_may_be_missing() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -89,4 +102,9 @@ fn a_salt_is_of_16_bytes_at_least_and_may_be_missing() {
     let expected = u128::from_str_radix(ALICE, 16).unwrap().to_be_bytes();
     assert_eq!(hash, Some(expected));
     assert_ne!(file("other", "fedcba9876543210").hash(b"alice"), hash);
+    // Equal values stay equal, whatever becomes of the file.
+    let salt = file("changed", "0123456789abcdef");
+    assert_eq!(salt.hash(b"alice"), hash);
+    file("changed", "fedcba9876543210");
+    assert_eq!(salt.hash(b"alice"), hash);
 }
