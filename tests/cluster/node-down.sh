@@ -64,7 +64,7 @@ network() {
 ours() {
     local file words
     for file in /proc/[0-9]*/cmdline; do
-        mapfile -d '' -t words <"$file" 2>/dev/null || continue
+        mapfile -d '' -t words 2>/dev/null <"$file" || continue
         [[ "${words[0]:-}" == */"$1"* || "${words[0]:-}" == "$1"* ]] || continue
         [[ " ${words[*]} " == *" $state/"* || " ${words[*]} " == *"=$state/"* ]] || continue
         file=${file#/proc/}
