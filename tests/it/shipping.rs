@@ -299,6 +299,12 @@ fn a_row_that_postgres_does_not_take_keeps_no_other_back() {
     let lost = "postern_log_ship_rows_dropped_total{reason=\"rejected\"}";
     wait_metric(&gate.sidecar, lost, 1);
     wait_metric(&gate.sidecar, BACKLOG, 0);
+    // Also where it is alone.
+    assert_eq!(gate.curl(Some("billing"), "/orders/7").unwrap().call().unwrap().status, Some(200));
+    wait_metric(&gate.sidecar, lost, 2);
+    wait_metric(&gate.sidecar, BACKLOG, 0);
+    call(&gate, "billing", 1);
+    wait_until("another row in Postgres", || rig.count() == 20);
     assert_eq!(rig.server.sql("SELECT count(*) FROM postern.requests WHERE path = '/orders/7'").unwrap(), "0");
 }
 

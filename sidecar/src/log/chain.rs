@@ -367,3 +367,21 @@ impl<T: Eq + std::hash::Hash> Digests<T> {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_that_are_kept_are_bounded_and_made_again_as_they_were() {
+        let mut digests = Digests::default();
+        let text = |peer: &Interned<PeerFacts>| named(&PEER_COLUMNS, &peer_values(peer));
+        for number in (0..=KEPT).chain(0..10) {
+            let subject = Some(format!("CN={number}").into());
+            let peer = Arc::new(Interned::new(PeerFacts { subject, ..PeerFacts::default() }));
+            let expected = digest::digest(&digest::SHA256, &text(&peer));
+            assert_eq!(digests.of(Some(&peer), text), expected.as_ref(), "{number}");
+            assert!(digests.kept.len() <= KEPT, "{} after {number}", digests.kept.len());
+        }
+    }
+}

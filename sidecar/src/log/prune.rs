@@ -25,6 +25,10 @@ const REFUSAL_SLICE_ROWS: i64 = 1000;
 /// The part of a segment that is for refusals of strangers: one in so many. The others never have less than the rest.
 const REFUSALS_PART: u64 = 8;
 
+/// What the live file takes beside the rows it has when room is made: SQLite's index of the write-ahead log, of 32 KiB, and
+/// the batch that is about to be written, of 500 rows.
+const BESIDE: u64 = 96 << 10;
+
 /// SQLite's own default; more does not make commits cheaper.
 const CHECKPOINT_PAGES_MAX: u64 = 1000;
 const CHECKPOINT_PAGES_MIN: u64 = 16;
@@ -124,7 +128,7 @@ impl Room {
         let (mut pruned, mut pruned_refusals) = (0, 0);
         // Always as if the write-ahead log were as long as it may be: that it grows deletes nothing.
         let rest = self.max_size - part - Self::wal_bytes(self.max_size).min(self.max_size / REFUSALS_PART);
-        let rest = rest.saturating_sub(self.closed);
+        let rest = rest.saturating_sub(self.closed + BESIDE);
         let (mut used, mut log_bytes) = self.used(connection).await?;
         for _ in 0..SLICES {
             let refusals = u64::try_from(self.refusal_pages).unwrap_or(0) * self.page_size;

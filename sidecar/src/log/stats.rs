@@ -276,3 +276,18 @@ impl Stats {
         self.store_up.store(false, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::segments::Gone;
+
+    #[test]
+    fn each_row_that_is_deleted_has_one_reason() {
+        let stats = Stats::default();
+        let gone = Gone { for_size: 4, for_age: 8 };
+        stats.add_written(5, &Written { pruned: 1, pruned_strangers: 2, gone, ..Written::default() });
+        assert_eq!(PruneReason::ALL.map(|reason| stats.rows_pruned(reason)), [1 + 4, 8, 2]);
+        assert_eq!(stats.rows_written(), 5);
+    }
+}

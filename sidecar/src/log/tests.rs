@@ -9,7 +9,8 @@ mod message_types;
 mod privacy;
 mod reading;
 mod reports;
-mod segments;
+mod retention;
+pub(super) mod segments;
 mod sent;
 mod shipping;
 mod strangers;
@@ -104,14 +105,14 @@ fn make_room(retention: &Retention, path: &Path, more: u64) -> Gone {
     retention.delete(path, &retention.to_go(path, more, SystemTime::now()).unwrap()).unwrap()
 }
 
-fn folder() -> (TempDir, PathBuf) {
+pub(super) fn folder() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("requests.db");
     (folder, path)
 }
 
 /// Row `number`: what an ordinary request leaves.
-fn request(number: u64) -> Record {
+pub(super) fn request(number: u64) -> Record {
     Record {
         time: UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456 + number),
         kind: Kind::Request,
@@ -186,7 +187,7 @@ fn wait(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
@@ -204,7 +205,7 @@ fn execute(path: &Path, sql: &str) {
 }
 
 /// What `query` answers, through the same door as the command line.
-fn ask(path: &Path, query: &str) -> String {
+pub(super) fn ask(path: &Path, query: &str) -> String {
     let mut out = Vec::new();
     block_on(query::sql(path, query, Output::Csv, &mut out)).unwrap();
     let text = String::from_utf8(out).unwrap();

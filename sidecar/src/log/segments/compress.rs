@@ -328,7 +328,12 @@ impl Read for Paced<'_> {
 
 #[cfg(test)]
 mod tests {
+    use sidecar_decide::Verdict;
+
     use super::*;
+    use crate::log::record::{Kind, Record};
+    use crate::log::tests::segments::open;
+    use crate::log::tests::{ask, block_on, folder, request};
 
     #[test]
     fn it_takes_its_share_and_no_more() {
@@ -342,12 +347,61 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(10));
     }
 
-    #[test]
-    fn a_file_that_is_cut_off_is_no_database() {
+    /// What begins as a database of two pages and has their length.
+    fn database() -> Vec<u8> {
         let mut image = vec![0; 2 * 4096];
         image[..16].copy_from_slice(b"SQLite format 3\0");
         image[16] = 16;
         image[31] = 2;
+        image
+    }
+
+    const SEGMENT: Segment = Segment { first: 1, last: 2, newest: 3 };
+
+    #[test]
+    fn a_stop_in_the_middle_leaves_a_segment_as_it_was() {
+        let (_folder, live) = folder();
+        let sizes = Sizes::new(SIZE_MAX, Duration::ZERO, 1 << 30, None);
+        let verdicts = [Verdict::Allowed, Verdict::Refused, Verdict::WouldRefuse];
+        let of = |verdict| Record { verdict, ..request(7) };
+        let gap = Record { verdict: Verdict::Allowed, kind: Kind::Gap, ..request(7) };
+        let rows: Vec<_> = verdicts.map(of).into_iter().chain([gap]).map(Box::new).collect();
+        let mut store = open(&live, sizes);
+        block_on(store.write(&rows)).unwrap();
+        // It is as old as it may be.
+        block_on(store.write(&[])).unwrap();
+        block_on(store.close_clean()).unwrap();
+        let segment = list(&live).unwrap().remove(0);
+        let stats = Arc::new(Stats::default());
+        let retention = Retention::new(sizes, &stats);
+        let paced = |is_over| Pace { stop: Arc::new(AtomicBool::new(is_over)), rest: 0 };
+        let chain = Chained::Off;
+        small(&live, &segment, &paced(true)).unwrap();
+        assert_eq!(segment.form(&live), Some(Form::Plain));
+        small(&live, &segment, &paced(false)).unwrap();
+        assert_eq!(segment.form(&live), Some(Form::Packed));
+        let mut work = Work { live: live.clone(), stats, retention, chain, pace: paced(true) };
+        work.thin(&segment).unwrap();
+        assert_eq!(segment.form(&live), Some(Form::Packed));
+        work.pace = paced(false);
+        work.thin(&segment).unwrap();
+        assert_eq!(segment.form(&live), Some(Form::Thinned));
+        let left = ask(&live, "SELECT kind, verdict FROM requests ORDER BY id");
+        assert_eq!(left, "request,refused\nrequest,would_refuse\ngap,", "all but what was allowed");
+    }
+
+    #[test]
+    fn what_was_deleted_meanwhile_does_not_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = folder.path().join("requests.db");
+        fs::write(SEGMENT.packed_path(&live), pack(&database()[..])).unwrap();
+        small(&live, &SEGMENT, &Pace { stop: Arc::default(), rest: 0 }).unwrap();
+        assert_eq!(SEGMENT.form(&live), None);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_off_is_no_database() {
+        let image = database();
         assert!(is_database(&image));
         for length in [0, 15, 30, 4096, 2 * 4096 - 1] {
             assert!(!is_database(&image[..length]), "{length}");

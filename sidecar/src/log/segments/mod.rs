@@ -299,6 +299,21 @@ mod tests {
     }
 
     #[test]
+    fn of_what_is_set_aside_the_newest_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = folder.path().join("requests.db");
+        let segment = |number| Segment { first: number, last: number, newest: number };
+        for number in 1..=6 {
+            let path = if number % 2 == 0 { segment(number).path(&live) } else { segment(number).thinned_path(&live) };
+            fs::write(path, "damaged").unwrap();
+            set_aside(&live, &segment(number)).unwrap();
+        }
+        let mut aside = aside(&live).unwrap();
+        aside.sort_unstable_by_key(|segment| segment.first);
+        assert_eq!((aside, list(&live).unwrap()), ([3, 4, 5, 6].map(segment).to_vec(), vec![]));
+    }
+
+    #[test]
     fn a_small_store_has_small_segments() {
         let size = |segment, total| Sizes::new(segment, Duration::ZERO, total, None).segment;
         let table = [

@@ -245,3 +245,43 @@ impl Worker {
 fn chance() -> f64 {
     f64::from(u16::try_from(RandomState::new().hash_one(()) & 0xffff).unwrap_or(0)) / 65_536.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(log: PathBuf) -> Worker {
+        let options = ShipOptions {
+            log,
+            url: None,
+            url_file: None,
+            password_file: None,
+            ca_file: None,
+            batch_rows: 500,
+            every: Duration::from_secs(1),
+            applies_schema: false,
+        };
+        Worker::new(options, Builder::new_current_thread().build().expect("a runtime"), Arc::default())
+    }
+
+    #[test]
+    fn pauses_grow_to_their_bound_and_are_no_two_alike() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut worker = worker(folder.path().join("requests.db"));
+        let trouble = Trouble::Watermark(io::Error::other("full"));
+        let mut longest = RETRY_MIN;
+        let mut parts = Vec::new();
+        for _ in 0..32 {
+            let pause = worker.failed(&trouble);
+            assert!((longest / 2..=longest).contains(&pause), "{pause:?} of {longest:?}");
+            parts.push(pause.div_duration_f64(longest).to_bits());
+            longest = RETRY_MAX.min(longest * 2);
+        }
+        assert_eq!(longest, RETRY_MAX);
+        parts.sort_unstable();
+        parts.dedup();
+        assert!(parts.len() > 16, "of 32 only {} differ", parts.len());
+        worker.recovered();
+        assert!(worker.failed(&trouble) <= RETRY_MIN);
+    }
+}

@@ -42,6 +42,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn it_is_replaced_and_never_written_over() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("requests.db");
+        let position = |seq| Position { store: 7, seq, at: 1 };
+        write(&log, position(1)).expect("written");
+        // Whoever has it open reads it as it was.
+        let before = folder.path().join("before.db");
+        fs::hard_link(beside(&log, END), beside(&before, END)).expect("linked");
+        write(&log, position(2)).expect("written");
+        assert_eq!([read(&before), read(&log)], [Some(position(1)), Some(position(2))]);
+    }
+
+    #[test]
     fn it_comes_back_as_it_was_or_not_at_all() {
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("requests.db");

@@ -233,6 +233,20 @@ fn what_the_log_deletes_itself_leaves_a_note_and_no_fault() {
 }
 
 #[test]
+fn segments_that_go_whole_leave_a_note() {
+    for keep in [None, Some(Duration::from_secs(1))] {
+        let (_folder, path) = folder();
+        let options = keyed(&path, Sizes { keep, ..small(1 << 20) });
+        let mut store = open(&options);
+        write(&mut store, 0..15_000, mixed);
+        close(store);
+        let (rows, deleted, before) = counted(&options).expect("nothing but the log's own doing");
+        assert_eq!((rows + deleted, before), (15_000, 0), "{keep:?}");
+        assert!(deleted > 5_000, "{deleted}, {keep:?}");
+    }
+}
+
+#[test]
 fn strangers_that_make_room_for_others_leave_a_note() {
     let (_folder, path) = folder();
     let options = keyed(&path, whole(4 << 20));

@@ -105,3 +105,14 @@ fn a_file_without_ids_keeps_its_rows_and_gets_ids() {
     assert_eq!(ask(&path, "SELECT user_version FROM pragma_user_version"), "8");
     assert_columns_of_a_new_file(&path);
 }
+
+/// Two gates of one name have a log each, and may count alike in the same microsecond.
+#[test]
+fn the_same_row_of_two_logs_has_two_ids() {
+    let id = || {
+        let (_folder, path) = folder();
+        written(&path, vec![request(1)]);
+        ask(&path, "SELECT id FROM requests")
+    };
+    assert_ne!(id(), id());
+}

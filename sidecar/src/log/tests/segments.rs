@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 
 use sidecar_config::Ratio;
@@ -19,7 +20,7 @@ pub(super) fn small(total: u64) -> Sizes {
     Sizes { segment: 128 << 10, ..whole(total) }
 }
 
-pub(super) fn open(path: &Path, sizes: Sizes) -> Store {
+pub(in crate::log) fn open(path: &Path, sizes: Sizes) -> Store {
     block_on(Store::open(&options(path, sizes), Opening::First)).unwrap()
 }
 
@@ -31,7 +32,7 @@ pub(super) fn write(store: &mut Store, numbers: std::ops::Range<u64>) {
     }
 }
 
-fn paths(path: &Path, filter: &Filter) -> Vec<u64> {
+pub(super) fn paths(path: &Path, filter: &Filter) -> Vec<u64> {
     let mut out = Vec::new();
     block_on(query::rows(path, filter, Output::Json, &mut out)).unwrap();
     let rows = String::from_utf8(out).unwrap();
@@ -40,7 +41,7 @@ fn paths(path: &Path, filter: &Filter) -> Vec<u64> {
         .collect()
 }
 
-fn everything() -> Filter {
+pub(super) fn everything() -> Filter {
     Filter { limit: 100_000, ..Filter::default() }
 }
 
@@ -54,7 +55,8 @@ pub(super) fn files(path: &Path) -> BTreeSet<String> {
 
 pub(super) fn bytes(path: &Path) -> u64 {
     let folder = path.parent().unwrap();
-    fs::read_dir(folder).unwrap().map(|file| file.unwrap().metadata().map_or(0, |file| file.len())).sum()
+    let files = fs::read_dir(folder).unwrap().filter_map(|file| file.unwrap().metadata().ok());
+    files.filter(fs::Metadata::is_file).map(|file| file.len()).sum()
 }
 
 #[test]
@@ -148,7 +150,7 @@ pub(super) fn compress(path: &Path, sizes: Sizes) -> Arc<Stats> {
     stats
 }
 
-fn settle(compressor: &mut Compressor, path: &Path, sizes: Sizes) {
+pub(super) fn settle(compressor: &mut Compressor, path: &Path, sizes: Sizes) {
     compressor.start();
     wait("all segments", || {
         let is_room = Retention::new(sizes, &Arc::default()).next_to_go(path, 2).unwrap().is_none();
@@ -171,6 +173,8 @@ fn compressed_segments_are_read_as_the_others() {
     write(&mut store, 8_000..10_000);
     // Some are small, some are not, and some rows are in the live file.
     assert!(segments::list(&path).unwrap().len() > closed.len());
+    let modes = fs::read_dir(path.parent().unwrap()).unwrap().map(|file| file.unwrap().metadata().unwrap().mode());
+    assert!(modes.into_iter().all(|mode| mode & 0o777 == 0o600), "its owner's alone");
     assert_eq!(paths(&path, &everything()), (0..10_000).collect::<Vec<_>>());
     let one = Filter { path: Some("/orders/1234".into()), ..everything() };
     assert_eq!(paths(&path, &one), [1234]);
@@ -215,88 +219,6 @@ fn a_log_compresses_what_it_cuts_and_what_it_finds() {
 }
 
 #[test]
-fn all_files_together_never_take_more_than_they_may() {
-    let (_folder, path) = folder();
-    let total = 2 << 20;
-    let mut store = open(&path, small(total));
-    let mut gone = 0;
-    for first in (0..30_000).step_by(100) {
-        let batch: Vec<_> = (first..first + 100).map(|number| Box::new(request(number))).collect();
-        gone += block_on(store.write(&batch)).unwrap().gone.for_size;
-        assert!(bytes(&path) <= total, "{} bytes after {first} rows: {:?}", bytes(&path), files(&path));
-    }
-    block_on(store.close_clean()).unwrap();
-    assert!(gone > 5_000, "{gone}");
-    assert_eq!(paths(&path, &everything()), (gone..30_000).collect::<Vec<_>>());
-}
-
-#[test]
-fn what_was_refused_outlives_what_was_allowed() {
-    const ROWS: u64 = 40_000;
-    // Each hundredth is refused; of each two hundredth nobody knows the client. What compresses as little as in life.
-    let row = |number: u64| {
-        let chance = u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        let record = Record { trace_id: Some((chance ^ chance >> 61).to_be_bytes()), ..request(number) };
-        let peer = number.is_multiple_of(200).then(|| Arc::new(peer("meter-8")));
-        let refused = number.is_multiple_of(100);
-        Box::new(if refused { Record { verdict: Verdict::Refused, peer, ..record } } else { record })
-    };
-    let (_folder, path) = folder();
-    let sizes = small(2 << 20);
-    let mut store = open(&path, sizes);
-    let stats = Arc::new(Stats::default());
-    let mut compressor = Compressor::new(path.clone(), sizes, Arc::clone(&stats), Chained::Off);
-    let mut pruned = 0;
-    for first in (0..ROWS).step_by(100) {
-        let batch: Vec<_> = (first..first + 100).map(row).collect();
-        let written = block_on(store.write(&batch)).unwrap();
-        pruned += written.gone.for_size;
-        if written.has_cut {
-            settle(&mut compressor, &path, sizes);
-        }
-        assert!(bytes(&path) <= sizes.total, "{}", bytes(&path));
-    }
-    block_on(store.close_clean()).unwrap();
-    let left: BTreeSet<_> = paths(&path, &everything()).into_iter().collect();
-    let gone: Vec<_> = (0..ROWS).step_by(100).filter(|number| !left.contains(number)).collect();
-    assert_eq!(gone, [] as [u64; 0], "{:?}", files(&path));
-    assert!(left.len() < 36_000, "{}", left.len());
-    assert_eq!(left.len() as u64 + pruned + stats.rows_pruned(PruneReason::Size), ROWS);
-    // Who was refused is told as before.
-    let refused = "SELECT count(*), sum(identity = 'meter-8'), sum(route = 'shop/orders') FROM requests WHERE verdict = 'refused'";
-    assert_eq!(ask(&path, refused), "400,200,400");
-    let thinned = files(&path).into_iter().find(|end| end.ends_with(".refused.zst")).unwrap();
-    assert!(fs::metadata(path.with_file_name(format!("requests.db{thinned}"))).unwrap().len() < 20 << 10);
-}
-
-#[test]
-fn refusals_of_long_ago_have_their_part_and_no_more() {
-    let (_folder, path) = folder();
-    let mut store = open(&path, small(64 << 20));
-    write(&mut store, 0..10_000);
-    block_on(store.close_clean()).unwrap();
-    // As if some were full of refusals.
-    compress(&path, small(64 << 20));
-    let closed = segments::list(&path).unwrap();
-    let part = 4 * (300 << 10);
-    for segment in &closed[..4] {
-        let plain = segment.path(&path).display().to_string();
-        fs::remove_file(format!("{plain}.zst")).unwrap();
-        fs::write(format!("{plain}.refused.zst"), vec![0; 300 << 10]).unwrap();
-    }
-    // A quarter of it is what two of them take.
-    let sizes = small(2 * part);
-    let retention = Retention { sizes, wal_bytes: 0, stats: Arc::default() };
-    let gone = make_room(&retention, &path, 2 * part - bytes(&path) + 1);
-    assert_eq!(gone.for_size, u64::try_from(closed[0].last).unwrap(), "the oldest, which is beyond their part");
-    let gone = make_room(&retention, &path, 2 * part - bytes(&path) + 1);
-    assert_eq!(gone.for_size, u64::try_from(closed[1].last - closed[0].last).unwrap());
-    // The rest is within their part, and the oldest of the others goes.
-    let gone = make_room(&retention, &path, 2 * part - bytes(&path) + 1);
-    assert_eq!(gone.for_size, u64::try_from(closed[4].last - closed[3].last).unwrap());
-}
-
-#[test]
 fn a_file_of_another_name_is_nobodys() {
     let (_folder, path) = folder();
     let others = ["backup", "000000000001-000000000002", "000000000009-000000000002-1700000000123456", "part-2"];
@@ -310,33 +232,6 @@ fn a_file_of_another_name_is_nobodys() {
     block_on(store.close_clean()).unwrap();
     assert_eq!(paths(&path, &everything()).len(), 200);
     assert_eq!(files(&path).len(), others.len() + 1);
-}
-
-#[test]
-fn rows_that_are_too_old_go_with_their_segment() {
-    let (_folder, path) = folder();
-    let mut store = open(&path, small(64 << 20));
-    write(&mut store, 0..10_000);
-    let before = segments::list(&path).unwrap().len();
-    assert!(before > 3);
-    block_on(store.close_clean()).unwrap();
-    // Rows of 2023. Those in segments go although no row comes and nothing is cut.
-    let cut = u64::try_from(segments::list(&path).unwrap().pop().unwrap().last).unwrap();
-    let mut store = open(&path, Sizes { keep: Some(Duration::from_secs(1)), ..small(64 << 20) });
-    assert_eq!(block_on(store.write(&[])).unwrap().gone.for_age, cut);
-    assert_eq!(segments::list(&path).unwrap(), []);
-    block_on(store.close_clean()).unwrap();
-    let day = Duration::from_secs(86_400);
-    let sizes = Sizes { age: day, keep: Some(day), ..small(64 << 20) };
-    let mut store = open(&path, sizes);
-    // The live file's are as old, and are cut off before the next row comes.
-    let done = block_on(store.write(&[])).unwrap();
-    assert_eq!(done.gone.for_age, 10_000 - cut);
-    let row = Record { time: SystemTime::now(), ..request(10_000) };
-    block_on(store.write(&[Box::new(row)])).unwrap();
-    block_on(store.close_clean()).unwrap();
-    assert_eq!(paths(&path, &everything()), [10_000]);
-    assert_eq!(files(&path), BTreeSet::from([String::new()]));
 }
 
 #[test]
