@@ -12,7 +12,7 @@ use postern_tests::process::Sidecar;
 use postern_tests::wait::{PATIENCE, eventually};
 
 /// Of the static binary, which is all of an image; above it the run fails. A node pulls less than half of it, packed.
-const SIZE_LIMIT_BYTES: u64 = 12_200_000;
+const SIZE_LIMIT_BYTES: u64 = 12_350_000;
 /// What it should have: missed since the C library is in it, 0.9 MB, and all that reads and sends the log, 1.2 MB.
 const SIZE_AIM_BYTES: u64 = 10_000_000;
 /// What a pod requests for it; above it the run fails.
