@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Who runs where.
@@ -29,6 +29,13 @@ pub fn move_to(core: Core) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core as usize);
     sched_setaffinity(None, &set).context("two cores are needed: one for the proxy, one for client and application")
+}
+
+/// From now on a process, and those that it starts, get what others leave of a core: it is in another machine's place.
+pub fn yield_to_others(process: u32) -> Result<()> {
+    const NICE_MOST: i32 = 19;
+    let id = i32::try_from(process).ok().and_then(Pid::from_raw).context("no number of a process")?;
+    Ok(setpriority_process(Some(id), NICE_MOST)?)
 }
 
 /// Processor time of all threads of a process (schedstat of the kernel: nanoseconds on a core, user and system).

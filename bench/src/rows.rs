@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::figures::Spread;
 use crate::load::{Connections, Exchange, TlsClient, Version};
-use crate::measure::{Core, cpu, cpu_of_ended_threads, cpu_of_thread, on_core};
+use crate::measure::{Core, cpu, cpu_of_ended_threads, cpu_of_thread, on_core, yield_to_others};
 use crate::peers::{Running, Scene, start_postern};
 
 /// Connections that ask as fast as they can.
@@ -104,6 +104,7 @@ impl<'a> RowsBench<'a> {
     pub fn new(scene: &'a Scene) -> Result<Self> {
         let authority = Authority::new("Postern bench authority")?;
         let server = Postgres::start(&authority)?;
+        yield_to_others(server.id().context("the server is not running")?)?;
         server.sql(&schema::text())?;
         server.sql("CREATE ROLE gate LOGIN PASSWORD 'bench' IN ROLE postern_writer")?;
         scene.write("postgres.pem", authority.root_pem())?;

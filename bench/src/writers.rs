@@ -16,7 +16,7 @@ use postern_tests::postgres::Postgres;
 use serde_json::json;
 
 use crate::load::{Connections, Exchange, TlsClient, Version};
-use crate::measure::{cpu_of_thread, cpu_of_tree};
+use crate::measure::{cpu, cpu_of_ended_threads, cpu_of_thread, cpu_of_tree};
 use crate::peers::{Application, Running, Scene, start_postern};
 
 /// Gates, where nobody asks for another number: what one Postgres is to bear.
@@ -43,11 +43,20 @@ const SENDS: &str = "log-ship";
 struct Phase {
     rows: u64,
     took: Duration,
-    /// Processor time of all gates' threads that send.
+    /// Processor time of all gates.
     gates: Duration,
     /// Processor time of the server.
     server: Duration,
     most_connections: u64,
+}
+
+/// Whose processor time of a gate is counted.
+#[derive(Clone, Copy, Debug)]
+enum Gates {
+    /// All threads': they have nothing else to do.
+    Whole,
+    /// That of the thread that sends.
+    Sending,
 }
 
 /// The server, and the gates that know it once a file says where it is.
@@ -68,9 +77,9 @@ pub fn run(sidecar: PathBuf, result: &Path, gates: usize) -> Result<()> {
     let asked = crowd.open()? + crowd.ask(FILL)?;
     println!("{asked} rows wait in their logs");
     fs::write(&crowd.url_file, crowd.server.url("gate"))?;
-    let backlog = crowd.measure(|_| Ok(asked))?;
+    let backlog = crowd.measure(Gates::Whole, |_| Ok(asked))?;
     crowd.wait_for_idle()?;
-    let steady = crowd.measure(|crowd| {
+    let steady = crowd.measure(Gates::Sending, |crowd| {
         let mut asked = crowd.open()?;
         let until = Instant::now() + STEADY;
         while Instant::now() < until {
@@ -128,8 +137,8 @@ impl Crowd {
     }
 
     /// What it costs until all rows are there that `work` made.
-    fn measure(&mut self, work: impl FnOnce(&mut Self) -> Result<u64>) -> Result<Phase> {
-        let (begun, before) = (Instant::now(), (self.rows()?, self.cpu_of_gates()?, self.cpu_of_server()?));
+    fn measure(&mut self, of: Gates, work: impl FnOnce(&mut Self) -> Result<u64>) -> Result<Phase> {
+        let (begun, before) = (Instant::now(), (self.rows()?, self.cpu_of_gates(of)?, self.cpu_of_server()?));
         let rows = work(self)?;
         let mut most_connections = 0;
         loop {
@@ -142,7 +151,7 @@ impl Crowd {
             ensure!(begun.elapsed() < PATIENCE, "{there} rows are there of {rows}");
             sleep(LOOK);
         }
-        let (took, gates) = (begun.elapsed(), self.cpu_of_gates()? - before.1);
+        let (took, gates) = (begun.elapsed(), self.cpu_of_gates(of)? - before.1);
         Ok(Phase { rows, took, gates, server: self.cpu_of_server()? - before.2, most_connections })
     }
 
@@ -170,8 +179,12 @@ impl Crowd {
         Ok(self.server.sql(sql)?.parse()?)
     }
 
-    fn cpu_of_gates(&self) -> Result<Duration> {
-        self.gates.iter().map(|(running, _)| cpu_of_thread(running.process(), SENDS)).sum()
+    fn cpu_of_gates(&self, of: Gates) -> Result<Duration> {
+        let one = |process| match of {
+            Gates::Whole => Ok(cpu(process)? + cpu_of_ended_threads(process)?),
+            Gates::Sending => cpu_of_thread(process, SENDS),
+        };
+        self.gates.iter().map(|(running, _)| one(running.process())).sum()
     }
 
     fn cpu_of_server(&self) -> Result<Duration> {
