@@ -309,6 +309,23 @@ fn a_row_that_postgres_does_not_take_keeps_no_other_back() {
 }
 
 #[test]
+fn rows_of_a_log_that_is_begun_anew_are_sent() {
+    let rig = Rig::start();
+    let mut gate = rig.gate();
+    call(&gate, "billing", 3);
+    rig.has_all(&gate.sidecar, 3);
+    // The sender has it open still.
+    for end in ["", "-wal", "-shm"] {
+        fs::remove_file(gate.folder.file(&format!("requests.db{end}"))).unwrap();
+    }
+    call(&gate, "billing", 2);
+    let requests = "SELECT count(*) FROM postern.requests WHERE kind = 'request'";
+    wait_until("the rows of the new log", || rig.server.sql(requests).unwrap() == "5");
+    // What was removed is in no account.
+    gate.sidecar.kill().unwrap();
+}
+
+#[test]
 fn two_gates_of_one_name_keep_their_rows() {
     let rig = Rig::start();
     let pod = |document: &mut Value| document["settings"]["pod"] = json!({"name": "gate-0", "namespace": "demo"});

@@ -1,8 +1,6 @@
 //! What is still to be sent: the next rows after a position, from segments and then from the live file.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sqlx::{Connection, SqliteConnection};
@@ -10,6 +8,7 @@ use sqlx::{Connection, SqliteConnection};
 use super::super::prune::PAGE_BYTES;
 use super::super::query::{self, QueryError, Reads};
 use super::super::segments::{self, Segment};
+use super::super::store::FileId;
 use super::rows::{self, BATCH_BYTES, Rows};
 use super::watermark::Position;
 
@@ -66,7 +65,10 @@ impl Backlog {
     /// Reads at most `limit` rows; `None` where there is no log yet.
     pub(super) async fn next(&mut self, after: Option<Position>, limit: u32) -> Result<Option<Batch>, QueryError> {
         // It may have been set aside, or removed, and another one begun.
-        let Some(file) = file_id(&self.log)? else { return Ok(None) };
+        let file = match FileId::of(&self.log) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
         let mut live = match self.live.take() {
             Some((kept, live)) if kept == file => live,
             _ => match query::open(&self.log, Reads::Now).await {
@@ -206,17 +208,6 @@ impl Look {
         };
         let live = share(used, count(self.newest - after.max(self.cut)), count(self.newest - self.cut));
         closed.iter().map(of_segment).sum::<u64>() + live
-    }
-}
-
-/// Device and inode.
-type FileId = (u64, u64);
-
-fn file_id(path: &Path) -> io::Result<Option<FileId>> {
-    match fs::metadata(path) {
-        Ok(file) => Ok(Some((file.dev(), file.ino()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
