@@ -1,7 +1,7 @@
 //! Statements straight on the SQLite handle that sqlx owns.
 //!
 //! Unsafe. It exists for its figures: sqlx sends each execution, and each row, to and from a thread of its own, 10 to 20 µs
-//! each. What is done for every decision goes by this; sqlx still owns the connection, the transaction around it and every
+//! each. What is done for every decision, or for every batch of them, goes by this; sqlx still owns the connection and every
 //! other statement.
 
 use std::ffi::{CStr, CString, c_int};
@@ -10,9 +10,10 @@ use std::ptr::{self, NonNull};
 use std::slice;
 
 use libsqlite3_sys::{
-    SQLITE_BLOB, SQLITE_DONE, SQLITE_INTEGER, SQLITE_OK, SQLITE_ROW, SQLITE_TEXT, sqlite3, sqlite3_bind_int64,
-    sqlite3_column_blob, sqlite3_column_bytes, sqlite3_column_int64, sqlite3_column_type, sqlite3_errmsg,
-    sqlite3_extended_errcode, sqlite3_finalize, sqlite3_prepare_v2, sqlite3_reset, sqlite3_step, sqlite3_stmt,
+    SQLITE_BLOB, SQLITE_DONE, SQLITE_INTEGER, SQLITE_OK, SQLITE_ROW, SQLITE_TEXT, SQLITE_TRANSIENT, sqlite3,
+    sqlite3_bind_blob, sqlite3_bind_int64, sqlite3_bind_text, sqlite3_column_blob, sqlite3_column_bytes,
+    sqlite3_column_int64, sqlite3_column_type, sqlite3_errmsg, sqlite3_extended_errcode, sqlite3_finalize,
+    sqlite3_last_insert_rowid, sqlite3_prepare_v2, sqlite3_reset, sqlite3_step, sqlite3_stmt,
 };
 use sqlx::sqlite::LockedSqliteHandle;
 
@@ -68,6 +69,28 @@ impl<'h> Database<'h> {
         self.prepare(&sql)
     }
 
+    /// Executes a statement that has no parameters and no rows of its own.
+    pub(super) fn execute(self, sql: &CStr) -> Result<(), HandleError> {
+        self.prepare(sql)?.step().map(drop)
+    }
+
+    /// The first number of the first row; 0 where there is none.
+    pub(super) fn number(self, sql: &CStr) -> Result<i64, HandleError> {
+        let mut statement = self.prepare(sql)?;
+        Ok(if statement.step()? { statement.integer() } else { 0 })
+    }
+
+    /// Pages in use, of all tables.
+    pub(super) fn pages(self) -> Result<i64, HandleError> {
+        Ok(self.number(c"PRAGMA page_count")? - self.number(c"PRAGMA freelist_count")?)
+    }
+
+    /// The number of the row that was inserted last.
+    pub(super) fn inserted(self) -> i64 {
+        // SAFETY: the connection is open and used by this thread only.
+        unsafe { sqlite3_last_insert_rowid(self.handle.as_ptr()) }
+    }
+
     fn last_error(self) -> HandleError {
         // SAFETY: the connection is open and used by this thread only; the message is a NUL-terminated string that is valid
         // until the next call on the connection, and is copied before that.
@@ -110,6 +133,28 @@ impl Statement<'_> {
         self.checked(code)
     }
 
+    /// Binds a copy of a text, or NULL.
+    pub(super) fn bind_text(&mut self, index: c_int, text: Option<&str>) -> Result<(), HandleError> {
+        // What nothing is bound to is NULL.
+        let Some(text) = text else { return Ok(()) };
+        let length = length_of(text.as_bytes())?;
+        // SAFETY: as above; pointer and length describe `text`, of which SQLite makes a copy before it returns.
+        let code = unsafe {
+            sqlite3_bind_text(self.statement.as_ptr(), index, text.as_ptr().cast(), length, SQLITE_TRANSIENT())
+        };
+        self.checked(code)
+    }
+
+    /// Binds a copy of bytes.
+    pub(super) fn bind_bytes(&mut self, index: c_int, bytes: &[u8]) -> Result<(), HandleError> {
+        let length = length_of(bytes)?;
+        // SAFETY: as with a text.
+        let code = unsafe {
+            sqlite3_bind_blob(self.statement.as_ptr(), index, bytes.as_ptr().cast(), length, SQLITE_TRANSIENT())
+        };
+        self.checked(code)
+    }
+
     /// What a call on the statement gave back.
     pub(super) fn checked(&self, code: c_int) -> Result<(), HandleError> {
         if code == SQLITE_OK { Ok(()) } else { Err(self.database.last_error()) }
@@ -132,6 +177,14 @@ impl Statement<'_> {
         unsafe { sqlite3_reset(self.statement.as_ptr()) };
     }
 
+    /// The first value of the row that the last step found, as a number.
+    pub(super) fn integer(&self) -> i64 {
+        match self.value(0) {
+            Stored::Integer(value) => value,
+            Stored::Null | Stored::Text(_) | Stored::Blob(_) => 0,
+        }
+    }
+
     /// A value of the row that the last step found; NULL where there is no such column, or no row.
     pub(super) fn value(&self, column: c_int) -> Stored<'_> {
         let statement = self.statement.as_ptr();
@@ -152,6 +205,11 @@ impl Statement<'_> {
             }
         }
     }
+}
+
+/// How long something is, as SQLite counts.
+pub(super) fn length_of(bytes: &[u8]) -> Result<c_int, HandleError> {
+    c_int::try_from(bytes.len()).map_err(|_| HandleError::ours("a value is longer than SQLite can take"))
 }
 
 impl Drop for Statement<'_> {

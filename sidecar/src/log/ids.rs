@@ -8,6 +8,7 @@ use http::Method;
 use sidecar_config::settings::Pod;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::handle::{Database, HandleError};
 use super::record::{Interned, Peer, PeerFacts, Record, Scope, ScopeFacts, clipped};
 
 /// Scopes and peers whose ids are kept in memory, each; at most about 2 MiB of certificate facts. Beyond it they are
@@ -65,25 +66,25 @@ impl Ids {
     }
 
     /// The ids of every record of `batch`, adding rows for what is new; `end` is the `seq` of its last record.
-    pub(super) async fn resolve(
+    pub(super) fn resolve(
         &mut self,
-        connection: &mut SqliteConnection,
+        database: Database<'_>,
         batch: &[Box<Record>],
         end: i64,
-    ) -> sqlx::Result<Vec<RowIds>> {
+    ) -> Result<Vec<RowIds>, HandleError> {
         let mut rows = Vec::with_capacity(batch.len());
         let mut before = None;
         for record in batch {
             let ids = match before.and_then(|before| self.resolve_like(record, before, end)) {
                 Some(ids) => ids,
-                None => self.resolve_one(connection, record, end).await?,
+                None => self.resolve_one(database, record, end)?,
             };
             rows.push(ids);
             before = Some((&**record, ids));
         }
-        self.scopes.touch(connection, end).await?;
-        self.refusal_scopes.touch(connection, end).await?;
-        self.peers.touch(connection, end).await?;
+        self.scopes.touch(database, end)?;
+        self.refusal_scopes.touch(database, end)?;
+        self.peers.touch(database, end)?;
         Ok(rows)
     }
 
@@ -128,62 +129,60 @@ impl Ids {
         self.refusal_scopes.forget_before(connection, first).await
     }
 
-    async fn resolve_one(
-        &mut self,
-        connection: &mut SqliteConnection,
-        record: &Record,
-        end: i64,
-    ) -> sqlx::Result<RowIds> {
+    fn resolve_one(&mut self, database: Database<'_>, record: &Record, end: i64) -> Result<RowIds, HandleError> {
         let mut ids = RowIds::default();
         let is_strangers = record.is_strangers();
         if let Some(scope) = &record.scope {
             let scopes = if is_strangers { &mut self.refusal_scopes } else { &mut self.scopes };
             ids.scope = Some(match scopes.cached(scope, end) {
                 Some(id) => id,
-                None => scopes.find_or_add(connection, scope, &scope_values(&self.pod, scope), end).await?,
+                None => scopes.find_or_add(database, scope, &scope_values(&self.pod, scope), end)?,
             });
         }
         // What a stranger shows is in its row, and goes with it.
         if let Some(peer) = record.peer.as_ref().filter(|_| !is_strangers) {
             ids.peer = Some(match self.peers.cached(peer, end) {
                 Some(id) => id,
-                None => self.peers.find_or_add(connection, peer, &peer_values(peer), end).await?,
+                None => self.peers.find_or_add(database, peer, &peer_values(peer), end)?,
             });
         }
         if let Some(reason) = record.reason {
-            ids.reason = self.word(connection, reason.code(), usize::MAX).await?;
+            ids.reason = self.word(database, reason.code(), usize::MAX)?;
         }
         if let Some(limiter) = record.limiter {
-            ids.limiter = self.word(connection, limiter.name(), usize::MAX).await?;
+            ids.limiter = self.word(database, limiter.name(), usize::MAX)?;
         }
         if let Some(method) = record.method.as_ref().filter(|method| is_standard(method)) {
-            ids.method = self.word(connection, method.as_str(), usize::MAX).await?;
+            ids.method = self.word(database, method.as_str(), usize::MAX)?;
         }
         if let Some(message) = &record.message_type {
-            ids.message_type = self.word(connection, message.name(), WORDS).await?;
+            ids.message_type = self.word(database, message.name(), WORDS)?;
         }
         if names_are_ours(record) {
             if let Some(sni) = record.sni.as_deref() {
-                ids.sni = self.word(connection, sni, WORDS).await?;
+                ids.sni = self.word(database, sni, WORDS)?;
             }
             if let Some(host) = record.host.as_deref() {
-                ids.host = self.word(connection, host, WORDS).await?;
+                ids.host = self.word(database, host, WORDS)?;
             }
         }
         Ok(ids)
     }
 
     /// The id of `text`; `None` where it is to be stored in its row.
-    async fn word(&mut self, connection: &mut SqliteConnection, text: &str, most: usize) -> sqlx::Result<Option<i64>> {
+    fn word(&mut self, database: Database<'_>, text: &str, most: usize) -> Result<Option<i64>, HandleError> {
         if let Some(id) = self.words.get(text) {
             return Ok(Some(*id));
         }
         if self.words.len() >= most || text.len() > WORD_BYTES {
             return Ok(None);
         }
-        let added = sqlx::query("INSERT INTO word (text) VALUES (?)").bind(text.to_owned()).execute(connection).await?;
-        self.words.insert(text.into(), added.last_insert_rowid());
-        Ok(Some(added.last_insert_rowid()))
+        let mut add = database.prepare(c"INSERT INTO word (text) VALUES (?)")?;
+        add.bind_text(1, Some(text))?;
+        add.step()?;
+        let id = database.inserted();
+        self.words.insert(text.into(), id);
+        Ok(Some(id))
     }
 }
 
@@ -191,8 +190,8 @@ impl Ids {
 #[derive(Debug)]
 struct Table<T> {
     name: &'static str,
-    find: Arc<str>,
-    add: Arc<str>,
+    find: String,
+    add: String,
     cached: HashMap<Arc<Interned<T>>, Cached>,
     /// Of `cached`, what was used last: each in the place of its address.
     recent: Vec<Option<(Arc<Interned<T>>, Cached)>>,
@@ -212,8 +211,8 @@ impl<T: Eq + Hash> Table<T> {
         let places = ", ?".repeat(columns.len());
         Self {
             name,
-            find: format!("SELECT id FROM {name} WHERE hash = ?{same}").into(),
-            add: format!("INSERT INTO {name} (hash, last, {}) VALUES (?, ?{places})", columns.join(", ")).into(),
+            find: format!("SELECT id FROM {name} WHERE hash = ?{same}"),
+            add: format!("INSERT INTO {name} (hash, last, {}) VALUES (?, ?{places})", columns.join(", ")),
             cached: HashMap::new(),
             recent: vec![None; RECENT],
             stale: Vec::new(),
@@ -238,28 +237,33 @@ impl<T: Eq + Hash> Table<T> {
         (Arc::ptr_eq(known, key) && entry.last >= end - TOUCH_ROWS).then_some(entry.id)
     }
 
-    async fn find_or_add(
+    fn find_or_add(
         &mut self,
-        connection: &mut SqliteConnection,
+        database: Database<'_>,
         key: &Arc<Interned<T>>,
         values: &[Option<&str>],
         end: i64,
-    ) -> sqlx::Result<i64> {
+    ) -> Result<i64, HandleError> {
         let hash = key.stable_hash().cast_signed();
-        let mut find = sqlx::query_scalar::<_, i64>(AssertSqlSafe(Arc::clone(&self.find))).bind(hash);
-        for value in values {
-            find = find.bind(value.map(|text| clipped(text).to_owned()));
+        let mut find = database.prepare_text(self.find.clone())?;
+        find.bind(1, hash)?;
+        for (index, value) in (2..).zip(values) {
+            find.bind_text(index, value.map(clipped))?;
         }
-        let id = if let Some(id) = find.fetch_optional(&mut *connection).await? {
+        let id = if find.step()? {
             // Whatever `last` an earlier run or the full cache left, it is used now.
+            let id = find.integer();
             self.stale.push(id);
             id
         } else {
-            let mut add = sqlx::query(AssertSqlSafe(Arc::clone(&self.add))).bind(hash).bind(end);
-            for value in values {
-                add = add.bind(value.map(|text| clipped(text).to_owned()));
+            let mut add = database.prepare_text(self.add.clone())?;
+            add.bind(1, hash)?;
+            add.bind(2, end)?;
+            for (index, value) in (3..).zip(values) {
+                add.bind_text(index, value.map(clipped))?;
             }
-            add.execute(connection).await?.last_insert_rowid()
+            add.step()?;
+            database.inserted()
         };
         if self.cached.len() >= CACHED {
             self.cached.clear();
@@ -268,14 +272,15 @@ impl<T: Eq + Hash> Table<T> {
         Ok(id)
     }
 
-    async fn touch(&mut self, connection: &mut SqliteConnection, end: i64) -> sqlx::Result<()> {
+    fn touch(&mut self, database: Database<'_>, end: i64) -> Result<(), HandleError> {
         if self.stale.is_empty() {
             return Ok(());
         }
         let ids: Vec<String> = self.stale.drain(..).map(|id| id.to_string()).collect();
         let sql = format!("UPDATE {} SET last = ? WHERE id IN ({})", self.name, ids.join(","));
-        sqlx::query(AssertSqlSafe(sql)).persistent(false).bind(end).execute(connection).await?;
-        Ok(())
+        let mut update = database.prepare_text(sql)?;
+        update.bind(1, end)?;
+        update.step().map(drop)
     }
 
     fn forget_all(&mut self) {

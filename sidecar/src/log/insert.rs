@@ -7,9 +7,8 @@ use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
 
 use libsqlite3_sys::{SQLITE_STATIC, sqlite3_bind_blob, sqlite3_bind_null, sqlite3_bind_text};
-use sqlx::sqlite::LockedSqliteHandle;
 
-use super::handle::{Database, HandleError, Statement};
+use super::handle::{Database, HandleError, Statement, length_of};
 
 /// One bound value. Text is usually borrowed: SQLite reads it from where the record keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,11 +43,11 @@ impl Blob {
 
 /// Executes `sql` once a row. The caller holds a transaction, or every row would be one of its own.
 pub(super) fn insert<'a, const COLUMNS: usize>(
-    handle: &mut LockedSqliteHandle<'_>,
+    database: Database<'_>,
     sql: &CStr,
     rows: impl Iterator<Item = [Value<'a>; COLUMNS]>,
 ) -> Result<(), HandleError> {
-    let mut statement = Insert { statement: Database::of(handle).prepare(sql)?, bound: [Bound::Null; COLUMNS] };
+    let mut statement = Insert { statement: database.prepare(sql)?, bound: [Bound::Null; COLUMNS] };
     for row in rows {
         statement.execute(&row)?;
     }
@@ -99,9 +98,7 @@ impl<const COLUMNS: usize> Insert<'_, COLUMNS> {
             Value::Null => unsafe { sqlite3_bind_null(statement, index) },
             Value::Integer(value) => return self.statement.bind(index, *value),
             Value::Text(text) => {
-                let Ok(length) = c_int::try_from(text.len()) else {
-                    return Err(HandleError::ours("a text is longer than SQLite can take"));
-                };
+                let length = length_of(text.as_bytes())?;
                 // SAFETY: as above; pointer and length describe `text`. SQLITE_STATIC, no copy: `execute`, the only
                 // caller, steps while its row, and so the text, is still borrowed.
                 unsafe { sqlite3_bind_text(statement, index, text.as_ptr().cast(), length, SQLITE_STATIC()) }
@@ -112,9 +109,7 @@ impl<const COLUMNS: usize> Insert<'_, COLUMNS> {
                 unsafe { sqlite3_bind_blob(statement, index, blob.bytes.as_ptr().cast(), length, SQLITE_STATIC()) }
             }
             Value::Bytes(bytes) => {
-                let Ok(length) = c_int::try_from(bytes.len()) else {
-                    return Err(HandleError::ours("bytes are more than SQLite can take"));
-                };
+                let length = length_of(bytes)?;
                 // SAFETY: as with a text.
                 unsafe { sqlite3_bind_blob(statement, index, bytes.as_ptr().cast(), length, SQLITE_STATIC()) }
             }

@@ -8,6 +8,7 @@ use sidecar_config::settings::Pod;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::chain::{Chain, Hash, Links};
+use super::handle::{Database, HandleError};
 use super::segments::Segment;
 use super::store::StoreError;
 
@@ -106,11 +107,12 @@ pub(super) async fn is_chained(connection: &mut SqliteConnection) -> sqlx::Resul
 }
 
 /// Notes that `last` is the newest row.
-pub(super) async fn set_end(connection: &mut SqliteConnection, links: &Links, last: i64) -> sqlx::Result<()> {
+pub(super) fn set_end(database: Database<'_>, links: &Links, last: i64) -> Result<(), HandleError> {
     let proof = links.chain.end(links.store, last, &links.last);
-    let sql = "INSERT OR REPLACE INTO chain_end VALUES (1, ?, ?)";
-    sqlx::query(sql).bind(last).bind(proof.to_vec()).execute(connection).await?;
-    Ok(())
+    let mut set = database.prepare(c"INSERT OR REPLACE INTO chain_end VALUES (1, ?, ?)")?;
+    set.bind(1, last)?;
+    set.bind_bytes(2, &proof)?;
+    set.step().map(drop)
 }
 
 /// Notes rows of a table that are about to be deleted: those of which `condition` is true.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use super::chain::Links;
+use super::handle::{Database, HandleError};
 use super::ids::Ids;
 use super::links;
 use super::segments::Sizes;
@@ -46,6 +47,8 @@ pub(super) struct Room {
     closed: u64,
     /// Bytes of pages in use, and of the write-ahead log, when it was last asked.
     used: (u64, u64),
+    /// Pages in use after the last batch; `None` where something else was done since, or may have been.
+    pages: Option<i64>,
     wal: PathBuf,
     page_size: u64,
     /// `seq` of the oldest decision; they are contiguous, because only the oldest are deleted.
@@ -70,12 +73,27 @@ impl Room {
         let refusal_pages = sqlx::query_scalar(sql).fetch_one(connection).await?;
         let page_size = u64::try_from(page_size).unwrap_or(PAGE_BYTES);
         let (max_size, part) = (sizes.total, sizes.segment.min(sizes.total) / REFUSALS_PART);
-        Ok(Self { max_size, part, closed, used: (0, 0), wal: wal.into(), page_size, oldest, refusal_pages })
+        Ok(Self {
+            max_size,
+            part,
+            closed,
+            used: (0, 0),
+            pages: None,
+            wal: wal.into(),
+            page_size,
+            oldest,
+            refusal_pages,
+        })
     }
 
     /// All rows up to this one are gone.
     pub(super) fn start_again(&mut self, oldest: i64) {
         (self.oldest, self.refusal_pages) = (oldest, 0);
+    }
+
+    /// A batch was written, and so many pages are in use now.
+    pub(super) fn takes(&mut self, pages: i64) {
+        self.pages = Some(pages);
     }
 
     pub(super) fn set_closed(&mut self, bytes: u64) {
@@ -94,10 +112,11 @@ impl Room {
 
     /// Says how many pages refusals take now that `before` pages were in use before they were written or deleted. To be
     /// told again with [`Self::refusals_take`] when the transaction is committed.
-    pub(super) async fn count_refusals(&self, transaction: &mut SqliteConnection, before: i64) -> sqlx::Result<i64> {
-        let refusal_pages = self.refusal_pages + pages(transaction).await? - before;
-        let sql = "UPDATE meta SET value = ? WHERE key = 'refusal_pages'";
-        sqlx::query(sql).bind(refusal_pages).execute(transaction).await?;
+    pub(super) fn count_refusals(&self, database: Database<'_>, before: i64) -> Result<i64, HandleError> {
+        let refusal_pages = self.refusal_pages + database.pages()? - before;
+        let mut update = database.prepare(c"UPDATE meta SET value = ? WHERE key = 'refusal_pages'")?;
+        update.bind(1, refusal_pages)?;
+        update.step()?;
         Ok(refusal_pages)
     }
 
@@ -167,14 +186,14 @@ impl Room {
         let before = pages(&mut transaction).await?;
         let oldest = format!("seq IN (SELECT seq FROM refusal ORDER BY seq LIMIT {REFUSAL_SLICE_ROWS})");
         let deleted = delete(&mut transaction, "refusal", &oldest, links).await?;
-        let refusal_pages = self.count_refusals(&mut transaction, before).await?;
+        let refusal_pages = self.count_refusals(Database::of(&mut transaction.lock_handle().await?), before)?;
         transaction.commit().await?;
         self.refusal_pages = refusal_pages;
         Ok(deleted)
     }
 
     /// Bytes of pages in use and of the write-ahead log.
-    async fn used(&self, connection: &mut SqliteConnection) -> Result<(u64, u64), StoreError> {
+    async fn used(&mut self, connection: &mut SqliteConnection) -> Result<(u64, u64), StoreError> {
         let mut log_bytes = self.log_bytes();
         if self.is_pinned(log_bytes) {
             // SQLite folds the log long before; only a reader that does not end keeps it from that, and deleting
@@ -185,7 +204,11 @@ impl Room {
                 return Err(StoreError::Pinned);
             }
         }
-        Ok((u64::try_from(pages(connection).await?).unwrap_or(0) * self.page_size, log_bytes))
+        let pages = match self.pages.take() {
+            Some(pages) => pages,
+            None => pages(connection).await?,
+        };
+        Ok((u64::try_from(pages).unwrap_or(0) * self.page_size, log_bytes))
     }
 
     fn log_bytes(&self) -> u64 {
@@ -215,7 +238,6 @@ async fn delete(
 }
 
 /// Pages in use, of all tables.
-pub(super) async fn pages(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
-    let sql = "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count";
-    sqlx::query_scalar(sql).fetch_one(connection).await
+pub(super) async fn pages(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
+    Ok(Database::of(&mut connection.lock_handle().await?).pages()?)
 }

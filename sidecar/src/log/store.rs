@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use super::bodies::Missed;
 use super::chain::Links;
 use super::encode::{INSERT_REFUSAL_SQL, INSERT_SQL, Row, encode, encode_refusal, micros, row_id};
-use super::handle::HandleError;
+use super::handle::{Database, HandleError};
 use super::ids::Ids;
 use super::insert::insert;
 use super::links::{self, Chained};
@@ -321,8 +321,11 @@ impl Store {
     async fn append(&mut self, batch: &[Box<Record>]) -> Result<(), StoreError> {
         let end = self.last + i64::try_from(batch.len()).unwrap_or(i64::MAX);
         let sealed = self.seal(batch);
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        let ids = self.ids.resolve(&mut transaction, batch, end).await?;
+        let mut handle = self.connection.lock_handle().await?;
+        let database = Database::of(&mut handle);
+        // Where something of it fails, the store is closed, by which SQLite undoes it.
+        database.execute(c"BEGIN IMMEDIATE")?;
+        let ids = self.ids.resolve(database, batch, end)?;
         let (mut strangers, mut known) = (Vec::new(), Vec::new());
         for (place, ((seq, record), ids)) in (self.last + 1..).zip(batch).zip(&ids).enumerate() {
             let client = record.client_addr.and_then(|client| client.told(self.client_address));
@@ -335,18 +338,19 @@ impl Store {
                 known.push(row);
             }
         }
-        let known = known.iter().map(encode);
-        insert(&mut transaction.lock_handle().await?, INSERT_SQL, known)?;
+        insert(database, INSERT_SQL, known.iter().map(encode))?;
         let mut refusal_pages = None;
         if !strangers.is_empty() {
-            let before = pages(&mut transaction).await?;
-            insert(&mut transaction.lock_handle().await?, INSERT_REFUSAL_SQL, strangers.into_iter())?;
-            refusal_pages = Some(self.room.count_refusals(&mut transaction, before).await?);
+            let before = database.pages()?;
+            insert(database, INSERT_REFUSAL_SQL, strangers.into_iter())?;
+            refusal_pages = Some(self.room.count_refusals(database, before)?);
         }
         if let Some(links) = &self.links {
-            links::set_end(&mut transaction, links, end).await?;
+            links::set_end(database, links, end)?;
         }
-        transaction.commit().await?;
+        let pages = database.pages()?;
+        database.execute(c"COMMIT")?;
+        self.room.takes(pages);
         self.last = end;
         if let Some(newest) = batch.iter().map(|record| micros(record.time)).max() {
             self.cutter.add(newest);
