@@ -12,11 +12,16 @@ const HISTORY: usize = 128 << 10;
 /// Bytes that are worth a repeat, and that places are known by.
 const LENGTH_MIN: usize = 5;
 
-/// Places of the same first bytes that are known, the newest first.
-const PLACES: usize = 4;
+/// Places of the same first bytes that are known, the newest first. Four save 2 % of the bytes, for a fifth more of work.
+const PLACES: usize = 2;
 
-/// As many kinds of first bytes are told apart: with [`PLACES`] 256 KiB.
+/// As many kinds of first bytes are told apart: with [`PLACES`] 128 KiB.
 const KINDS_LOG: u32 = 14;
+
+/// After so many bytes in which nothing repeats, one is passed over at each step, after twice as many two, up to
+/// [`PASSED_MAX`]: what is sealed never does, and a row is longer.
+const PASSED_AFTER: usize = 64;
+const PASSED_MAX: usize = 16;
 
 /// Bits that a repeat saves for each of its bytes, and that it takes besides those of its distance.
 const BYTE_BITS: i64 = 6;
@@ -61,9 +66,9 @@ impl Repeats {
 
     fn learn(&mut self, at: usize) {
         if let Some(kind) = self.kind(at) {
-            let [first, second, third, _] = self.places[kind];
+            let [newest, _] = self.places[kind];
             let number = self.first.wrapping_add(u32::try_from(at).unwrap_or_default());
-            self.places[kind] = [number, first, second, third];
+            self.places[kind] = [number, newest];
         }
     }
 
@@ -128,7 +133,7 @@ impl Matcher for Repeats {
             let found = self.find(at, last);
             self.learn(at);
             let Some(mut repeat) = found else {
-                at += 1;
+                at += 1 + ((at - written) / PASSED_AFTER).min(PASSED_MAX);
                 continue;
             };
             // One that begins a byte later may save more.
