@@ -46,6 +46,19 @@ impl fmt::Display for Why {
     }
 }
 
+/// From now on this thread works when no other of the process wants its processor: one that wakes does not wait for it, as
+/// it may for one of the lowest priority (sched(7), SCHED_IDLE). Where that is refused, the thread has the lowest priority.
+pub fn be_idle() {
+    let none = libc::sched_param { sched_priority: 0 };
+    // SAFETY: 0 is the calling thread; the parameter is read before the call returns.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const none) } != 0 {
+        let _as_it_was = rustix::process::setpriority_process(None, LOWEST);
+    }
+}
+
+/// The lowest priority there is; each thread has its own on Linux (setpriority(2)).
+pub const LOWEST: i32 = 19;
+
 /// How many workers this process is worth.
 pub fn workers(in_kubernetes: bool) -> Workers {
     decide(in_kubernetes, |path| fs::read_to_string(path).ok())

@@ -10,6 +10,7 @@ use super::filter::{Bound, Filter};
 use super::print::Cell;
 use super::query::{self, QueryError, Reads, SEQ};
 use super::segments::{self, Segment};
+use crate::processors;
 
 /// Rows of one page: few enough to be held, enough that opening the live file for each costs little.
 pub(super) const PAGE_ROWS: u32 = 2000;
@@ -27,7 +28,7 @@ pub enum Order {
 /// From now on this thread, and those it makes, work when nobody else wants to: a long walk shares the pod's CPU with the
 /// gate.
 pub fn yield_to_the_gate() {
-    let _as_it_was = rustix::process::setpriority_process(None, segments::PRIORITY);
+    let _as_it_was = rustix::process::setpriority_process(None, processors::LOWEST);
 }
 
 /// How far a walk has come.

@@ -1,5 +1,5 @@
 //! Segments made small, by a thread of its own that is there only while there are some to make small. What traffic needs
-//! goes first: the thread has the lowest priority, works a part of the time, and not while the kernel holds this process
+//! goes first: the thread is idle by its policy, works a part of the time, and not while the kernel holds this process
 //! back.
 
 use std::fs;
@@ -38,9 +38,6 @@ const THIN: Duration = Duration::from_micros(800);
 /// How long it waits where the kernel held this process back since it last looked: ten of the usual periods of a limit.
 const HELD_BACK: Duration = Duration::from_secs(1);
 
-/// The lowest there is; each thread has its own on Linux (setpriority(2)).
-pub(in crate::log) const PRIORITY: i32 = 19;
-
 /// The thread, while there is one.
 #[derive(Debug)]
 pub(in crate::log) struct Compressor {
@@ -68,7 +65,7 @@ impl Compressor {
         }
         let (work, check) = (self.work(Pace::new(Arc::clone(&self.stop))), !self.has_checked);
         let thread = thread::Builder::new().name("log-compress".to_owned()).spawn(move || {
-            let _as_it_was = rustix::process::setpriority_process(None, PRIORITY);
+            processors::be_idle();
             work.run(check);
         });
         match thread {

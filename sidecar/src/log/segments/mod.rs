@@ -20,7 +20,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub(super) use compress::{Compressor, PRIORITY};
+pub(super) use compress::Compressor;
 pub(super) use cut::{Cutter, image, is_large, move_away, set_cut, times, write};
 pub(super) use open::{Part, Source, as_one_table, cut_of, known, newest, open, open_current};
 pub(super) use retain::{Gone, LOOK_EVERY, Retention, Tally, closed_bytes, tidy};
