@@ -168,7 +168,7 @@ fn what_is_hashed_is_what_is_written_down() {
 /// Names and values of the only row, without what is NULL.
 fn ask_columns(path: &Path) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    block_on(query::sql(path, "SELECT * FROM requests", Output::Json, &mut out)).unwrap();
+    block_on(query::sql(path, "SELECT * FROM requests", Output::Json, &mut out, &Unread::default())).unwrap();
     let row: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&out).unwrap();
     let names = ask(path, "SELECT name FROM pragma_table_info('requests')");
     let shown = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
