@@ -40,7 +40,7 @@ demo: ## Send four calls with curl through a gate and show their rows; KEEP=1 le
 
 .PHONY: test
 test: ## Check format and lints, build, and run all tests
-	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl postgres promtool python3 sqlite3 sslscan systemd-analyze
+	@scripts/need cc cargo curl dnsmasq go h2load nghttp nginx node openssl postgres promtool python3 sqlite3 sslscan strace systemd-analyze
 	$(call part,control plane,scripts/kubernetes)
 	$(call part,format,cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check)
 	$(call part,lints,cargo clippy --workspace --all-targets --features postern-tests/e2e -- --deny warnings)

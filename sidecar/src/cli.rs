@@ -86,6 +86,9 @@ impl Cli {
             Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
             Err(error) => {
                 let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: {error:#}");
+                if error.is::<log::Incomplete>() {
+                    return ExitCode::from(log::INCOMPLETE);
+                }
                 // As a shell tells that a signal ended a program.
                 error.downcast_ref().map_or(ExitCode::FAILURE, |log::Stopped(signal)| ExitCode::from(128 + signal))
             }

@@ -64,6 +64,7 @@ mod soak;
 mod standalone;
 mod status;
 mod sums;
+mod synced;
 mod tidy;
 mod tls;
 mod traces;

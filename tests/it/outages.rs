@@ -26,7 +26,7 @@ fn outage_rows() -> usize {
 }
 
 /// Small segments, in a log of that size.
-fn cut_often(max_size: &'static str) -> impl FnOnce(&mut Value) {
+pub(crate) fn cut_often(max_size: &'static str) -> impl FnOnce(&mut Value) {
     move |document| {
         document["settings"]["log"]["segmentSize"] = json!("128Ki");
         document["settings"]["log"]["maxSize"] = json!(max_size);
@@ -34,7 +34,7 @@ fn cut_often(max_size: &'static str) -> impl FnOnce(&mut Value) {
 }
 
 /// Segments as they are kept.
-fn segments(sidecar: &Sidecar, form: &str) -> u64 {
+pub(crate) fn segments(sidecar: &Sidecar, form: &str) -> u64 {
     metric(sidecar, &format!("postern_log_segments{{form=\"{form}\"}}"))
 }
 
@@ -99,7 +99,7 @@ fn logged(gate: &Gate) -> BTreeSet<String> {
 }
 
 /// The newest segment of a log, and how many numbers are in it.
-fn newest_segment(folder: &Path) -> (PathBuf, u64) {
+pub(crate) fn newest_segment(folder: &Path) -> (PathBuf, u64) {
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let mut segments: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "zst")).collect();
     segments.sort();

@@ -11,8 +11,9 @@ use postern_tests::process::built_sidecar;
 use postern_tests::wait::PATIENCE;
 use serde_json::Value;
 
-use crate::log::{COLUMNS, gate_with_rows};
-use crate::observed::rows;
+use crate::log::{COLUMNS, call, gate_with_rows};
+use crate::observed::{rows, wait_metric, wait_until};
+use crate::outages::{cut_often, newest_segment, segments};
 use crate::postgres::with_schema;
 use crate::shipping::Rig;
 
@@ -39,6 +40,46 @@ fn refused(gate: &Gate, arguments: &[&str]) -> String {
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_told_in_one_line_and_by_the_exit_status() {
+    let mut gate = Gate::start_with(cut_often("64Mi")).unwrap();
+    call(&gate, "billing", 4000);
+    wait_until("small segments", || segments(&gate.sidecar, "compressed") > 1 && segments(&gate.sidecar, "plain") == 0);
+    wait_metric(&gate.sidecar, "postern_log_rows_written_total", 4000);
+    gate.sidecar.kill().unwrap();
+    assert_eq!(printed(&gate, &["--sql", "SELECT count(*) FROM requests", "-o", "csv"]), "count(*)\r\n4000\r\n");
+    let (torn, lost) = newest_segment(gate.folder.path());
+    fs::write(&torn, "torn").unwrap();
+    let line = format!(
+        "postern-sidecar: rows are missing of segments that are damaged (restore them, or try `sqlite3 FILE .recover`): {}\n",
+        torn.display()
+    );
+    let left = 4000 - usize::try_from(lost).unwrap();
+    let file = gate.folder.file("all.jsonl");
+    let table: [(&[&str], i32, &str); 6] = [
+        (&["--limit", "100000", "-o", "json"], 3, ""),
+        (&["-o", "json", "--sql", "SELECT id FROM requests"], 3, ""),
+        (&["top", "-o", "json"], 3, ""),
+        (&["export", "--format", "jsonl", "--output", file.to_str().unwrap()], 3, ""),
+        (&["why", "one-that-is-missing"], 1, "postern-sidecar: no row and no request has the id one-that-is-missing\n"),
+        // It is not looked at.
+        (&["--limit", "1", "-o", "json"], 0, ""),
+    ];
+    for (arguments, code, error) in table {
+        let finished = log(&gate, arguments);
+        let told = if code == 0 { String::new() } else { format!("{line}{error}") };
+        assert_eq!((finished.code, finished.stderr.clone()), (Some(code), told), "{arguments:?}");
+        let rows = lines(&finished.text());
+        match arguments {
+            ["top", ..] => assert_eq!(rows[0]["decisions"], left),
+            ["export", ..] => assert_eq!(lines(&fs::read_to_string(&file).unwrap()).len(), left),
+            [.., "1", "-o", _] => assert_eq!(rows.len(), 1),
+            ["why", ..] => assert_eq!(rows.len(), 0),
+            _ => assert_eq!(rows.len(), left),
+        }
+    }
 }
 
 #[test]
@@ -163,8 +204,8 @@ fn shipped() -> (Rig, Gate) {
     rig.server.sql("CREATE ROLE auditor LOGIN PASSWORD 'tr ue' IN ROLE postern_reader").unwrap();
     rig.write("auditor", "tr ue\n");
     let gate = rig.gate();
-    crate::log::call(&gate, "billing", 5);
-    crate::log::call(&gate, "reports", 2);
+    call(&gate, "billing", 5);
+    call(&gate, "reports", 2);
     assert_eq!(gate.curl(None, "/orders").unwrap().call().unwrap().status, None);
     rig.has_all(&gate.sidecar, 8);
     (rig, gate)

@@ -13,34 +13,37 @@ use super::filter::Filter;
 use super::print::{Cell, plain, safe};
 use super::query::{self, QueryError};
 use super::sealed::{self, BodyKey, OpenError, Opened};
+use super::segments::Unread;
 use super::walk::{Progress, Sink};
 
 /// A row, every column by its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found(Vec<(String, String)>);
 
-/// Finds the row with an id, or the newest of the request with that id, of those that match.
+/// Finds the row with an id, or the newest of the request with that id, of those that match. Where it may be in what cannot
+/// be read, that is noted in `unread`.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub async fn find(store: &mut Store, filter: &Filter, id: &str) -> Result<Option<Found>, QueryError> {
+pub async fn find(store: &mut Store, filter: &Filter, id: &str, unread: &Unread) -> Result<Option<Found>, QueryError> {
     let filter = Filter { limit: 1, ..filter.clone() };
     if let Some((since, until)) = milliseconds(id) {
         let since = filter.since.max(Some(UNIX_EPOCH + since));
         let until = Some(filter.until.map_or(UNIX_EPOCH + until, |before| before.min(UNIX_EPOCH + until)));
-        let found =
-            newest(store, &Filter { id: Some(id.to_ascii_lowercase()), since, until, ..filter.clone() }).await?;
+        let by_id = Filter { id: Some(id.to_ascii_lowercase()), since, until, ..filter.clone() };
+        // Where it is found, there is no other; else all is looked through once more.
+        let found = newest(store, &by_id, &Unread::default()).await?;
         if found.is_some() {
             return Ok(found);
         }
     }
-    newest(store, &Filter { request_id: Some(id.to_owned()), ..filter }).await
+    newest(store, &Filter { request_id: Some(id.to_owned()), ..filter }, unread).await
 }
 
-async fn newest(store: &mut Store, filter: &Filter) -> Result<Option<Found>, QueryError> {
+async fn newest(store: &mut Store, filter: &Filter, unread: &Unread) -> Result<Option<Found>, QueryError> {
     let mut taken = Taken(None);
     match store {
-        Store::Files(path) => query::newest(path, filter, NAMES, &mut |cells| taken.row(cells)).await?,
+        Store::Files(path) => query::newest(path, filter, NAMES, &mut |cells| taken.row(cells), unread).await?,
         Store::Server(remote) => remote.newest(filter, NAMES, &mut taken).await.map(drop)?,
     }
     Ok(taken.0)

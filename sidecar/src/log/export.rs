@@ -7,10 +7,12 @@ use postern_postgres::columns::NAMES;
 use super::filter::Filter;
 use super::print::{Cell, Output, Printer};
 use super::query::{self, QueryError};
+use super::segments::Unread;
 use super::walk::{Order, Progress, Sink};
 use super::{Store, walk};
 
-/// Writes all columns of every row that matches to `out`, and tells `told` after each page how far it is.
+/// Writes all columns of every row that matches to `out`, and tells `told` after each page how far it is. What cannot be
+/// read is noted in `unread`.
 ///
 /// # Errors
 /// When the log cannot be read, or `out` cannot be written.
@@ -21,12 +23,13 @@ pub async fn export(
     output: Output,
     out: &mut dyn Write,
     told: &mut dyn FnMut(Progress),
+    unread: &Unread,
 ) -> Result<u64, QueryError> {
     let mut page = Vec::new();
     let printer = Printer::new(output, &mut page, query::names(NAMES))?;
     let mut exported = Exported { printer, out, told };
     let rows = match store {
-        Store::Files(path) => walk::walk(path, filter, NAMES, order, &mut exported).await?,
+        Store::Files(path) => walk::walk(path, filter, NAMES, order, &mut exported, unread).await?,
         Store::Server(remote) => remote.walk(filter, NAMES, order, &mut exported).await?,
     };
     exported.page(Progress { rows, walked: None })?;

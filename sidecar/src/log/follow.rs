@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::filter::{Bound, Filter};
 use super::print::{Output, Printer};
 use super::query::{self, QueryError, Reads, SEQ};
-use super::segments;
+use super::segments::{self, Unread};
 use super::store::FileId;
 
 /// How often it is looked for new rows: a person sees them at once, and the gate's CPU does not.
@@ -21,20 +21,31 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_ROWS: i64 = 1000;
 
 /// Prints the newest rows that match and then every new one, without end. A file that was removed or replaced is read to
-/// its end, and then the one that takes its place; until there is one it is waited for.
+/// its end, and then the one that takes its place; until there is one it is waited for. `told` is told of each segment
+/// that cannot be read.
 ///
 /// # Errors
 /// When there is no log at first, a row cannot be read, or `out` cannot be written.
-pub async fn follow(path: &Path, filter: &Filter, output: Output, out: &mut dyn Write) -> Result<(), QueryError> {
-    let mut file = Followed::begin(path, filter).await?;
+pub async fn follow(
+    path: &Path,
+    filter: &Filter,
+    output: Output,
+    out: &mut dyn Write,
+    told: &mut dyn FnMut(&str),
+) -> Result<(), QueryError> {
+    let unread = Unread::default();
+    let mut file = Followed::begin(path, filter, &unread).await?;
     let columns = query::columns(&mut file.connection, output).await?;
     let mut printer = Printer::new(output, out, query::names(&columns))?;
-    let look = Look::new(path, filter, columns);
+    let look = Look::new(path, filter, columns, &unread);
     loop {
         // Asked before the rows are: what a replaced file still got is printed before the new one is opened.
         let is_replaced = FileId::of(path).is_ok_and(|id| id != file.id);
         let read = file.print_new(&look, &mut printer).await;
         printer.show()?;
+        if let Some(news) = unread.news() {
+            told(&news);
+        }
         if is_replaced {
             // It may be there without its tables yet; and what was wrong with the old one does not matter any more.
             if let Ok(next) = Followed::open(path).await {
@@ -54,6 +65,7 @@ pub(super) struct Look<'p> {
     columns: String,
     conditions: String,
     values: Vec<Bound>,
+    unread: &'p Unread,
 }
 
 /// Where the live file was cut last, and the number of its newest row: of one moment.
@@ -82,10 +94,10 @@ impl Followed {
     }
 
     /// The same, from the newest rows that match on, as many as are asked for.
-    pub(super) async fn begin(path: &Path, filter: &Filter) -> Result<Self, QueryError> {
+    pub(super) async fn begin(path: &Path, filter: &Filter, unread: &Unread) -> Result<Self, QueryError> {
         let mut file = Self::open(path).await?;
         let mut live = query::open(path, Reads::Snapshot).await?;
-        let parts = segments::newest(path, &mut live, filter, filter.limit).await?;
+        let parts = segments::newest(path, &mut live, filter, filter.limit, unread).await?;
         file.last = match parts.last() {
             Some(oldest) => oldest.first - 1,
             None => seen(&mut live).await?.newest,
@@ -128,7 +140,7 @@ impl Followed {
 
     /// The same of rows that were cut off since.
     async fn print_closed(&mut self, look: &Look<'_>, printer: &mut Printer<'_>, cut: i64) -> Result<bool, QueryError> {
-        let segments = segments::list(look.path)?;
+        let segments = segments::list_all(look.path)?;
         let next = segments.into_iter().find(|segment| segment.last > self.last && segment.last <= cut);
         let Some(segment) = next else {
             // They were deleted, for the log has its size.
@@ -136,10 +148,10 @@ impl Followed {
             return Ok(true);
         };
         let mut last = segment.last;
-        if let Some(mut connection) = segments::open(look.path, &segment).await? {
+        if let Some(mut connection) = segments::open_to_read(look.path, &segment, look.unread).await? {
             match look.print(&mut connection, self.last, segment.last, printer).await {
                 Ok((rows, printed)) => last = printed.filter(|_| rows == LOOK_ROWS).unwrap_or(last),
-                Err(error) if error.is_damage() => {}
+                Err(error) if error.is_damage() => look.unread.note(look.path, &segment),
                 Err(error) => return Err(error),
             }
             connection.close().await?;
@@ -150,9 +162,9 @@ impl Followed {
 }
 
 impl<'p> Look<'p> {
-    pub(super) fn new(path: &'p Path, filter: &Filter, columns: String) -> Self {
+    pub(super) fn new(path: &'p Path, filter: &Filter, columns: String, unread: &'p Unread) -> Self {
         let (conditions, values) = filter.conditions();
-        Self { path, columns, conditions, values }
+        Self { path, columns, conditions, values, unread }
     }
 
     /// Prints rows between two, at most [`LOOK_ROWS`]; how many, and which was the last.

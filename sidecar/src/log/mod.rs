@@ -56,7 +56,7 @@ pub use record::{
 };
 pub use remote::Remote;
 pub use sealed::{BodyKey, OpenError, Opened, Which};
-pub use segments::Sizes;
+pub use segments::{Sizes, Unread};
 pub use ship::{Lost, ShipOptions, ShipStats, Shipper, start_shipper};
 pub use stats::{CaptureLoss, DropReason, PruneReason, SegmentForm, Stats};
 pub use store::StoreError;

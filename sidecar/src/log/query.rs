@@ -18,7 +18,7 @@ use super::filter::{Bound, Filter};
 use super::guard;
 use super::handle::HandleError;
 use super::print::{Cell, Each, Output, Printer};
-use super::segments::{self, Part, Source};
+use super::segments::{self, Part, Source, Unread};
 use super::store::is_damage;
 
 /// Rows one query prints. Evidence that is larger is a copy of the file.
@@ -64,6 +64,12 @@ pub enum QueryError {
         path: PathBuf,
         /// What SQLite says.
         error: sqlx::Error,
+    },
+    /// A segment is a later version's.
+    #[error("{} is of a newer version: a newer postern-sidecar reads it", path.display())]
+    Newer {
+        /// Where it is, or would be if it were not compressed.
+        path: PathBuf,
     },
     /// It is not a query.
     #[error("only one SELECT (or WITH … SELECT, or VALUES) is answered; the log cannot be changed here")]
@@ -132,11 +138,17 @@ impl From<HandleError> for QueryError {
     }
 }
 
-/// Prints the newest rows that match, the oldest of them first.
+/// Prints the newest rows that match, the oldest of them first. What cannot be read is noted in `unread`.
 ///
 /// # Errors
 /// When there is no log, it cannot be read in time, or `out` cannot be written.
-pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut dyn Write) -> Result<Printed, QueryError> {
+pub async fn rows(
+    path: &Path,
+    filter: &Filter,
+    output: Output,
+    out: &mut dyn Write,
+    unread: &Unread,
+) -> Result<Printed, QueryError> {
     let mut live = open(path, Reads::Now).await?;
     let columns = columns(&mut live, output).await?;
     live.close().await?;
@@ -146,7 +158,7 @@ pub async fn rows(path: &Path, filter: &Filter, output: Output, out: &mut dyn Wr
         rows += 1;
         printer.row(cells)
     };
-    newest(path, filter, &columns, &mut each).await?;
+    newest(path, filter, &columns, &mut each, unread).await?;
     printer.finish()?;
     Ok(Printed { rows, cut: is_cut(rows, filter) })
 }
@@ -157,15 +169,21 @@ pub(super) fn is_cut(rows: u32, filter: &Filter) -> bool {
 }
 
 /// Gives away the `columns` of the newest rows that match, the oldest of them first.
-pub(super) async fn newest(path: &Path, filter: &Filter, columns: &str, each: &mut Each<'_>) -> Result<(), QueryError> {
+pub(super) async fn newest(
+    path: &Path,
+    filter: &Filter,
+    columns: &str,
+    each: &mut Each<'_>,
+    unread: &Unread,
+) -> Result<(), QueryError> {
     let mut live = open(path, Reads::Snapshot).await?;
-    let parts = segments::newest(path, &mut live, filter, filter.limit.min(ROWS_MAX)).await?;
+    let parts = segments::newest(path, &mut live, filter, filter.limit.min(ROWS_MAX), unread).await?;
     let (conditions, values) = filter.conditions();
     for Part { source, first } in parts.iter().rev() {
         let mut closed = match source {
             Source::Live => None,
             // One that was deleted meanwhile would have been the next to go.
-            Source::Closed(segment) => match segments::open(path, segment).await? {
+            Source::Closed(segment) => match segments::open_to_read(path, segment, unread).await? {
                 None => continue,
                 opened => opened,
             },
@@ -176,9 +194,9 @@ pub(super) async fn newest(path: &Path, filter: &Filter, columns: &str, each: &m
         let columns = segments::known(connection, columns).await?;
         let sql = format!("SELECT seq, {columns} FROM entry WHERE {conditions} AND seq >= ? ORDER BY seq");
         let query = bound(&sql, values.clone()).bind(first);
-        match print(query.fetch(&mut *connection), each, SEQ).await {
-            Err(error) if closed.is_some() && error.is_damage() => {}
-            done => done.map(drop)?,
+        match (source, print(query.fetch(&mut *connection), each, SEQ).await) {
+            (Source::Closed(segment), Err(error)) if error.is_damage() => unread.note(path, segment),
+            (_, done) => done.map(drop)?,
         }
         if let Some(closed) = closed {
             closed.close().await?;
@@ -219,15 +237,21 @@ async fn all_columns(connection: &mut SqliteConnection) -> sqlx::Result<String> 
     Ok(if names.is_empty() { "*".to_owned() } else { names.join(", ") })
 }
 
-/// Prints what `query`, one SELECT, answers.
+/// Prints what `query`, one SELECT, answers. What cannot be read is noted in `unread`.
 ///
 /// # Errors
 /// As [`rows`], and when `query` is anything else or SQLite does not understand it.
-pub async fn sql(path: &Path, query: &str, output: Output, out: &mut dyn Write) -> Result<Printed, QueryError> {
+pub async fn sql(
+    path: &Path,
+    query: &str,
+    output: Output,
+    out: &mut dyn Write,
+    unread: &Unread,
+) -> Result<Printed, QueryError> {
     if !is_one_select(query) {
         return Err(QueryError::NotAQuery);
     }
-    let mut connection = open(path, Reads::All).await?;
+    let mut connection = open(path, Reads::All(unread)).await?;
     let statement = connection.prepare(AssertSqlSafe(query.to_owned()).into_sql_str()).await?;
     let names = statement.columns().iter().map(|column| column.name().to_owned()).collect();
     let mut printer = Printer::new(output, out, names)?;
@@ -239,18 +263,18 @@ pub async fn sql(path: &Path, query: &str, output: Output, out: &mut dyn Write) 
 }
 
 /// What is seen of a file that is written meanwhile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reads {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reads<'u> {
     /// By each query, what is there then.
     Now,
     /// By all, what is there at the first; not for long, because the log cannot be folded meanwhile.
     Snapshot,
-    /// The same, of all files in one table.
-    All,
+    /// The same, of all files in one table, but for those that cannot be read.
+    All(&'u Unread),
 }
 
 /// The live file.
-pub(super) async fn open(path: &Path, reads: Reads) -> Result<SqliteConnection, QueryError> {
+pub(super) async fn open(path: &Path, reads: Reads<'_>) -> Result<SqliteConnection, QueryError> {
     let opened = match open_with(path, options(path), reads).await {
         Ok(mut connection) => segments::cut_of(&mut connection).await.map(|_| connection).map_err(QueryError::from),
         Err(error) => Err(error),
@@ -295,18 +319,22 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 /// Read-only three times: the file is opened so, the connection refuses what would write, and prepares nothing that does
 /// more than read.
-async fn open_with(path: &Path, options: SqliteConnectOptions, reads: Reads) -> Result<SqliteConnection, QueryError> {
+async fn open_with(
+    path: &Path,
+    options: SqliteConnectOptions,
+    reads: Reads<'_>,
+) -> Result<SqliteConnection, QueryError> {
     if !path.exists() {
         return Err(QueryError::Missing { path: path.to_owned() });
     }
     let mut connection = options.connect().await?;
-    if reads != Reads::Now {
+    if !matches!(reads, Reads::Now) {
         sqlx::raw_sql("BEGIN").execute(&mut connection).await?;
     }
-    if reads == Reads::All {
+    if let Reads::All(unread) = reads {
         // Only the temporary schema, which is this connection's own, is written to.
         sqlx::raw_sql("PRAGMA query_only = OFF").execute(&mut connection).await?;
-        segments::as_one_table(path, &mut connection).await?;
+        segments::as_one_table(path, &mut connection, unread).await?;
         sqlx::raw_sql("PRAGMA query_only = ON").execute(&mut connection).await?;
     }
     guarded(connection).await

@@ -18,8 +18,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Salt {
     path: Option<PathBuf>,
     key: OnceLock<hmac::Key>,
-    /// When it was looked for last; `None` before the first time.
-    looked: Mutex<Option<Instant>>,
+    /// When it was looked for last, and why there is none; `None` before the first time.
+    looked: Mutex<Option<(Instant, String)>>,
 }
 
 impl fmt::Debug for Salt {
@@ -40,21 +40,24 @@ impl Salt {
     }
 
     fn key(&self) -> Option<&hmac::Key> {
-        if self.key.get().is_none() {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.key.get().is_none() && looked.is_none_or(|looked| looked.elapsed() >= AGAIN) {
-                match self.read() {
-                    Ok(key) => drop(self.key.set(key)),
-                    // Once: it is counted each time.
-                    Err(why) if looked.is_none() => {
-                        tracing::warn!(%why, "captured values that are to be hashed are masked, for want of a salt");
-                    }
-                    Err(_) => {}
-                }
-                *looked = Some(Instant::now());
-            }
+        if self.key.get().is_none()
+            && let Some(why) = self.look(Instant::now())
+        {
+            tracing::warn!(%why, "captured values that are to be hashed are masked, for want of a salt");
         }
         self.key.get()
+    }
+
+    /// Looks for the salt, if it is time; why there is none, if that is new: it is counted each time.
+    pub(super) fn look(&self, now: Instant) -> Option<String> {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_soon = |(at, _): &(Instant, String)| now.saturating_duration_since(*at) < AGAIN;
+        if self.key.get().is_some() || looked.as_ref().is_some_and(is_soon) {
+            return None;
+        }
+        let why = self.read().map(|key| drop(self.key.set(key))).err()?;
+        let last = looked.replace((now, why.clone()));
+        last.is_none_or(|(_, last)| last != why).then_some(why)
     }
 
     fn read(&self) -> Result<hmac::Key, String> {

@@ -8,6 +8,7 @@ use super::filter::Filter;
 use super::print::{Cell, Output, Printer};
 use super::query::QueryError;
 use super::record::Kind;
+use super::segments::Unread;
 use super::walk::{Order, Progress, Sink};
 use super::{Store, walk};
 
@@ -95,7 +96,8 @@ pub struct TopOptions {
     pub output: Output,
 }
 
-/// Counts the rows that match and prints the `limit` with the most decisions, the most first.
+/// Counts the rows that match and prints the `limit` with the most decisions, the most first. What cannot be read is noted
+/// in `unread`.
 ///
 /// # Errors
 /// When the log cannot be read, or `out` cannot be written.
@@ -105,13 +107,14 @@ pub async fn top(
     options: TopOptions,
     out: &mut dyn Write,
     told: &mut dyn FnMut(Progress),
+    unread: &Unread,
 ) -> Result<(), QueryError> {
     let TopOptions { by, counts, output } = options;
     let mut tally = Tally { by, counts, keys: HashMap::new(), others: None, told };
     match store {
         Store::Files(path) => {
             let columns = format!("{}, {COUNTED}", by.column());
-            walk::walk(path, filter, &columns, Order::NewestFirst, &mut tally).await?;
+            walk::walk(path, filter, &columns, Order::NewestFirst, &mut tally, unread).await?;
         }
         Store::Server(remote) => {
             // Only requests are timed.

@@ -14,6 +14,7 @@ pub(super) mod segments;
 mod sent;
 mod shipping;
 mod strangers;
+mod unread;
 mod writing;
 
 use std::net::SocketAddr;
@@ -196,7 +197,7 @@ async fn connect(path: &Path) -> SqliteConnection {
 }
 
 /// Runs statements as some other program would, in a file that has to be there.
-fn execute(path: &Path, sql: &str) {
+pub(super) fn execute(path: &Path, sql: &str) {
     block_on(async {
         let mut connection = connect(path).await;
         sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.unwrap();
@@ -207,7 +208,7 @@ fn execute(path: &Path, sql: &str) {
 /// What `query` answers, through the same door as the command line.
 pub(super) fn ask(path: &Path, query: &str) -> String {
     let mut out = Vec::new();
-    block_on(query::sql(path, query, Output::Csv, &mut out)).unwrap();
+    block_on(query::sql(path, query, Output::Csv, &mut out, &Unread::default())).unwrap();
     let text = String::from_utf8(out).unwrap();
     text.split_once("\r\n").unwrap().1.trim_end().replace("\r\n", "\n")
 }

@@ -9,7 +9,7 @@ use sqlx::{Connection, SqliteConnection};
 use super::filter::{Bound, Filter};
 use super::print::Cell;
 use super::query::{self, QueryError, Reads, SEQ};
-use super::segments::{self, Segment};
+use super::segments::{self, Segment, Unread};
 use crate::processors;
 
 /// Rows of one page: few enough to be held, enough that opening the live file for each costs little.
@@ -49,23 +49,34 @@ pub(super) trait Sink {
     fn page(&mut self, progress: Progress) -> io::Result<()>;
 }
 
-/// Gives `sink` the `columns` of every row that matches and is there now.
+/// Gives `sink` the `columns` of every row that matches and is there now, but for those in `unread`.
 pub(super) async fn walk(
     path: &Path,
     filter: &Filter,
     columns: &str,
     order: Order,
     sink: &mut dyn Sink,
+    unread: &Unread,
 ) -> Result<u64, QueryError> {
     let mut live = query::open(path, Reads::Snapshot).await?;
     let cut = segments::cut_of(&mut live).await?;
     let sql = "SELECT coalesce((SELECT seq FROM entry ORDER BY seq DESC LIMIT 1), ?)";
     let newest: i64 = sqlx::query_scalar(sql).bind(cut).fetch_one(&mut live).await?;
     live.close().await?;
-    let first = segments::list(path)?.first().map_or(cut + 1, |segment| segment.first.min(cut + 1));
+    let first = segments::list_all(path)?.first().map_or(cut + 1, |segment| segment.first.min(cut + 1));
     let (conditions, values) = filter.conditions();
-    let mut walk =
-        Walk { path, filter, columns, conditions, values, order, after: first - 1, before: newest + 1, rows: 0 };
+    let mut walk = Walk {
+        path,
+        filter,
+        columns,
+        conditions,
+        values,
+        order,
+        unread,
+        after: first - 1,
+        before: newest + 1,
+        rows: 0,
+    };
     let total = u64::try_from(walk.before - walk.after - 1).unwrap_or(0);
     while walk.before - walk.after > 1 {
         walk.next(total, sink).await?;
@@ -80,6 +91,7 @@ struct Walk<'w> {
     conditions: String,
     values: Vec<Bound>,
     order: Order,
+    unread: &'w Unread,
     /// What is still to be read is between these.
     after: i64,
     before: i64,
@@ -112,7 +124,7 @@ impl Walk<'_> {
     }
 
     async fn segment(&mut self, cut: i64, total: u64, sink: &mut dyn Sink) -> Result<(), QueryError> {
-        let mut segments = segments::list(self.path)?;
+        let mut segments = segments::list_all(self.path)?;
         segments.retain(|one| one.last <= cut && one.last > self.after && one.first < self.before);
         let next = match self.order {
             Order::OldestFirst => segments.first(),
@@ -137,8 +149,8 @@ impl Walk<'_> {
     }
 
     async fn read(&mut self, segment: &Segment, total: u64, sink: &mut dyn Sink) -> Result<(), QueryError> {
-        // Deleted just now, or damaged.
-        let Some(mut connection) = segments::open(self.path, segment).await? else { return Ok(()) };
+        let opened = segments::open_to_read(self.path, segment, self.unread).await?;
+        let Some(mut connection) = opened else { return Ok(()) };
         loop {
             query::time(&mut connection).await?;
             let (after, before) = (self.after.max(segment.first - 1), self.before.min(segment.last + 1));
@@ -146,7 +158,10 @@ impl Walk<'_> {
                 Ok(true) => break,
                 Ok(false) => sink.page(self.progress(total))?,
                 // Damage costs what is in it, and not the others.
-                Err(error) if error.is_damage() => break,
+                Err(error) if error.is_damage() => {
+                    self.unread.note(self.path, segment);
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }

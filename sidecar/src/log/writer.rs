@@ -19,7 +19,7 @@ use super::stats::DropReason;
 use super::store::{Opening, Store, StoreError, StoreOptions, set_aside};
 
 /// The first pause after the store failed.
-const RETRY_MIN: Duration = Duration::from_millis(100);
+pub(super) const RETRY_MIN: Duration = Duration::from_millis(100);
 
 /// The longest one: what an operator who repaired the store waits for rows.
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -136,6 +136,11 @@ fn at_once(rows: &[Box<Record>], most: u64) -> usize {
         bytes > most
     };
     rows.iter().position(|record| is_more(record)).map_or(rows.len(), |place| place.max(1))
+}
+
+/// The pause after one of this length, while the store fails.
+pub(super) fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(RETRY_MAX)
 }
 
 /// The thread's own state.
@@ -291,7 +296,7 @@ impl Worker {
             None => self.receiver.pause(self.retry),
             Some(stop_at) => thread::sleep(RETRY_MIN.min(stop_at.saturating_duration_since(Instant::now()))),
         }
-        self.retry = (self.retry * 2).min(RETRY_MAX);
+        self.retry = longer(self.retry);
     }
 
     /// Makes place for a new file where the old one is damaged.

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::filters::FilterArgs;
 use super::store::StoreArgs;
-use crate::log::{self, BodyKey, Opened, Which};
+use crate::log::{self, BodyKey, Opened, Unread, Which};
 
 #[derive(Args, Debug)]
 pub(super) struct BodyArgs {
@@ -27,12 +27,12 @@ pub(super) struct BodyArgs {
 }
 
 /// Writes a body as it came.
-pub(super) async fn body(store: &StoreArgs, filters: &FilterArgs, args: &BodyArgs) -> Result<()> {
+pub(super) async fn body(store: &StoreArgs, filters: &FilterArgs, args: &BodyArgs, unread: &Unread) -> Result<()> {
     let files = if args.key_files.is_empty() { store.body_key().into_iter().collect() } else { args.key_files.clone() };
     let keys =
         files.iter().map(|file| BodyKey::read(file)).collect::<Result<Vec<_>, _>>().map_err(|why| anyhow!(why))?;
     let id = &log::safe(&args.id);
-    let Some(found) = log::find(&mut store.open().await?, &filters.filter(1), &args.id).await? else {
+    let Some(found) = log::find(&mut store.open().await?, &filters.filter(1), &args.id, unread).await? else {
         bail!("no row and no request has the id {id}")
     };
     let bodies = found.bodies(&keys).map_err(|error| anyhow!("{id}: {error}"))?;

@@ -19,7 +19,7 @@ use self::deliver::{Delivery, ProgressLine, stopped};
 use self::filters::FilterArgs;
 use self::store::StoreArgs;
 use self::verify::{VerifyArgs, verify};
-use crate::log::{self, By, Order, Output, Store, TopOptions, query};
+use crate::log::{self, By, Order, Output, Store, TopOptions, Unread, query};
 use crate::settings;
 
 /// What `--sql` replaces.
@@ -149,54 +149,73 @@ fn csv(is_on_terminal: bool) -> Output {
     if is_on_terminal { Output::CsvShown } else { Output::Csv }
 }
 
-/// Prints what is asked for.
+/// The exit status where all was answered but for rows that cannot be read; 2 is what a command line that is wrong ends with.
+pub(super) const INCOMPLETE: u8 = 3;
+
+/// What the answer lacks.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Incomplete(String);
+
+/// Prints what is asked for, and then what of it cannot be read.
 pub(super) fn print(args: &LogArgs) -> Result<()> {
     if args.command.is_some() && (args.follow || args.sql.is_some() || args.output.is_some()) {
         bail!("--follow, --sql and an --output before the command's name are of rows alone");
     }
     log::bound_memory();
-    super::runtime()?.block_on(async {
+    let unread = &Unread::default();
+    let done = super::runtime()?.block_on(async {
         match &args.command {
-            None => rows(args, args.store.open().await?).await,
-            Some(LogCommand::Why(of)) => why(args, args.store.open().await?, of).await,
-            Some(LogCommand::Body(of)) => body(&args.store, &args.filters, of).await,
-            Some(LogCommand::Top(of)) => top(args, args.store.open().await?, of).await,
-            Some(LogCommand::Export(of)) => export(args, args.store.open().await?, of).await,
+            None => rows(args, args.store.open().await?, unread).await,
+            Some(LogCommand::Why(of)) => why(args, args.store.open().await?, of, unread).await,
+            Some(LogCommand::Body(of)) => body(&args.store, &args.filters, of, unread).await,
+            Some(LogCommand::Top(of)) => top(args, args.store.open().await?, of, unread).await,
+            Some(LogCommand::Export(of)) => export(args, args.store.open().await?, of, unread).await,
             Some(LogCommand::Verify(of)) => verify(&args.store, of).await,
         }
-    })
+    });
+    match (unread.news(), done) {
+        (None, done) => done,
+        (Some(news), Ok(())) => bail!(Incomplete(news)),
+        (Some(news), failed) => {
+            tell(&news);
+            failed
+        }
+    }
 }
 
-async fn rows(args: &LogArgs, store: Store) -> Result<()> {
+fn tell(what: &str) {
+    let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: {what}");
+}
+
+async fn rows(args: &LogArgs, store: Store, unread: &Unread) -> Result<()> {
     let filter = args.filters.filter(args.limit.unwrap_or(ROWS));
     let output = args.output.unwrap_or(Format::Table).output();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let printed = match (store, &args.sql) {
         (Store::Server(mut remote), Some(sql)) => Some(remote.sql(sql, output, &mut out).await?),
         (Store::Server(remote), None) if args.follow => {
-            let mut told = |error: &postern_postgres::Error| {
-                let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: PostgreSQL: {error}; trying again");
-            };
+            let mut told = |error: &postern_postgres::Error| tell(&format!("PostgreSQL: {error}; trying again"));
             remote.follow(&filter, output, &mut out, &mut told).await?;
             None
         }
         (Store::Server(mut remote), None) => Some(remote.rows(&filter, output, &mut out).await?),
-        (Store::Files(path), Some(sql)) => Some(query::sql(&path, sql, output, &mut out).await?),
+        (Store::Files(path), Some(sql)) => Some(query::sql(&path, sql, output, &mut out, unread).await?),
         (Store::Files(path), None) if args.follow => {
-            log::follow(&path, &filter, output, &mut out).await?;
+            log::follow(&path, &filter, output, &mut out, &mut tell).await?;
             None
         }
-        (Store::Files(path), None) => Some(query::rows(&path, &filter, output, &mut out).await?),
+        (Store::Files(path), None) => Some(query::rows(&path, &filter, output, &mut out, unread).await?),
     };
     out.flush()?;
     if printed.is_some_and(|printed| printed.cut) {
-        let _nowhere_to_tell = writeln!(io::stderr(), "postern-sidecar: cut after {} rows", query::ROWS_MAX);
+        tell(&format!("cut after {} rows", query::ROWS_MAX));
     }
     Ok(())
 }
 
-async fn why(args: &LogArgs, mut store: Store, of: &WhyArgs) -> Result<()> {
-    match log::find(&mut store, &args.filters.filter(1), &of.id).await? {
+async fn why(args: &LogArgs, mut store: Store, of: &WhyArgs, unread: &Unread) -> Result<()> {
+    match log::find(&mut store, &args.filters.filter(1), &of.id, unread).await? {
         Some(found) => {
             let beside = args.store.parts().map(|parts| found.beside(&parts)).unwrap_or_default();
             Ok(write!(io::stdout(), "{}{beside}", found.explanation())?)
@@ -205,19 +224,19 @@ async fn why(args: &LogArgs, mut store: Store, of: &WhyArgs) -> Result<()> {
     }
 }
 
-async fn top(args: &LogArgs, mut store: Store, of: &TopArgs) -> Result<()> {
+async fn top(args: &LogArgs, mut store: Store, of: &TopArgs, unread: &Unread) -> Result<()> {
     let filter = args.filters.filter(args.limit.unwrap_or(TOP_ROWS));
     log::yield_to_the_gate();
     let mut line = ProgressLine::new();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut told = |progress| line.tell(progress);
     let options = TopOptions { by: of.by, counts: of.counts, output: of.output.output() };
-    log::top(&mut store, &filter, options, &mut out, &mut told).await?;
+    log::top(&mut store, &filter, options, &mut out, &mut told, unread).await?;
     drop(line);
     Ok(out.flush()?)
 }
 
-async fn export(args: &LogArgs, mut store: Store, of: &ExportArgs) -> Result<()> {
+async fn export(args: &LogArgs, mut store: Store, of: &ExportArgs, unread: &Unread) -> Result<()> {
     if args.limit.is_some() {
         bail!("an export has every row that matches: leave out --limit");
     }
@@ -231,7 +250,7 @@ async fn export(args: &LogArgs, mut store: Store, of: &ExportArgs) -> Result<()>
     let mut line = ProgressLine::new();
     let mut told = |progress| line.tell(progress);
     let filter = args.filters.filter(0);
-    let work = log::export(&mut store, &filter, order, output, delivery.writer(), &mut told);
+    let work = log::export(&mut store, &filter, order, output, delivery.writer(), &mut told, unread);
     tokio::select! {
         done = work => done?,
         stopped = stopped(of.output.is_some()) => bail!(stopped?),

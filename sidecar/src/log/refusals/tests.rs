@@ -142,3 +142,26 @@ fn without_a_place_in_the_queue_all_share_a_row() {
     assert!(refusals.take(refusal(5, "192.0.2.9", "f1"), now, false).is_some());
     assert_eq!(refusals.flush().iter().map(|record| record.repeat).collect::<Vec<_>>(), [5]);
 }
+
+#[test]
+fn of_each_client_ten_refusals_a_minute_are_rows() {
+    let (mut refusals, start) = (Refusals::new(WINDOW), Instant::now());
+    let mut rows = std::collections::BTreeMap::<_, u64>::new();
+    // Each second one of one client, and ten of another.
+    for second in 0..180 {
+        let now = start + Duration::from_secs(second);
+        if refusals.due().is_some_and(|due| due <= now) {
+            assert_eq!(second % 60, 0, "what is held becomes rows by the minute");
+            let held: Vec<_> = refusals.flush().iter().map(|record| shown(record).0).collect();
+            assert_eq!(held.iter().sum::<u64>(), 50 + 590);
+        }
+        for (client, count) in [("192.0.2.9", 1), ("198.51.100.9", 10)] {
+            for _ in 0..count {
+                let row = refusals.take(refusal(second, client, "f1"), now, false);
+                *rows.entry((second / 60, client)).or_default() += u64::from(row.is_some());
+            }
+        }
+    }
+    let expected = (0..3).flat_map(|minute| ["192.0.2.9", "198.51.100.9"].map(|client| ((minute, client), 10)));
+    assert_eq!(rows, expected.collect());
+}

@@ -12,6 +12,7 @@ mod repeats;
 mod retain;
 mod table;
 mod thin;
+mod unread;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
@@ -22,8 +23,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) use compress::Compressor;
 pub(super) use cut::{Cutter, image, is_large, move_away, set_cut, times, write};
-pub(super) use open::{Part, Source, as_one_table, cut_of, known, newest, open, open_current};
+pub(super) use open::{Part, Source, as_one_table, cut_of, known, newest, open, open_current, open_to_read};
 pub(super) use retain::{Gone, LOOK_EVERY, Retention, Tally, closed_bytes, tidy};
+pub use unread::Unread;
 
 /// The largest segment: it is opened in memory, which is the pod's.
 pub const SIZE_MAX: u64 = 8 << 20;
@@ -179,12 +181,19 @@ pub fn list(live: &Path) -> io::Result<Vec<Segment>> {
     Ok(segments)
 }
 
+/// The same, and those that were set aside: whoever reads is told that their rows are missing.
+pub(super) fn list_all(live: &Path) -> io::Result<Vec<Segment>> {
+    let mut segments = list(live)?;
+    segments.extend(aside(live)?);
+    segments.sort_unstable_by_key(|segment| segment.first);
+    segments.dedup();
+    Ok(segments)
+}
+
 /// Gives a damaged segment another name, and deletes the oldest of those that have one.
 pub(super) fn set_aside(live: &Path, segment: &Segment) -> io::Result<()> {
     for path in segment.paths(live) {
-        let mut aside = path.clone().into_os_string();
-        aside.push(DAMAGED);
-        match fs::rename(path, aside) {
+        match fs::rename(&path, aside_path(&path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -195,6 +204,13 @@ pub(super) fn set_aside(live: &Path, segment: &Segment) -> io::Result<()> {
         fs::remove_file(path)?;
     }
     Ok(())
+}
+
+/// What a segment's file is called when it was set aside.
+fn aside_path(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(DAMAGED);
+    aside.into()
 }
 
 /// Files of segments that were set aside.

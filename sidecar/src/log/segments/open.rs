@@ -8,7 +8,7 @@ use sqlx::SqliteConnection;
 
 use super::compress::{is_database, read};
 use super::pack::unpack;
-use super::{Segment, list, table};
+use super::{Segment, Unread, list_all, table};
 use crate::log::filter::Filter;
 use crate::log::query::{self, QueryError};
 use crate::log::schema::{self, VERSION};
@@ -54,7 +54,21 @@ pub(in crate::log) async fn open(live: &Path, segment: &Segment) -> Result<Optio
     }
 }
 
-/// The same in tables of this version: where an earlier one wrote it, it is brought up to date in memory.
+/// The same, for an answer that is to say what it lacks.
+pub(in crate::log) async fn open_to_read(
+    live: &Path,
+    segment: &Segment,
+    unread: &Unread,
+) -> Result<Option<SqliteConnection>, QueryError> {
+    let opened = open(live, segment).await?;
+    if opened.is_none() {
+        unread.note(live, segment);
+    }
+    Ok(opened)
+}
+
+/// As [`open`], in tables of this version: where an earlier one wrote it, it is brought up to date in memory. A later
+/// one's is an error.
 pub(in crate::log) async fn open_current(
     live: &Path,
     segment: &Segment,
@@ -74,7 +88,8 @@ pub(in crate::log) async fn open_current(
     match schema::migrate(&mut changed).await {
         Ok(()) => Ok(Some(changed)),
         Err(StoreError::Sqlite(error)) => Err(error.into()),
-        // A later version's, or nobody's.
+        Err(StoreError::Newer { .. }) => Err(QueryError::Newer { path: segment.path(live) }),
+        // Nobody's.
         Err(_) => Ok(None),
     }
 }
@@ -92,10 +107,10 @@ pub(super) fn image(packed: &Path, thinned: &Path) -> io::Result<Option<Vec<u8>>
     }
 }
 
-/// Segments of which the live file has no rows any more, oldest first.
-pub(in crate::log) async fn closed(path: &Path, live: &mut SqliteConnection) -> Result<Vec<Segment>, QueryError> {
+/// Segments of which the live file has no rows any more, oldest first, and those that were set aside.
+async fn closed(path: &Path, live: &mut SqliteConnection) -> Result<Vec<Segment>, QueryError> {
     let cut = cut_of(live).await?;
-    let mut segments = list(path)?;
+    let mut segments = list_all(path)?;
     segments.retain(|segment| segment.last <= cut);
     Ok(segments)
 }
@@ -106,6 +121,7 @@ pub(in crate::log) async fn newest(
     live: &mut SqliteConnection,
     filter: &Filter,
     limit: u32,
+    unread: &Unread,
 ) -> Result<Vec<Part>, QueryError> {
     let mut left = i64::from(limit);
     let mut parts = Vec::new();
@@ -118,9 +134,12 @@ pub(in crate::log) async fn newest(
             Source::Live => matches(live, filter, left).await?,
             Source::Closed(segment) if filter.since.is_some_and(|since| segment.is_before(since)) => continue,
             Source::Closed(segment) => {
-                let Some(mut connection) = open(path, segment).await? else { continue };
+                let Some(mut connection) = open_to_read(path, segment, unread).await? else { continue };
                 match matches(&mut connection, filter, left).await {
-                    Err(error) if error.is_damage() => continue,
+                    Err(error) if error.is_damage() => {
+                        unread.note(path, segment);
+                        continue;
+                    }
                     found => found?,
                 }
             }
@@ -157,8 +176,12 @@ pub(in crate::log) async fn known(connection: &mut SqliteConnection, columns: &s
 
 /// From now on the views `requests` and `entry` of this connection, which is in a transaction and may write yet, have the
 /// rows of all files.
-pub(in crate::log) async fn as_one_table(path: &Path, live: &mut SqliteConnection) -> Result<(), QueryError> {
-    let segments: Vec<_> = closed(path, live).await?.iter().map(|segment| segment.paths(path)).collect();
+pub(in crate::log) async fn as_one_table(
+    path: &Path,
+    live: &mut SqliteConnection,
+    unread: &Unread,
+) -> Result<(), QueryError> {
+    let segments = closed(path, live).await?;
     if segments.is_empty() {
         return Ok(());
     }
@@ -168,7 +191,9 @@ pub(in crate::log) async fn as_one_table(path: &Path, live: &mut SqliteConnectio
     ] {
         let names = "SELECT name FROM pragma_table_info(?)";
         let columns: Vec<String> = sqlx::query_scalar(names).bind(view).fetch_all(&mut *live).await?;
-        if table::register(&mut live.lock_handle().await?, view, columns, segments.clone()) {
+        let source =
+            table::Source { view, columns, live: path.to_owned(), segments: segments.clone(), unread: unread.clone() };
+        if table::register(&mut live.lock_handle().await?, source) {
             sqlx::raw_sql(sql).execute(&mut *live).await?;
         }
     }

@@ -22,26 +22,26 @@ use libsqlite3_sys::{
 use sqlx::sqlite::LockedSqliteHandle;
 
 use super::open::image;
+use super::{Segment, Unread};
 
 /// What one virtual table shows.
-struct Source {
+pub(super) struct Source {
     /// The view that each file has.
-    view: &'static str,
+    pub(super) view: &'static str,
     /// The live file's columns of it.
-    columns: Vec<String>,
-    /// Segments, oldest first, each with all the places where it may be.
-    segments: Vec<[PathBuf; 3]>,
+    pub(super) columns: Vec<String>,
+    /// Where the live file is.
+    pub(super) live: PathBuf,
+    /// Segments, oldest first.
+    pub(super) segments: Vec<Segment>,
+    /// Those that cannot be read.
+    pub(super) unread: Unread,
 }
 
-/// Makes `view` known to the connection of the live file, under its name, as a module for a virtual table.
-pub(super) fn register(
-    handle: &mut LockedSqliteHandle<'_>,
-    view: &'static str,
-    columns: Vec<String>,
-    segments: Vec<[PathBuf; 3]>,
-) -> bool {
-    let Ok(name) = CString::new(view) else { return false };
-    let source = Box::into_raw(Box::new(Source { view, columns, segments }));
+/// Makes a view known to the connection of the live file, under its name, as a module for a virtual table.
+pub(super) fn register(handle: &mut LockedSqliteHandle<'_>, source: Source) -> bool {
+    let Ok(name) = CString::new(source.view) else { return false };
+    let source = Box::into_raw(Box::new(source));
     // SAFETY: the handle is open and locked; the name is copied; the module is static; `source` is given away, and `forget`
     // gets it back exactly once, also where this call fails (sqlite.org/c3ref/create_module.html).
     let code = unsafe {
@@ -126,14 +126,17 @@ impl Walk {
                     }
                     SQLITE_DONE => self.end(),
                     // A damaged segment costs what is in it, not the answer.
-                    code if code & 0xff == SQLITE_CORRUPT && !self.segment.is_null() => self.end(),
+                    code if code & 0xff == SQLITE_CORRUPT && !self.segment.is_null() => {
+                        self.note(self.begun - 1);
+                        self.end();
+                    }
                     code => return code,
                 }
             }
             // SAFETY: the module outlives its tables and their cursors.
-            let segments = unsafe { &(*self.source).segments };
+            let Source { live, segments, .. } = unsafe { &*self.source };
             let code = match segments.get(self.begun) {
-                Some(segment) => self.begin_segment(segment),
+                Some(segment) => self.begin_segment(&segment.paths(live)),
                 None if self.begun == segments.len() => self.begin(self.live),
                 None => {
                     self.is_over = true;
@@ -148,7 +151,8 @@ impl Walk {
     }
 
     /// Opens a segment; one that is gone, or damaged, has no rows.
-    fn begin_segment(&mut self, [path, packed, thinned]: &[PathBuf; 3]) -> c_int {
+    fn begin_segment(&mut self, paths: &[PathBuf; 3]) -> c_int {
+        let [path, packed, thinned] = paths;
         let code = match path.exists() {
             true => self.open(&immutable(path), SQLITE_OPEN_READONLY | SQLITE_OPEN_URI),
             false => self.open_packed(packed, thinned),
@@ -159,10 +163,22 @@ impl Walk {
         }
         self.end();
         match code & 0xff {
-            SQLITE_CORRUPT | SQLITE_NOTADB | SQLITE_ERROR => SQLITE_OK,
+            SQLITE_CORRUPT | SQLITE_NOTADB | SQLITE_ERROR => {
+                self.note(self.begun);
+                SQLITE_OK
+            }
             // Packed, or deleted, since it was looked for.
-            SQLITE_CANTOPEN if !path.exists() => SQLITE_OK,
+            SQLITE_CANTOPEN if !path.exists() => self.begin_segment(paths),
             _ => code,
+        }
+    }
+
+    /// A segment lacks rows, unless it is gone.
+    fn note(&self, segment: usize) {
+        // SAFETY: the module outlives its tables and their cursors.
+        let Source { live, segments, unread, .. } = unsafe { &*self.source };
+        if let Some(segment) = segments.get(segment) {
+            unread.note(live, segment);
         }
     }
 

@@ -236,3 +236,40 @@ async fn rows_between(
 ) -> Result<Rows, QueryError> {
     Ok(rows::read(&mut connection.lock_handle().await?, (after, until), limit)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::log::schema::VERSION;
+    use crate::log::segments::Sizes;
+    use crate::log::tests::segments::open;
+    use crate::log::tests::{block_on, execute, folder, request};
+
+    #[test]
+    fn a_later_versions_segment_is_waited_for() {
+        let (_folder, path) = folder();
+        // Each row in a segment of its own, but for the last.
+        let mut store = open(&path, Sizes::new(0, Duration::ZERO, 64 << 20, None));
+        for number in 0..3 {
+            block_on(store.write(&[Box::new(request(number))])).unwrap();
+        }
+        block_on(store.close_clean()).unwrap();
+        let second = segments::list(&path).unwrap().remove(1).path(&path);
+        let mut backlog = Backlog::new(&path);
+        let mut next = |after| block_on(backlog.next(after, 500)).map(|batch| batch.unwrap());
+        let numbers = |batch: &Batch| batch.rows.each.iter().map(|row| row.seq).collect::<Vec<_>>();
+        let first = next(None).unwrap();
+        execute(&second, "PRAGMA user_version = 1000");
+        for _ in 0..2 {
+            let waits = next(Some(first.end)).map(|batch| numbers(&batch));
+            assert!(matches!(&waits, Err(QueryError::Newer { path }) if *path == second), "{waits:?}");
+        }
+        execute(&second, &format!("PRAGMA user_version = {VERSION}"));
+        let then = next(Some(first.end)).unwrap();
+        let last = next(Some(then.end)).unwrap();
+        assert_eq!([&first, &then, &last].map(numbers), [[1], [2], [3]]);
+        assert_eq!([&first, &then, &last].map(|batch| (batch.damaged, batch.missing)), [(0, 0); 3]);
+    }
+}

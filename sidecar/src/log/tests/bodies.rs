@@ -45,7 +45,7 @@ fn exchange(number: u64) -> (Record, [Vec<u8>; 2]) {
 /// The bodies of the row with this id.
 fn opened(path: &Path, id: &str, keys: &[BodyKey]) -> Result<Vec<Opened>, OpenError> {
     let mut store = crate::log::Store::Files(path.to_owned());
-    block_on(find(&mut store, &Filter::default(), id)).unwrap().unwrap().bodies(keys)
+    block_on(find(&mut store, &Filter::default(), id, &Unread::default())).unwrap().unwrap().bodies(keys)
 }
 
 fn ids(path: &Path) -> Vec<String> {

@@ -108,3 +108,24 @@ fn a_salt_is_of_16_bytes_at_least_and_may_be_missing() {
     file("changed", "fedcba9876543210");
     assert_eq!(salt.hash(b"alice"), hash);
 }
+
+#[test]
+fn what_is_wrong_with_a_salt_is_told_once_and_again_where_it_is_something_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("salt");
+    let (salt, start) = (Salt::new(Some(path.clone())), Instant::now());
+    let told = |seconds| {
+        let why = salt.look(start + Duration::from_secs(seconds));
+        why.map(|why| why.replace(path.to_str().unwrap(), "SALT"))
+    };
+    let missing = Some("SALT: No such file or directory (os error 2)".to_owned());
+    let short = Some("SALT has 15 bytes; write at least 16".to_owned());
+    assert_eq!([0, 1, 5, 10].map(told), [missing.clone(), None, None, None]);
+    std::fs::write(&path, "0123456789abcde\n").unwrap();
+    assert_eq!([14, 15, 20, 25].map(told), [None, short, None, None]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!([30, 35].map(told), [missing, None]);
+    std::fs::write(&path, "0123456789abcdef\n").unwrap();
+    assert_eq!([40, 45].map(told), [None, None]);
+    assert!(salt.hash(b"alice").is_some());
+}

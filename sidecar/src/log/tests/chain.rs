@@ -5,7 +5,7 @@ use std::fs;
 use sidecar_decide::{Limiter, Reason};
 
 use super::super::segments::{self, Compressor};
-use super::bodies::bodies;
+use super::bodies::{bodies, key};
 use super::*;
 use crate::message_type::Message;
 
@@ -168,7 +168,7 @@ fn what_is_hashed_is_what_is_written_down() {
 /// Names and values of the only row, without what is NULL.
 fn ask_columns(path: &Path) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    block_on(query::sql(path, "SELECT * FROM requests", Output::Json, &mut out)).unwrap();
+    block_on(query::sql(path, "SELECT * FROM requests", Output::Json, &mut out, &Unread::default())).unwrap();
     let row: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&out).unwrap();
     let names = ask(path, "SELECT name FROM pragma_table_info('requests')");
     let shown = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -317,6 +317,83 @@ fn what_somebody_else_does_to_a_row_is_found() {
         write(&mut store, 200..300, mixed);
         close(store);
         assert!(verified(&options).is_err(), "{deed}, then a restart");
+    }
+}
+
+/// A copy of a log that is one file: one that is written over may still be open, with what was done to it before.
+fn copied(options: &StoreOptions, number: usize) -> StoreOptions {
+    let path = options.path.with_file_name(format!("copy-{number}.db"));
+    fs::copy(&options.path, &path).unwrap();
+    StoreOptions { path, ..options.clone() }
+}
+
+#[test]
+fn a_note_that_goes_too_far_is_found() {
+    let (_folder, path) = folder();
+    let options = keyed(&path, whole(LARGE));
+    let mut store = open(&options);
+    write(&mut store, 0..200, mixed);
+    close(store);
+    let chain = options.chain.open().unwrap().unwrap();
+    // As the log itself notes rows, with its key: of numbers up to the second, with the hash of the row `seq`.
+    let note = |path: &Path, first: i64, last: i64, seq: i64| {
+        block_on(async {
+            let mut connection = connect(path).await;
+            let sql = "SELECT (SELECT value FROM meta WHERE key = 'store'), unhex(chain) FROM entry WHERE seq = ?";
+            let row = sqlx::query_as(sql).bind(seq).fetch_one(&mut connection).await;
+            let (store, hash): (i64, Vec<u8>) = row.unwrap();
+            let proof = chain.removed(store, first, last, &hash[..].try_into().unwrap());
+            let sql = "INSERT INTO link VALUES (?, ?, ?, ?)";
+            let note = sqlx::query(sql).bind(last).bind(first).bind(&hash).bind(proof.to_vec());
+            note.execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        });
+    };
+    let table = [
+        // Noted, and then the log was killed before it deleted them.
+        ((17, 20, 20), "", Ok((200, 0, 0))),
+        ((17, 20, 20), "DELETE FROM decision WHERE seq BETWEEN 17 AND 20", Ok((196, 4, 0))),
+        ((17, 20, 20), "DELETE FROM decision WHERE seq BETWEEN 17 AND 19", Err(Fault::Forged { first: 17, last: 20 })),
+        ((17, 20, 20), "DELETE FROM decision WHERE seq = 17", Err(Fault::Forged { first: 17, last: 20 })),
+        ((200, 200, 200), "DELETE FROM decision WHERE seq = 200", Ok((199, 1, 0))),
+        ((200, 201, 200), "DELETE FROM decision WHERE seq = 200", Err(Fault::Forged { first: 200, last: 201 })),
+    ];
+    for (number, ((first, last, seq), deed, expected)) in table.into_iter().enumerate() {
+        let copy = copied(&options, number);
+        note(&copy.path, first, last, seq);
+        execute(&copy.path, deed);
+        assert_eq!(counted(&copy), expected, "{first} to {last} noted, {deed}");
+    }
+}
+
+#[test]
+fn a_cell_of_another_kind_is_found() {
+    let (_folder, path) = folder();
+    let options = StoreOptions { body_key: Some(Arc::new(key())), ..keyed(&path, whole(LARGE)) };
+    let mut store = open(&options);
+    let full = |number| Record {
+        captured: Some(r#"{"headers":{"x-tenant":"a"}}"#.into()),
+        bodies: bodies(b"asked", b"answered"),
+        message_type: Some(Message::Call("shop.v1.Stock/Count".into())),
+        ..request(number)
+    };
+    write(&mut store, 0..20, |number| if number == 10 { full(number) } else { request(number) });
+    close(store);
+    assert_eq!(counted(&options), Ok((20, 0, 0)));
+    // What a row has, and what it does not have.
+    let mut number = 0;
+    for column in
+        ["captured", "bodies", "request_id", "trace_id", "message_type", "path", "status", "grpc_status", "queue_us"]
+    {
+        for value in ["x'00'", "x'0000'", "1.5", "-0.5", "'?'"] {
+            for seq in [11, 17] {
+                number += 1;
+                let copy = copied(&options, number);
+                execute(&copy.path, &format!("UPDATE decision SET {column} = {value} WHERE seq = {seq}"));
+                let found = verified(&copy);
+                assert!(matches!(&found, Err(Fault::Changed(row)) if row.seq == seq), "{column} = {value}: {found:?}");
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ fn told(id: &str) -> Option<RequestId> {
 
 fn found(path: &Path, filter: &Filter) -> String {
     let mut out = Vec::new();
-    block_on(query::rows(path, filter, Output::Json, &mut out)).unwrap();
+    block_on(query::rows(path, filter, Output::Json, &mut out, &Unread::default())).unwrap();
     let rows = std::str::from_utf8(&out).unwrap().lines().map(|line| {
         let row: serde_json::Value = serde_json::from_str(line).unwrap();
         row["path"].as_str().unwrap().trim_start_matches("/orders/").to_owned()

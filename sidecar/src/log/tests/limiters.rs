@@ -12,7 +12,7 @@ fn refused(number: u64, limiter: Limiter) -> Record {
 fn found(path: &Path, limiter: &str) -> String {
     let filter = Filter { limiter: Some(limiter.to_owned()), limit: 100, ..Filter::default() };
     let mut out = Vec::new();
-    block_on(query::rows(path, &filter, Output::Json, &mut out)).unwrap();
+    block_on(query::rows(path, &filter, Output::Json, &mut out, &Unread::default())).unwrap();
     let rows = String::from_utf8(out).unwrap();
     let rows = rows.lines().map(|row| serde_json::from_str::<serde_json::Value>(row).unwrap());
     rows.map(|row| row["path"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")

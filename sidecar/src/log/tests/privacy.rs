@@ -47,7 +47,7 @@ fn who_is_known_by_his_network_is_found_by_his_address() {
     });
     for (client, expected) in [("192.0.2.200", 1), ("192.0.3.9", 0)] {
         let filter = Filter { client: Some(client.parse().unwrap()), limit: 10, ..Filter::default() };
-        let printed = block_on(query::rows(&path, &filter, Output::Json, &mut Vec::new())).unwrap();
+        let printed = block_on(query::rows(&path, &filter, Output::Json, &mut Vec::new(), &Unread::default())).unwrap();
         assert_eq!(printed.rows, expected, "{client}");
     }
 }

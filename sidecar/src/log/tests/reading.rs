@@ -23,12 +23,12 @@ fn all() -> Filter {
 
 fn print(path: &Path, filter: &Filter, output: Output) -> String {
     let mut out = Vec::new();
-    block_on(query::rows(path, filter, output, &mut out)).unwrap();
+    block_on(query::rows(path, filter, output, &mut out, &Unread::default())).unwrap();
     String::from_utf8(out).unwrap()
 }
 
 fn refusal(path: &Path, sql: &str) -> String {
-    block_on(query::sql(path, sql, Output::Csv, &mut Vec::new())).unwrap_err().to_string()
+    block_on(query::sql(path, sql, Output::Csv, &mut Vec::new(), &Unread::default())).unwrap_err().to_string()
 }
 
 #[test]
@@ -312,7 +312,8 @@ fn what_is_followed_is_printed_as_it_comes_and_holds_nothing_up() {
     thread::scope(|threads| {
         let follower = threads.spawn(|| {
             let filter = Filter { path: Some("/orders/".into()), limit: 2, ..Filter::default() };
-            with_time().block_on(follow(&path, &filter, Output::Json, &mut Enough { out: Arc::clone(&out) }))
+            let mut enough = Enough { out: Arc::clone(&out) };
+            with_time().block_on(follow(&path, &filter, Output::Json, &mut enough, &mut |_| {}))
         });
         wait("the newest", printed("3 4"));
         let log = Log::start(&path, LARGE);
@@ -342,6 +343,7 @@ fn json_keeps_kinds_of_values() {
         "SELECT path, status, reason, 1.5 AS half, x'00ff' AS raw FROM requests",
         Output::Json,
         &mut out,
+        &Unread::default(),
     ));
     assert_eq!(printed.unwrap(), Printed { rows: 1, cut: false });
     assert_eq!(
@@ -425,7 +427,7 @@ fn rows_are_bounded() {
     let (_folder, path) = folder();
     written(&path, Vec::new());
     let endless = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n) SELECT i FROM n";
-    let printed = block_on(query::sql(&path, endless, Output::Csv, &mut Vec::new())).unwrap();
+    let printed = block_on(query::sql(&path, endless, Output::Csv, &mut Vec::new(), &Unread::default())).unwrap();
     assert_eq!(printed, Printed { rows: query::ROWS_MAX, cut: true });
 }
 
@@ -437,7 +439,12 @@ fn a_missing_log_is_said() {
         path.display()
     );
     assert_eq!(refusal(&path, "SELECT 1"), expected);
-    assert_eq!(block_on(query::rows(&path, &all(), Output::Table, &mut Vec::new())).unwrap_err().to_string(), expected);
+    assert_eq!(
+        block_on(query::rows(&path, &all(), Output::Table, &mut Vec::new(), &Unread::default()))
+            .unwrap_err()
+            .to_string(),
+        expected
+    );
     drop(folder);
 }
 

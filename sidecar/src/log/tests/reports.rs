@@ -10,7 +10,7 @@ fn exported(path: &Path, filter: &Filter, order: Order, output: Output) -> (Stri
     let (mut out, mut told) = (Vec::new(), Vec::new());
     let mut store = crate::log::Store::Files(path.to_owned());
     let mut tell = |progress| told.push(progress);
-    let rows = block_on(export(&mut store, filter, order, output, &mut out, &mut tell)).unwrap();
+    let rows = block_on(export(&mut store, filter, order, output, &mut out, &mut tell, &Unread::default())).unwrap();
     assert_eq!(told.last().map(|progress| progress.rows), Some(rows));
     (String::from_utf8(out).unwrap(), told)
 }
@@ -74,7 +74,7 @@ fn an_export_is_of_what_was_there_when_it_began() {
             next += 1500;
         };
         let all = Filter::default();
-        block_on(export(&mut log, &all, order, Output::Json, &mut out, &mut tell)).unwrap();
+        block_on(export(&mut log, &all, order, Output::Json, &mut out, &mut tell, &Unread::default())).unwrap();
         assert!(segments_of(&path) > before, "cut meanwhile");
         let mut found = numbers(&String::from_utf8(out).unwrap());
         if order == Order::NewestFirst {
@@ -116,7 +116,7 @@ fn what_is_printed_moves_no_terminal() {
     written(&path, vec![Record { host: Some(host.into()), ..request(0) }]);
     let printed = |output| {
         let mut out = Vec::new();
-        block_on(query::sql(&path, "SELECT host FROM requests", output, &mut out)).unwrap();
+        block_on(query::sql(&path, "SELECT host FROM requests", output, &mut out, &Unread::default())).unwrap();
         String::from_utf8(out).unwrap()
     };
     let shown = "\\u{1b}[2J\\u{9b}2J\\u{202e}\\u{e0041}\\u{0} é日";
@@ -146,9 +146,9 @@ fn what_is_no_log_is_said_to_be_none() {
     let filter = Filter { limit: 1, ..Filter::default() };
     for (path, expected) in table {
         let asked = [
-            block_on(query::rows(&path, &filter, Output::Json, &mut Vec::new())).err(),
-            block_on(query::sql(&path, "SELECT 1", Output::Json, &mut Vec::new())).err(),
-            block_on(follow(&path, &filter, Output::Json, &mut Vec::new())).err(),
+            block_on(query::rows(&path, &filter, Output::Json, &mut Vec::new(), &Unread::default())).err(),
+            block_on(query::sql(&path, "SELECT 1", Output::Json, &mut Vec::new(), &Unread::default())).err(),
+            block_on(follow(&path, &filter, Output::Json, &mut Vec::new(), &mut |_| {})).err(),
         ];
         for error in asked {
             let error = error.unwrap().to_string();
@@ -162,7 +162,7 @@ fn counted(path: &Path, filter: &Filter, by: By) -> String {
     let mut out = Vec::new();
     let mut store = crate::log::Store::Files(path.to_owned());
     let options = TopOptions { by, counts: false, output: Output::Csv };
-    block_on(top(&mut store, filter, options, &mut out, &mut |_| {})).unwrap();
+    block_on(top(&mut store, filter, options, &mut out, &mut |_| {}, &Unread::default())).unwrap();
     String::from_utf8(out).unwrap().replace("\r\n", "\n")
 }
 
@@ -227,7 +227,7 @@ fn top_counts_in_bounded_memory() {
 
 fn why(path: &Path, id: &str) -> Option<String> {
     let mut store = crate::log::Store::Files(path.to_owned());
-    block_on(find(&mut store, &Filter::default(), id)).unwrap().map(|found| found.explanation())
+    block_on(find(&mut store, &Filter::default(), id, &Unread::default())).unwrap().map(|found| found.explanation())
 }
 
 /// The ids of the row and of its request.
@@ -371,7 +371,7 @@ fn one_row_of_many_files_is_found() {
             id = print::plain(cells[0]);
             Ok(())
         };
-        block_on(newest(&path, &filter, "id", &mut each)).unwrap();
+        block_on(newest(&path, &filter, "id", &mut each, &Unread::default())).unwrap();
         let told = why(&path, &id).unwrap();
         assert!(told.contains(&format!("GET /orders/{number}, for host")), "{told}");
     }
@@ -384,7 +384,8 @@ fn a_terminal_is_shown_colours_and_a_pipe_none() {
     written(&path, vec![request(0), refused]);
     let print = |output| {
         let mut out = Vec::new();
-        block_on(query::rows(&path, &Filter { limit: 9, ..Filter::default() }, output, &mut out)).unwrap();
+        block_on(query::rows(&path, &Filter { limit: 9, ..Filter::default() }, output, &mut out, &Unread::default()))
+            .unwrap();
         String::from_utf8(out).unwrap()
     };
     let (plain, painted) = (print(Output::Table), print(Output::Painted));

@@ -34,7 +34,7 @@ pub(super) fn write(store: &mut Store, numbers: std::ops::Range<u64>) {
 
 pub(super) fn paths(path: &Path, filter: &Filter) -> Vec<u64> {
     let mut out = Vec::new();
-    block_on(query::rows(path, filter, Output::Json, &mut out)).unwrap();
+    block_on(query::rows(path, filter, Output::Json, &mut out, &Unread::default())).unwrap();
     let rows = String::from_utf8(out).unwrap();
     let rows = rows.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     rows.map(|row| row["path"].as_str().map_or(0, |path| path.trim_start_matches("/orders/").parse().unwrap()))
@@ -119,7 +119,7 @@ fn a_query_of_ones_own_has_all_rows_in_one_table() {
     assert_eq!(ask(&path, columns), "51,0");
     let mut out = Vec::new();
     for sql in ["DROP TABLE requests", "DELETE FROM requests", "SELECT absent FROM requests"] {
-        assert!(block_on(query::sql(&path, sql, Output::Csv, &mut out)).is_err(), "{sql}");
+        assert!(block_on(query::sql(&path, sql, Output::Csv, &mut out, &Unread::default())).is_err(), "{sql}");
     }
     // A segment that is gone, or damaged, costs its own rows.
     let closed = segments::list(&path).unwrap();
@@ -351,7 +351,8 @@ fn what_is_followed_goes_on_through_cuts() {
     thread::scope(|threads| {
         let follower = threads.spawn(|| {
             let filter = Filter { limit: 4_500, ..Filter::default() };
-            with_time().block_on(follow(&path, &filter, Output::Json, &mut Enough { out: Arc::clone(&out) }))
+            let mut enough = Enough { out: Arc::clone(&out) };
+            with_time().block_on(follow(&path, &filter, Output::Json, &mut enough, &mut |_| {}))
         });
         wait("the first row", || !out.lock().unwrap().is_empty());
         // Cut again and again while it is read.
@@ -409,10 +410,10 @@ fn no_row_is_passed_over_wherever_a_cut_falls() {
         turn(&store, 0..10);
         let mut out = Cutting { out: Vec::new(), store: Some(&store).filter(|_| is_at(2)) };
         with_time().block_on(async {
-            let filter = Filter { limit: 4, ..Filter::default() };
-            let look = Look::new(&path, &filter, "path".to_owned());
+            let (filter, unread) = (Filter { limit: 4, ..Filter::default() }, Unread::default());
+            let look = Look::new(&path, &filter, "path".to_owned(), &unread);
             let mut printer = Printer::<dyn io::Write>::new(Output::Json, &mut out, vec!["path".to_owned()]).unwrap();
-            let mut file = Followed::begin(&path, &filter).await.unwrap();
+            let mut file = Followed::begin(&path, &filter, &unread).await.unwrap();
             let cut_at = |place: u8| {
                 if is_at(place) {
                     turn(&store, 0..0)

@@ -131,7 +131,11 @@ fn what_cannot_be_read_now_is_not_damaged() {
         fs::rename(&place, &kept).unwrap();
         fs::create_dir(&place).unwrap();
         assert!(block_on(segments::open(&path, &segment)).is_err(), "{end}");
-        assert!(block_on(query::sql(&path, "SELECT 1 FROM requests", Output::Json, &mut Vec::new())).is_err(), "{end}");
+        assert!(
+            block_on(query::sql(&path, "SELECT 1 FROM requests", Output::Json, &mut Vec::new(), &Unread::default()))
+                .is_err(),
+            "{end}"
+        );
         let mut compressor = Compressor::new(path.clone(), sizes, Arc::default(), Chained::Off);
         compressor.start();
         wait("that it gives up", || !compressor.is_at_work());

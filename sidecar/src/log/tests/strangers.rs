@@ -152,6 +152,37 @@ fn refusals_of_strangers_displace_themselves_alone() {
 }
 
 #[test]
+fn where_both_have_more_than_their_part_refusals_of_strangers_go_first() {
+    let (_folder, path) = folder();
+    let mut store = block_on(Store::open(&options(&path, whole(LARGE)), Opening::First)).unwrap();
+    let refused = |number: u64| Record { verdict: Verdict::Refused, peer: None, ..request(number) };
+    for first in (0..60_000).step_by(500) {
+        let batch = (first..first + 500).map(|number| if number % 3 == 0 { refused(number) } else { request(number) });
+        block_on(store.write(&batch.map(Box::new).collect::<Vec<_>>())).unwrap();
+    }
+    block_on(store.close_clean()).unwrap();
+    // A smaller size was set, by which both have far too much, and the file cannot be cut.
+    std::fs::create_dir(path.with_file_name("requests.db.part")).unwrap();
+    let mut store = block_on(Store::open(&options(&path, whole(2 << 20)), Opening::First)).unwrap();
+    let mut turns = Vec::new();
+    loop {
+        let done = block_on(store.write(&[])).unwrap();
+        if (done.pruned, done.pruned_strangers) == (0, 0) {
+            break;
+        }
+        turns.push((done.pruned, done.pruned_strangers));
+    }
+    block_on(store.close_clean()).unwrap();
+    // So many as one turn may delete are all theirs, and none is once the others make room.
+    assert_eq!(turns[0], (0, 8_000), "{turns:?}");
+    let began = turns.iter().position(|(known, _)| *known > 0).unwrap();
+    assert!(turns[began + 1..].iter().all(|(_, strangers)| *strangers == 0), "{turns:?}");
+    let left = ask(&path, "SELECT (SELECT count(*) FROM decision), (SELECT count(*) FROM refusal)");
+    let left: Vec<u64> = left.split(',').map(|count| count.parse().unwrap()).collect();
+    assert!(left[0] > 10_000 && (1_000..5_000).contains(&left[1]), "{left:?}, {turns:?}");
+}
+
+#[test]
 fn who_is_a_stranger() {
     let bundle = |bundle: Option<&str>| {
         Some(Arc::new(Peer::new(PeerFacts { bundle: bundle.map(Into::into), ..PeerFacts::default() })))

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use super::super::writer::{RETRY_MIN, longer};
 use super::segments::bytes;
 use super::*;
 
@@ -128,6 +129,14 @@ fn a_locked_store_gets_every_row_afterwards() {
     wait("the rows", || log.stats.rows_written() == 50);
     assert_eq!(log.stop(), Summary { written: 50, lost: 0, clean: true });
     assert_eq!(ask(&path, "SELECT count(*), count(DISTINCT id) FROM requests"), "50,50");
+}
+
+#[test]
+fn a_store_that_is_repaired_is_tried_within_five_seconds() {
+    let pauses = std::iter::successors(Some(RETRY_MIN), |pause| Some(longer(*pause)));
+    let milliseconds: Vec<_> = pauses.take(100).map(|pause| pause.as_millis()).collect();
+    assert_eq!(milliseconds[..8], [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    assert_eq!(milliseconds.iter().max(), Some(&5000));
 }
 
 #[test]
