@@ -8,6 +8,8 @@ mod peers;
 mod report;
 mod rounds;
 mod rows;
+mod waits;
+mod watch;
 mod writers;
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! What rows cost: the same gate without them, with them, and with them sent to PostgreSQL, in turns; and whether anybody
-//! waits for them.
+//! What rows cost: the same gate without them, with them, and with them sent to PostgreSQL, in turns. Whether anybody waits
+//! for them is in waits.rs.
 #![expect(clippy::print_stdout, reason = "a run of minutes shows how far it is")]
 
 use std::fmt::Write;
@@ -19,6 +19,7 @@ use crate::figures::Spread;
 use crate::load::{Connections, Exchange, TlsClient, Version};
 use crate::measure::{Core, cpu, cpu_of_ended_threads, cpu_of_thread, on_core, yield_to_others};
 use crate::peers::{Running, Scene, start_postern};
+use crate::waits::Waits;
 
 /// Connections that ask as fast as they can.
 const CONNECTIONS: usize = 32;
@@ -26,11 +27,6 @@ const CONNECTIONS: usize = 32;
 const WINDOW: Duration = Duration::from_secs(4);
 /// Time before it, for caches, pools and branch predictors.
 const WARM_UP: Duration = Duration::from_millis(500);
-
-/// Connections that ask now and then, how long each waits in between, and for how long: some 3,000 requests a second.
-const PATIENT: usize = 16;
-const PAUSE: Duration = Duration::from_millis(5);
-const PATIENT_WINDOW: Duration = Duration::from_secs(5);
 
 /// A gate that uses less than this within [`LOOK`] has nothing left to do.
 const REST: Duration = Duration::from_millis(3);
@@ -48,27 +44,18 @@ enum Rows {
     None,
     /// In the gate's own log.
     Kept,
-    /// The same, cut and compressed as often as can be, each time with a checkpoint.
-    Cut,
     /// Kept, and sent to PostgreSQL.
     Sent,
-    /// Kept, and tried to be sent to a server that hangs.
-    Waiting,
 }
 
 impl Rows {
-    /// Those whose processor time is compared.
-    const COSTS: [Self; 3] = [Self::None, Self::Kept, Self::Sent];
-    /// Those among which nobody is to wait longer.
-    const WAITS: [Self; 5] = [Self::None, Self::Kept, Self::Cut, Self::Sent, Self::Waiting];
+    const ALL: [Self; 3] = [Self::None, Self::Kept, Self::Sent];
 
     fn name(self) -> &'static str {
         match self {
             Self::None => "no rows (`allowedRatio` 0)",
             Self::Kept => "rows",
-            Self::Cut => "rows, segments of 128 KiB",
             Self::Sent => "rows, sent to PostgreSQL",
-            Self::Waiting => "rows, PostgreSQL hangs",
         }
     }
 }
@@ -81,22 +68,13 @@ struct Cost {
     threads: [f64; THREADS.len()],
 }
 
-/// Microseconds until the answer.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Wait {
-    rows: Rows,
-    half: f64,
-    most: f64,
-}
-
 /// What is measured with.
 pub struct RowsBench<'a> {
     scene: &'a Scene,
     server: Postgres,
-    hanging: std::net::TcpListener,
     client: TlsClient,
     costs: Vec<Cost>,
-    waits: Vec<Wait>,
+    waits: Waits,
 }
 
 impl<'a> RowsBench<'a> {
@@ -112,31 +90,22 @@ impl<'a> RowsBench<'a> {
         Ok(Self {
             scene,
             server,
-            // It takes connections, and nobody ever answers on them.
-            hanging: std::net::TcpListener::bind("127.0.0.1:0")?,
             client: TlsClient::new(scene, Exchange::Classical)?,
             costs: Vec::new(),
-            waits: Vec::new(),
+            waits: Waits::default(),
         })
     }
 
     /// One sample of each; every round begins with another.
     pub fn round(&mut self, round: usize) -> Result<()> {
-        let mut costs = Rows::COSTS;
-        costs.rotate_left(round % Rows::COSTS.len());
+        let mut costs = Rows::ALL;
+        costs.rotate_left(round % Rows::ALL.len());
         for rows in costs {
             let cost = self.cost(rows)?;
             println!("  {:<42} {:>7.1} µs", rows.name(), cost.all);
             self.costs.push(cost);
         }
-        let mut waits = Rows::WAITS;
-        waits.rotate_left(round % Rows::WAITS.len());
-        for rows in waits {
-            let wait = self.wait(rows)?;
-            println!("  {:<42} {:>7.0} µs, p99 {:>6.0} µs", rows.name(), wait.half, wait.most);
-            self.waits.push(wait);
-        }
-        Ok(())
+        self.waits.round(self.scene, &self.client)
     }
 
     fn cost(&self, rows: Rows) -> Result<Cost> {
@@ -164,20 +133,6 @@ impl<'a> RowsBench<'a> {
         Ok(Cost { rows, all: each(before.0, after.0), threads })
     }
 
-    fn wait(&self, rows: Rows) -> Result<Wait> {
-        let gate = self.start(rows)?;
-        let mut open = Connections::new(&self.client, Version::Http1, gate.address)?;
-        open.open(PATIENT)?;
-        open.ask(1, WARM_UP)?;
-        let mut waits = open.ask_now_and_then(PAUSE, PATIENT_WINDOW)?;
-        waits.sort_unstable();
-        let at = |hundredths: usize| -> Result<f64> {
-            let place = waits.len() * hundredths / 100;
-            Ok(waits.get(place).context("no answer came")?.as_secs_f64() * 1e6)
-        };
-        Ok(Wait { rows, half: at(50)?, most: at(99)? })
-    }
-
     fn start(&self, rows: Rows) -> Result<Running> {
         let file = |name: &str| self.scene.path().join(name);
         let sent = |url: String| json!({ "url": url, "passwordFile": file("password"), "caFile": file("postgres.pem"), "batchRows": 500 });
@@ -186,12 +141,7 @@ impl<'a> RowsBench<'a> {
             match rows {
                 Rows::None => log["allowedRatio"] = json!(0),
                 Rows::Kept => {}
-                Rows::Cut => log["segmentSize"] = json!("128Ki"),
                 Rows::Sent => log["postgres"] = sent(self.server.url("gate")),
-                Rows::Waiting => {
-                    let port = self.hanging.local_addr().map_or(0, |address| address.port());
-                    log["postgres"] = sent(format!("postgres://gate@127.0.0.1:{port}/postgres"));
-                }
             }
         };
         let folder = ConfigFolder::new()?;
@@ -206,13 +156,13 @@ impl<'a> RowsBench<'a> {
     }
 
     fn page(&self) -> Result<String> {
-        let rounds = self.costs.len() / Rows::COSTS.len();
+        let rounds = self.costs.len() / Rows::ALL.len();
         let mut text = format!(
             "# What rows cost\n\n{NOTES}\nOf {rounds} rounds the median, and in brackets least and most.\n\n| a request | µs | of it: {} |\n|---|--:|{}\n",
             THREADS.map(|(name, _)| name).join(" | "),
             "--:|".repeat(THREADS.len())
         );
-        for rows in Rows::COSTS {
+        for rows in Rows::ALL {
             let of = |value: &dyn Fn(&Cost) -> f64| {
                 spread(self.costs.iter().filter(|cost| cost.rows == rows).map(value).collect())
             };
@@ -227,13 +177,7 @@ impl<'a> RowsBench<'a> {
             let _ =
                 writeln!(text, "\n{}: {} µs more than without, {} % more.", rows.name(), spread(more)?, spread(share)?);
         }
-        text.push_str("\n| until the answer | half, µs | 99 of 100, µs |\n|---|--:|--:|\n");
-        for rows in Rows::WAITS {
-            let of = |value: fn(&Wait) -> f64| {
-                spread(self.waits.iter().filter(|wait| wait.rows == rows).map(value).collect())
-            };
-            let _ = writeln!(text, "| {} | {} | {} |", rows.name(), of(|wait| wait.half)?, of(|wait| wait.most)?);
-        }
+        text.push_str(&self.waits.page());
         Ok(text)
     }
 }

@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use super::alarm::Alarm;
 use super::tls::{TlsClient, connect};
 
 /// Handshakes at once while connections are opened.
@@ -98,28 +99,41 @@ impl Connections {
     }
 }
 
+/// One answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// When it was time to ask.
+    pub due: Instant,
+    /// When all of it was there.
+    pub came: Instant,
+}
+
 impl Connections {
-    /// Asks on all of them, one request at a time on each with this pause behind it; how long each answer took.
-    pub fn ask_now_and_then(&mut self, pause: Duration, duration: Duration) -> Result<Vec<Duration>> {
-        let until = Instant::now() + duration;
+    /// Asks once in every so long, each time on the next of them, however long answers take: a request that comes too late,
+    /// for its connection still waits, is late by that as its answer tells.
+    pub fn ask_on_time(&mut self, every: Duration, duration: Duration) -> Result<Vec<Answer>> {
+        let begin = Instant::now();
+        let until = begin + duration;
+        let turn = every * u32::try_from(self.senders.len())?;
         self.runtime.block_on(async {
             let mut asking = JoinSet::new();
-            for mut sender in self.senders.drain(..) {
+            for (place, mut sender) in (0..).zip(self.senders.drain(..)) {
+                let (alarm, mut due) = (Alarm::new()?, begin + every * place);
                 asking.spawn(async move {
-                    let mut waits = Vec::new();
-                    while Instant::now() < until {
-                        let begun = Instant::now();
+                    let mut answers = Vec::new();
+                    while due < until {
+                        alarm.wait_until(due).await?;
                         sender.ask().await?;
-                        waits.push(begun.elapsed());
-                        tokio::time::sleep(pause).await;
+                        answers.push(Answer { due, came: Instant::now() });
+                        due += turn;
                     }
-                    anyhow::Ok((sender, waits))
+                    anyhow::Ok((sender, answers))
                 });
             }
             let mut all = Vec::new();
             while let Some(asked) = asking.join_next().await {
-                let (sender, waits) = asked??;
-                all.extend(waits);
+                let (sender, answers) = asked??;
+                all.extend(answers);
                 self.senders.push(sender);
             }
             Ok(all)
