@@ -34,8 +34,14 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The longest that it may take until all rows are packed and sent.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The log's threads. The one that compresses is there only while there is something to compress: no other ever ends.
-const THREADS: [(&str, Option<&str>); 3] = [("writes", Some("log")), ("compresses", None), ("sends", Some("log-ship"))];
+/// The log's threads, by the names that the kernel has of them. The one that compresses is there only while there is something
+/// to compress: hardly another ever ends.
+const THREADS: [(&str, Option<&str>); 4] = [
+    ("writes", Some("log")),
+    ("commits, folds, cuts", Some("sqlx-sqlite-wor")),
+    ("compresses", None),
+    ("sends", Some("log-ship")),
+];
 
 /// What becomes of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

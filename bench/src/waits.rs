@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use postern_tests::config::ConfigFolder;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::figures::Spread;
 use crate::load::{Answer, Connections, TlsClient, Version};
@@ -79,11 +79,14 @@ pub struct Waits {
 impl Waits {
     /// One run of a gate that is started for it.
     pub fn round(&mut self, scene: &Scene, client: &TlsClient) -> Result<()> {
-        let folder = ConfigFolder::new()?;
-        let (live, url) = (folder.file("requests.db"), folder.file("url"));
-        let postgres = json!({ "urlFile": url, "caFile": scene.path().join("postgres.pem") });
-        let gate =
-            on_core(Core::Proxy, || start_postern(scene, folder, |settings| settings["log"]["postgres"] = postgres))?;
+        // Looking at what is in the gate's own folder would wake the gate each time.
+        let (log, folder) = (ConfigFolder::new()?, ConfigFolder::new()?);
+        let (live, url) = (log.file("requests.db"), folder.file("url"));
+        let change = |settings: &mut Value| {
+            settings["log"]["path"] = json!(live);
+            settings["log"]["postgres"] = json!({ "urlFile": url, "caFile": scene.path().join("postgres.pem") });
+        };
+        let gate = on_core(Core::Proxy, || start_postern(scene, folder, change))?;
         let mut open = Connections::new(client, Version::Http1, gate.address)?;
         open.open(CONNECTIONS)?;
         open.ask_on_time(EVERY, WARM_UP)?;
@@ -197,4 +200,59 @@ fn sorted(answers: &[Answer], spans: &Spans) -> [Found; Meanwhile::ALL.len()] {
     }
     found.iter_mut().for_each(|found| found.answers.sort_unstable());
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_once_and_for_what_holds_up_most() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let mut spans = Spans::default();
+        for (work, from, to) in [
+            (Work::Cut, 5000, 5100),
+            (Work::Checkpoint, 5050, 5100),
+            (Work::Compression, 5040, 5900),
+            (Work::Hanging, 2000, 3010),
+            (Work::Hanging, 5500, 9000),
+        ] {
+            spans.each[work as usize].push((at(from), at(to)));
+        }
+        let only = Meanwhile::Only;
+        let table = [
+            (1000, 1001, vec![Meanwhile::Nothing]),
+            (1999, 2001, vec![only(Work::Hanging)]),
+            (3005, 3020, vec![only(Work::Hanging)]),
+            (3050, 3051, vec![Meanwhile::Nothing, Meanwhile::NothingShort]),
+            (4999, 5001, vec![only(Work::Cut)]),
+            (5099, 5101, vec![only(Work::Cut)]),
+            (5600, 5601, vec![only(Work::Compression)]),
+            (5950, 5951, vec![only(Work::Hanging)]),
+        ];
+        for (due, came, expected) in table {
+            let found = sorted(&[Answer { due: at(due), came: at(came) }], &spans);
+            let counted = Meanwhile::ALL.into_iter().zip(&found).filter(|(_, found)| !found.answers.is_empty());
+            assert_eq!(counted.map(|(meanwhile, _)| meanwhile).collect::<Vec<_>>(), expected, "{due} to {came}");
+        }
+    }
+
+    #[test]
+    fn what_is_told_of_few_answers_is_never_the_longest() {
+        let found = |count: u64| Found { times: Vec::new(), answers: (1..=count).map(Duration::from_micros).collect() };
+        let table = [
+            (0, [None, None, None]),
+            (1, [None, None, None]),
+            (100, [Some(51.0), None, None]),
+            (200, [Some(101.0), Some(199.0), None]),
+            (2000, [Some(1001.0), Some(1981.0), Some(1999.0)]),
+        ];
+        for (count, expected) in table {
+            let told = [HALF, MOST, NEARLY_ALL].map(|part| found(count).microseconds(part).map(f64::round));
+            assert_eq!(told, expected, "of {count}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! What a gate's log is about, by the millisecond: as its files tell, so that looking costs the gate nothing. And a PostgreSQL
 //! that hangs now and then.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
@@ -57,7 +57,8 @@ pub type Span = (Instant, Instant);
 /// When what was under way, in order.
 #[derive(Debug, Default)]
 pub struct Spans {
-    each: [Vec<Span>; Work::ALL.len()],
+    /// Of each kind.
+    pub each: [Vec<Span>; Work::ALL.len()],
     /// When the client's core did something else, or nothing because the machine stood still; and as long again, in which
     /// the client makes up for it.
     pub held_up: Vec<Span>,
@@ -90,6 +91,8 @@ pub fn is_any_in(spans: &[Span], (from, to): Span) -> bool {
 /// The log of a gate, and a PostgreSQL that it is told of now and then.
 pub struct Watch<'a> {
     live: PathBuf,
+    /// What all who have the log open share.
+    shared: File,
     is_cutting: bool,
     server: TcpListener,
     connection: Option<TcpStream>,
@@ -104,7 +107,17 @@ impl<'a> Watch<'a> {
         // It takes connections, and nobody ever answers on them.
         let server = TcpListener::bind("127.0.0.1:0")?;
         server.set_nonblocking(true)?;
-        Ok(Self { live, is_cutting: false, server, connection: None, url, is_there: false })
+        let mut shared = live.clone().into_os_string();
+        shared.push("-shm");
+        Ok(Self {
+            live,
+            shared: File::open(shared)?,
+            is_cutting: false,
+            server,
+            connection: None,
+            url,
+            is_there: false,
+        })
     }
 
     /// Looks until it is stopped.
@@ -147,12 +160,9 @@ impl<'a> Watch<'a> {
     }
 
     fn is_folding(&self) -> Result<bool> {
-        let mut path = self.live.clone().into_os_string();
-        path.push("-shm");
-        let shared = fs::File::open(path)?;
         let number = |at: u64| -> Result<u32> {
             let mut bytes = [0; size_of::<u32>()];
-            shared.read_exact_at(&mut bytes, at)?;
+            self.shared.read_exact_at(&mut bytes, at)?;
             Ok(u32::from_ne_bytes(bytes))
         };
         Ok(number(FOLDED)? < number(TO_BE_FOLDED)?)

@@ -1,5 +1,7 @@
 //! Postern with client authentication, identities, a policy and its request log.
 
+use std::fs;
+
 use anyhow::Result;
 use postern_tests::config::{ConfigFolder, document};
 use postern_tests::process::Launch;
@@ -7,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::scene::Scene;
 use super::{Process, Running};
+
+const LOG_FOLDER: &str = "log";
 
 pub(super) fn start(scene: &Scene) -> Result<Running> {
     start_in(scene, None, |_| {})
@@ -22,7 +26,8 @@ fn start_in(scene: &Scene, own: Option<ConfigFolder>, change: impl FnOnce(&mut V
     document["settings"] = json!({
         "statusAddress": "127.0.0.1:0",
         "workers": 1,
-        "log": { "path": "requests.db" },
+        // In a folder of its own, as in a pod: each change beside the configuration is one that the gate looks at.
+        "log": { "path": format!("{LOG_FOLDER}/requests.db") },
     });
     document["policy"]["limits"] = json!({ "maxConnections": scene.connections });
     if let Some(own) = &own {
@@ -34,6 +39,7 @@ fn start_in(scene: &Scene, own: Option<ConfigFolder>, change: impl FnOnce(&mut V
     change(&mut document["settings"]);
     let folder = own.as_ref().unwrap_or(&scene.folder);
     folder.write_document(&document)?;
+    fs::create_dir_all(folder.file(LOG_FOLDER))?;
     let sidecar = Launch::of(scene.sidecar.clone(), folder.path()).start_ready()?;
     // Rows by the million take their time to be counted, and this is no test of them.
     sidecar.leave_unaudited();
