@@ -16,6 +16,7 @@ use libsqlite3_sys::{
     sqlite3_last_insert_rowid, sqlite3_prepare_v2, sqlite3_reset, sqlite3_step, sqlite3_stmt,
 };
 use sqlx::sqlite::LockedSqliteHandle;
+use sqlx::{Connection, SqliteConnection};
 
 /// SQLite refused.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,18 @@ impl HandleError {
     pub(super) fn code(&self) -> i32 {
         self.code
     }
+}
+
+/// The handle of a connection, for as long as no other thread uses it.
+///
+/// Who gives it back and at once takes it again stops for ever some time: sqlx's thread learns who wants it by a queue of 50,
+/// and may itself wait for it while the queue is full. An answer of that thread shows that it has nothing left to learn.
+///
+/// # Errors
+/// When that thread has ended.
+pub(super) async fn lock(connection: &mut SqliteConnection) -> sqlx::Result<LockedSqliteHandle<'_>> {
+    connection.ping().await?;
+    connection.lock_handle().await
 }
 
 /// A connection, which no other thread uses while its lock is borrowed.

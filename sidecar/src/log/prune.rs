@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
 
 use super::chain::Links;
-use super::handle::{Database, HandleError};
+use super::handle::{Database, HandleError, lock};
 use super::ids::Ids;
 use super::links;
 use super::segments::Sizes;
@@ -186,7 +186,7 @@ impl Room {
         let before = pages(&mut transaction).await?;
         let oldest = format!("seq IN (SELECT seq FROM refusal ORDER BY seq LIMIT {REFUSAL_SLICE_ROWS})");
         let deleted = delete(&mut transaction, "refusal", &oldest, links).await?;
-        let refusal_pages = self.count_refusals(Database::of(&mut transaction.lock_handle().await?), before)?;
+        let refusal_pages = self.count_refusals(Database::of(&mut lock(&mut transaction).await?), before)?;
         transaction.commit().await?;
         self.refusal_pages = refusal_pages;
         Ok(deleted)
@@ -239,5 +239,5 @@ async fn delete(
 
 /// Pages in use, of all tables.
 pub(super) async fn pages(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
-    Ok(Database::of(&mut connection.lock_handle().await?).pages()?)
+    Ok(Database::of(&mut lock(connection).await?).pages()?)
 }

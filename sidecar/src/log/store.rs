@@ -14,7 +14,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use super::bodies::Missed;
 use super::chain::Links;
 use super::encode::{INSERT_REFUSAL_SQL, INSERT_SQL, Row, encode, encode_refusal, micros, row_id};
-use super::handle::{Database, HandleError};
+use super::handle::{Database, HandleError, lock};
 use super::ids::Ids;
 use super::insert::insert;
 use super::links::{self, Chained};
@@ -321,7 +321,7 @@ impl Store {
     async fn append(&mut self, batch: &[Box<Record>]) -> Result<(), StoreError> {
         let end = self.last + i64::try_from(batch.len()).unwrap_or(i64::MAX);
         let sealed = self.seal(batch);
-        let mut handle = self.connection.lock_handle().await?;
+        let mut handle = lock(&mut self.connection).await?;
         let database = Database::of(&mut handle);
         // Where something of it fails, the store is closed, by which SQLite undoes it.
         database.execute(c"BEGIN IMMEDIATE")?;

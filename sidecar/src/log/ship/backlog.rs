@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sqlx::{Connection, SqliteConnection};
 
+use super::super::handle::lock;
 use super::super::prune::PAGE_BYTES;
 use super::super::query::{self, QueryError, Reads};
 use super::super::segments::{self, Segment};
@@ -234,7 +235,7 @@ async fn rows_between(
     until: i64,
     limit: u32,
 ) -> Result<Rows, QueryError> {
-    Ok(rows::read(&mut connection.lock_handle().await?, (after, until), limit)?)
+    Ok(rows::read(&mut lock(connection).await?, (after, until), limit)?)
 }
 
 #[cfg(test)]
