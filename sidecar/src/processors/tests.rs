@@ -1,8 +1,9 @@
 //! Machines as their files tell of them, and how many workers each is worth.
 
 use std::path::Path;
+use std::{fs, thread};
 
-use super::{Why, Workers, decide, held_back, workers};
+use super::{Why, Workers, be_idle, decide, held_back, workers};
 
 const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
 const V1: &str = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
@@ -180,4 +181,16 @@ fn how_often_this_process_was_held_back() {
     for (case, machine, expected) in table {
         assert_eq!(held_back(&|path| machine.read(path)), expected, "{case}");
     }
+}
+
+#[test]
+fn a_thread_that_is_idle_is_so_by_its_policy() {
+    let idle = || {
+        be_idle();
+        fs::read_to_string("/proc/thread-self/stat").unwrap()
+    };
+    let stat = thread::spawn(idle).join().unwrap();
+    // Field 41, and SCHED_IDLE (proc_pid_stat(5), sched(7)); behind the name in brackets is field 3.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    assert_eq!(fields.split(' ').nth(41 - 3), Some("5"), "{stat}");
 }
