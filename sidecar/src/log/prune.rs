@@ -30,8 +30,9 @@ const REFUSALS_PART: u64 = 8;
 /// the batch that is about to be written, of 500 rows.
 const BESIDE: u64 = 96 << 10;
 
-/// SQLite's own default; more does not make commits cheaper.
-const CHECKPOINT_PAGES_MAX: u64 = 1000;
+/// Half a MiB: with SQLite's own default of 1000 the thread is some milliseconds at it, which whoever shares its processor
+/// waits for.
+const CHECKPOINT_PAGES_MAX: u64 = 128;
 const CHECKPOINT_PAGES_MIN: u64 = 16;
 
 /// SQLite's default, and so that of every file this program makes.
