@@ -19,6 +19,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) use compress::Compressor;
@@ -263,8 +264,8 @@ fn write_file(unfinished: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(unfinished)?;
         for piece in bytes.chunks(PIECE) {
             file.write_all(piece)?;
-            // Whoever shares the processor has it meanwhile.
-            file.sync_data()?;
+            // Whoever waits for this processor is first.
+            thread::yield_now();
         }
         file.sync_all()?;
         fs::rename(unfinished, path)
