@@ -242,3 +242,11 @@ async fn delete(
 pub(super) async fn pages(connection: &mut SqliteConnection) -> Result<i64, StoreError> {
     Ok(Database::of(&mut lock(connection).await?).pages()?)
 }
+
+/// Bytes of a copy of the database, and so of its file when its write-ahead log is folded into it.
+pub(super) async fn copy_bytes(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let mut handle = lock(connection).await?;
+    let database = Database::of(&mut handle);
+    let bytes = database.number(c"PRAGMA page_count")? * database.number(c"PRAGMA page_size")?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}

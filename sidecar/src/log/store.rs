@@ -18,7 +18,7 @@ use super::handle::{Database, HandleError, lock};
 use super::ids::Ids;
 use super::insert::insert;
 use super::links::{self, Chained};
-use super::prune::{Room, pages};
+use super::prune::{Room, copy_bytes, pages};
 use super::record::{Kind, Record, Scope, ScopeFacts};
 use super::schema::{VERSION, migrate};
 use super::sealed::BodyKey;
@@ -271,15 +271,22 @@ impl Store {
     async fn cut(&mut self) -> Result<Gone, StoreError> {
         let mut gone = Gone::default();
         if self.last > self.cut {
-            let image = segments::image(&mut self.connection).await?;
-            let image = image.as_ref();
             let segment = Segment { first: self.cut + 1, last: self.last, newest: self.cutter.newest };
-            gone = self.make_room(image.len() as u64 + self.retention.sizes.segment).await?;
-            if let Err(error) = segments::write(&self.path, &segment, image) {
-                // It stays in the live file, and that within its size as ever.
-                self.cutter.failed();
-                tracing::warn!(path = %self.path.display(), %error, "the request log cannot be cut; it is tried again");
-                return Ok(gone);
+            let bytes = copy_bytes(&mut self.connection).await?;
+            gone = self.make_room(bytes + self.retention.sizes.segment).await?;
+            let written = {
+                let mut handle = lock(&mut self.connection).await?;
+                segments::write(Database::of(&mut handle), &self.path, &segment)
+            };
+            match written {
+                Err(error) if error.is_damage() => return Err(error),
+                Err(error) => {
+                    // It stays in the live file, and that within its size as ever.
+                    self.cutter.failed();
+                    tracing::warn!(path = %self.path.display(), %error, "the request log cannot be cut; it is tried again");
+                    return Ok(gone);
+                }
+                Ok(()) => {}
             }
             segments::set_cut(&mut self.connection, self.last, true).await?;
             self.cut = self.last;

@@ -4,15 +4,17 @@
 //! closes it, the write-ahead log that then has that name, and that would be the next file's. Copied first, its rows are in
 //! both for a moment; whoever reads leaves out segments beyond the `cut` that the live file names.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use sqlx::{Connection, SqliteConnection};
 
-use super::{SIZE_MAX, Segment, Sizes, UNFINISHED, beside, bytes, sync_folder, write_file};
+use super::{PIECE, SIZE_MAX, Segment, Sizes, UNFINISHED, beside, bytes, sync_folder, write_piece, write_whole};
 use crate::log::encode::micros;
+use crate::log::handle::{Database, HandleError, Stored};
 use crate::log::links::AT_A_CUT;
 use crate::log::prune::PAGE_BYTES;
 use crate::log::store::StoreError;
@@ -22,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Where the header of a file says how it is written (https://www.sqlite.org/fileformat2.html#file_format_version_numbers),
 /// and that it is without a write-ahead log: a segment is one file, and only so it can be opened in memory.
-const FORMAT_VERSIONS: std::ops::Range<usize> = 18..20;
+const FORMAT_VERSIONS: u64 = 18;
 const WITHOUT_LOG: u8 = 1;
 
 /// What empties the live file but for its words, which the next rows have, too.
@@ -102,20 +104,28 @@ pub(in crate::log) fn is_large(pages: i64, sizes: &Sizes) -> bool {
     u64::try_from(pages).unwrap_or(0) * PAGE_BYTES > 2 * sizes.segment.max(SIZE_MAX / 2)
 }
 
-/// The live file as it is, without its write-ahead log. Read by SQLite: whoever else opens and closes it in this process
-/// ends every lock that the process has on it.
-pub(in crate::log) async fn image(connection: &mut SqliteConnection) -> Result<impl AsRef<[u8]> + use<>, StoreError> {
-    let mut image = connection.serialize(None).await?;
-    if let Some(versions) = image.as_mut().get_mut(FORMAT_VERSIONS) {
-        versions.fill(WITHOUT_LOG);
-    }
-    Ok(image)
+/// Makes what is in the live file a segment: whole and on the disk under its name, or not at all.
+pub(in crate::log) fn write(live: Database<'_>, path: &Path, segment: &Segment) -> Result<(), StoreError> {
+    write_whole(&beside(path, UNFINISHED), &segment.path(path), |file| copy(live, file))?;
+    Ok(sync_folder(path)?)
 }
 
-/// Writes a segment: whole and on the disk under its name, or not at all.
-pub(in crate::log) fn write(live: &Path, segment: &Segment, image: &[u8]) -> io::Result<()> {
-    write_file(&beside(live, UNFINISHED), &segment.path(live), image)?;
-    sync_folder(live)
+/// Writes all pages of a database, which nobody else may write meanwhile. Read by SQLite: whoever else opens and closes the
+/// file in this process ends every lock that the process has on it. What SQLite has for it, `serialize`, copies all at once:
+/// for milliseconds nobody else has the processor, and there has to be memory for all of it.
+fn copy(from: Database<'_>, to: &mut File) -> Result<(), StoreError> {
+    let mut pages = from.prepare(c"SELECT data FROM sqlite_dbpage")?;
+    let mut piece = Vec::with_capacity(PIECE);
+    while pages.step()? {
+        let Stored::Blob(page) = pages.value(0) else { return Err(HandleError::ours("a page is missing").into()) };
+        piece.extend_from_slice(page);
+        if piece.len() >= PIECE {
+            write_piece(to, &piece)?;
+            piece.clear();
+        }
+    }
+    write_piece(to, &piece)?;
+    Ok(to.write_all_at(&[WITHOUT_LOG; 2], FORMAT_VERSIONS)?)
 }
 
 /// Notes in the live file that all rows up to `cut` are in segments; if they are copies, its own and what they refer to

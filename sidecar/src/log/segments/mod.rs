@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(super) use compress::Compressor;
-pub(super) use cut::{Cutter, image, is_large, move_away, set_cut, times, write};
+pub(super) use cut::{Cutter, is_large, move_away, set_cut, times, write};
 pub(super) use open::{Part, Source, as_one_table, cut_of, known, newest, open, open_current, open_to_read};
 pub(super) use retain::{Gone, LOOK_EVERY, Retention, Tally, closed_bytes, tidy};
 pub use unread::Unread;
@@ -258,17 +258,29 @@ pub(super) fn beside(live: &Path, end: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Writes a file: whole and on the disk under its name, or not at all.
+/// Makes a file of bytes, as [`write_whole`] does.
 fn write_file(unfinished: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_whole(unfinished, path, |file| bytes.chunks(PIECE).try_for_each(|piece| write_piece(file, piece)))
+}
+
+/// Writes some bytes, and has whoever waits for this processor go first.
+fn write_piece(file: &mut File, piece: &[u8]) -> io::Result<()> {
+    file.write_all(piece)?;
+    thread::yield_now();
+    Ok(())
+}
+
+/// Makes a file: whole and on the disk under its name, or not at all.
+fn write_whole<E: From<io::Error>>(
+    unfinished: &Path,
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(unfinished)?;
-        for piece in bytes.chunks(PIECE) {
-            file.write_all(piece)?;
-            // Whoever waits for this processor is first.
-            thread::yield_now();
-        }
+        write(&mut file)?;
         file.sync_all()?;
-        fs::rename(unfinished, path)
+        Ok(fs::rename(unfinished, path)?)
     })();
     if written.is_err() {
         let _nothing_of_it_is_needed = fs::remove_file(unfinished);

@@ -140,6 +140,24 @@ fn a_query_of_ones_own_has_all_rows_in_one_table() {
     block_on(store.close_clean()).unwrap();
 }
 
+#[test]
+fn a_copy_that_finds_no_room_leaves_rows_where_they_are() {
+    let (_folder, path) = folder();
+    let mut store = open(&path, small(64 << 20));
+    let mut unfinished = path.clone().into_os_string();
+    unfinished.push(".part");
+    // All that is written there finds the disk full (full(4)).
+    std::os::unix::fs::symlink("/dev/full", &unfinished).unwrap();
+    write(&mut store, 0..4_000);
+    assert_eq!(files(&path), BTreeSet::from([String::new()]), "nothing is left of the copy");
+    assert_eq!(paths(&path, &everything()), (0..4_000).collect::<Vec<_>>());
+    block_on(store.close_clean()).unwrap();
+    let mut store = open(&path, small(64 << 20));
+    write(&mut store, 4_000..4_500);
+    assert_eq!(segments::list(&path).unwrap().len(), 1, "it is tried again");
+    assert_eq!(paths(&path, &everything()), (0..4_500).collect::<Vec<_>>());
+}
+
 /// Makes all segments small, as the log's thread does.
 pub(super) fn compress(path: &Path, sizes: Sizes) -> Arc<Stats> {
     let stats = Arc::new(Stats::default());
