@@ -2,7 +2,6 @@
 //! there, and no others.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderName};
@@ -76,6 +75,7 @@ struct Entry {
     name: Box<str>,
     /// Whether it is every name that begins so.
     is_prefix: bool,
+    /// Of a whole name that is a secret's never [`CapturedAs::Keep`].
     kept: CapturedAs,
 }
 
@@ -127,9 +127,11 @@ impl Capture {
 impl Entry {
     fn of(document::Captured { name, kept }: &document::Captured, is_header: bool) -> Self {
         let beginning = name.strip_suffix('*');
+        let is_prefix = beginning.is_some();
         let name = beginning.unwrap_or(name);
         let name = if is_header { name.to_ascii_lowercase() } else { name.to_owned() };
-        Self { name: name.into(), is_prefix: beginning.is_some(), kept: *kept }
+        let kept = if !is_prefix && is_secret(&name) { masked(*kept) } else { *kept };
+        Self { name: name.into(), is_prefix, kept }
     }
 
     fn is_of(&self, name: &str) -> bool {
@@ -139,12 +141,14 @@ impl Entry {
 
 /// What becomes of a name's value, where anything of it is to be in the row: the first entry that has the name says it.
 fn kept(list: &[Entry], name: &str) -> Option<CapturedAs> {
-    let kept = list.iter().find(|entry| entry.is_of(name))?.kept;
-    match kept {
-        CapturedAs::Drop => None,
-        CapturedAs::Keep if is_secret(name) => Some(CapturedAs::Mask),
-        kept => Some(kept),
-    }
+    let entry = list.iter().find(|entry| entry.is_of(name))?;
+    let kept = if entry.is_prefix && is_secret(name) { masked(entry.kept) } else { entry.kept };
+    (kept != CapturedAs::Drop).then_some(kept)
+}
+
+/// What becomes of a secret's value.
+fn masked(kept: CapturedAs) -> CapturedAs {
+    if kept == CapturedAs::Keep { CapturedAs::Mask } else { kept }
 }
 
 /// A name, what becomes of its value, and that.
@@ -217,44 +221,40 @@ impl Writing<'_> {
     fn list<'r>(&mut self, list: &str, values: impl Iterator<Item = One<'r>>) {
         let mut is_open = false;
         for (name, kept, value) in values {
-            let shown = self.shown(kept, &value);
-            let (name, shown) = (quoted(clipped(&text(name.as_bytes()))), quoted(shown));
-            let opening = match (is_open, self.json.is_empty()) {
-                (true, _) => ",".to_owned(),
-                (false, true) => format!("{{\"{list}\":{{"),
-                (false, false) => format!(",\"{list}\":{{"),
-            };
-            if self.json.len() + opening.len() + name.len() + ":".len() + shown.len() + ENDING > ROW_BYTES {
+            let before = self.json.len();
+            self.json.push(if before == 0 { '{' } else { ',' });
+            if !is_open {
+                quote(&mut self.json, list.as_bytes());
+                self.json.push_str(":{");
+            }
+            quote(&mut self.json, name.as_bytes());
+            self.json.push(':');
+            self.show(kept, &value);
+            if self.json.len() + ENDING > ROW_BYTES {
+                self.json.truncate(before);
                 self.taken.dropped += 1;
                 continue;
             }
             is_open = true;
-            for part in [&*opening, &*name, ":", &*shown] {
-                self.json.push_str(part);
-            }
         }
         if is_open {
             self.json.push('}');
         }
     }
 
-    fn shown(&mut self, kept: CapturedAs, value: &[u8]) -> String {
-        let masked = || "***".to_owned();
-        match kept {
-            CapturedAs::Keep => clipped(&text(value)),
-            CapturedAs::Mask | CapturedAs::Drop => masked(),
-            CapturedAs::Sha256 => match (self.hash)(value) {
-                Some(hash) => hash.iter().fold("sha256:".to_owned(), |mut text, byte| {
-                    // Writing to a string cannot fail.
-                    let _ = write!(text, "{byte:02x}");
-                    text
-                }),
-                None => {
-                    self.taken.unsalted += 1;
-                    masked()
-                }
-            },
+    fn show(&mut self, kept: CapturedAs, value: &[u8]) {
+        if kept == CapturedAs::Keep {
+            return quote(&mut self.json, value);
         }
+        let hash = if kept == CapturedAs::Sha256 { (self.hash)(value) } else { None };
+        let Some(hash) = hash else {
+            self.taken.unsalted += u64::from(kept == CapturedAs::Sha256);
+            return self.json.push_str("\"***\"");
+        };
+        self.json.push_str("\"sha256:");
+        let digit = |number: u8| char::from(b"0123456789abcdef"[usize::from(number & 0xf)]);
+        self.json.extend(hash.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]));
+        self.json.push('"');
     }
 
     fn finish(mut self) -> Taken {
@@ -276,13 +276,17 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { text }
 }
 
-fn clipped(text: &str) -> String {
-    match text.floor_char_boundary(VALUE_BYTES) {
-        end if end < text.len() => format!("{}…", &text[..end]),
-        _ => text.to_owned(),
+/// Writes bytes as a string of JSON, [`VALUE_BYTES`] of their text at most.
+fn quote(json: &mut String, bytes: &[u8]) {
+    let mut text = text(bytes);
+    let end = text.floor_char_boundary(VALUE_BYTES);
+    if end < text.len() {
+        text = Cow::Owned(format!("{}…", &text[..end]));
     }
-}
-
-fn quoted(text: String) -> String {
-    serde_json::Value::String(text).to_string()
+    if text.bytes().any(|byte| byte < b' ' || matches!(byte, b'"' | b'\\')) {
+        return json.push_str(&serde_json::Value::from(text).to_string());
+    }
+    json.push('"');
+    json.push_str(&text);
+    json.push('"');
 }

@@ -59,6 +59,7 @@ fn the_first_entry_that_has_a_name_says_what_is_kept() {
         (&[("x-secret", "Mask"), ("x-s*", "Drop")], r#"{"headers":{"x-secret":"***"}}"#),
         (&[("x-s*", "Drop"), ("x-secret", "Keep")], ""),
         (&[("a*", "Keep")], r#"{"headers":{"accept":"d","authorization":"***"}}"#),
+        (&[("Authorization", "Keep")], r#"{"headers":{"authorization":"***"}}"#),
         (&[("AUTHORIZATION", "Drop"), ("a*", "Keep")], r#"{"headers":{"accept":"d"}}"#),
         (&[("authorization", "Sha256")], r#"{"headers":{"authorization":"sha256:HASH"}}"#),
     ];
@@ -94,6 +95,7 @@ fn cookies_are_taken_one_by_one() {
         (&[("theme", "Keep")], &[b"theme=dark; sid=1"], r#"{"cookies":{"theme":"dark"}}"#),
         (&[("theme", "Keep")], &[b"sid=1", b"theme=dark"], r#"{"cookies":{"theme":"dark"}}"#),
         (&[("*", "Keep")], &[b"theme=dark; sid=1;none; =x"], r#"{"cookies":{"theme":"dark","sid":"***"}}"#),
+        (&[("sid*", "Keep")], &[b"sid=1; sidebar=2"], r#"{"cookies":{"sid":"***","sidebar":"2"}}"#),
         (&[("a", "Keep")], &[b"a=b=c; a=2"], r#"{"cookies":{"a":"b=c, 2"}}"#),
         (&[("A", "Keep")], &[b"a=1"], ""),
     ];
