@@ -180,7 +180,7 @@ fn facts(identity: &str) -> PeerFacts {
     }
 }
 
-fn wait(what: &str, condition: impl Fn() -> bool) {
+pub(super) fn wait(what: &str, condition: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < end, "waited too long: {what}");

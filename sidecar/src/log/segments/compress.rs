@@ -1,12 +1,14 @@
 //! Segments made small, by a thread of its own that is there only while there are some to make small. What traffic needs
 //! goes first: the thread is idle by its policy, works a part of the time, and not while the kernel holds this process
-//! back.
+//! back. Where the others leave it nothing, and segments wait, one that is like any other thread takes its place, and its
+//! part of the time: else what is to be deleted next, and what was refused of that, would be for the writer to see to, and
+//! rows would wait for it.
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,7 +19,7 @@ use super::retain::CUTS_AHEAD;
 use super::thin::thin;
 use super::{Form, Retention, SIZE_MAX, Segment, Sizes, beside, list, set_aside, sync_folder, write_file};
 use crate::log::links::Chained;
-use crate::log::stats::{PruneReason, Stats};
+use crate::log::stats::{PruneReason, SegmentForm, Stats};
 use crate::processors;
 
 /// What a packed segment is called while it is written.
@@ -35,6 +37,12 @@ const CHECK: Duration = Duration::from_millis(20);
 /// What thinning one takes for each of its pieces, but for compressing what is left.
 const THIN: Duration = Duration::from_micros(800);
 
+/// Segments that wait when an idle thread has no time for them: the one it is at, and two that came meanwhile.
+const BEHIND: u64 = 3;
+
+/// How long it is like any other thread then: what left it nothing will do so again.
+const ORDINARY: Duration = Duration::from_secs(60);
+
 /// How long it waits where the kernel held this process back since it last looked: ten of the usual periods of a limit.
 const HELD_BACK: Duration = Duration::from_secs(1);
 
@@ -46,37 +54,53 @@ pub(in crate::log) struct Compressor {
     retention: Retention,
     chain: Chained,
     thread: Option<JoinHandle<()>>,
+    is_idle: bool,
+    /// When segments last waited for it.
+    behind: Option<Instant>,
     stop: Arc<AtomicBool>,
-    /// Whether every segment was looked at that was there at the start.
-    has_checked: bool,
+    /// Number of the last row of those that were there at the start and were looked at; the largest when all were.
+    checked: Arc<AtomicI64>,
 }
 
 impl Compressor {
     pub(in crate::log) fn new(live: PathBuf, sizes: Sizes, stats: Arc<Stats>, chain: Chained) -> Self {
         let retention = Retention::new(sizes, &stats);
-        Self { live, stats, retention, chain, thread: None, stop: Arc::default(), has_checked: false }
+        let (stop, checked) = <(Arc<_>, Arc<_>)>::default();
+        Self { live, stats, retention, chain, thread: None, is_idle: true, behind: None, stop, checked }
     }
 
     /// Sees to it that all segments there are become small; at the first time also that they are whole.
     pub(in crate::log) fn start(&mut self) {
-        if self.is_at_work() {
+        if self.stats.segments(SegmentForm::Plain).0 >= BEHIND {
+            self.behind = Some(Instant::now());
+        }
+        let is_idle = self.behind.is_none_or(|behind| behind.elapsed() >= ORDINARY);
+        if self.is_at_work() && (is_idle || !self.is_idle) {
             // What came since it looked is made small with the next one.
             return;
         }
-        let (work, check) = (self.work(Pace::new(Arc::clone(&self.stop))), !self.has_checked);
+        self.stop.store(true, Ordering::Relaxed);
+        (self.stop, self.is_idle) = (Arc::default(), is_idle);
+        let (work, before) = (self.work(Pace::new(Arc::clone(&self.stop))), self.thread.take());
         let thread = thread::Builder::new().name("log-compress".to_owned()).spawn(move || {
-            processors::be_idle();
-            work.run(check);
+            if is_idle {
+                processors::be_idle();
+            }
+            // Two at once would take too much memory, and have one file for what they write.
+            if let Some(before) = before {
+                end(before);
+            }
+            work.run();
         });
         match thread {
-            Ok(thread) => (self.thread, self.has_checked) = (Some(thread), true),
+            Ok(thread) => self.thread = Some(thread),
             Err(error) => tracing::warn!(%error, "segments of the request log cannot be compressed now"),
         }
     }
 
     fn work(&self, pace: Pace) -> Work {
         let (live, stats, retention) = (self.live.clone(), Arc::clone(&self.stats), self.retention.clone());
-        Work { live, stats, retention, chain: self.chain.clone(), pace }
+        Work { live, stats, retention, chain: self.chain.clone(), pace, checked: Arc::clone(&self.checked) }
     }
 
     /// Takes what was allowed out of segments that are still to be sent and that the next cut would delete: the thread has
@@ -100,10 +124,15 @@ impl Compressor {
     pub(in crate::log) fn stop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _it_is_over_either_way = thread.join();
+            end(thread);
         }
     }
+}
+
+/// Waits for the end of a thread that is to stop.
+fn end(thread: JoinHandle<()>) {
+    thread.thread().unpark();
+    let _it_is_over_either_way = thread.join();
 }
 
 /// What the thread has.
@@ -113,15 +142,15 @@ struct Work {
     retention: Retention,
     chain: Chained,
     pace: Pace,
+    checked: Arc<AtomicI64>,
 }
 
 impl Work {
-    fn run(&self, check: bool) {
-        let mut checked = 0;
+    fn run(&self) {
         while !self.pace.is_over() {
-            match self.step(check, &mut checked) {
+            match self.step() {
                 Ok(true) => self.stats.count_segments(&self.live),
-                Ok(false) => return,
+                Ok(false) => return self.checked.store(i64::MAX, Ordering::Relaxed),
                 Err(error) => {
                     tracing::warn!(path = %self.live.display(), %error, "segments of the request log cannot be compressed now");
                     return;
@@ -131,11 +160,12 @@ impl Work {
     }
 
     /// Does the next thing there is to do; whether there was one.
-    fn step(&self, check: bool, checked: &mut i64) -> io::Result<bool> {
+    fn step(&self) -> io::Result<bool> {
         let live = &self.live;
+        let checked = self.checked.load(Ordering::Relaxed);
         let is_next = |segment: &&Segment| match segment.form(live) {
             Some(Form::Plain) => true,
-            Some(Form::Packed | Form::Thinned) => check && segment.first > *checked,
+            Some(Form::Packed | Form::Thinned) => segment.last > checked,
             Some(Form::Large) | None => false,
         };
         let segments = list(live)?;
@@ -150,7 +180,7 @@ impl Work {
                 (segment.clone(), small(live, segment, &self.pace))
             }
             (Some(segment), _) => {
-                *checked = segment.first;
+                self.checked.store(segment.last, Ordering::Relaxed);
                 self.pace.wait(CHECK);
                 (segment.clone(), read(live, segment).map(drop))
             }
@@ -325,12 +355,16 @@ impl Read for Paced<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::c_int;
+    use std::os::unix::thread::JoinHandleExt;
+    use std::thread::ThreadId;
+
     use sidecar_decide::Verdict;
 
     use super::*;
     use crate::log::record::{Kind, Record};
     use crate::log::tests::segments::open;
-    use crate::log::tests::{ask, block_on, folder, request};
+    use crate::log::tests::{ask, block_on, folder, request, wait};
 
     #[test]
     fn it_takes_its_share_and_no_more() {
@@ -377,7 +411,8 @@ mod tests {
         assert_eq!(segment.form(&live), Some(Form::Plain));
         small(&live, &segment, &paced(false)).unwrap();
         assert_eq!(segment.form(&live), Some(Form::Packed));
-        let mut work = Work { live: live.clone(), stats, retention, chain, pace: paced(true) };
+        let checked = Arc::default();
+        let mut work = Work { live: live.clone(), stats, retention, chain, pace: paced(true), checked };
         work.thin(&segment).unwrap();
         assert_eq!(segment.form(&live), Some(Form::Packed));
         work.pace = paced(false);
@@ -385,6 +420,50 @@ mod tests {
         assert_eq!(segment.form(&live), Some(Form::Thinned));
         let left = ask(&live, "SELECT kind, verdict FROM requests ORDER BY id");
         assert_eq!(left, "request,refused\nrequest,would_refuse\ngap,", "all but what was allowed");
+    }
+
+    /// The policy of the thread (sched(7)), which is asked for once: glibc keeps the answer.
+    fn policy(compressor: &Compressor) -> (ThreadId, c_int) {
+        let thread = compressor.thread.as_ref().unwrap();
+        let (mut policy, mut parameter) = (-1, libc::sched_param { sched_priority: 0 });
+        // SAFETY: the thread was not joined, and both places can be written to.
+        let code = unsafe { libc::pthread_getschedparam(thread.as_pthread_t(), &raw mut policy, &raw mut parameter) };
+        assert_eq!(code, 0);
+        (thread.thread().id(), policy)
+    }
+
+    #[test]
+    fn it_is_idle_until_segments_wait_for_it() {
+        let (_folder, live) = folder();
+        let sizes = Sizes::new(SIZE_MAX, Duration::ZERO, 1 << 30, None);
+        let stats = Arc::new(Stats::default());
+        let mut compressor = Compressor::new(live.clone(), sizes, Arc::clone(&stats), Chained::Off);
+        let write = |number| fs::write(Segment { first: number, last: number, ..SEGMENT }.path(&live), database());
+        let packed = || {
+            stats.count_segments(&live);
+            stats.segments(SegmentForm::Compressed).0
+        };
+        (1..=40).for_each(|number| write(number).unwrap());
+        compressor.start();
+        wait("the first", || packed() > 0);
+        let (first, of_first) = policy(&compressor);
+        compressor.start();
+        let so_far = packed();
+        wait("two more at least", || packed() > so_far + 2);
+        let (second, of_second) = policy(&compressor);
+        assert_eq!((of_first, of_second), (libc::SCHED_IDLE, libc::SCHED_OTHER));
+        // It goes on as it is, and so does the next one for some time.
+        compressor.start();
+        assert_ne!(first, second);
+        assert_eq!(compressor.thread.as_ref().unwrap().thread().id(), second);
+        wait("all", || packed() == 40 && !compressor.is_at_work());
+        for (number, is_idle) in [(41, false), (42, true)] {
+            write(number).unwrap();
+            compressor.start();
+            assert_eq!(compressor.is_idle, is_idle);
+            wait("the last", || packed() == number.cast_unsigned() && !compressor.is_at_work());
+            compressor.behind = Instant::now().checked_sub(ORDINARY);
+        }
     }
 
     #[test]
