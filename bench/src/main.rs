@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a program whose result is what it prints")]
 
 mod figures;
+mod full;
 mod load;
 mod measure;
 mod peers;

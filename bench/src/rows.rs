@@ -16,6 +16,7 @@ use postern_tests::postgres::Postgres;
 use serde_json::{Value, json};
 
 use crate::figures::Spread;
+use crate::full::Full;
 use crate::load::{Connections, Exchange, TlsClient, Version};
 use crate::measure::{Core, cpu, cpu_of_ended_threads, cpu_of_thread, on_core, yield_to_others};
 use crate::peers::{Running, Scene, start_postern};
@@ -81,6 +82,7 @@ pub struct RowsBench<'a> {
     client: TlsClient,
     costs: Vec<Cost>,
     waits: Waits,
+    full: Full,
 }
 
 impl<'a> RowsBench<'a> {
@@ -99,6 +101,7 @@ impl<'a> RowsBench<'a> {
             client: TlsClient::new(scene, Exchange::Classical)?,
             costs: Vec::new(),
             waits: Waits::default(),
+            full: Full::default(),
         })
     }
 
@@ -111,7 +114,8 @@ impl<'a> RowsBench<'a> {
             println!("  {:<42} {:>7.1} µs", rows.name(), cost.all);
             self.costs.push(cost);
         }
-        self.waits.round(self.scene, &self.client)
+        self.waits.round(self.scene, &self.client)?;
+        self.full.round(self.scene, &self.client)
     }
 
     fn cost(&self, rows: Rows) -> Result<Cost> {
@@ -184,6 +188,7 @@ impl<'a> RowsBench<'a> {
                 writeln!(text, "\n{}: {} µs more than without, {} % more.", rows.name(), spread(more)?, spread(share)?);
         }
         text.push_str(&self.waits.page());
+        text.push_str(&self.full.page());
         Ok(text)
     }
 }

@@ -19,9 +19,6 @@ const EVERY: Duration = Duration::from_millis(1);
 /// there take some milliseconds.
 const HELD_UP: Duration = Duration::from_millis(10);
 
-/// A segment is copied in memory before there is a file of it: what that takes and more.
-const COPY: Duration = Duration::from_millis(10);
-
 /// A live file that was cut is smaller, and one that is about to be is larger.
 const CUT_BYTES: u64 = 1 << 20;
 
@@ -130,7 +127,6 @@ impl<'a> Watch<'a> {
             let (is_cutting, is_compressing) = self.segments()?;
             let under_way = [is_cutting, self.is_folding()?, is_compressing, self.is_hanging(begun.elapsed())?];
             for ((work, is), going_on) in Work::ALL.into_iter().zip(under_way).zip(&mut going_on) {
-                let before = if work == Work::Cut { before - COPY } else { before };
                 spans.note(work, before, now, going_on, is);
             }
             if now - before > HELD_UP {

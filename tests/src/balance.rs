@@ -80,6 +80,14 @@ impl Sidecar {
         self.comes_even(status, "every decision to be in a row or counted as dropped", |_| true)
     }
 
+    /// Decisions that never will be in a row, as its counters have them.
+    ///
+    /// # Errors
+    /// When it does not tell them.
+    pub fn dropped(&self) -> Result<u64> {
+        Ok(Balance::of_page(&metrics(self.status_address()?)?).dropped)
+    }
+
     fn comes_even(&self, status: SocketAddr, what: &str, wanted: impl Fn(&Balance) -> bool) -> Result<()> {
         let mut last = Balance::default();
         let waited = eventually(what, PATIENCE, || {

@@ -69,4 +69,12 @@ impl Running {
             Process::Postern(sidecar) => sidecar.id(),
         }
     }
+
+    /// Decisions of Postern that never will be in a row.
+    pub fn dropped(&self) -> Result<u64> {
+        match &self.process {
+            Process::Haproxy(_) => Ok(0),
+            Process::Postern(sidecar) => sidecar.dropped(),
+        }
+    }
 }
