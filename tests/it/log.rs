@@ -196,6 +196,7 @@ fn log_changes_nothing() {
         ("attach 'other.db' as other", ONLY_READS),
         ("vacuum into 'copy.db'", ONLY_READS),
         ("pragma user_version = 7", ONLY_READS),
+        ("update sqlite_dbpage set data = zeroblob(4096)", ONLY_READS),
         ("", ONLY_READS),
         ("with gone as (select 1) delete from decision", ONLY_READS),
         (
@@ -212,6 +213,17 @@ fn log_changes_nothing() {
     let error = "postern-sidecar: there is no request log at /nowhere/requests.db: name the file with the setting log.path, \
                  or start the sidecar that writes it\n";
     assert_eq!((absent.code, absent.stderr.as_str()), (Some(1), error));
+}
+
+#[test]
+fn a_query_has_memory_of_its_own_and_no_more() {
+    let gate = gate_with_rows();
+    let most = "postern-sidecar: the query takes more memory than it may: ask for fewer rows, or copy the file and query the \
+                copy\n";
+    for (bytes, code, text, error) in [(1_000_000, 0, "n\r\n2000000\r\n", ""), (20_000_000, 1, "n\r\n", most)] {
+        let printed = log(&gate, &["-o", "csv", "--sql", &format!("select length(hex(zeroblob({bytes}))) as n")]);
+        assert_eq!((printed.code, printed.text().as_str(), printed.stderr.as_str()), (Some(code), text, error));
+    }
 }
 
 /// `sqlite3` holding a lock on the database until it is dropped.
