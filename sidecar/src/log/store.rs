@@ -274,11 +274,7 @@ impl Store {
             let segment = Segment { first: self.cut + 1, last: self.last, newest: self.cutter.newest };
             let bytes = copy_bytes(&mut self.connection).await?;
             gone = self.make_room(bytes + self.retention.sizes.segment).await?;
-            let written = {
-                let mut handle = lock(&mut self.connection).await?;
-                segments::write(Database::of(&mut handle), &self.path, &segment)
-            };
-            match written {
+            match segments::write(&mut self.connection, &self.path, &segment).await {
                 Err(error) if error.is_damage() => return Err(error),
                 Err(error) => {
                     // It stays in the live file, and that within its size as ever.

@@ -14,7 +14,7 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::{PIECE, SIZE_MAX, Segment, Sizes, UNFINISHED, beside, bytes, sync_folder, write_piece, write_whole};
 use crate::log::encode::micros;
-use crate::log::handle::{Database, HandleError, Stored};
+use crate::log::handle::{Database, HandleError, Stored, lock};
 use crate::log::links::AT_A_CUT;
 use crate::log::prune::PAGE_BYTES;
 use crate::log::store::StoreError;
@@ -105,8 +105,13 @@ pub(in crate::log) fn is_large(pages: i64, sizes: &Sizes) -> bool {
 }
 
 /// Makes what is in the live file a segment: whole and on the disk under its name, or not at all.
-pub(in crate::log) fn write(live: Database<'_>, path: &Path, segment: &Segment) -> Result<(), StoreError> {
-    write_whole(&beside(path, UNFINISHED), &segment.path(path), |file| copy(live, file))?;
+pub(in crate::log) async fn write(
+    live: &mut SqliteConnection,
+    path: &Path,
+    segment: &Segment,
+) -> Result<(), StoreError> {
+    let mut handle = lock(live).await?;
+    write_whole(&beside(path, UNFINISHED), &segment.path(path), |file| copy(Database::of(&mut handle), file))?;
     Ok(sync_folder(path)?)
 }
 
