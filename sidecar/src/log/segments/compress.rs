@@ -1,8 +1,8 @@
 //! Segments made small, by a thread of its own that is there only while there are some to make small. What traffic needs
 //! goes first: the thread is idle by its policy, works a part of the time, and not while the kernel holds this process
-//! back. Where the others leave it nothing, and segments wait, one that is like any other thread takes its place, and its
-//! part of the time: else what is to be deleted next, and what was refused of that, would be for the writer to see to, and
-//! rows would wait for it.
+//! back. Where the others leave it nothing, and segments wait for it or a cut does, one that is like any other thread takes
+//! its place, and its part of the time: else what is to be deleted next, and what was refused of that, would be for the writer
+//! to see to, and rows would wait for it.
 
 use std::fs;
 use std::io::{self, Read};
@@ -55,7 +55,7 @@ pub(in crate::log) struct Compressor {
     chain: Chained,
     thread: Option<JoinHandle<()>>,
     is_idle: bool,
-    /// When segments last waited for it.
+    /// When segments, or a cut, last waited for it.
     behind: Option<Instant>,
     stop: Arc<AtomicBool>,
     /// Number of the last row of those that were there at the start and were looked at; the largest when all were.
@@ -71,7 +71,7 @@ impl Compressor {
 
     /// Sees to it that all segments there are become small; at the first time also that they are whole.
     pub(in crate::log) fn start(&mut self) {
-        if self.stats.segments(SegmentForm::Plain).0 >= BEHIND {
+        if self.is_urgent() {
             self.behind = Some(Instant::now());
         }
         let is_idle = self.behind.is_none_or(|behind| behind.elapsed() >= ORDINARY);
@@ -96,6 +96,13 @@ impl Compressor {
             Ok(thread) => self.thread = Some(thread),
             Err(error) => tracing::warn!(%error, "segments of the request log cannot be compressed now"),
         }
+    }
+
+    /// Whether segments wait for it, or the next cut, which cannot be made before one is smaller.
+    pub(in crate::log) fn is_urgent(&self) -> bool {
+        let is_cut_waiting =
+            || self.retention.next_unsent(&self.live, SystemTime::now()).is_ok_and(|segment| segment.is_some());
+        self.stats.segments(SegmentForm::Plain).0 >= BEHIND || is_cut_waiting()
     }
 
     fn work(&self, pace: Pace) -> Work {

@@ -83,6 +83,7 @@ fn a_cut_waits_until_what_was_refused_and_is_not_sent_has_a_place() {
     // As the writer has it, where its thread is never fast enough.
     let mut compressor = Compressor::new(path.clone(), sizes, stats, Chained::Off);
     let mut waited = 0;
+    assert!(!compressor.is_urgent());
     for first in (0..30_000).step_by(100) {
         let verdict = |number| if number == first { Verdict::Refused } else { Verdict::Allowed };
         let row = |number| Box::new(Record { verdict: verdict(number), ..request(number) });
@@ -91,7 +92,9 @@ fn a_cut_waits_until_what_was_refused_and_is_not_sent_has_a_place() {
         assert_eq!(written.gone, Gone::default(), "after {first} rows");
         if written.is_short {
             waited += 1;
+            assert!(compressor.is_urgent());
             compressor.thin_unsent().unwrap();
+            assert!(!compressor.is_urgent());
         }
         assert!(bytes(&path) <= sizes.total, "{}", bytes(&path));
     }
