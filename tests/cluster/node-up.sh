@@ -34,6 +34,10 @@ up() {
         for place in "${elsewhere[@]}"; do [ -e "$place" ] || echo "$place"; done >"$state/absent"
         echo node >"$state/which"
     fi
+    # What a kill or a reboot has ended begins anew, each when its turn comes.
+    for file in "$state"/processes/*; do
+        [ ! -e "$file" ] || is_running "${file##*/}" || rm "$file"
+    done
     ip -4 address show dev lo | grep --quiet --fixed-strings " $address/32" || ip address add "$address/32" dev lo
     # What the machine itself sends to Services has to have some way before the rules give it another.
     ip route replace "$services" dev lo src "$address"
