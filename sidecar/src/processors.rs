@@ -2,10 +2,10 @@
 //!
 //! The facts are texts of the kernel, and everything but reading them is a function of those texts.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::control_groups::{self, Version};
 use crate::limits::WORKERS_DEFAULT_MAX;
@@ -70,21 +70,47 @@ pub fn limit() -> Option<u64> {
 }
 
 /// How often the kernel has held back this process's group, and those above it, for their limits of CPU.
-pub fn times_held_back() -> u64 {
-    held_back(&|path| fs::read_to_string(path).ok())
+#[derive(Debug)]
+pub struct HeldBack {
+    /// A file of each group.
+    counted: Vec<PathBuf>,
 }
 
-/// The same for what is read from a machine's files.
-fn held_back(read: &impl Fn(&Path) -> Option<String>) -> u64 {
-    let times = Cell::new(0);
-    // Both versions call it the same; there is no least of them to be found.
-    let _none = control_groups::least("cpu", read, |_, folder| {
-        let text = read(&folder.join("cpu.stat"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "))?;
-        times.set(times.get() + line.trim().parse::<u64>().unwrap_or(0));
-        None
-    });
-    times.get()
+impl HeldBack {
+    /// Of the groups that this process is in now.
+    pub fn new() -> Self {
+        Self::of(&|path| fs::read_to_string(path).ok())
+    }
+
+    /// How often until now.
+    pub fn times(&self) -> u64 {
+        self.times_of(&|path| fs::read_to_string(path).ok())
+    }
+
+    /// The same for what is read from a machine's files.
+    fn of(read: &impl Fn(&Path) -> Option<String>) -> Self {
+        let counted = RefCell::new(Vec::new());
+        // Both versions call it the same; there is no least of them to be found.
+        let _none = control_groups::least("cpu", read, |_, folder| {
+            counted.borrow_mut().push(folder.join("cpu.stat"));
+            None
+        });
+        Self::counted_in(counted.into_inner())
+    }
+
+    /// What each of these files counts; those that cannot be read count nothing.
+    pub(crate) const fn counted_in(counted: Vec<PathBuf>) -> Self {
+        Self { counted }
+    }
+
+    fn times_of(&self, read: &impl Fn(&Path) -> Option<String>) -> u64 {
+        let times = |path: &PathBuf| {
+            let text = read(path)?;
+            let line = text.lines().find_map(|line| line.strip_prefix("nr_throttled "))?;
+            line.trim().parse::<u64>().ok()
+        };
+        self.counted.iter().filter_map(times).sum()
+    }
 }
 
 /// The same for what is read from a machine's files.

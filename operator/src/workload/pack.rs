@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use sha2::{Digest, Sha256};
+use zstd::bulk::compress;
 
 use crate::limits::CHUNKS;
+
+/// What the programs have of Zstandard's levels (.cargo/config.toml).
+const LEVEL: i32 = 1;
 
 /// A document in pieces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,8 +41,7 @@ impl fmt::Display for TooLarge {
 pub fn pack(document: &[u8], limit: usize) -> Result<Packed, TooLarge> {
     for count in 1..=CHUNKS {
         let size = document.len().div_ceil(count).max(1);
-        let chunks: Vec<_> =
-            document.chunks(size).map(|chunk| compress_to_vec(chunk, CompressionLevel::Fastest)).collect();
+        let chunks: Vec<_> = document.chunks(size).map(compressed).collect();
         if chunks.iter().all(|chunk| chunk.len() <= limit) {
             let sums = chunks.iter().map(|chunk| format!("{}\n", hex(&Sha256::digest(chunk)))).collect();
             return Ok(Packed { chunks, sums });
@@ -48,15 +50,18 @@ pub fn pack(document: &[u8], limit: usize) -> Result<Packed, TooLarge> {
     Err(TooLarge { what: "identities" })
 }
 
+#[expect(clippy::expect_used, reason = "where there is no memory for it there is none for the document")]
+fn compressed(chunk: &[u8]) -> Vec<u8> {
+    compress(chunk, LEVEL).expect("there is room for whatever it is")
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
-    use ruzstd::decoding::StreamingDecoder;
+    use zstd::stream::copy_decode;
 
     use super::pack;
     use crate::limits::CHUNKS;
@@ -83,7 +88,7 @@ mod tests {
             let mut read = Vec::new();
             for chunk in &packed.chunks {
                 assert!(chunk.len() <= LIMIT);
-                StreamingDecoder::new(chunk.as_slice()).expect("a frame").read_to_end(&mut read).expect("all of it");
+                copy_decode(chunk.as_slice(), &mut read).expect("a frame");
             }
             assert!(read == document && packed.chunks.len() == chunks, "{length} bytes in {}", packed.chunks.len());
             assert_eq!(packed.sums.lines().count(), packed.chunks.len());

@@ -2,11 +2,11 @@
 //! accepted, and identities in compressed chunks, each of which fits into an object. Bytes in, values out.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
-use ruzstd::decoding::StreamingDecoder;
 use sha2::{Digest, Sha256};
+use zstd::stream::read::Decoder;
 
 use crate::limits::{IDENTITIES_BYTES, IDENTITIES_CHUNKS};
 
@@ -68,14 +68,16 @@ pub fn unpack(chunk: &[u8], sum: &[u8; 32], document: &mut Vec<u8>) -> Result<()
     if Sha256::digest(chunk)[..] != sum[..] {
         return Err(format!("is not what {IDENTITIES_SUM} says; what was there before stays until both fit"));
     }
-    let mut rest = chunk;
-    while !rest.is_empty() {
-        let frame = StreamingDecoder::new(&mut rest).map_err(|error| format!("not a frame of zstd: {error}"))?;
-        let room = IDENTITIES_BYTES.saturating_sub(document.len()) as u64 + 1;
-        frame.take(room).read_to_end(document).map_err(|error| format!("not a frame of zstd: {error}"))?;
-        if document.len() > IDENTITIES_BYTES {
-            return Err(format!("the identities are larger than {IDENTITIES_BYTES} bytes"));
-        }
+    let no_frame = |error: io::Error| format!("not a frame of zstd: {error}");
+    if chunk.is_empty() {
+        return Ok(());
+    }
+    let mut frames = Decoder::with_buffer(chunk).map_err(no_frame)?;
+    frames.window_log_max(IDENTITIES_BYTES.ilog2()).map_err(no_frame)?;
+    let room = IDENTITIES_BYTES.saturating_sub(document.len()) as u64 + 1;
+    frames.take(room).read_to_end(document).map_err(no_frame)?;
+    if document.len() > IDENTITIES_BYTES {
+        return Err(format!("the identities are larger than {IDENTITIES_BYTES} bytes"));
     }
     Ok(())
 }
@@ -84,8 +86,8 @@ pub fn unpack(chunk: &[u8], sum: &[u8; 32], document: &mut Vec<u8>) -> Result<()
 mod tests {
     use std::collections::BTreeMap;
 
-    use ruzstd::encoding::{CompressionLevel, compress_to_vec};
     use sha2::{Digest, Sha256};
+    use zstd::bulk::compress;
 
     use super::{labels, sums, unpack};
     use crate::limits::IDENTITIES_BYTES;
@@ -134,7 +136,7 @@ mod tests {
 
     #[test]
     fn frames_are_joined() {
-        let frame = |text: &str| compress_to_vec(text.as_bytes(), CompressionLevel::Fastest);
+        let frame = |text: &str| compress(text.as_bytes(), 1).unwrap();
         let two = [frame("one, "), frame(&"two".repeat(100_000))].concat();
         assert_eq!(unpacked(&two).unwrap(), format!("before one, {}", "two".repeat(100_000)));
         assert_eq!(unpacked(b"").unwrap(), "before ");
@@ -148,7 +150,7 @@ mod tests {
     #[test]
     fn no_damage_of_a_frame_is_worse_than_an_error() {
         let text: String = (0..200).map(|number| format!("{{\"name\":\"shop/client-{number}\"}},")).collect();
-        let chunk = compress_to_vec(text.as_bytes(), CompressionLevel::Fastest);
+        let chunk = compress(text.as_bytes(), 1).unwrap();
         for place in 0..chunk.len() {
             for flipped in [0x01, 0x10, 0x80, 0xff] {
                 let mut damaged = chunk.clone();
@@ -162,7 +164,7 @@ mod tests {
     /// Few bytes can stand for many.
     #[test]
     fn what_is_unpacked_has_an_end() {
-        let many = compress_to_vec(&*vec![b' '; IDENTITIES_BYTES], CompressionLevel::Fastest);
+        let many = compress(&vec![b' '; IDENTITIES_BYTES], 1).unwrap();
         assert_eq!(unpacked(&many).unwrap_err(), "the identities are larger than 33554432 bytes");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::{fs, thread};
 
-use super::{Why, Workers, be_idle, decide, held_back, workers};
+use super::{HeldBack, Why, Workers, be_idle, decide, workers};
 
 const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
 const V1: &str = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
@@ -179,7 +179,8 @@ fn how_often_this_process_was_held_back() {
         ("garbage", Machine { files: &[("cpu.stat", "nr_throttled x\n")], ..PLAIN }, 0),
     ];
     for (case, machine, expected) in table {
-        assert_eq!(held_back(&|path| machine.read(path)), expected, "{case}");
+        let read = |path: &Path| machine.read(path);
+        assert_eq!(HeldBack::of(&read).times_of(&read), expected, "{case}");
     }
 }
 

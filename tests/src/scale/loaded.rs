@@ -2,14 +2,12 @@
 //! that what a simulated pod answers is what a real one would.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use rcgen::{KeyPair, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use ruzstd::decoding::StreamingDecoder;
 use serde_json::Value;
 use sidecar_config::status::{ContractRange, PartStatus, Parts as PartsStatus, Status};
 use sidecar_config::{CONTRACT_MAX, CONTRACT_MIN, Document};
@@ -205,7 +203,7 @@ fn identities(chunks: &[Arc<Object>]) -> Result<sidecar_decide::snapshot::Accept
     for (index, object) in chunks.iter().enumerate() {
         let name = format!("identities.{index}.zst");
         let bytes = object.entries.get(&name).with_context(|| format!("no {name}"))?;
-        StreamingDecoder::new(bytes.as_slice())?.read_to_end(&mut document)?;
+        zstd::stream::copy_decode(bytes.as_slice(), &mut document)?;
     }
     accept::identities(&Document::read::<Vec<_>>("identities", taken(&document, "identities")?)?).map_err(refused)
 }

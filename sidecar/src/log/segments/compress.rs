@@ -4,8 +4,9 @@
 //! its place, and its part of the time: else what is to be deleted next, and what was refused of that, would be for the writer
 //! to see to, and rows would wait for it.
 
-use std::fs;
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Builder;
 
-use super::pack::{pack, unpack};
+use super::pace::{Pace, Paced};
+use super::pack::{PIECE, pack, unpack};
 use super::retain::CUTS_AHEAD;
 use super::thin::thin;
 use super::{Form, Retention, SIZE_MAX, Segment, Sizes, beside, list, set_aside, sync_folder, write_file};
@@ -25,14 +27,11 @@ use crate::processors;
 /// What a packed segment is called while it is written.
 pub(super) const UNFINISHED: &str = ".zst.part";
 
-/// The part of the CPU's limit that it may take, one in so many; of one processor where there is no limit.
-const SHARE: u32 = 10;
-
-/// Bytes after which it looks whether it may go on: 1 to 2 milliseconds of work.
-const PIECE: usize = 128 << 10;
+/// Bytes in which a database says how long it is.
+const HEAD: usize = 32;
 
 /// What looking at a segment takes.
-const CHECK: Duration = Duration::from_millis(20);
+const CHECK: Duration = Duration::from_millis(10);
 
 /// What thinning one takes for each of its pieces, but for compressing what is left.
 const THIN: Duration = Duration::from_micros(800);
@@ -42,9 +41,6 @@ const BEHIND: u64 = 3;
 
 /// How long it is like any other thread then: what left it nothing will do so again.
 const ORDINARY: Duration = Duration::from_secs(60);
-
-/// How long it waits where the kernel held this process back since it last looked: ten of the usual periods of a limit.
-const HELD_BACK: Duration = Duration::from_secs(1);
 
 /// The thread, while there is one.
 #[derive(Debug)]
@@ -115,7 +111,7 @@ impl Compressor {
     pub(in crate::log) fn thin_unsent(&mut self) -> io::Result<()> {
         self.stop();
         self.stop = Arc::default();
-        let work = self.work(Pace { stop: Arc::clone(&self.stop), rest: 0 });
+        let work = self.work(Pace::of(Arc::clone(&self.stop), 0));
         while let Some(segment) = self.retention.next_unsent(&self.live, SystemTime::now())? {
             work.settle(&segment, work.thin(&segment))?;
         }
@@ -232,7 +228,7 @@ impl Work {
         drop(image);
         // What is left of a chain says at least what was there.
         if less.left > 0 || chain.is_some() {
-            let bytes = pack(Paced { left: less.image.as_ref(), pace: &self.pace });
+            let bytes = pack(Paced { image: less.image.as_ref(), pace: &self.pace })?;
             if self.pace.is_over() {
                 return Ok(());
             }
@@ -254,16 +250,17 @@ impl Work {
 fn small(live: &Path, segment: &Segment, pace: &Pace) -> io::Result<()> {
     let (plain, packed) = (segment.path(live), segment.packed_path(live));
     if !packed.exists() {
-        let image = fs::read(&plain)?;
-        if !is_database(&image) {
+        let image = File::open(&plain)?;
+        let mut head = [0; HEAD];
+        let _less_is_no_database = image.read_at(&mut head, 0)?;
+        if !is_database_of(&head, image.metadata()?.len()) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no database of its size"));
         }
-        let bytes = pack(Paced { left: &image, pace });
+        let bytes = pack(Paced { image, pace })?;
         if pace.is_over() {
             // What was not read is not in it.
             return Ok(());
         }
-        drop(image);
         write_file(&beside(live, UNFINISHED), &packed, &bytes)?;
         sync_folder(live)?;
     }
@@ -287,77 +284,15 @@ pub(super) fn read(live: &Path, segment: &Segment) -> io::Result<Vec<u8>> {
 
 /// Whether this begins as a database does and has the length that it says (sqlite.org/fileformat2.html#the_database_header).
 pub(super) fn is_database(image: &[u8]) -> bool {
+    is_database_of(image, image.len() as u64)
+}
+
+fn is_database_of(head: &[u8], length: u64) -> bool {
     let number = |at: usize| {
-        image.get(at..at + 4).map_or(0, |bytes| bytes.iter().fold(0_u64, |n, byte| n << 8 | u64::from(*byte)))
+        head.get(at..at + 4).map_or(0, |bytes| bytes.iter().fold(0_u64, |n, byte| n << 8 | u64::from(*byte)))
     };
-    let page = image.get(16..18).map_or(0, |bytes| u64::from(bytes[0]) << 8 | u64::from(bytes[1]));
-    image.starts_with(b"SQLite format 3\0") && number(28) * page == image.len() as u64 && image.len() as u64 <= SIZE_MAX
-}
-
-/// When it may work.
-struct Pace {
-    stop: Arc<AtomicBool>,
-    /// How long it rests for what it worked.
-    rest: u32,
-}
-
-impl Pace {
-    fn new(stop: Arc<AtomicBool>) -> Self {
-        let thousandths = processors::limit().unwrap_or(1000).clamp(10, 1000);
-        let rest = SHARE * 1000 / u32::try_from(thousandths).unwrap_or(1000);
-        Self { stop, rest: rest - 1 }
-    }
-
-    fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Rests for work that took so long.
-    fn wait(&self, worked: Duration) {
-        let mut until = Instant::now() + worked * self.rest;
-        let before = processors::times_held_back();
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if self.is_over() {
-                return;
-            }
-            if !left.is_zero() {
-                thread::park_timeout(left);
-            } else if processors::times_held_back() > before {
-                // Once for each rest: under a limit that is always reached it would never go on, and its share is small.
-                until = Instant::now() + HELD_BACK;
-                while !self.is_over() && Instant::now() < until {
-                    thread::park_timeout(until.saturating_duration_since(Instant::now()));
-                }
-                return;
-            } else {
-                return;
-            }
-        }
-    }
-}
-
-/// Bytes that are read as fast as it may be.
-struct Paced<'a> {
-    left: &'a [u8],
-    pace: &'a Pace,
-}
-
-impl Read for Paced<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.pace.is_over() {
-            return Ok(0);
-        }
-        let length = buffer.len().min(PIECE).min(self.left.len());
-        if length > 0 {
-            // What the last piece took is not known here; this is what one takes.
-            self.pace.wait(Duration::from_micros(1500));
-        }
-        let (read, left) = self.left.split_at(length);
-        buffer[..length].copy_from_slice(read);
-        self.left = left;
-        Ok(length)
-    }
+    let page = head.get(16..18).map_or(0, |bytes| u64::from(bytes[0]) << 8 | u64::from(bytes[1]));
+    head.starts_with(b"SQLite format 3\0") && number(28) * page == length && length <= SIZE_MAX
 }
 
 #[cfg(test)]
@@ -372,18 +307,6 @@ mod tests {
     use crate::log::record::{Kind, Record};
     use crate::log::tests::segments::open;
     use crate::log::tests::{ask, block_on, folder, request, wait};
-
-    #[test]
-    fn it_takes_its_share_and_no_more() {
-        let pace = Pace { stop: Arc::default(), rest: 9 };
-        let began = Instant::now();
-        pace.wait(Duration::from_millis(3));
-        assert!(began.elapsed() >= Duration::from_millis(27));
-        pace.stop.store(true, Ordering::Relaxed);
-        let began = Instant::now();
-        pace.wait(Duration::from_secs(100));
-        assert!(began.elapsed() < Duration::from_secs(10));
-    }
 
     /// What begins as a database of two pages and has their length.
     fn database() -> Vec<u8> {
@@ -412,7 +335,7 @@ mod tests {
         let segment = list(&live).unwrap().remove(0);
         let stats = Arc::new(Stats::default());
         let retention = Retention::new(sizes, &stats);
-        let paced = |is_over| Pace { stop: Arc::new(AtomicBool::new(is_over)), rest: 0 };
+        let paced = |is_over| Pace::of(Arc::new(AtomicBool::new(is_over)), 0);
         let chain = Chained::Off;
         small(&live, &segment, &paced(true)).unwrap();
         assert_eq!(segment.form(&live), Some(Form::Plain));
@@ -477,8 +400,8 @@ mod tests {
     fn what_was_deleted_meanwhile_does_not_come_back() {
         let folder = tempfile::tempdir().unwrap();
         let live = folder.path().join("requests.db");
-        fs::write(SEGMENT.packed_path(&live), pack(&database()[..])).unwrap();
-        small(&live, &SEGMENT, &Pace { stop: Arc::default(), rest: 0 }).unwrap();
+        fs::write(SEGMENT.packed_path(&live), pack(&database()[..]).unwrap()).unwrap();
+        small(&live, &SEGMENT, &Pace::of(Arc::default(), 0)).unwrap();
         assert_eq!(SEGMENT.form(&live), None);
     }
 

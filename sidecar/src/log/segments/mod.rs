@@ -7,8 +7,8 @@
 mod compress;
 mod cut;
 mod open;
+mod pace;
 mod pack;
-mod repeats;
 mod retain;
 mod table;
 mod thin;
