@@ -17,6 +17,10 @@ pub const GOOD_POLICY: &str = "policy.good";
 /// SHA-256 of every chunk of identities, a line each, so that chunks of two states are never joined.
 pub const IDENTITIES_SUM: &str = "identities.sum";
 
+/// How far back a frame may refer, which is memory while it is read: 2^23 bytes, as every encoder keeps to unless it is told
+/// otherwise (RFC 8878 §3.1.1.1.2).
+const WINDOW_LOG_MAX: u32 = 23;
+
 /// Whether a folder has any of these.
 pub fn is_volume(folder: &Path) -> bool {
     [LABELS, GOOD_POLICY, IDENTITIES_SUM].iter().any(|name| folder.join(name).is_file())
@@ -73,7 +77,7 @@ pub fn unpack(chunk: &[u8], sum: &[u8; 32], document: &mut Vec<u8>) -> Result<()
         return Ok(());
     }
     let mut frames = Decoder::with_buffer(chunk).map_err(no_frame)?;
-    frames.window_log_max(IDENTITIES_BYTES.ilog2()).map_err(no_frame)?;
+    frames.window_log_max(WINDOW_LOG_MAX).map_err(no_frame)?;
     let room = IDENTITIES_BYTES.saturating_sub(document.len()) as u64 + 1;
     frames.take(room).read_to_end(document).map_err(no_frame)?;
     if document.len() > IDENTITIES_BYTES {
@@ -87,9 +91,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use sha2::{Digest, Sha256};
-    use zstd::bulk::compress;
+    use zstd::bulk::{Compressor, compress};
+    use zstd::zstd_safe::CParameter;
 
-    use super::{labels, sums, unpack};
+    use super::{WINDOW_LOG_MAX, labels, sums, unpack};
     use crate::limits::IDENTITIES_BYTES;
 
     #[test]
@@ -159,6 +164,18 @@ mod tests {
             }
             let _either = unpacked(&chunk[..place]);
         }
+    }
+
+    #[test]
+    fn what_takes_more_memory_than_any_need_take_is_refused() {
+        let frame = |log| {
+            let mut compressor = Compressor::new(1).unwrap();
+            compressor.set_parameter(CParameter::WindowLog(log)).unwrap();
+            compressor.compress(&vec![b' '; 20 << 20]).unwrap()
+        };
+        assert_eq!(unpacked(&frame(WINDOW_LOG_MAX)).unwrap().len(), "before ".len() + (20 << 20));
+        let advice = "not a frame of zstd: Frame requires too much memory for decoding";
+        assert_eq!(unpacked(&frame(WINDOW_LOG_MAX + 1)).unwrap_err(), advice);
     }
 
     /// Few bytes can stand for many.
