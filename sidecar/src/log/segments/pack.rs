@@ -70,6 +70,61 @@ mod tests {
         pack(image).unwrap()
     }
 
+    /// Numbers that look random, the same at each run.
+    fn numbers() -> impl FnMut(usize) -> usize {
+        let mut state = 1_u64;
+        move |below| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            usize::try_from(state >> 33).unwrap() % below
+        }
+    }
+
+    fn noise(length: usize, kinds: usize) -> Vec<u8> {
+        let mut number = numbers();
+        (0..length).map(|_| u8::try_from(number(kinds)).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_the_block_before_had_is_found() {
+        let noise = noise(40_000, 256);
+        let image = noise.repeat(10);
+        let packed = whole(&image);
+        assert!(packed.len() < noise.len() * 11 / 10, "{}", packed.len());
+        assert!(unpack(&packed).unwrap() == image);
+    }
+
+    #[test]
+    fn whatever_bytes_there_are_come_back() {
+        let block = 128 << 10;
+        let ones = vec![1; block];
+        let mut shapes = vec![
+            noise(3 * block, 256),
+            noise(3 * block, 2),
+            ones.repeat(3),
+            [&ones[..], &noise(block, 256), &ones].concat(),
+            // A block that only repeats what the one before had, and one of which nothing is left but one kind of byte.
+            noise(1000, 256).repeat(600),
+            [&noise(block, 200)[..], &ones[..5], &[2]].concat().repeat(4),
+            (0..40_000_u32)
+                .flat_map(|row| [&ones[..1 + usize::try_from(row % 3).unwrap()], &row.to_be_bytes()].concat())
+                .collect(),
+        ];
+        let mut number = numbers();
+        for _ in 0..40 {
+            let mut image = noise(1 + number(2000), 1 + number(256));
+            while image.len() < 200_000 {
+                let from = number(image.len());
+                let to = image.len().min(from + 1 + number(3000));
+                image.extend_from_within(from..to);
+                image.resize(image.len() + number(4), 7);
+            }
+            shapes.push(image);
+        }
+        for (which, image) in shapes.iter().enumerate() {
+            assert!(unpack(&whole(image)).unwrap() == *image, "{which}");
+        }
+    }
+
     #[test]
     fn what_is_packed_comes_back_and_what_is_damaged_does_not() {
         let image: Vec<u8> = (0..300_000_u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
@@ -88,6 +143,15 @@ mod tests {
             assert_eq!(unpack(&damaged).unwrap_err().kind(), io::ErrorKind::InvalidData, "{} bytes", damaged.len());
         }
     }
+    /// Versions before wrote with ruzstd, whose frames have the same window.
+    #[test]
+    fn what_an_earlier_version_packed_is_read() {
+        let frame = b"\x28\xb5\x2f\xfd\x00\x40\xb5\x01\x00\x0c\x02\x00a row is like the one before; a \x01\xa8\x10\xe3\xff\xfd\x10\x63\x3e\
+            \x10\xe3\xff\xff\x7f\x3f\x58\x87\x31\x46";
+        let packed = [&SKIPPABLE[..], &Sha256::digest(frame), frame].concat();
+        assert_eq!(unpack(&packed).unwrap(), "a row is like the one before; ".repeat(9).into_bytes());
+    }
+
     /// What asks for more memory than any that was packed here was not; its sum says only that nothing happened to it since.
     #[test]
     fn what_would_take_more_memory_is_not_unpacked() {
